@@ -1,0 +1,79 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    FsnnError
+    ├── SpecError               (ValueError)    notation or shapes of a network
+    ├── ConfigError             (ValueError)    settings: unknown key, wrong type, values that contradict
+    ├── DatasetError            (ValueError)    a dataset file is missing, truncated or not what its name says
+    ├── CheckpointError         (ValueError)    a training checkpoint is truncated, altered or of another version
+    ├── NetworkError            (ValueError)    a HardwareNetwork or its file breaks an invariant
+    │   └── PotentialBoundError                 no proof that the 24-bit state stays in range
+    ├── InputError              (ValueError)    inputs that do not fit the network they are given to
+    ├── UnsupportedError        (ValueError)    a target cannot express the network; names every violation
+    ├── StateOverflowError      (OverflowError) a membrane potential left the 24-bit range during a run
+    ├── ConvergenceError        (RuntimeError)  an iteration diverged (not finite)
+    ├── BackendError            (RuntimeError)  a backend failed or did not answer in time
+    ├── MissingDependencyError  (ImportError)   an optional package is absent; names the extra to install
+    └── OutputError             (OSError)       a file or folder cannot be written
+
+A message says where, what was found, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FsnnError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class SpecError(FsnnError, ValueError):
+    """Notation that cannot be read, or shapes that cannot be built."""
+
+
+class ConfigError(FsnnError, ValueError):
+    """Settings with an unknown key, a wrong type or contradicting values."""
+
+
+class DatasetError(FsnnError, ValueError):
+    """A dataset file that is missing, truncated or not what its name says."""
+
+
+class CheckpointError(FsnnError, ValueError):
+    """A training checkpoint that is truncated, altered or of another version."""
+
+
+class NetworkError(FsnnError, ValueError):
+    """A hardware network, or its file, that breaks an invariant."""
+
+
+class PotentialBoundError(NetworkError):
+    """A network whose membrane potential cannot be proven to fit 24 bits."""
+
+
+class InputError(FsnnError, ValueError):
+    """Inputs that do not fit the network they are given to."""
+
+
+class UnsupportedError(FsnnError, ValueError):
+    """A target that cannot express a network; the message names every violation."""
+
+
+class StateOverflowError(FsnnError, OverflowError):
+    """A membrane potential that left the 24-bit range during a run."""
+
+
+class ConvergenceError(FsnnError, RuntimeError):
+    """An iteration that produced values which are not finite."""
+
+
+class BackendError(FsnnError, RuntimeError):
+    """A backend that failed, or did not answer in time."""
+
+
+class MissingDependencyError(FsnnError, ImportError):
+    """An optional package that is absent; the message names the extra to install."""
+
+
+class OutputError(FsnnError, OSError):
+    """A file or folder that cannot be written."""

@@ -1,0 +1,58 @@
+"""What one run of a network returns, whichever backend ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.ir import Arithmetic, Readout
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What one backend did with a batch of inputs.
+
+    Parameters
+    ----------
+    backend : name of the backend.
+    network : name of the network that ran.
+    arithmetic : ``float`` or ``integer``.
+    time_steps : T.
+    firing_rates : population -> (B, *N), weighted by the leak (semantics section 1), spikes per step.
+    spike_counts : population -> (B, *N) int32, spikes in the window.
+    logits : (B, classes) float64, the readout of `firing_rates`.
+    spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
+    """
+
+    backend: str
+    network: str
+    arithmetic: Arithmetic
+    time_steps: int
+    firing_rates: Mapping[str, Array]
+    spike_counts: Mapping[str, Array]
+    logits: Array
+    spikes: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> Array:
+        """(B,) class with the largest logit."""
+        return self.logits.argmax(axis=1)
+
+
+def rate_weights(time_steps: int, leak: float) -> Array:
+    """(T,) share of each step in the firing rate: leak**(T-1-t), normalised to sum 1 (semantics section 1)."""
+    powers = float(leak) ** np.arange(time_steps - 1, -1, -1, dtype=np.float64)
+    return np.asarray(powers / powers.sum())
+
+
+def read_out(readout: Readout, firing_rates: Mapping[str, Array]) -> Array:
+    """(B, classes) logits of the readout's source rates, in float64."""
+    rates = firing_rates[readout.source]
+    flat = rates.reshape(len(rates), -1).astype(np.float64)
+    return np.asarray(flat @ readout.weight.T.astype(np.float64) + readout.bias)
