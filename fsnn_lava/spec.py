@@ -1,0 +1,334 @@
+"""The papers' notation for networks as a small language, with shapes and counts.
+
+::
+
+    network  = layer { "-" layer } [ "(F" feedback ")" ]
+    layer    = <channels>C<kernel>[s|u]  |  P<window>  |  <units>
+    feedback = <channels>C<kernel>[u]    |  <units>
+
+``64C5s (F64C5)``: 64 channels, 5x5 kernel, stride 2; feedback from the last population into the first.
+``s`` halves the sides (stride 2), ``u`` doubles them (transposed convolution), ``P2`` averages 2x2 windows.
+Blanks are allowed between the parts, not inside one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from fsnn_lava.errors import SpecError
+
+Shape = tuple[int, ...]
+
+FEATURES_LIMIT = 1_000_000
+"""Largest number of channels or units of one layer."""
+KERNEL_LIMIT = 255
+"""Largest kernel or pooling window."""
+
+_LAYER_FORMS = "expected <channels>C<kernel>[s|u], P<window> or <units>, e.g. 64C3."
+_FEEDBACK_FORMS = "expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3)."
+_CONV = re.compile(r"([0-9]+)C([0-9]+)([su]?)")
+_POOL = re.compile(r"P([0-9]+)")
+_LINEAR = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer: how a connection maps the shape of its source to the shape of its current.
+
+    Parameters
+    ----------
+    kind : ``conv``, ``pool`` (average) or ``linear`` (flattens what it is given).
+    features : output channels of a convolution, units of a linear layer; 0 for a pool.
+    kernel : side of the square kernel, odd; window of a pool; 0 for a linear layer.
+    stride : 1 or 2; the window for a pool; 1 for a linear layer.
+    transposed : transposed convolution of stride 2 with output padding 1, which doubles the sides exactly.
+
+    Raises
+    ------
+    SpecError : if a number is out of its range or the fields contradict each other.
+    """
+
+    kind: Literal["conv", "pool", "linear"]
+    features: int
+    kernel: int = 0
+    stride: int = 1
+    transposed: bool = False
+
+    def __post_init__(self) -> None:
+        fault = _layer_fault(self)
+        if fault:
+            raise SpecError(fault)
+
+    def __str__(self) -> str:
+        if self.kind == "linear":
+            return str(self.features)
+        if self.kind == "pool":
+            return f"P{self.kernel}"
+        return f"{self.features}C{self.kernel}{_mark(self)}"
+
+    @property
+    def padding(self) -> int:
+        """Zeros added on every side: (kernel - 1) / 2 for a convolution, 0 otherwise."""
+        return (self.kernel - 1) // 2 if self.kind == "conv" else 0
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape (C, H, W) or (N,) that the layer makes of an input of that shape.
+
+        Raises
+        ------
+        SpecError : if a convolution or pool is given no (C, H, W), or a pool a side that its window does not divide.
+        """
+        if self.kind == "linear":
+            return (self.features,)
+        if len(input_shape) != 3:
+            name = "convolution" if self.kind == "conv" else "pool"
+            raise SpecError(f"{name} {self} is given the shape {input_shape}; it needs (channels, height, width).")
+        channels, height, width = input_shape
+        if self.kind == "pool":
+            if height % self.kernel or width % self.kernel:
+                raise SpecError(f"pool {self} is given {height}x{width}; its window must divide both sides.")
+            return (channels, height // self.kernel, width // self.kernel)
+        if self.transposed:
+            return (self.features, 2 * height, 2 * width)
+        return (self.features, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1)
+
+    def parameters(self, input_shape: Shape) -> int:
+        """Number of weights, plus one bias per output unless it is a transposed convolution (the papers' count)."""
+        if self.kind == "pool":
+            return 0
+        if self.kind == "linear":
+            return self.features * math.prod(input_shape) + self.features
+        bias = 0 if self.transposed else self.features
+        return self.features * input_shape[0] * self.kernel**2 + bias
+
+
+@dataclass(frozen=True)
+class PopulationSpec:
+    """One population of neurons and the connection that drives it.
+
+    Parameters
+    ----------
+    name : ``population1``, ``population2``, ... in feedforward order.
+    layer : convolution or linear layer from the population before it (or the input).
+    pool : average pool merged into that connection, after the layer; or None.
+    input_shape : shape (C, H, W) or (N,) of what the layer is given.
+    shape : shape of the population itself.
+    """
+
+    name: str
+    layer: LayerSpec
+    pool: LayerSpec | None
+    input_shape: Shape
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Layers in feedforward order and the feedback from the last population into the first, if there is one.
+
+    Raises
+    ------
+    SpecError : if the layers cannot follow one another, naming the layer.
+    """
+
+    layers: tuple[LayerSpec, ...]
+    feedback: LayerSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise SpecError("the network has no layers; expected at least one, e.g. 64C5s or 400.")
+        for index in range(len(self.layers)):
+            fault = _order_fault(self.layers, index)
+            if fault:
+                raise SpecError(f'layer {index + 1} of "{self}": {fault}')
+        fault = _feedback_fault(self.layers, self.feedback) if self.feedback else None
+        if fault:
+            raise SpecError(f'feedback of "{self}": {fault}')
+
+    def __str__(self) -> str:
+        chain = "-".join(map(str, self.layers))
+        return f"{chain} (F{self.feedback})" if self.feedback else chain
+
+    def populations(self, input_shape: Shape) -> tuple[PopulationSpec, ...]:
+        """The populations, first to last, for an input of that shape; a pool belongs to the one before it.
+
+        Parameters
+        ----------
+        input_shape : (C, H, W) or (N,), without batch and time.
+
+        Raises
+        ------
+        SpecError : if a layer cannot take the shape it is given, or the feedback does not fit the first population.
+        """
+        if len(input_shape) not in (1, 3) or any(side < 1 for side in input_shape):
+            raise SpecError(f"input shape {tuple(input_shape)}; allowed: (channels, height, width) or (N,), all >= 1.")
+        populations: list[PopulationSpec] = []
+        source = tuple(input_shape)
+        for index, layer in enumerate(self.layers):
+            if layer.kind == "pool":
+                continue
+            follower = self.layers[index + 1] if index + 1 < len(self.layers) else None
+            pool = follower if follower and follower.kind == "pool" else None
+            shape = self._shape_after(index, source)
+            if pool:
+                shape = self._shape_after(index + 1, shape)
+            populations.append(PopulationSpec(f"population{len(populations) + 1}", layer, pool, source, shape))
+            source = shape
+        self._check_feedback(populations[-1], populations[0])
+        return tuple(populations)
+
+    def neurons(self, input_shape: Shape) -> int:
+        """Number of neurons as the papers count: input elements and all populations, not the classifier's outputs."""
+        return math.prod(input_shape) + sum(math.prod(p.shape) for p in self.populations(input_shape))
+
+    def parameters(self, input_shape: Shape, classes: int = 10) -> int:
+        """Number of parameters as the papers count, which reproduces every size they print.
+
+        Weights of all layers, of the feedback and of the classifier; one bias per output channel or unit of each
+        linear layer and convolution, none for transposed ones; batch norm is left out. The feedback is counted
+        like any other layer, though the network that is trained here has no bias on it: the count is the papers'.
+
+        Raises
+        ------
+        SpecError : as `populations` does.
+        """
+        populations = self.populations(input_shape)
+        last = populations[-1].shape
+        layers = sum(p.layer.parameters(p.input_shape) for p in populations)
+        feedback = self.feedback.parameters(last) if self.feedback else 0
+        return layers + feedback + classes * math.prod(last) + classes
+
+    def _shape_after(self, index: int, source: Shape) -> Shape:
+        try:
+            return self.layers[index].output_shape(source)
+        except SpecError as error:
+            raise SpecError(f'layer {index + 1} of "{self}": {error}') from None
+
+    def _check_feedback(self, last: PopulationSpec, first: PopulationSpec) -> None:
+        if self.feedback is None:
+            return
+        found = self.feedback.output_shape(last.shape)
+        if found != first.shape:
+            raise SpecError(
+                f'feedback of "{self}": F{self.feedback} makes {found} of {last.name} {last.shape}, '
+                f"but its target {first.name} is {first.shape}; both shapes must be equal."
+            )
+
+
+def parse_spec(text: str) -> NetworkSpec:
+    """Network that the notation describes; ``str()`` of it gives the canonical notation back.
+
+    Raises
+    ------
+    SpecError : naming the layer, what was found and what is allowed.
+    """
+    chain, opening, tail = text.partition("(")
+    if ")" in chain:
+        raise SpecError(f'"{text}": found ")" at character {chain.index(")") + 1} without a "(" before it.')
+    if not chain.strip():
+        raise SpecError(f'"{text}": no layers found; expected them joined by "-", e.g. 64C5s-64C5 (F64C3u).')
+    layers = tuple(_parse_layer(part, number, text) for number, part in enumerate(chain.split("-"), start=1))
+    return NetworkSpec(layers, _parse_feedback(tail, text) if opening else None)
+
+
+# ---- reading one part ----------------------------------------------------------------------------------
+
+
+def _parse_layer(part: str, number: int, text: str) -> LayerSpec:
+    where = f'layer {number} of "{text}"'
+    try:
+        layer = _read(part.strip())
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+    if layer is None:
+        raise SpecError(f'{where}: cannot read "{part.strip()}"; {_LAYER_FORMS}')
+    return layer
+
+
+def _parse_feedback(tail: str, text: str) -> LayerSpec:
+    where = f'feedback of "{text}"'
+    inner, closing, rest = tail.partition(")")
+    if not closing:
+        raise SpecError(f'{where}: the "(" at character {text.index("(") + 1} is never closed; expected ")" at the end.')
+    if rest.strip():
+        raise SpecError(f'{where}: found "{rest.strip()}" after it; nothing may follow the feedback.')
+    part = inner.strip()
+    try:
+        layer = _read(part[1:]) if part.startswith("F") else None
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+    if layer is None:
+        raise SpecError(f'{where}: cannot read "{part}"; {_FEEDBACK_FORMS}')
+    return layer
+
+
+def _read(part: str) -> LayerSpec | None:
+    """The layer that the part says, None if it says none."""
+    if match := _CONV.fullmatch(part):
+        mark = match[3]
+        return LayerSpec("conv", _number(match[1]), _number(match[2]), 2 if mark else 1, mark == "u")
+    if match := _POOL.fullmatch(part):
+        return LayerSpec("pool", 0, _number(match[1]), _number(match[1]))
+    return LayerSpec("linear", _number(part)) if _LINEAR.fullmatch(part) else None
+
+
+def _number(digits: str) -> int:
+    if len(digits) > 9:
+        raise SpecError(f"a number of {len(digits)} digits; allowed: at most {FEATURES_LIMIT}.")
+    return int(digits)
+
+
+def _mark(layer: LayerSpec) -> str:
+    return "u" if layer.transposed else "s" if layer.stride == 2 else ""
+
+
+# ---- rules: None if kept, else what was found and what is allowed -----------------------------------------
+
+
+def _layer_fault(layer: LayerSpec) -> str | None:
+    if layer.kind == "pool":
+        if not 2 <= layer.kernel <= KERNEL_LIMIT:
+            return f"window {layer.kernel} of pool {layer}; allowed: 2 .. {KERNEL_LIMIT}."
+        if layer.features or layer.stride != layer.kernel or layer.transposed:
+            return f"{layer!r} contradicts itself; a pool has no features, its stride is its window."
+        return None
+    if not 1 <= layer.features <= FEATURES_LIMIT:
+        what = "channels" if layer.kind == "conv" else "units"
+        return f'{layer.features} {what} in "{layer}"; allowed: 1 .. {FEATURES_LIMIT}.'
+    if layer.kind == "linear":
+        if layer.kernel or layer.stride != 1 or layer.transposed:
+            return f"{layer!r} contradicts itself; a linear layer has kernel 0 and stride 1."
+        return None
+    if not 1 <= layer.kernel <= KERNEL_LIMIT or layer.kernel % 2 == 0:
+        return (
+            f'kernel {layer.kernel} in "{layer}"; allowed: odd numbers 1 .. {KERNEL_LIMIT}, '
+            "because the padding (kernel - 1) / 2 must be whole."
+        )
+    if layer.stride not in (1, 2) or (layer.transposed and layer.stride != 2):
+        return f"{layer!r} contradicts itself; the stride is 1 or 2, of a transposed convolution 2."
+    return None
+
+
+def _order_fault(layers: tuple[LayerSpec, ...], index: int) -> str | None:
+    layer, before = layers[index], layers[index - 1] if index else None
+    if layer.kind == "pool":
+        if before is None:
+            return f"pool {layer} comes first; a pool must follow a convolution."
+        if before.kind != "conv":
+            return f"pool {layer} follows {before}; a pool must follow a convolution."
+    if layer.kind == "conv" and before and before.kind == "linear":
+        return f"convolution {layer} follows the linear layer {before}; after a linear layer only <units> can come."
+    return None
+
+
+def _feedback_fault(layers: tuple[LayerSpec, ...], feedback: LayerSpec) -> str | None:
+    if feedback.kind == "pool":
+        return f"cannot be the pool {feedback}; {_FEEDBACK_FORMS}"
+    if feedback.stride == 2 and not feedback.transposed:
+        return f'F{feedback} would shrink its target; a feedback takes "u" (doubles the sides) or nothing, never "s".'
+    if feedback.kind == "conv" and layers[-1].kind == "linear":
+        return f"convolution F{feedback} follows the linear layer {layers[-1]}; expected F<units>."
+    return None
