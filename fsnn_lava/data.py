@@ -60,7 +60,9 @@ class InputCoding:
         if not 1 <= self.maximum <= (1 if self.kind == "event" else 255):
             raise DatasetError(f"input coding: maximum {self.maximum}; allowed: 1 for events, 1 .. 255 for graded.")
         if not self.mean or len(self.mean) != len(self.std):
-            raise DatasetError(f"input coding: {len(self.mean)} means, {len(self.std)} stds; needs one of each a channel.")
+            raise DatasetError(
+                f"input coding: {len(self.mean)} means, {len(self.std)} stds; needs one of each a channel."
+            )
         if not (0 < self.scale < np.inf and all(0 < s < np.inf for s in self.std) and np.isfinite(self.mean).all()):
             raise DatasetError(f"input coding: {self}; scale and std must be finite and > 0, mean finite.")
 

@@ -252,7 +252,9 @@ def _parse_feedback(tail: str, text: str) -> LayerSpec:
     where = f'feedback of "{text}"'
     inner, closing, rest = tail.partition(")")
     if not closing:
-        raise SpecError(f'{where}: the "(" at character {text.index("(") + 1} is never closed; expected ")" at the end.')
+        raise SpecError(
+            f'{where}: the "(" at character {text.index("(") + 1} is never closed; expected ")" at the end.'
+        )
     if rest.strip():
         raise SpecError(f'{where}: found "{rest.strip()}" after it; nothing may follow the feedback.')
     part = inner.strip()

@@ -1,0 +1,65 @@
+"""What all tests share: where the real data lie, which markers this machine can serve, how hypothesis draws."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fsnn_lava.data import DATA_VARIABLE
+
+# The same examples on every machine, and no verdict that depends on how busy it is.
+settings.register_profile("fsnn", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fsnn")
+
+
+def _has(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        return False
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "lava": (lambda: _has("lava.magma"), 'needs lava-nc: pip install -e ".[lava]" on Python 3.10'),
+    "gpu": (_has_gpu, "needs a CUDA device"),
+    "loihi2": (lambda: _has("lava.utils.loihi2_profiler_api"), "needs lava-loihi and a Loihi 2 board"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        action="append",
+        default=[],
+        choices=sorted(NEEDS),
+        metavar="MARKER",
+        help="run tests of this marker even where their needs are not met, so that they fail instead of being skipped",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker, (is_met, reason) in NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and marker not in config.getoption("--require") and not is_met():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real MNIST and Fashion-MNIST files."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        pytest.skip(f"set {DATA_VARIABLE} to the folder of MNIST and Fashion-MNIST to run the tests on real data")
+    return Path(folder).expanduser()
