@@ -1,0 +1,229 @@
+"""Settings of a training and of a deployment: frozen, typed, read from TOML, checked across fields.
+
+Every field has a default, so an empty file is a valid configuration; an unknown key never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.spec import parse_spec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SolverName = Literal["fixed_point", "anderson", "broyden"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network and its neurons."""
+
+    notation: str = "200 (F200)"
+    """The paper's notation, e.g. "64C5s (F64C5)"."""
+    v_threshold: float = 2.0
+    """Firing threshold V_th."""
+    reset_amount: float = 2.0
+    """What a spike subtracts from the potential, r."""
+    leak: float = 1.0
+    """Share of the potential kept per step; 1 is IF, below 1 LIF."""
+    time_steps: int = 30
+    """Steps T of the spiking run."""
+    batch_norm: bool = True
+    """Batch norm on every feedforward connection."""
+    dropout: float = 0.2
+    """Share of currents dropped, one mask per connection and sample for all steps."""
+    spectral_norm_bound: float = 1.0
+    """Largest norm of the feedback weights, c."""
+    spectral_norm: Literal["reshaped", "operator"] = "reshaped"
+    """Which norm is bounded: of the kernel as a matrix (published), or of the operator."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Momentum SGD with the published schedule, and the linear solve of the gradient."""
+
+    method: Literal["ide"] = "ide"
+    """How gradients are found."""
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 0.05
+    milestones: tuple[int, ...] = (30, 60, 90)
+    """Epochs at which the learning rate is multiplied by `learning_rate_decay`."""
+    learning_rate_decay: float = 0.1
+    warmup_iterations: int = 0
+    """Iterations over which the learning rate rises linearly to its value."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+    """Seed of the weights, the order of samples and the dropout masks."""
+    adjoint_solver: SolverName = "fixed_point"
+    """Solver of g = dL/da + J^T g."""
+    adjoint_tolerance: float = 1e-3
+    """Relative residual at which the adjoint solve stops."""
+    adjoint_max_steps: int = 50
+    """Products with J^T after which the adjoint solve gives up (counted and logged)."""
+    checkpoint_minutes: float = 5.0
+    """Longest time between two checkpoints; one is also written after every epoch."""
+    threads: int = 0
+    """CPU threads; 0: as many as torch chooses. Another number of threads may change the last bits of a run."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run."""
+
+    name: str = "digits"
+    """Name of the run's folder."""
+    dataset: str = "digits"
+    """digits, mnist or fashion_mnist."""
+    published: str = ""
+    """The published figure that this configuration reproduces, if any."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        network, training = self.network, self.training
+        _require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
+        parse_spec(network.notation)
+        _require(_positive(network.v_threshold), "network.v_threshold", network.v_threshold, "a finite number > 0")
+        _require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
+        _require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
+        _require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
+        _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
+        bound = network.spectral_norm_bound
+        _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
+        for name in ("epochs", "batch_size", "adjoint_max_steps"):
+            _require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
+        for name in ("learning_rate", "learning_rate_decay", "adjoint_tolerance", "checkpoint_minutes"):
+            value = getattr(training, name)
+            _require(_positive(value), f"training.{name}", value, "a finite number > 0")
+        for name in ("seed", "threads", "warmup_iterations", "momentum", "weight_decay"):
+            _require(getattr(training, name) >= 0, f"training.{name}", getattr(training, name), "at least 0")
+        rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
+        _require(rising, "training.milestones", training.milestones, "epochs > 0 in rising order")
+        _require(
+            network.batch_norm is False or training.batch_size >= 2,
+            "training.batch_size",
+            training.batch_size,
+            "at least 2 with network.batch_norm = true (statistics of one sample are not defined)",
+        )
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    """How a trained network becomes integers."""
+
+    weight_bits: Literal[4, 6, 8] = 8
+    """Width of the signed weight mantissas."""
+    threshold: Literal["full", "half"] = "full"
+    """Integer threshold: `full`, the reset amount (the rate is floored), or `half` of it (the rate is rounded)."""
+    time_steps: int = 0
+    """Steps per sample on the hardware; 0: as trained."""
+    calibration_samples: int = 256
+    """Training samples on which the quantizer measures the error of the equilibrium rates."""
+
+    def __post_init__(self) -> None:
+        _require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
+        _require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
+        _require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
+        _require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Training configuration read from a TOML file.
+
+    Raises
+    ------
+    ConfigError : the file is missing or not TOML, has an unknown key, a wrong type, or values that contradict.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: cannot be read ({error.strerror}); see train/configs/ for examples") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not TOML: {error}") from None
+    try:
+        return config_from_dict(values)
+    except ValueError as error:
+        raise ConfigError(f"config {path}: {error}") from None
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Training configuration from nested dictionaries, as TOML and JSON give them.
+
+    Raises
+    ------
+    ConfigError : an unknown key, a wrong type or values that contradict.
+    """
+    return typing.cast(TrainConfig, _build(TrainConfig, values, where=""))
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Nested dictionaries that `config_from_dict` reads back; tuples become lists."""
+    values = dataclasses.asdict(config)
+    values["training"]["milestones"] = list(config.training.milestones)
+    return values
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            hint = f' (did you mean "{where}{close[0]}"?)' if close else ""
+            raise ConfigError(f'unknown key "{name}"{hint}; allowed: {", ".join(sorted(hints))}')
+        hint_type = hints[key]
+        if dataclasses.is_dataclass(hint_type):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f'key "{name}": found {value!r}; expected a table [{name}]')
+            arguments[key] = _build(typing.cast(type, hint_type), value, f"{name}.")
+        else:
+            arguments[key] = _coerce(value, hint_type, name)
+    return kind(**arguments)
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    """The value in its declared type; nothing is converted but an int where a float is due."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed or isinstance(value, bool):
+            raise ConfigError(f'key "{name}": found {value!r}; allowed: {", ".join(map(repr, allowed))}')
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
+            raise ConfigError(f'key "{name}": found {value!r}; expected a list of whole numbers, e.g. [30, 60, 90]')
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, types.UnionType) or type(value) is not hint:
+        raise ConfigError(f'key "{name}": found {value!r} ({type(value).__name__}); expected {hint.__name__}')
+    return value
+
+
+def _require(holds: bool, name: str, found: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: found {found!r}; allowed: {allowed}")
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "_-." for c in name)

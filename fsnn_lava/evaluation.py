@@ -1,0 +1,82 @@
+"""Figures of a network that is not being trained: accuracy, firing rates, distance from the equilibrium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fsnn_lava.data import InputCoding, Samples
+from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.neuron import rate_from_count
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a set of samples.
+
+    Parameters
+    ----------
+    accuracy : share of samples classified rightly, [0, 1].
+    loss : mean cross-entropy.
+    mean_spikes : population -> spikes per neuron and step, plain mean.
+    """
+
+    accuracy: float
+    loss: float
+    mean_spikes: dict[str, float]
+
+
+def decoded_batches(samples: Samples, coding: InputCoding, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs as the network sees them and labels, in order: (B, *shape) float32 and (B,) int64."""
+    for begin in range(0, len(samples), size):
+        part = samples.select(np.arange(begin, min(begin + size, len(samples))))
+        yield torch.from_numpy(coding.decode(part.codes)), torch.from_numpy(part.labels)
+
+
+@torch.no_grad()
+def evaluate(
+    model: FeedbackSNN, samples: Samples, coding: InputCoding, *, time_steps: int, batch_size: int = 500
+) -> Evaluation:
+    """Accuracy, loss and firing of the network in evaluation mode; the model's mode is left as it was."""
+    training = model.training
+    model.eval()
+    correct, loss = 0, 0.0
+    spikes = [0.0] * len(model.population_names)
+    for x, labels in decoded_batches(samples, coding, size=batch_size):
+        bound = model.bind(len(labels))
+        run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
+        logits = model.classify(run.firing_rates[-1])
+        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        correct += int((logits.argmax(1) == labels).sum())
+        for layer, mean in enumerate(run.mean_spikes):
+            spikes[layer] += float(mean.double().mean()) * len(labels)
+    model.train(training)
+    n = len(samples)
+    return Evaluation(correct / n, loss / n, {k: s / n for k, s in zip(model.population_names, spikes, strict=True)})
+
+
+@torch.no_grad()
+def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tensor:
+    """||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
+
+    Parameters
+    ----------
+    x : (B, *input_shape) constant input.
+    """
+    bound = model.bind(len(x))
+    drive = bound.drive(x, time_steps=time_steps)
+    run = bound.simulate(drive, time_steps=time_steps, record=True)
+    assert run.spikes is not None
+    leak = model.neuron.leak
+    count = torch.zeros_like(run.firing_rates[-1])
+    distances = []
+    for t, spikes in enumerate(run.spikes[-1], start=1):
+        count = leak * count + spikes
+        a = rate_from_count(count, time_steps=t, leak=leak)
+        distances.append((bound.equilibrium_map(a, drive.mean) - a).flatten(1).norm(dim=1).mean())
+    return torch.stack(distances)

@@ -1,0 +1,126 @@
+"""Implicit differentiation at the equilibrium (IDE).
+
+The spiking run is a black box that solves a = f(a, x). At the measured rates a = a^N[T], with J = df/da, the
+gradient of the loss follows from one linear system (Eq. 3):
+
+    g = dL/da + J^T g,        dL/dtheta = (df/dtheta)^T g
+
+No graph of the T steps exists, so memory does not grow with T. The value that the readout sees is the measured rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import SolverName
+from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN, Simulation
+from fsnn_lava.solver import FixedPoint, solve
+
+
+@dataclass(frozen=True)
+class AdjointSettings:
+    """How the linear system of the gradient is solved.
+
+    Parameters
+    ----------
+    solver : name of the method.
+    tolerance : relative residual at which it stops.
+    max_steps : largest number of products with J^T.
+    """
+
+    solver: SolverName = "fixed_point"
+    tolerance: float = 1e-3
+    max_steps: int = 50
+
+
+@dataclass(frozen=True, eq=False)
+class ImplicitRates:
+    """Measured rates through which gradients flow implicitly.
+
+    Parameters
+    ----------
+    rates : (B, *N) measured firing rate of the last population; its backward pass solves the adjoint system.
+    simulation : the spiking run.
+    adjoint : one `FixedPoint` per backward pass so far, for the solver's residual and steps.
+    """
+
+    rates: Tensor
+    simulation: Simulation
+    adjoint: list[FixedPoint] = field(default_factory=list)
+
+
+def implicit_rates(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    time_steps: int,
+    settings: AdjointSettings,
+    generator: torch.Generator | None = None,
+) -> ImplicitRates:
+    """Firing rates of the last population after T steps, with the gradient of the equilibrium.
+
+    Parameters
+    ----------
+    model : in training mode for dropout and batch statistics.
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    generator : source of the dropout masks.
+    """
+    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
+    bound = model.bind(batch, generator=generator)
+    drive = bound.drive(x, time_steps=time_steps)
+    simulation = bound.detached().simulate(drive, time_steps=time_steps)
+    found: list[FixedPoint] = []
+    rates = with_implicit_gradient(bound, drive, simulation.firing_rates[-1], settings=settings, found=found)
+    return ImplicitRates(rates, simulation, found)
+
+
+def with_implicit_gradient(
+    bound: BoundNetwork, drive: Drive, rates: Tensor, *, settings: AdjointSettings, found: list[FixedPoint]
+) -> Tensor:
+    """The same rates (B, *N), their gradient being that of the equilibrium at which they are taken to be.
+
+    Parameters
+    ----------
+    rates : (B, *N) of the last population.
+    found : receives the adjoint system's `FixedPoint` in each backward pass.
+    """
+    # In training this call updates the running statistics of the batch norms after the first, before J uses them.
+    mapped = bound.equilibrium_map(rates, drive.mean, statistics="batch" if bound.training else "running")
+    still, current = bound.detached(), drive.mean.detach()
+
+    def adjoint(gradient: Tensor) -> Tensor:
+        with torch.enable_grad():
+            a = rates.detach().requires_grad_()
+            image = still.equilibrium_map(a, current)
+        if not image.requires_grad:  # no feedback: J is zero
+            return gradient
+        fixed_point = solve(
+            lambda g: torch.autograd.grad(image, a, g, retain_graph=True)[0] + gradient,
+            gradient,
+            method=settings.solver,
+            tolerance=settings.tolerance,
+            max_steps=settings.max_steps,
+        )
+        found.append(fixed_point)
+        return fixed_point.value
+
+    implicit: Tensor = _ImplicitGradient.apply(mapped, rates, adjoint)
+    return implicit
+
+
+class _ImplicitGradient(torch.autograd.Function):
+    """Value: the measured rates. Backward, to the map evaluated once at them: the adjoint solution."""
+
+    @staticmethod
+    def forward(ctx: Any, mapped: Tensor, measured: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: ARG004
+        ctx.adjoint = adjoint
+        return measured.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return ctx.adjoint(gradient), None, None

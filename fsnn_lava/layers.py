@@ -1,0 +1,239 @@
+"""Synapses of a feedback spiking network: linear map, batch norm, average pooling, dropout, norm restriction.
+
+A `Synapse` holds parameters. `Synapse.bind` draws what is fixed for one forward call (the restricted weight and
+one dropout mask) and returns a `BoundSynapse`, whose methods are pure but for the running statistics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fsnn_lava.spec import LayerSpec
+
+Statistics = Literal["running", "batch"]
+"""Whose mean and variance a batch norm uses; ``batch`` also updates the running ones."""
+
+Norm = Literal["reshaped", "operator"]
+
+
+def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Current (B, *N) that a linear or convolutional layer makes of x (B, *shape); linear layers flatten x."""
+    if layer.kind == "linear":
+        return functional.linear(x.flatten(1), weight, bias)
+    padding = (layer.kernel - 1) // 2
+    if layer.transposed:
+        return functional.conv_transpose2d(x, weight, bias, layer.stride, padding, output_padding=1)
+    return functional.conv2d(x, weight, bias, layer.stride, padding)
+
+
+def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tuple[int, ...]) -> Tensor:
+    """Adjoint of `apply_layer` without bias: y (B, *N) -> (B, *input_shape)."""
+    probe = torch.zeros(len(y), *input_shape, dtype=y.dtype, device=y.device, requires_grad=True)
+    with torch.enable_grad():
+        image = apply_layer(layer, weight.detach(), None, probe)
+    return torch.autograd.grad(image, probe, y)[0]
+
+
+def initial_weight(layer: LayerSpec, input_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Weights uniform in [-1, 1], then every output filter scaled to unit L2 norm (the published initialisation).
+
+    Shapes: linear (out, in); convolution (out, in, K, K); transposed convolution (in, out, K, K).
+    """
+    inputs = input_shape[0] if layer.kind == "conv" else int(torch.Size(input_shape).numel())
+    if layer.kind == "linear":
+        shape: tuple[int, ...] = (layer.features, inputs)
+    elif layer.transposed:
+        shape = (inputs, layer.features, layer.kernel, layer.kernel)
+    else:
+        shape = (layer.features, inputs, layer.kernel, layer.kernel)
+    weight = torch.rand(shape, generator=generator) * 2 - 1
+    rest = [d for d in range(weight.dim()) if d != (1 if layer.transposed else 0)]
+    return weight / weight.square().sum(rest, keepdim=True).sqrt()
+
+
+class NormRestriction(nn.Module):
+    """Scales a weight w to clamp(gain, -bound, bound) * w / sigma(w), gain being learned.
+
+    sigma comes from one power iteration per training call on persistent vectors; evaluation changes nothing.
+    ``reshaped``: the largest singular value of the kernel as a matrix whose rows are its first axis, the published
+    choice; for a convolution it is smaller than the operator's norm. ``operator``: the norm of the map itself.
+    """
+
+    def __init__(
+        self,
+        layer: LayerSpec,
+        input_shape: tuple[int, ...],
+        shape: tuple[int, ...],
+        *,
+        weight: Tensor,
+        bound: float,
+        norm: Norm,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.layer, self.input_shape, self.bound, self.norm = layer, input_shape, bound, norm
+        matrix = weight.flatten(1)
+        left, right = (matrix.shape[:1], matrix.shape[1:]) if norm == "reshaped" else ((1, *shape), (1, *input_shape))
+        self.register_buffer("left", _unit(torch.randn(left, generator=generator)))
+        self.register_buffer("right", _unit(torch.randn(right, generator=generator)))
+        for _ in range(10):
+            self._iterate(weight)
+        self.gain = nn.Parameter(self._sigma(weight).detach().clone())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The restricted weight, differentiable in weight and gain."""
+        if self.training:
+            self._iterate(weight.detach())
+        return self.gain.clamp(-self.bound, self.bound) * (weight / self._sigma(weight))
+
+    @torch.no_grad()
+    def _iterate(self, weight: Tensor) -> None:
+        # New tensors, not in place: an earlier forward call's graph may still hold the old ones.
+        self.right = _unit(self._adjoint(weight, self.left))
+        self.left = _unit(self._map(weight, self.right))
+
+    def _sigma(self, weight: Tensor) -> Tensor:
+        return (self.left * self._map(weight, self.right)).sum()
+
+    def _map(self, weight: Tensor, x: Tensor) -> Tensor:
+        if self.norm == "reshaped":
+            return weight.flatten(1) @ x
+        return apply_layer(self.layer, weight, None, x)
+
+    def _adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
+        if self.norm == "reshaped":
+            return weight.flatten(1).t() @ y
+        return apply_transpose(self.layer, weight, y, self.input_shape)
+
+
+class Synapse(nn.Module):
+    """Connection into one population: linear or convolution (+ bias) -> batch norm -> average pooling -> dropout.
+
+    Parameters
+    ----------
+    layer, pool : notation of the map, and of the pooling merged into it.
+    input_shape, shape : (C, H, W) or (N,) before and after, without the batch.
+    bias, batch_norm : whether the map has them; the feedback has neither.
+    dropout : share of currents set to zero, the rest scaled by 1/(1-p).
+    norm_bound, norm : restriction of the weight's norm; None for feedforward connections.
+    """
+
+    def __init__(
+        self,
+        layer: LayerSpec,
+        pool: LayerSpec | None,
+        *,
+        input_shape: tuple[int, ...],
+        shape: tuple[int, ...],
+        generator: torch.Generator,
+        bias: bool,
+        batch_norm: bool,
+        dropout: float,
+        norm_bound: float | None = None,
+        norm: Norm = "reshaped",
+    ) -> None:
+        super().__init__()
+        self.layer, self.pool = layer, pool
+        self.input_shape, self.shape, self.dropout = input_shape, shape, dropout
+        self.weight = nn.Parameter(initial_weight(layer, input_shape, generator))
+        self.bias = nn.Parameter(torch.zeros(layer.features)) if bias else None
+        kind = nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d
+        self.batch_norm = kind(layer.features) if batch_norm else None
+        self.restriction = None
+        if norm_bound is not None:
+            self.restriction = NormRestriction(
+                layer, input_shape, shape, weight=self.weight.detach(), bound=norm_bound, norm=norm, generator=generator
+            )
+
+    def effective_weight(self) -> Tensor:
+        """The weight after norm restriction; in training mode this advances the power iteration."""
+        restricted: Tensor = self.weight if self.restriction is None else self.restriction(self.weight)
+        return restricted
+
+    def bind(self, batch: int, *, generator: torch.Generator | None) -> BoundSynapse:
+        """This synapse with weight and dropout mask fixed for one forward call of a batch."""
+        mask = None
+        if self.training and self.dropout > 0:
+            keep = torch.rand((batch, *self.shape), generator=generator, device=self.weight.device) >= self.dropout
+            mask = keep.to(self.weight.dtype).div_(1 - self.dropout)
+        return BoundSynapse(self, self.effective_weight(), self.bias, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundSynapse:
+    """A synapse during one forward call: its weight is restricted and its dropout mask drawn.
+
+    Parameters
+    ----------
+    weight, bias : as `apply_layer` takes them.
+    mask : (B, *N), 0 or 1/(1-p); None without dropout.
+    """
+
+    synapse: Synapse
+    weight: Tensor
+    bias: Tensor | None
+    mask: Tensor | None
+
+    def detached(self) -> BoundSynapse:
+        """The same without gradients to the parameters."""
+        bias = None if self.bias is None else self.bias.detach()
+        return dataclasses.replace(self, weight=self.weight.detach(), bias=bias)
+
+    def current(self, x: Tensor, statistics: Statistics = "running") -> Tensor:
+        """Current (B, *N) for spikes, rates or real inputs x (B, *shape)."""
+        response = self.linear(x)
+        norm = self.synapse.batch_norm
+        if norm is None:
+            return self.finish(response)
+        return self.finish(
+            functional.batch_norm(
+                response,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                training=statistics == "batch",
+                momentum=norm.momentum or 0.0,
+                eps=norm.eps,
+            )
+        )
+
+    def linear(self, x: Tensor) -> Tensor:
+        """Response of the linear map (B, *) before batch norm."""
+        return apply_layer(self.synapse.layer, self.weight, self.bias, x)
+
+    def finish(self, response: Tensor) -> Tensor:
+        """Pooling and dropout of a normalised response."""
+        if self.synapse.pool is not None:
+            response = functional.avg_pool2d(response, self.synapse.pool.kernel)
+        return response if self.mask is None else response * self.mask
+
+    def frozen_normalisation(self, response: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of the batch norm with the statistics of this response, to apply to other responses.
+
+        None without batch norm. Event inputs need it: every frame is normalised with the statistics of the
+        response to the mean input.
+        """
+        norm = self.synapse.batch_norm
+        if norm is None:
+            return None
+        axes = [d for d in range(response.dim()) if d != 1]
+        if self.synapse.training:
+            mean, variance = response.mean(axes), response.var(axes, unbiased=False)
+        else:
+            assert norm.running_mean is not None and norm.running_var is not None
+            mean, variance = norm.running_mean, norm.running_var
+        scale = norm.weight.detach() / (variance + norm.eps).sqrt()
+        shift = norm.bias.detach() - mean * scale
+        wide = (1, -1) + (1,) * (response.dim() - 2)
+        return scale.view(wide), shift.view(wide)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm().clamp_min(1e-12)

@@ -1,0 +1,282 @@
+"""A feedback spiking network: run it for T steps, or evaluate the map whose fixed point its rates approach.
+
+Populations 1 .. N form a chain; the input enters the first and the last feeds back to the first:
+
+    I^1[t] = F^1 x[t] + b^1 + W s^N[t - loop_delay]        I^l[t] = F^l s^{l-1}[t] + b^l
+
+The *loop delay* is the only difference between the papers' timing (1) and the hardware's (N). Methods that need
+weights are on `BoundNetwork`, which fixes restricted weights and dropout masks for one forward call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
+from fsnn_lava.neuron import NeuronParameters, fire, integrate, rate_from_count
+from fsnn_lava.solver import FixedPoint, fixed_point_iteration
+from fsnn_lava.spec import NetworkSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """Input current of the first population.
+
+    Parameters
+    ----------
+    mean : (B, *N) current of the leak-weighted mean input, with gradients if the network is bound with them.
+    at : current (B, *N) at step t, without gradients.
+    """
+
+    mean: Tensor
+    at: Callable[[int], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What T steps of spiking gave; tuples have one entry per population.
+
+    Parameters
+    ----------
+    firing_rates : (B, *N) leak-weighted firing rates a[T], spikes per step.
+    mean_spikes : (B, *N) plain mean of the spikes, the statistic of sparsity and energy.
+    spikes : (T, B, *N) uint8, or None if they were not recorded.
+    """
+
+    firing_rates: tuple[Tensor, ...]
+    mean_spikes: tuple[Tensor, ...]
+    spikes: tuple[Tensor, ...] | None
+
+
+class FeedbackSNN(nn.Module):
+    """Feedback spiking network in the paper's notation, for N >= 1 populations (Eq. 10).
+
+    Parameters
+    ----------
+    spec : the network, e.g. ``parse_spec("400 (F400)")``; without feedback it is a plain spiking network.
+    input_shape : (C, H, W) or (N,) of one sample.
+    classes : outputs of the readout.
+    neuron : threshold, reset amount and leak of every neuron.
+    batch_norm : whether feedforward connections are normalised.
+    dropout : share of currents dropped on every connection.
+    spectral_norm_bound, spectral_norm : restriction of the feedback weight.
+    seed : of the initial weights.
+
+    Raises
+    ------
+    SpecError : if the shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        input_shape: tuple[int, ...],
+        *,
+        classes: int = 10,
+        neuron: NeuronParameters = NeuronParameters(),  # noqa: B008 - frozen
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        spectral_norm_bound: float = 1.0,
+        spectral_norm: Norm = "reshaped",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        populations = spec.populations(input_shape)
+        self.spec, self.input_shape, self.classes, self.neuron = spec, tuple(input_shape), classes, neuron
+        self.population_names = tuple(p.name for p in populations)
+        self.population_shapes = tuple(p.shape for p in populations)
+        self.feedforward = nn.ModuleList(
+            Synapse(
+                p.layer,
+                p.pool,
+                input_shape=p.input_shape,
+                shape=p.shape,
+                generator=generator,
+                bias=True,
+                batch_norm=batch_norm,
+                dropout=dropout,
+            )
+            for p in populations
+        )
+        self.feedback: Synapse | None = None
+        if spec.feedback is not None:
+            self.feedback = Synapse(
+                spec.feedback,
+                None,
+                input_shape=populations[-1].shape,
+                shape=populations[0].shape,
+                generator=generator,
+                bias=False,
+                batch_norm=False,
+                dropout=dropout,
+                norm_bound=spectral_norm_bound,
+                norm=spectral_norm,
+            )
+        features = int(torch.Size(populations[-1].shape).numel())
+        limit = features**-0.5
+        self.readout = nn.Linear(features, classes)
+        for parameter in (self.readout.weight, self.readout.bias):
+            parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * limit
+
+    def bind(self, batch: int, *, generator: torch.Generator | None = None) -> BoundNetwork:
+        """The network with restricted weights and dropout masks fixed for one forward call.
+
+        Parameters
+        ----------
+        batch : number of samples.
+        generator : source of the dropout masks, which exist in training mode alone.
+        """
+        feedforward = []
+        for synapse in self.feedforward:
+            assert isinstance(synapse, Synapse)
+            feedforward.append(synapse.bind(batch, generator=generator))
+        feedback = None if self.feedback is None else self.feedback.bind(batch, generator=generator)
+        return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training)
+
+    def classify(self, firing_rate: Tensor) -> Tensor:
+        """Logits (B, classes), o = W^o a^N + b^o, of the last population's firing rate (B, *N)."""
+        logits: Tensor = self.readout(firing_rate.flatten(1))
+        return logits
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, time_steps: int) -> Tensor:
+        """Logits (B, classes) after `time_steps` of spiking in sequential timing, without gradients.
+
+        Parameters
+        ----------
+        x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+        """
+        batch = x.shape[x.dim() - 1 - len(self.input_shape)]
+        bound = self.bind(batch)
+        run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
+        return self.classify(run.firing_rates[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class BoundNetwork:
+    """A `FeedbackSNN` during one forward call."""
+
+    neuron: NeuronParameters
+    feedforward: tuple[BoundSynapse, ...]
+    feedback: BoundSynapse | None
+    training: bool
+
+    def detached(self) -> BoundNetwork:
+        """The same without gradients to the parameters."""
+        return dataclasses.replace(
+            self,
+            feedforward=tuple(s.detached() for s in self.feedforward),
+            feedback=None if self.feedback is None else self.feedback.detached(),
+        )
+
+    def drive(self, x: Tensor, *, time_steps: int) -> Drive:
+        """Input current F^1 x + b^1, normalised with the statistics of the response to the mean input.
+
+        In training mode this updates the first batch norm's running statistics, once.
+
+        Parameters
+        ----------
+        x : (B, *shape) constant input, or (T, B, *shape) event frames with T = time_steps.
+        """
+        first = self.feedforward[0]
+        statistics: Statistics = "batch" if self.training else "running"
+        if x.dim() == 1 + len(first.synapse.input_shape):
+            mean = first.current(x, statistics)
+            constant = mean.detach()
+            return Drive(mean, lambda t: constant)
+        if len(x) != time_steps:
+            raise ValueError(f"event input has {len(x)} frames; expected one per time step, {time_steps}")
+        mean_input = self._weighted_mean(x)
+        with torch.no_grad():
+            normalisation = first.frozen_normalisation(first.linear(mean_input))
+        mean = first.current(mean_input, statistics)
+        still = first.detached()
+
+        def at(t: int) -> Tensor:
+            response = still.linear(x[t])
+            if normalisation is not None:
+                response = response * normalisation[0] + normalisation[1]
+            return still.finish(response)
+
+        return Drive(mean, at)
+
+    def _weighted_mean(self, x: Tensor) -> Tensor:
+        weighted = torch.zeros_like(x[0])
+        for frame in x:
+            weighted = frame + self.neuron.leak * weighted
+        return rate_from_count(weighted, time_steps=len(x), leak=self.neuron.leak)
+
+    @torch.no_grad()
+    def simulate(self, drive: Drive, *, time_steps: int, loop_delay: int = 1, record: bool = False) -> Simulation:
+        """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
+
+        Parameters
+        ----------
+        loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' sequential
+            timing, N (the number of populations) on hardware.
+        record : keep every spike.
+        """
+        neuron, count = self.neuron, len(self.feedforward)
+        potentials: list[Tensor] = []
+        spikes: list[Tensor] = []
+        weighted: list[Tensor] = []
+        totals: list[Tensor] = []
+        history: list[list[Tensor]] = [[] for _ in range(count)]
+        returning: list[Tensor] = []
+        for t in range(time_steps):
+            for layer in range(count):
+                current = drive.at(t) if layer == 0 else self.feedforward[layer].current(spikes[layer - 1])
+                if layer == 0 and self.feedback is not None and t >= loop_delay:
+                    current = current + self.feedback.current(returning.pop(0))
+                if t == 0:
+                    potentials.append(current)
+                    spikes.append(fire(current, neuron=neuron))
+                    weighted.append(spikes[layer].clone())
+                    totals.append(spikes[layer].clone())
+                else:
+                    potentials[layer] = integrate(potentials[layer], spikes[layer], current, neuron=neuron)
+                    spikes[layer] = fire(potentials[layer], neuron=neuron)
+                    weighted[layer].mul_(neuron.leak).add_(spikes[layer])
+                    totals[layer].add_(spikes[layer])
+                if record:
+                    history[layer].append(spikes[layer].to(torch.uint8))
+            returning.append(spikes[-1])
+        rates = tuple(rate_from_count(w, time_steps=time_steps, leak=neuron.leak) for w in weighted)
+        means = tuple(total / time_steps for total in totals)
+        return Simulation(rates, means, tuple(map(torch.stack, history)) if record else None)
+
+    def equilibrium_map(self, a: Tensor, drive_mean: Tensor, *, statistics: Statistics = "running") -> Tensor:
+        """f(a, x), (B, *N): the last population's rate once around the loop (Theorem 3).
+
+        Parameters
+        ----------
+        a : (B, *N) rate of the last population.
+        drive_mean : (B, *N) `Drive.mean`.
+        statistics : of the batch norms after the first; ``batch`` also updates their running statistics.
+        """
+        return self.rates_around(a, drive_mean, statistics=statistics)[-1]
+
+    def rates_around(self, a: Tensor, drive_mean: Tensor, *, statistics: Statistics = "running") -> tuple[Tensor, ...]:
+        """Rate of every population, (B, *N) each, if the last one feeds back the rate a.
+
+        a^1 = clamp((W a + F^1 x + b^1) / r), a^l = clamp((F^l a^{l-1} + b^l) / r), clamp to [0, 1].
+        """
+        current = drive_mean if self.feedback is None else self.feedback.current(a) + drive_mean
+        rates = [(current / self.neuron.reset_amount).clamp(0, 1)]
+        for synapse in self.feedforward[1:]:
+            current = synapse.current(rates[-1], statistics)
+            rates.append((current / self.neuron.reset_amount).clamp(0, 1))
+        return tuple(rates)
+
+    @torch.no_grad()
+    def equilibrium(self, drive_mean: Tensor, *, start: Tensor, tolerance: float, max_steps: int) -> FixedPoint:
+        """The equilibrium a* = f(a*, x) of the last population, found by iteration from a start (B, *N)."""
+        return fixed_point_iteration(
+            lambda a: self.equilibrium_map(a, drive_mean), start, tolerance=tolerance, max_steps=max_steps
+        )

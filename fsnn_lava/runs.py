@@ -1,0 +1,70 @@
+"""Where a run's files are: one folder per training, never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fsnn_lava.errors import ConfigError, OutputError
+
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """A new folder parent/name, or parent/name-2, -3, ... if that exists.
+
+    Raises
+    ------
+    OutputError : if it cannot be made.
+    """
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise OutputError(f"folder {folder}: cannot be made ({error.strerror}); choose another with --runs") from None
+        else:
+            return folder
+
+
+def newest_run(parent: Path, holding: str) -> Path:
+    """The run folder below parent whose file of that name was written last.
+
+    Raises
+    ------
+    ConfigError : if no run holds such a file.
+    """
+    found = sorted(parent.glob(f"*/{holding}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(f"{parent}: no run holds {holding}; train and export first: python train/train.py")
+    return found[-1].parent
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises
+    ------
+    OutputError : if it cannot be written; an older file stays as it was.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write to folder {path.parent} ({error.strerror})") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, whole or not at all; errors as `write_text`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
