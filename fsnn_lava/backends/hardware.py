@@ -1,0 +1,94 @@
+"""What Lava and Loihi 2 cannot say of a network, found before anything is started."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsnn_lava.errors import UnsupportedError
+from fsnn_lava.ir import (
+    ALWAYS_ON,
+    INPUT,
+    STATE_PER_WEIGHT,
+    Connection,
+    HardwareNetwork,
+    IntegerNeuron,
+    Population,
+    Violation,
+)
+
+DELAY_LIMIT = 64
+"""Longest delay of a connection: one step of its own and 6 bits on top."""
+MESSAGE_LIMIT = 255
+"""Largest graded input code: 8 bits."""
+RESET_EXPONENT_LIMIT = 6
+"""Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
+_INT32 = 2**31 - 1
+
+
+def hardware_violations(network: HardwareNetwork) -> list[Violation]:
+    """Every reason why Lava cannot say the network; empty if it can."""
+    found = [v for c in network.connections for v in _connection_violations(network, c)]
+    if network.arithmetic == "integer":
+        if network.input.kind == "graded" and network.input.maximum > MESSAGE_LIMIT:
+            found.append(Violation("input", f"codes up to {network.input.maximum}", f"0 .. {MESSAGE_LIMIT} (8 bits)"))
+        for population in network.populations:
+            found += _population_violations(network, population)
+    return found
+
+
+def require_hardware(network: HardwareNetwork, *, backend: str) -> None:
+    """Nothing, if Lava can say the network.
+
+    Raises
+    ------
+    UnsupportedError : naming every violation at once, and what to do.
+    """
+    violations = hardware_violations(network)
+    if not violations:
+        return
+    listed = "\n  ".join(map(str, violations))
+    raise UnsupportedError(
+        f'backend "{backend}" cannot say network "{network.name}", {len(violations)} violation(s):\n  {listed}\n'
+        'delays of the papers become the hardware\'s with fsnn_lava.ir.with_timing(network, "hardware")'
+    )
+
+
+def lava_delay(network: HardwareNetwork, connection: Connection) -> int:
+    """Steps from sending to arrival on Lava, where the always-on neuron fires from global step 0 on.
+
+    Its constant current must begin with the window of the target, so this is the target's start there.
+    """
+    return network.population(connection.target).start if connection.source == ALWAYS_ON else connection.delay
+
+
+def _connection_violations(network: HardwareNetwork, connection: Connection) -> list[Violation]:
+    where = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+    delay = lava_delay(network, connection)
+    if 1 <= delay <= DELAY_LIMIT:
+        return []
+    if connection.source == ALWAYS_ON:
+        return [Violation(where, f"a target that starts at step {delay}", f"a start of 1 .. {DELAY_LIMIT}")]
+    return [Violation(where, f"delay {delay}", f"1 .. {DELAY_LIMIT} steps")]
+
+
+def _population_violations(network: HardwareNetwork, population: Population) -> list[Violation]:
+    """Reset synapses and sums that do not fit Lava's registers (32 bits, before they enter the 24-bit state)."""
+    where = f'population "{population.name}"'
+    found: list[Violation] = []
+    neuron = population.neuron
+    assert isinstance(neuron, IntegerNeuron)
+    if neuron.reset_exponent > RESET_EXPONENT_LIMIT:
+        found.append(Violation(where, f"reset exponent {neuron.reset_exponent}", f"0 .. {RESET_EXPONENT_LIMIT}"))
+    total = neuron.reset_synapse * STATE_PER_WEIGHT
+    for connection in network.incoming(population.name):
+        graded = connection.source == INPUT and network.input.kind == "graded"
+        rows = np.abs(connection.weight.astype(np.int64)).sum(axis=1)
+        largest = 2 * int(rows.max()) * (network.input.maximum if graded else 1)
+        if largest > _INT32:
+            edge = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+            found.append(Violation(edge, f"a sum that can reach {largest}", f"at most {_INT32}"))
+        exponent = connection.weight_exponent
+        total += 64 * (largest << exponent if exponent >= 0 else largest >> -exponent)
+    if total > _INT32:
+        found.append(Violation(where, f"an input that can reach {total} units of state", f"at most {_INT32}"))
+    return found

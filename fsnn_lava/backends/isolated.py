@@ -1,0 +1,106 @@
+"""A Python module in a process group of its own, which is always ended.
+
+Lava starts an operating system process per Lava process, cannot be interrupted, and leaves its processes behind when
+something fails. Here all of them live in one session: whatever happens to the run, the session is ended.
+The new interpreter imports neither the caller's main module nor torch, so no ``__main__`` guard is needed and
+notebooks work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.connection
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from fsnn_lava.errors import BackendError
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 5.0
+_SHOWN_CHARACTERS = 2000
+
+
+class SilenceError(BackendError):
+    """A process that sent nothing for too long."""
+
+
+def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool], silence_s: float) -> None:
+    """Start ``python -m module FD``, send it the job, and hand over its messages until ``on_message`` says True.
+
+    Parameters
+    ----------
+    module : a module whose program reads the job from the connection with file descriptor FD.
+    job : anything that can be pickled.
+    silence_s : longest time between two messages, in seconds.
+
+    Raises
+    ------
+    SilenceError : if that time passed.
+    BackendError : if the process ended before its last message.
+    """
+    here, there = multiprocessing.connection.Pipe()
+    with here, tempfile.TemporaryFile() as output:
+        process = _start(module, there, output)
+        try:
+            here.send(job)
+            _listen(here, process, on_message=on_message, silence_s=silence_s)
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
+        finally:
+            _end_group(process)
+
+
+def _start(module: str, connection: Any, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process; its end of the connection is closed here, so that its death is noticed."""
+    paths = [path or os.getcwd() for path in sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    with connection:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(connection.fileno())],
+            pass_fds=[connection.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _listen(
+    here: Any, process: subprocess.Popen[bytes], *, on_message: Callable[[Any], bool], silence_s: float
+) -> None:
+    deadline = time.monotonic() + silence_s
+    while True:
+        if here.poll(min(_POLL_SECONDS, silence_s)):
+            if on_message(here.recv()):
+                return
+            deadline = time.monotonic() + silence_s
+        elif process.poll() is not None and not here.poll(0):
+            raise EOFError
+        elif time.monotonic() > deadline:
+            raise SilenceError(f"no message for {silence_s:g} s")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End every process of the session: politely, so that shared memory is given back, then by force."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+            while time.monotonic() < deadline:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.01)
+    process.wait()
+
+
+def _tail(output: IO[bytes]) -> str:
+    output.seek(0)
+    text = output.read().decode(errors="replace").strip()
+    return f"; the end of what it printed:\n{text[-_SHOWN_CHARACTERS:]}" if text else ""
