@@ -1,0 +1,93 @@
+# Everything runs in .venv, made once from a Python 3.10 and installed again only when pyproject.toml or
+# constraints.txt change. PYTHON=/path/to/python3.10 names the interpreter to make it from.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := lava,dev,notebooks,nir
+# The stamp's name holds a checksum of what was installed, so a checkout that only touches the files costs nothing.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+help:
+	@echo "make setup   make $(VENV) and install everything (the other targets do it when needed)"
+	@echo "make demo    train on digits, export, run on Lava's simulator, verify: about 2 minutes"
+	@echo "make test    run the whole test suite"
+	@echo "make lint    check style and types"
+	@echo "make clean   remove $(VENV) and all caches; runs/ stays"
+
+setup: $(STAMP)
+
+# One process per test worker: the arithmetic libraries must not start threads of their own.
+test: $(STAMP)
+	@echo "test: the whole suite, two tests at a time"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --require lava
+
+lint: $(STAMP)
+	@echo "lint: ruff check, ruff format, mypy"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+demo: $(STAMP)
+	@echo "demo 1/4: train"
+	@rm -rf runs/demo
+	@$(BIN)/python train/train.py --name demo
+	@echo "demo 2/4: export"
+	@$(BIN)/python deploy/export.py --to lava
+	@echo "demo 3/4: run on Lava"
+	@$(BIN)/python deploy/run.py --backend lava-fixed --samples 100
+	@echo "demo 4/4: verify"
+	@$(BIN)/python deploy/verify.py --samples 100
+
+clean:
+	@echo "clean: $(VENV) and caches"
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find fsnn_lava train deploy benchmarks tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(STAMP):
+	@bash -c "$$INSTALL"
+
+define INSTALL
+set -eu
+
+# On PATH is not enough: a pyenv shim is there even when no version is chosen, so each candidate is run.
+usable() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))' >/dev/null 2>&1; }
+
+candidates() {
+    printf '%s\n' python3.10 python python3
+    if command -v pyenv >/dev/null; then ls -d "$$(pyenv root)"/versions/3.10.*/bin/python 2>/dev/null || true; fi
+    if command -v uv >/dev/null; then
+        uv python find --no-project 3.10 2>/dev/null ||
+            { uv python install 3.10 >&2 && uv python find --no-project 3.10; } || true
+    fi
+}
+
+find_python() {
+    if [ -n "$(PYTHON)" ]; then
+        if usable "$(PYTHON)"; then echo "$(PYTHON)"; return; fi
+        echo "setup: PYTHON=$(PYTHON) is not a Python 3.10 that can make environments (modules venv, ensurepip)." >&2
+        return 1
+    fi
+    while read -r candidate; do
+        if usable "$$candidate"; then echo "$$candidate"; return; fi
+    done < <(candidates)
+    echo "setup: no Python 3.10 found; Lava needs exactly that version. Tried: python3.10, python and python3 on PATH," >&2
+    echo "the 3.10 versions of pyenv, and uv. Get one with 'pyenv install 3.10', 'uv python install 3.10' or your system's" >&2
+    echo "packages (python3.10 and python3.10-venv), or name one: make setup PYTHON=/path/to/python3.10" >&2
+    return 1
+}
+
+if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then
+    python=$$(find_python)
+    echo "setup: making $(VENV) from $$python"
+    "$$python" -m venv --clear $(VENV)
+fi
+echo "setup: installing into $(VENV) (the first time takes minutes: torch is large)"
+rm -f $(VENV)/.installed-*
+$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]" -c constraints.txt
+touch $(STAMP)
+endef
+export INSTALL
