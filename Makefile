@@ -56,13 +56,18 @@ set -eu
 # On PATH is not enough: a pyenv shim is there even when no version is chosen, so each candidate is run.
 usable() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 10))' >/dev/null 2>&1; }
 
-candidates() {
-    printf '%s\n' python3.10 python python3
-    if command -v pyenv >/dev/null; then ls -d "$$(pyenv root)"/versions/3.10.*/bin/python 2>/dev/null || true; fi
-    if command -v uv >/dev/null; then
-        uv python find --no-project 3.10 2>/dev/null ||
-            { uv python install 3.10 >&2 && uv python find --no-project 3.10; } || true
-    fi
+first_usable() {
+    for candidate; do
+        if usable "$$candidate"; then echo "$$candidate"; return; fi
+    done
+    return 1
+}
+
+from_uv() {
+    command -v uv >/dev/null || return 1
+    uv python find --no-project 3.10 2>/dev/null && return
+    echo "setup: uv installs Python 3.10" >&2
+    uv python install --quiet 3.10 >&2 && uv python find --no-project 3.10
 }
 
 find_python() {
@@ -71,9 +76,9 @@ find_python() {
         echo "setup: PYTHON=$(PYTHON) is not a Python 3.10 that can make environments (modules venv, ensurepip)." >&2
         return 1
     fi
-    while read -r candidate; do
-        if usable "$$candidate"; then echo "$$candidate"; return; fi
-    done < <(candidates)
+    pyenv_root=$$(pyenv root 2>/dev/null || echo "$${PYENV_ROOT:-$$HOME/.pyenv}")
+    first_usable python3.10 python python3 "$$pyenv_root"/versions/3.10.*/bin/python && return
+    first_usable "$$(from_uv)" && return
     echo "setup: no Python 3.10 found; Lava needs exactly that version. Tried: python3.10, python and python3 on PATH," >&2
     echo "the 3.10 versions of pyenv, and uv. Get one with 'pyenv install 3.10', 'uv python install 3.10' or your system's" >&2
     echo "packages (python3.10 and python3.10-venv), or name one: make setup PYTHON=/path/to/python3.10" >&2
