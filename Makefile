@@ -7,6 +7,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Made anew by every demo; other runs stay.
+DEMO := runs/demo
 EXTRAS := lava,dev,notebooks,nir
 # The stamp's name holds a checksum of what was installed, so a checkout that only touches the files costs nothing.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
@@ -32,15 +34,15 @@ lint: $(STAMP)
 	@$(BIN)/mypy --no-error-summary
 
 demo: $(STAMP)
-	@echo "demo 1/4: train"
-	@rm -rf runs/demo
-	@$(BIN)/python train/train.py --name demo
-	@echo "demo 2/4: export"
-	@$(BIN)/python deploy/export.py --to lava
+	@rm -rf $(DEMO)
+	@echo "demo 1/4: train on digits"
+	@$(BIN)/python train/train.py --runs $(dir $(DEMO)) --name $(notdir $(DEMO))
+	@echo "demo 2/4: export to Lava"
+	@$(BIN)/python deploy/export.py --to lava --run $(DEMO)
 	@echo "demo 3/4: run on Lava"
-	@$(BIN)/python deploy/run.py --backend lava-fixed --samples 100
+	@$(BIN)/python deploy/run.py --backend lava-fixed --samples 100 --run $(DEMO)
 	@echo "demo 4/4: verify"
-	@$(BIN)/python deploy/verify.py --samples 100
+	@$(BIN)/python deploy/verify.py --samples 100 --run $(DEMO)
 
 clean:
 	@echo "clean: $(VENV) and caches"
