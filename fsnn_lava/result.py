@@ -51,8 +51,21 @@ def rate_weights(time_steps: int, leak: float) -> Array:
     return np.asarray(powers / powers.sum())
 
 
+def rates_from_spikes(spikes: Array, leak: float) -> Array:
+    """(B, *N) leak-weighted firing rate of recorded spikes (T, B, *N); without leak exactly their count over T."""
+    steps = len(spikes)
+    if leak == 1.0:
+        return np.asarray(spikes.sum(axis=0, dtype=np.int64) / steps)
+    return np.asarray(np.tensordot(rate_weights(steps, leak), spikes, axes=1))
+
+
 def read_out(readout: Readout, firing_rates: Mapping[str, Array]) -> Array:
     """(B, classes) logits of the readout's source rates, in float64."""
     rates = firing_rates[readout.source]
     flat = rates.reshape(len(rates), -1).astype(np.float64)
     return np.asarray(flat @ readout.weight.T.astype(np.float64) + readout.bias)
+
+
+def accuracy(result: RunResult, labels: Array) -> float:
+    """Share of samples whose largest logit is at their label (B,), [0, 1]."""
+    return float(np.mean(result.predictions == labels))

@@ -1,7 +1,8 @@
 """Train a feedback spiking network by implicit differentiation.
 
 Without arguments: sklearn's 8x8 digits, which need no download. A --config sets the defaults of every other option;
-options given on the command line win. Writes runs/<name>/last.safetensors, best.safetensors, config.json and a TensorBoard log.
+options given on the command line win. Writes last.safetensors, best.safetensors, config.json and a TensorBoard log
+into runs/<name>.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Annotated
 import torch
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.data import load_dataset
-from fsnn_lava.errors import FsnnError
+from fsnn_lava.errors import ConfigError, FsnnError
 from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult, fit
@@ -33,7 +35,7 @@ console = Console()
 class Arguments:
     """Train a feedback spiking network by implicit differentiation (IDE)."""
 
-    config: Path | None = None
+    config: Path = Path(__file__).parent / "configs" / "digits.toml"
     """TOML file with the settings below; see train/configs/."""
     resume: Path | None = None
     """Folder of a run to go on with, bit for bit; its settings are kept."""
@@ -42,6 +44,14 @@ class Arguments:
     runs: Path = Path("runs")
     """Where the run's folder is made."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The options that decide where the defaults of all others come from."""
+
+    config: Path | None = None
+    resume: Path | None = None
 
 
 class Screen:
@@ -84,12 +94,10 @@ class Both:
 
 def parse_arguments(argv: list[str]) -> Arguments:
     """Command line over the config file (or the resumed run's settings) over the defaults."""
-    first, _ = tyro.cli(Arguments, args=[a for a in argv if a not in ("-h", "--help")], return_unknown_args=True)
-    settings = TrainConfig()
-    if first.resume is not None:
-        settings = load_checkpoint(first.resume / LAST).config
-    elif first.config is not None:
-        settings = read_config(first.config)
+    first, _ = tyro.cli(Source, args=[a for a in argv if a not in ("-h", "--help")], return_unknown_args=True)
+    if first.config is not None and first.resume is not None:
+        raise ConfigError("found --config and --resume; allowed: one of them, since a resumed run keeps its settings")
+    settings = read_config(first.config) if first.resume is None else load_checkpoint(first.resume / LAST).config
     return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
 
 
@@ -101,8 +109,10 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(config.training.threads)
     dataset = load_dataset(config.dataset, arguments.data_dir)
     folder = arguments.resume or new_run_folder(arguments.runs, config.name)
-    write_json(folder / "config.json", dataclasses.asdict(config))
-    console.print(f"{config.network.notation} on {config.dataset}, {len(dataset.train)} samples -> {folder}")
+    if arguments.resume is None:
+        write_json(folder / "config.json", dataclasses.asdict(config))
+    what = f"{config.network.notation} on {config.dataset}, {len(dataset.train)} samples"
+    console.print(f"{what} -> {escape(str(folder))}", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
         observer = Both(Screen(progress), log)
@@ -113,10 +123,11 @@ def main(argv: list[str]) -> int:
 def report(result: FitResult, folder: Path) -> int:
     """Says how it ended and what to run next."""
     if not result.finished:
-        console.print(f"interrupted after {result.epochs} epochs; next: python train/train.py --resume {folder}")
+        console.print(f"interrupted after {result.epochs} epochs")
+        console.print(f"next: python train/train.py --resume {escape(str(folder))}", soft_wrap=True)
         return 130
     console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
-    console.print(f"next: python deploy/export.py --to lava --run {folder}", soft_wrap=True)
+    console.print(f"next: python deploy/export.py --to lava --run {escape(str(folder))}", soft_wrap=True)
     return 0
 
 
@@ -124,5 +135,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)

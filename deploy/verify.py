@@ -1,0 +1,108 @@
+"""Run the same test samples on several backends and report whether their spikes and firing rates agree.
+
+Exit status 1 if a pair of backends breaks its relation. Writes report.json and report.md into the run's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+
+from fsnn_lava.backends import get_backend
+from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.deployed import Deployed, load_deployed, samples_to_test
+from fsnn_lava.errors import ConfigError, FsnnError
+from fsnn_lava.lower import run_torch
+from fsnn_lava.report import Report
+from fsnn_lava.result import Array, RunResult, accuracy
+from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.training import BEST
+from fsnn_lava.verify import compare_all, error_budget
+
+console = Console()
+
+Backend = Literal["torch", "simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compare backends on the same test samples."""
+
+    backends: tuple[Backend, ...] = ("torch", "simulator", "lava-fixed")
+    """Two or more; torch is the trained network itself, in float64 and the papers' timing."""
+    run: Path | None = None
+    """Run folder; default: the one exported last."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    samples: int = 100
+    """How many test samples."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 all pairs agree, 1 a pair does not, 2 refused."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    if len(set(arguments.backends)) < 2:
+        raise ConfigError(f"--backends: found {' '.join(arguments.backends)}; at least two different ones are compared")
+    deployed = load_deployed(arguments.run, runs=arguments.runs)
+    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)
+    results = {name: run(name, deployed, samples.codes) for name in dict.fromkeys(("torch", *arguments.backends))}
+    compared = [results[name] for name in dict.fromkeys(arguments.backends)]
+    report = Report(
+        network=facts(deployed),
+        samples=len(samples),
+        time_steps=deployed.integer.time_steps,
+        accuracy={result.backend: accuracy(result, samples.labels) for result in compared},
+        pairs=compare_all(compared),
+        budget=error_budget(
+            deployed.floating, deployed.integer, samples.codes, samples.labels, trained=results["torch"]
+        ),
+    )
+    write_json(deployed.folder / "report.json", report.as_json())
+    write_text(deployed.folder / "report.md", report.as_markdown())
+    console.print(Markdown(report.as_markdown()))
+    for pair in report.pairs:
+        if not pair.agrees:
+            console.print(f"{pair.a} and {pair.b} are not {pair.relation}: {pair.requirement} does not hold; "
+                          f"first divergence: {pair.first_divergence or 'none recorded'}", soft_wrap=True)
+    console.print(f"report: {deployed.folder / 'report.md'} and report.json", soft_wrap=True)
+    return 0 if report.agrees else 1
+
+
+def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
+    """One backend's run of the samples, every population recorded."""
+    with console.status(f"{name}: {len(codes)} samples"):
+        if name == "torch":
+            trained = load_checkpoint(deployed.folder / BEST)
+            return run_torch(trained, deployed.floating, codes, time_steps=deployed.floating.time_steps)
+        backend = get_backend(name)
+        network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
+        return backend.run(network, codes, record=[p.name for p in network.populations])
+
+
+def facts(deployed: Deployed) -> dict[str, str]:
+    """What the report says about the network."""
+    config = deployed.integer.provenance["config"]
+    leak = config["network"]["leak"]
+    return {
+        "name": deployed.integer.name,
+        "notation": config["network"]["notation"],
+        "dataset": config["dataset"],
+        "neurons": "IF" if leak == 1 else f"LIF, leak {leak}",
+        "seed": str(config["training"]["seed"]),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FsnnError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)

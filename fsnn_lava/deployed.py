@@ -1,0 +1,76 @@
+"""The exported networks of a run folder, and the test samples to try them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fsnn_lava.data import Dataset, Samples, load_dataset
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.ir import Arithmetic, HardwareNetwork
+from fsnn_lava.network_file import load_network
+from fsnn_lava.runs import newest_run
+
+NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
+"""Name of the exported network of each arithmetic in a run folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deployed:
+    """What `deploy/export.py` left in a run folder: both networks are in hardware timing."""
+
+    folder: Path
+    floating: HardwareNetwork
+    integer: HardwareNetwork
+
+    def network(self, arithmetic: Arithmetic) -> HardwareNetwork:
+        """The network of that arithmetic."""
+        return self.integer if arithmetic == "integer" else self.floating
+
+
+def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
+    """The exported networks of a run folder; without one, of the newest export below `runs`.
+
+    Raises
+    ------
+    ConfigError : if nothing was exported.
+    NetworkError : if a file is damaged.
+    """
+    folder = newest_run(runs, NETWORK_FILES["integer"]) if run is None else run
+    missing = [name for name in NETWORK_FILES.values() if not (folder / name).is_file()]
+    if missing:
+        raise ConfigError(f"{folder}: holds no {' and no '.join(missing)}; export first: "
+                          f"python deploy/export.py --to lava --run {folder}")
+    return Deployed(folder, *(load_network(folder / NETWORK_FILES[kind]) for kind in ("float", "integer")))
+
+
+def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: int | None) -> Samples:
+    """The first test samples of the dataset that a network was trained on; all without a count.
+
+    Raises
+    ------
+    DatasetError : if the dataset cannot be read.
+    ConfigError : if there are fewer samples than asked for, or the network's file does not name its dataset.
+    """
+    test = _dataset(network, data_dir).test
+    if count is None:
+        return test
+    if not 1 <= count <= len(test):
+        raise ConfigError(f"--samples: found {count}; allowed: 1 .. {len(test)}, the size of the test set")
+    return test.select(np.arange(count))
+
+
+def calibration_codes(dataset: Dataset, *, count: int) -> np.ndarray:
+    """Inputs of `count` training samples (all, if there are fewer), evenly spread over the training set."""
+    which = np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).round().astype(np.int64)
+    return dataset.train.codes[which]
+
+
+def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:
+    try:
+        name = str(network.provenance["config"]["dataset"])
+    except (KeyError, TypeError):
+        raise ConfigError(f'network "{network.name}": its file does not name the dataset it was trained on') from None
+    return load_dataset(name, data_dir)

@@ -1,0 +1,160 @@
+"""The bridge: a trained network as a float `HardwareNetwork`, and as a run to compare hardware with.
+
+Batch norm (running statistics), dropout and norm restriction become plain weights and constant currents, and the
+dataset's normalisation is folded into the first connection, so that inputs are the integer codes themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import fsnn_lava
+from fsnn_lava.checkpoint import TrainedNetwork
+from fsnn_lava.config import config_to_dict
+from fsnn_lava.data import InputCoding
+from fsnn_lava.errors import UnsupportedError
+from fsnn_lava.inputs import check_inputs
+from fsnn_lava.ir import (
+    ALWAYS_ON,
+    INPUT,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    Population,
+    Readout,
+    Violation,
+    with_timing,
+)
+from fsnn_lava.layers import Synapse
+from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.result import RunResult, read_out
+
+Array = npt.NDArray[Any]
+
+
+def lower(trained: TrainedNetwork) -> HardwareNetwork:
+    """The float network that the hardware is meant to run, in the papers' sequential timing.
+
+    Raises
+    ------
+    UnsupportedError : naming every layer that cannot be lowered.
+    CheckpointError : if the weights do not fit the network.
+    """
+    model = trained.model().double()
+    _refuse_unsupported(model)
+    names = model.population_names
+    neuron = FloatNeuron(model.neuron.v_threshold, model.neuron.reset_amount, model.neuron.leak)
+    populations = tuple(Population(n, s, neuron) for n, s in zip(names, model.population_shapes, strict=True))
+    connections: list[Connection] = []
+    for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
+        assert isinstance(synapse, Synapse)
+        weight, current = _folded(synapse)
+        if source == INPUT:
+            weight, current = _on_codes(weight, current, trained.coding, trained.input_shape)
+        connections.append(Connection(f"{source}_to_{target}", source, target, weight))
+        connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
+    if model.feedback is not None:
+        weight = _array(model.feedback.effective_weight())
+        connections.append(Connection("feedback", names[-1], names[0], weight, delay=1))
+    network = HardwareNetwork(
+        name=trained.config.name,
+        input=InputSpec(trained.input_shape, trained.coding.kind, trained.coding.maximum),
+        populations=populations,
+        connections=tuple(connections),
+        readout=Readout(names[-1], _array(model.readout.weight), _array(model.readout.bias)),
+        time_steps=trained.config.network.time_steps,
+        provenance={
+            "package": fsnn_lava.__version__,
+            "config": config_to_dict(trained.config),
+            "metrics": dict(trained.metrics),
+            "classes": list(trained.classes),
+            "input_coding": dataclasses.asdict(trained.coding),
+        },
+    )
+    return with_timing(network, "sequential")
+
+
+@torch.no_grad()
+def run_torch(
+    trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int = 1
+) -> RunResult:
+    """The trained network itself, run by PyTorch in float64 on the inputs that the hardware is given.
+
+    Parameters
+    ----------
+    network : its lowered form, against whose input the codes are checked.
+    codes : (B, *shape) graded codes or (T, B, *shape) event frames.
+
+    Raises
+    ------
+    InputError : if the codes do not fit.
+    """
+    check_inputs(network, codes, record=())
+    model = trained.model().double()
+    x = torch.from_numpy(trained.coding.decode(codes.astype(np.uint8)).astype(np.float64))
+    bound = model.bind(codes.shape[0 if trained.coding.kind == "graded" else 1])
+    run = bound.simulate(
+        bound.drive(x, time_steps=time_steps), time_steps=time_steps, loop_delay=loop_delay, record=True
+    )
+    assert run.spikes is not None
+    names = model.population_names
+    rates = {n: _array(r) for n, r in zip(names, run.firing_rates, strict=True)}
+    spikes = {n: s.numpy() for n, s in zip(names, run.spikes, strict=True)}
+    return RunResult(
+        backend="torch",
+        network=network.name,
+        arithmetic="float",
+        time_steps=time_steps,
+        firing_rates=rates,
+        spike_counts={n: s.sum(axis=0, dtype=np.int32) for n, s in spikes.items()},
+        logits=read_out(network.readout, rates),
+        spikes=spikes,
+    )
+
+
+def _refuse_unsupported(model: FeedbackSNN) -> None:
+    synapses = list(zip(model.population_names, model.feedforward, strict=True))
+    if model.feedback is not None:
+        synapses.append(("feedback", model.feedback))
+    violations = [
+        Violation(name, f'layer "{synapse.layer}"', "fully connected layers (<units>)")
+        for name, synapse in synapses
+        if isinstance(synapse, Synapse) and (synapse.layer.kind != "linear" or synapse.pool is not None)
+    ]
+    if violations:
+        listed = "\n  ".join(map(str, violations))
+        raise UnsupportedError(
+            f'network "{model.spec}" cannot be lowered yet:\n  {listed}\n'
+            "Convolutions train, but only fully connected networks can be exported in this version."
+        )
+
+
+def _folded(synapse: Synapse) -> tuple[Array, Array]:
+    """Weight (N, M) and constant current (N,) of a linear connection with its batch norm."""
+    weight, norm = synapse.effective_weight(), synapse.batch_norm
+    bias = torch.zeros(len(weight), dtype=weight.dtype) if synapse.bias is None else synapse.bias
+    if norm is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        weight, bias = weight * scale[:, None], (bias - norm.running_mean) * scale + norm.bias
+    return _array(weight), _array(bias)
+
+
+def _on_codes(
+    weight: Array, current: Array, coding: InputCoding, input_shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Weight and current that act on codes as the given ones act on (code * scale - mean) / std."""
+    per_channel = int(np.prod(input_shape[1:]))
+    mean, std = (np.repeat(np.asarray(v, dtype=np.float64), per_channel) for v in (coding.mean, coding.std))
+    return weight * (coding.scale / std), current - weight @ (mean / std)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().double().cpu().numpy().copy()

@@ -1,0 +1,104 @@
+"""The verification report as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fsnn_lava.verify import Budget, Pair
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compared and what came out.
+
+    Parameters
+    ----------
+    network : name, notation and other facts of the network, JSON-compatible.
+    samples, time_steps : how many test samples ran, for how many steps each.
+    accuracy : backend -> share of samples classified rightly.
+    pairs : comparison of every two backends.
+    budget : the deviation by cause.
+    """
+
+    network: Mapping[str, Any]
+    samples: int
+    time_steps: int
+    accuracy: Mapping[str, float]
+    pairs: Sequence[Pair]
+    budget: Budget
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every pair keeps its relation."""
+        return all(pair.agrees for pair in self.pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Nested dictionaries; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
+        return {
+            "network": dict(self.network),
+            "samples": self.samples,
+            "time_steps": self.time_steps,
+            "agrees": self.agrees,
+            "accuracy": dict(self.accuracy),
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
+            "budget": dataclasses.asdict(self.budget),
+        }
+
+    def as_markdown(self) -> str:
+        """The report for people."""
+        verdict = "Every pair keeps its relation." if self.agrees else "**A pair breaks its relation.**"
+        facts = [f"- {name}: {value}" for name, value in self.network.items()]
+        parts = [
+            "# Verification report",
+            f"{verdict} {self.samples} test samples, {self.time_steps} time steps each.",
+            "\n".join(facts),
+            "## Accuracy",
+            _table(("backend", "accuracy"), [(name, f"{value:.2%}") for name, value in self.accuracy.items()]),
+            "## Runs compared pairwise",
+            _table(
+                ("pair", "relation", "agrees", "mean rate difference", "max", "first divergence"),
+                [_pair_row(pair) for pair in self.pairs],
+            ),
+            "Rates in spikes per step. "
+            + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
+            "## Error budget",
+            "Absolute difference of the firing rates, mean / maximum over samples and neurons.",
+            _budget_table(self.budget),
+            _table(
+                ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
+            ),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    return (
+        f"{pair.a} / {pair.b}",
+        pair.relation,
+        "yes" if pair.agrees else "**no**",
+        f"{pair.mean_rate_difference:.3g}",
+        f"{pair.max_rate_difference:.3g}",
+        "none" if pair.first_divergence is None else str(pair.first_divergence),
+    )
+
+
+def _requirements(pairs: Sequence[Pair]) -> dict[str, str]:
+    return {pair.relation: pair.requirement for pair in pairs}
+
+
+def _budget_table(budget: Budget) -> str:
+    populations = list(budget.causes[0].populations)
+    rows = [
+        (cause.name, cause.compares)
+        + tuple(f"{cause.populations[p].mean:.3g} / {cause.populations[p].maximum:.3g}" for p in populations)
+        for cause in budget.causes
+    ]
+    return _table(("cause", "compares", *populations), rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
