@@ -7,6 +7,7 @@ best iterate with ``converged`` false; values that are not finite raise.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,8 +27,9 @@ class FixedPoint:
 
     Parameters
     ----------
-    value : the iterate with the smallest residual, in the shape of the start.
-    residual : its ||f(x) - x|| / ||f(x)||.
+    value : the iterate with the smallest residual, in the shape of the start. A fixed-point iteration that has
+        converged gives the image f(x) instead, which is one step nearer and already known.
+    residual : ||f(x) - x|| / ||f(x)|| of that iterate x.
     steps : evaluations of f.
     converged : whether the residual reached the tolerance.
     """
@@ -68,7 +70,7 @@ def fixed_point_iteration(f: Map, start: Tensor, *, tolerance: float, max_steps:
     for _ in range(max_steps):
         image = f(x)
         if best.update(x, image):
-            break
+            return dataclasses.replace(best.result(), value=image)
         x = image
     return best.result()
 
@@ -148,7 +150,7 @@ class _Best:
             )
         if residual < self._residual:
             self._residual = residual
-            self._value = image if residual <= self._tolerance else x
+            self._value = x
         return residual <= self._tolerance
 
     def result(self, like: Tensor | None = None) -> FixedPoint:
@@ -166,8 +168,9 @@ def _mix(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     gram = differences @ differences.transpose(1, 2)
     size = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     eps = torch.finfo(gram.dtype).eps
-    ridge = (10 * eps * size + torch.finfo(gram.dtype).tiny) * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    weights = torch.linalg.solve(gram + ridge, differences @ stack[:, -1:].transpose(1, 2))
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    ridge = (10 * eps * size + torch.finfo(gram.dtype).tiny) * identity
+    weights: Tensor = torch.linalg.solve(gram + ridge, differences @ stack[:, -1:].transpose(1, 2))
     outputs = torch.stack(images, 1)
     return images[-1] - (weights * (outputs[:, 1:] - outputs[:, :-1])).sum(1)
 
