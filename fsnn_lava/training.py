@@ -98,7 +98,11 @@ def fit(
     if resume:
         trainer.restore()
     elif (folder / LAST).exists():
-        raise CheckpointError(f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder")
+        raise CheckpointError(
+            f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder"
+        )
+    else:
+        trainer.save(LAST)  # a run can be resumed however early it is killed
     with _stop_on_interrupt() as stop:
         finished = trainer.run(observer, stop)
     progress = trainer.progress
@@ -125,12 +129,10 @@ class _Trainer:
             lr=training.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
-            foreach=True,
+            foreach=True,  # type: ignore[call-arg]
         )
         self.generator = torch.Generator().manual_seed(training.seed)
-        self.adjoint = AdjointSettings(
-            training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps
-        )
+        self.adjoint = AdjointSettings(training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps)
         self.progress = _Progress()
 
     def run(self, observer: Observer | None, stop: threading.Event) -> bool:
@@ -140,18 +142,23 @@ class _Trainer:
             batches = self._batches()
             started = time.monotonic()
             for indices in batches[self.progress.iteration :]:
-                self._iterate(indices, len(batches))
+                self._iterate(indices, self.progress.epoch * len(batches) + self.progress.iteration)
                 if observer is not None:
                     loss = self.progress.sums["loss"] / self.progress.sums["samples"]
                     done = self.progress.iteration
                     observer.iteration(epoch=self.progress.epoch, done=done, total=len(batches), loss=loss)
                 late = time.monotonic() - saved > 60 * self.config.training.checkpoint_minutes
                 if stop.is_set() or late:
-                    self._save(LAST)
+                    self.save(LAST)
                     saved = time.monotonic()
                 if stop.is_set():
                     return False
-            metrics = self._end_epoch(time.monotonic() - started)
+            rate = learning_rate(
+                self.config.training,
+                epoch=self.progress.epoch,
+                iteration=(self.progress.epoch + 1) * len(batches) - 1,
+            )
+            metrics = self._end_epoch(time.monotonic() - started, rate)
             if observer is not None:
                 observer.epoch(epoch=self.progress.epoch, metrics=metrics)
             saved = time.monotonic()
@@ -168,11 +175,10 @@ class _Trainer:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 
-    def _iterate(self, indices: Tensor, per_epoch: int) -> None:
-        training, progress = self.config.training, self.progress
-        overall = progress.epoch * per_epoch + progress.iteration
+    def _iterate(self, indices: Tensor, overall: int) -> None:
+        progress = self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(training, epoch=progress.epoch, iteration=overall)
+            group["lr"] = learning_rate(self.config.training, epoch=progress.epoch, iteration=overall)
         samples = self.dataset.train.select(indices.numpy())
         x = torch.from_numpy(self.dataset.coding.decode(samples.codes))
         labels = torch.from_numpy(samples.labels)
@@ -210,7 +216,7 @@ class _Trainer:
     def _add(self, name: str, value: float) -> None:
         self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
 
-    def _end_epoch(self, seconds: float) -> dict[str, float]:
+    def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
         progress = self.progress
         sums = dict(progress.sums)
         samples, correct = sums.pop("samples"), sums.pop("correct")
@@ -218,23 +224,22 @@ class _Trainer:
         metrics = {f"train/{name}": total / samples for name, total in sums.items()}
         metrics["train/accuracy"] = correct / samples
         metrics["train/adjoint_unconverged"] = unconverged
-        metrics["train/learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        metrics["train/learning_rate"] = last_rate
         metrics["train/seconds"] = seconds
         metrics |= _feedback_norms(self.model.feedback)
-        test = evaluate(
-            self.model, self.dataset.test, self.dataset.coding, time_steps=self.config.network.time_steps
-        )
+        test = evaluate(self.model, self.dataset.test, self.dataset.coding, time_steps=self.config.network.time_steps)
         metrics |= {"test/accuracy": test.accuracy, "test/loss": test.loss}
         metrics |= {f"test/firing_rate/{name}": rate for name, rate in test.mean_spikes.items()}
         progress.epoch, progress.iteration, progress.sums = progress.epoch + 1, 0, {}
         progress.history.append(metrics)
         if test.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
-            self._save(BEST)
-        self._save(LAST)
+            self.save(BEST)
+        self.save(LAST)
         return metrics
 
-    def _save(self, name: str) -> None:
+    def save(self, name: str) -> None:
+        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on)."""
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         progress = self.progress
         metrics: dict[str, Any] = {
@@ -244,16 +249,13 @@ class _Trainer:
             "last_epoch": progress.history[-1] if progress.history else {},
         }
         dataset = self.dataset
-        trained = TrainedNetwork(
-            self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics
-        )
+        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
         if name == BEST:
             save_checkpoint(trained, self.folder / BEST)
             return
         names = [n for n, _ in self.model.named_parameters()]
-        momenta = {
-            f"momentum.{names[i]}": s["momentum_buffer"] for i, s in self.optimizer.state_dict()["state"].items()
-        }
+        buffers = {i: s.get("momentum_buffer") for i, s in self.optimizer.state_dict()["state"].items()}
+        momenta = {f"momentum.{names[i]}": buffer for i, buffer in buffers.items() if buffer is not None}
         state = momenta | {"generator": self.generator.get_state()}
         save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(progress), state=state)
 
@@ -281,7 +283,7 @@ class _Trainer:
 
 
 def _feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Norm of the restricted feedback weight, as published (the kernel as a matrix) if it is a matrix at all."""
+    """Norm of the restricted feedback weight as published: the kernel as a matrix, not the operator."""
     if feedback is None:
         return {}
     training = feedback.training
