@@ -26,6 +26,9 @@ else:
 
 SolverName = Literal["fixed_point", "anderson", "broyden"]
 
+SEED_LIMIT = 2**32
+"""Seeds are below it, so that every generator derived from one takes it whole."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -58,15 +61,20 @@ class TrainingConfig:
     method: Literal["ide"] = "ide"
     """How gradients are found."""
     epochs: int = 100
+    """Passes over the training samples."""
     batch_size: int = 128
+    """Samples per update."""
     learning_rate: float = 0.05
+    """Learning rate before the first milestone."""
     milestones: tuple[int, ...] = (30, 60, 90)
     """Epochs at which the learning rate is multiplied by `learning_rate_decay`."""
     learning_rate_decay: float = 0.1
     warmup_iterations: int = 0
     """Iterations over which the learning rate rises linearly to its value."""
     momentum: float = 0.9
+    """Momentum of SGD."""
     weight_decay: float = 5e-4
+    """L2 penalty on every parameter, as a share of it added to its gradient."""
     seed: int = 0
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint_solver: SolverName = "fixed_point"
@@ -110,8 +118,11 @@ class TrainConfig:
         for name in ("learning_rate", "learning_rate_decay", "adjoint_tolerance", "checkpoint_minutes"):
             value = getattr(training, name)
             _require(_positive(value), f"training.{name}", value, "a finite number > 0")
-        for name in ("seed", "threads", "warmup_iterations", "momentum", "weight_decay"):
-            _require(getattr(training, name) >= 0, f"training.{name}", getattr(training, name), "at least 0")
+        for name in ("threads", "warmup_iterations", "weight_decay"):
+            value = getattr(training, name)
+            _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
+        _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
+        _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
         _require(rising, "training.milestones", training.milestones, "epochs > 0 in rising order")
         _require(
@@ -152,7 +163,8 @@ def read_config(path: Path) -> TrainConfig:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"config {path}: cannot be read ({error.strerror}); see train/configs/ for examples") from None
+        message = f"config {path}: cannot be read ({error.strerror}); see train/configs/ for examples"
+        raise ConfigError(message) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not TOML: {error}") from None
     try:
