@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -18,17 +19,20 @@ def new_run_folder(parent: Path, name: str) -> Path:
     ------
     OutputError : if it cannot be made.
     """
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise OutputError(f"folder {folder}: cannot be made ({error.strerror}); choose another with --runs") from None
-        else:
-            return folder
+    folder = parent / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                folder = parent / f"{name}-{number}"
+            else:
+                break
+    except OSError as error:
+        message = f"folder {folder}: cannot be made ({error.strerror}); choose another with --runs"
+        raise OutputError(message) from None
+    return folder
 
 
 def newest_run(parent: Path, holding: str) -> Path:
