@@ -173,7 +173,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path}: no such file; train first: python train/train.py")
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
@@ -196,7 +196,13 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _coding(values: dict[str, Any]) -> InputCoding:
-    return InputCoding(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return InputCoding(
+        values["kind"],
+        maximum=values["maximum"],
+        scale=values["scale"],
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+    )
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

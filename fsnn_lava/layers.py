@@ -65,6 +65,9 @@ class NormRestriction(nn.Module):
     choice; for a convolution it is smaller than the operator's norm. ``operator``: the norm of the map itself.
     """
 
+    left: Tensor
+    right: Tensor
+
     def __init__(
         self,
         layer: LayerSpec,
@@ -236,4 +239,5 @@ class BoundSynapse:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / x.norm().clamp_min(1e-12)
+    length: Tensor = x.norm()
+    return x / length.clamp_min(1e-12)

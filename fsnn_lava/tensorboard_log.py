@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
 
 class TensorBoardLog:
     """An observer of a training that writes each epoch's metrics into the run's folder; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
         """The mean loss of the epoch so far, about a hundred times per epoch."""
         if done % max(1, total // 100) == 0:
-            self._writer.add_scalar("iteration/loss", loss, epoch * total + done)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar("iteration/loss", loss, epoch * total + done)
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Every metric of the epoch."""
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, epoch)
 
     def __enter__(self) -> TensorBoardLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()

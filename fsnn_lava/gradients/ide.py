@@ -109,7 +109,7 @@ def with_implicit_gradient(
         found.append(fixed_point)
         return fixed_point.value
 
-    implicit: Tensor = _ImplicitGradient.apply(mapped, rates, adjoint)
+    implicit: Tensor = _ImplicitGradient.apply(mapped, rates, adjoint)  # type: ignore[no-untyped-call]
     return implicit
 
 
@@ -117,10 +117,10 @@ class _ImplicitGradient(torch.autograd.Function):
     """Value: the measured rates. Backward, to the map evaluated once at them: the adjoint solution."""
 
     @staticmethod
-    def forward(ctx: Any, mapped: Tensor, measured: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, mapped: Tensor, measured: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.adjoint = adjoint
         return measured.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.adjoint(gradient), None, None
