@@ -24,11 +24,13 @@ class Evaluation:
     accuracy : share of samples classified rightly, [0, 1].
     loss : mean cross-entropy.
     mean_spikes : population -> spikes per neuron and step, plain mean.
+    firing_rates : population -> mean leak-weighted firing rate, spikes per step; equal to `mean_spikes` for IF.
     """
 
     accuracy: float
     loss: float
     mean_spikes: dict[str, float]
+    firing_rates: dict[str, float]
 
 
 def decoded_batches(samples: Samples, coding: InputCoding, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -46,31 +48,37 @@ def evaluate(
     training = model.training
     model.eval()
     correct, loss = 0, 0.0
-    spikes = [0.0] * len(model.population_names)
+    names = model.population_names
+    spikes, rates = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for x, labels in decoded_batches(samples, coding, size=batch_size):
         bound = model.bind(len(labels))
         run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
         logits = model.classify(run.firing_rates[-1])
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
         correct += int((logits.argmax(1) == labels).sum())
-        for layer, mean in enumerate(run.mean_spikes):
-            spikes[layer] += float(mean.double().mean()) * len(labels)
+        share = len(labels) / len(samples)
+        for name, mean, rate in zip(names, run.mean_spikes, run.firing_rates, strict=True):
+            spikes[name] += float(mean.double().mean()) * share
+            rates[name] += float(rate.double().mean()) * share
     model.train(training)
-    n = len(samples)
-    return Evaluation(correct / n, loss / n, {k: s / n for k, s in zip(model.population_names, spikes, strict=True)})
+    return Evaluation(correct / len(samples), loss / len(samples), spikes, rates)
 
 
 @torch.no_grad()
 def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tensor:
     """||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
 
+    In evaluation mode; the model's mode is left as it was.
+
     Parameters
     ----------
     x : (B, *input_shape) constant input.
     """
-    bound = model.bind(len(x))
+    training = model.training
+    bound = model.eval().bind(len(x))
     drive = bound.drive(x, time_steps=time_steps)
     run = bound.simulate(drive, time_steps=time_steps, record=True)
+    model.train(training)
     assert run.spikes is not None
     leak = model.neuron.leak
     count = torch.zeros_like(run.firing_rates[-1])
