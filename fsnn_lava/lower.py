@@ -34,7 +34,7 @@ from fsnn_lava.ir import (
 )
 from fsnn_lava.layers import Synapse
 from fsnn_lava.model import FeedbackSNN
-from fsnn_lava.result import RunResult, read_out
+from fsnn_lava.result import RunResult, rates_from_spikes, read_out
 
 Array = npt.NDArray[Any]
 
@@ -91,6 +91,8 @@ def run_torch(
     ----------
     network : its lowered form, against whose input the codes are checked.
     codes : (B, *shape) graded codes or (T, B, *shape) event frames.
+    loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' timing, the number of
+        populations on hardware.
 
     Raises
     ------
@@ -105,8 +107,8 @@ def run_torch(
     )
     assert run.spikes is not None
     names = model.population_names
-    rates = {n: _array(r) for n, r in zip(names, run.firing_rates, strict=True)}
     spikes = {n: s.numpy() for n, s in zip(names, run.spikes, strict=True)}
+    rates = {n: rates_from_spikes(s, model.neuron.leak) for n, s in spikes.items()}
     return RunResult(
         backend="torch",
         network=network.name,
@@ -147,9 +149,7 @@ def _folded(synapse: Synapse) -> tuple[Array, Array]:
     return _array(weight), _array(bias)
 
 
-def _on_codes(
-    weight: Array, current: Array, coding: InputCoding, input_shape: tuple[int, ...]
-) -> tuple[Array, Array]:
+def _on_codes(weight: Array, current: Array, coding: InputCoding, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Weight and current that act on codes as the given ones act on (code * scale - mean) / std."""
     per_channel = int(np.prod(input_shape[1:]))
     mean, std = (np.repeat(np.asarray(v, dtype=np.float64), per_channel) for v in (coding.mean, coding.std))
@@ -157,4 +157,4 @@ def _on_codes(
 
 
 def _array(tensor: Tensor) -> Array:
-    return tensor.detach().double().cpu().numpy().copy()
+    return np.array(tensor.detach().cpu(), dtype=np.float64)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fsnn_lava.errors import InputError
 from fsnn_lava.ir import Arithmetic, Readout
 
 Array = npt.NDArray[Any]
@@ -42,7 +43,7 @@ class RunResult:
     @property
     def predictions(self) -> Array:
         """(B,) class with the largest logit."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1))
 
 
 def rate_weights(time_steps: int, leak: float) -> Array:
@@ -67,5 +68,15 @@ def read_out(readout: Readout, firing_rates: Mapping[str, Array]) -> Array:
 
 
 def accuracy(result: RunResult, labels: Array) -> float:
-    """Share of samples whose largest logit is at their label (B,), [0, 1]."""
+    """Share of samples whose largest logit is at their label (B,), [0, 1].
+
+    Raises
+    ------
+    InputError : if there is not one label per sample.
+    """
+    if labels.shape != result.predictions.shape:
+        raise InputError(
+            f'run "{result.backend}" has {len(result.predictions)} samples; found labels of shape {labels.shape}; '
+            "give one class per sample"
+        )
     return float(np.mean(result.predictions == labels))
