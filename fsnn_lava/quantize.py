@@ -36,7 +36,7 @@ Array = npt.NDArray[Any]
 CURRENT_BITS = 8
 """Mantissa of each of the (at most two) connections that carry a population's constant current."""
 _HIGH_EXPONENT = 7
-"""Exponent of the coarse one of two constant-current connections."""
+"""Largest exponent, and that of the coarse one of two constant-current connections."""
 _FINEST_INPUT_EXPONENT = -8
 
 
@@ -82,9 +82,16 @@ class PopulationReport:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """All counts and errors of one quantization, by name."""
+    """All counts and errors of one quantization, by name.
+
+    Parameters
+    ----------
+    calibration_samples : inputs on which the error of the rates was measured.
+    equilibrium_converged : whether both networks' equilibria were found there; if not, the errors mean little.
+    """
 
     calibration_samples: int
+    equilibrium_converged: bool
     connections: Mapping[str, ConnectionReport]
     populations: Mapping[str, PopulationReport]
 
@@ -100,15 +107,16 @@ def quantize(
 
     Parameters
     ----------
-    network : float network; the proof holds for its own timing.
+    network : float network whose connections have names of their own; the proof holds for its own timing.
     calibration : inputs as a backend takes them, on which the error of the rates is measured.
     config : weight bits, threshold and time steps.
 
     Raises
     ------
     NetworkError : if the network is not a float network.
+    InputError : if the calibration inputs do not fit the network.
     PotentialBoundError : if no scale can be proven to stay in range.
-    UnsupportedError : if neurons cannot be expressed, e.g. a leak that rounds to nothing.
+    UnsupportedError : if something cannot be expressed, e.g. a leak that rounds to nothing.
     """
     config = config or DeployConfig()
     if network.arithmetic != "float":
@@ -119,9 +127,8 @@ def quantize(
     resets = search.largest_proven()
     for population in network.populations:
         resets[population.name] = search.best(population.name, resets)
-    integer = search.build(resets)
-    prove(integer)
-    report = _report(network, integer, calibration, search.clipped(resets))
+    integer, clipped = search.quantized(resets)
+    report = _report(network, integer, calibration, clipped)
     provenance = {**network.provenance, "deployment": dataclasses.asdict(config), "quantization": report.as_dict()}
     return dataclasses.replace(integer, provenance=provenance), report
 
@@ -130,17 +137,12 @@ class _Search:
     """Candidates of one network: the reset synapse m * 2**e of every population decides everything else."""
 
     def __init__(self, network: HardwareNetwork, calibration: Array, config: DeployConfig) -> None:
+        _refuse_unsupported(network)
         self.network, self.calibration, self.config = network, calibration, config
         self.wanted = equilibrium_rates(network, calibration, tolerance=1e-6).firing_rates
-        _refuse_unsupported(network)
 
-    def build(self, resets: Mapping[str, tuple[int, int]]) -> HardwareNetwork:
-        return self._quantized(resets)[0]
-
-    def clipped(self, resets: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-        return self._quantized(resets)[1]
-
-    def _quantized(self, resets: Mapping[str, tuple[int, int]]) -> tuple[HardwareNetwork, dict[str, int]]:
+    def quantized(self, resets: Mapping[str, tuple[int, int]]) -> tuple[HardwareNetwork, dict[str, int]]:
+        """The integer network of these sizes, and how many weights were clipped per float connection."""
         populations = tuple(
             dataclasses.replace(p, neuron=_integer_neuron(p, resets[p.name], self.config))
             for p in self.network.populations
@@ -168,19 +170,31 @@ class _Search:
         """The largest common reset size that is proven to stay in range, for every population."""
         sizes = _reset_sizes()
         low, high = 0, len(sizes)  # sizes[low - 1] is proven, sizes[high] is not
-        failure: PotentialBoundError | None = None
+        failure: NetworkError | None = None
         while low < high:
             middle = (low + high) // 2
-            try:
-                prove(self.build(self._all(sizes[middle])))
-            except PotentialBoundError as error:
-                failure, high = error, middle
-            else:
+            error = self._failure(self._all(sizes[middle]))
+            if error is None:
                 low = middle + 1
+            else:
+                failure, high = error, middle
         if low == 0:
-            assert failure is not None
             raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
         return self._all(sizes[low - 1])
+
+    def _failure(self, resets: Mapping[str, tuple[int, int]]) -> NetworkError | None:
+        """Why these sizes cannot be used (a threshold, weight or potential that is too large); None: they can."""
+        try:
+            network, clipped = self.quantized(resets)
+            prove(network)
+        except NetworkError as error:
+            return error
+        too_large = [
+            c.name
+            for c in self.network.connections
+            if clipped[c.name] and any(part.weight_exponent == _HIGH_EXPONENT for part in _parts(network, c))
+        ]
+        return PotentialBoundError(f"weights of {', '.join(too_large)} exceed 8 bits at 2**7") if too_large else None
 
     def _all(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
         return {p.name: size for p in self.network.populations}
@@ -189,11 +203,13 @@ class _Search:
         """The size for one population, at most its proven one, with the smallest error; ties take the largest."""
         largest = _value(resets[name])
         allowed = [size for size in _reset_sizes() if largest / 4 <= _value(size) <= largest]
-        chosen = sorted({allowed[round(i)] for i in np.linspace(0, len(allowed) - 1, 24)}, key=_value, reverse=True)
-        return min(chosen, key=lambda size: self._error({**resets, name: size}))
+        tried = sorted({allowed[int(i)] for i in np.linspace(0, len(allowed) - 1, 24)}, key=_value, reverse=True)
+        by_error = sorted(tried, key=lambda size: self._error({**resets, name: size}))
+        # A smaller size rounds differently, so that it is not proven because a larger one is; the given one is.
+        return next((size for size in by_error if self._failure({**resets, name: size}) is None), resets[name])
 
     def _error(self, resets: Mapping[str, tuple[int, int]]) -> float:
-        found = equilibrium_rates(self.build(resets), self.calibration, tolerance=1e-6).firing_rates
+        found = equilibrium_rates(self.quantized(resets)[0], self.calibration, tolerance=1e-6).firing_rates
         return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.wanted.items()]))
 
 
@@ -219,13 +235,19 @@ def _integer_neuron(population: Population, reset: tuple[int, int], config: Depl
 
 
 def _refuse_unsupported(network: HardwareNetwork) -> None:
+    names = [c.name for c in network.connections]
+    made = {f"{c.name}_coarse" for c in network.connections if c.source == ALWAYS_ON}
     lost = [
+        f'connection "{name}": found a name that another connection has or is given; allowed: a name of its own'
+        for name in sorted({name for name in names if names.count(name) > 1 or name in made})
+    ]
+    lost += [
         f'population "{p.name}": found leak {p.neuron.leak}; allowed: at least {1 / DECAY_UNITY} (12 bits)'
         for p in network.populations
         if round(DECAY_UNITY * (1 - p.neuron.leak)) >= DECAY_UNITY
     ]
     if lost:
-        raise UnsupportedError("\n".join(lost))
+        raise UnsupportedError(f'network "{network.name}" cannot be quantized:\n  ' + "\n  ".join(lost))
 
 
 def _round_weights(connection: Connection, scale: float, *, bits: int, graded: bool) -> tuple[Connection, int]:
@@ -235,7 +257,7 @@ def _round_weights(connection: Connection, scale: float, *, bits: int, graded: b
     largest = float(np.abs(weight).max(initial=0.0))
     fitting = int(np.ceil(np.log2(largest / top))) if largest > 0 else 0
     lowest = _FINEST_INPUT_EXPONENT if graded else 0
-    exponents = [min(max(e, lowest), 7) for e in (fitting, fitting - 1)]
+    exponents = [min(max(e, lowest), _HIGH_EXPONENT) for e in (fitting, fitting - 1)]
 
     def rounded(exponent: int) -> tuple[Array, int]:
         exact = np.rint(np.ldexp(weight, -exponent))
@@ -278,13 +300,12 @@ def _round_current(connection: Connection, scale: float, *, shift: float) -> tup
 def _report(
     network: HardwareNetwork, integer: HardwareNetwork, calibration: Array, clipped: Mapping[str, int]
 ) -> QuantizationReport:
-    wanted = equilibrium_rates(network, calibration).firing_rates
-    found = equilibrium_rates(integer, calibration).firing_rates
+    wanted, found = equilibrium_rates(network, calibration), equilibrium_rates(integer, calibration)
     populations = {}
     for before, after in zip(network.populations, integer.populations, strict=True):
         neuron = after.neuron
         assert isinstance(neuron, IntegerNeuron)
-        error = np.abs(found[after.name] - wanted[after.name])
+        error = np.abs(found.firing_rates[after.name] - wanted.firing_rates[after.name])
         populations[after.name] = PopulationReport(
             scale=neuron.scale,
             reset_amount=neuron.reset_amount,
@@ -297,8 +318,8 @@ def _report(
         c.name: _connection_report(c, _parts(integer, c), populations[c.target].scale, clipped[c.name])
         for c in network.connections
     }
-    samples = len(next(iter(wanted.values())))
-    return QuantizationReport(samples, connections, populations)
+    samples = len(next(iter(wanted.firing_rates.values())))
+    return QuantizationReport(samples, wanted.converged and found.converged, connections, populations)
 
 
 def _parts(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
@@ -306,9 +327,7 @@ def _parts(integer: HardwareNetwork, connection: Connection) -> list[Connection]
     return [c for c in integer.incoming(connection.target) if c.name in names]
 
 
-def _connection_report(
-    wanted: Connection, parts: Sequence[Connection], scale: float, clipped: int
-) -> ConnectionReport:
+def _connection_report(wanted: Connection, parts: Sequence[Connection], scale: float, clipped: int) -> ConnectionReport:
     error = np.sum([real_weight(c) for c in parts], axis=0) * scale - wanted.weight
     size = float(np.sqrt(np.square(wanted.weight).mean()))
     rms = float(np.sqrt(np.square(error).mean()))
