@@ -67,9 +67,8 @@ class Report:
             "## Error budget",
             "Absolute difference of the firing rates, mean / maximum over samples and neurons.",
             _budget_table(self.budget),
-            _table(
-                ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
-            ),
+            *([] if self.budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
+            _table(("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -92,8 +91,11 @@ def _requirements(pairs: Sequence[Pair]) -> dict[str, str]:
 def _budget_table(budget: Budget) -> str:
     populations = list(budget.causes[0].populations)
     rows = [
-        (cause.name, cause.compares)
-        + tuple(f"{cause.populations[p].mean:.3g} / {cause.populations[p].maximum:.3g}" for p in populations)
+        (
+            cause.name,
+            cause.compares,
+            *(f"{cause.populations[p].mean:.3g} / {cause.populations[p].maximum:.3g}" for p in populations),
+        )
         for cause in budget.causes
     ]
     return _table(("cause", "compares", *populations), rows)

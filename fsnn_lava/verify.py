@@ -2,15 +2,17 @@
 
 Relations
     exact        both runs are integer: every spike of every population, sample and step is the same.
-    close        both runs are float: they differ by rounding, which can only flip spikes at ties of potential and threshold.
-    statistical  one run is float, one integer: the mean difference of the firing rates is at most 1/T.
+    close        both runs are float, under the same delays: they differ by rounding, which can only flip spikes where
+                 potential and threshold tie.
+    statistical  one run is float and one integer, or the delays differ: the mean difference of the firing rates is at
+                 most 1/T.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,33 +93,37 @@ class Budget:
     ----------
     causes : lowering, timing, rounding, finite time (float and integer), and the total.
     accuracy : stage -> share of samples classified rightly.
+    equilibrium_converged : whether the iterations that found both equilibria did; if not, their rows mean little.
     """
 
     causes: tuple[Cause, ...]
     accuracy: Mapping[str, float]
+    equilibrium_converged: bool
 
 
-def compare(a: RunResult, b: RunResult) -> Pair:
-    """How two runs of the same inputs compare, under the relation that their arithmetics allow.
+def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:
+    """How two runs of the same inputs compare, under the relation that their arithmetics and delays allow.
 
     Parameters
     ----------
     a, b : runs whose spikes were recorded in every population, if both are integer.
+    same_timing : whether both ran under the same delays; if not, their rates alone can agree.
 
     Raises
     ------
     InputError : if they ran other populations, batches or numbers of steps, or spikes needed are not recorded.
     """
-    _check_comparable(a, b)
+    integer = a.arithmetic == b.arithmetic == "integer"
+    _check_comparable(a, b, spike_by_spike=integer and same_timing)
     differences = {name: difference(rate, b.firing_rates[name]) for name, rate in a.firing_rates.items()}
     mean = max(d.mean for d in differences.values())
     maximum = max(d.maximum for d in differences.values())
     divergence = first_divergence(a, b)
     relation: Relation
-    if a.arithmetic == b.arithmetic == "integer":
+    if integer and same_timing:
         relation, agrees = "exact", divergence is None
         requirement = "the same spikes in every population, sample and step"
-    elif a.arithmetic == b.arithmetic:
+    elif a.arithmetic == b.arithmetic and same_timing:
         relation, agrees = "close", mean <= CLOSE_TOLERANCE
         requirement = f"mean rate difference <= {CLOSE_TOLERANCE:g} (rounding at ties)"
     else:
@@ -126,9 +132,22 @@ def compare(a: RunResult, b: RunResult) -> Pair:
     return Pair(a.backend, b.backend, relation, requirement, agrees, mean, maximum, divergence, differences)
 
 
-def compare_all(results: Sequence[RunResult]) -> tuple[Pair, ...]:
-    """Every pair of the runs, in order."""
-    return tuple(compare(a, b) for a, b in itertools.combinations(results, 2))
+def compare_all(results: Sequence[RunResult], *, sequential: Collection[str] = ()) -> tuple[Pair, ...]:
+    """Every pair of the runs, in order.
+
+    Parameters
+    ----------
+    sequential : backends that ran in the papers' timing, where that differs from the hardware's (more than one
+        population).
+
+    Raises
+    ------
+    InputError : as `compare`.
+    """
+    return tuple(
+        compare(a, b, same_timing=(a.backend in sequential) == (b.backend in sequential))
+        for a, b in itertools.combinations(results, 2)
+    )
 
 
 def difference(a: Array, b: Array) -> Difference:
@@ -168,12 +187,16 @@ def error_budget(
     inputs, labels : samples as backends take them, and their classes (B,).
     trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
         stands for it.
+
+    Raises
+    ------
+    InputError : if the inputs do not fit the networks, or the labels not the inputs.
     """
     sequential = FloatSimulator().run(with_timing(floating, "sequential"), inputs)
     hardware = FloatSimulator().run(floating, inputs)
     rounded = IntegerSimulator().run(integer, inputs)
-    settled = _at_equilibrium(floating, inputs, sequential)
-    settled_integer = _at_equilibrium(integer, inputs, rounded)
+    settled, converged = _at_equilibrium(floating, inputs, sequential)
+    settled_integer, converged_integer = _at_equilibrium(integer, inputs, rounded)
     start = sequential if trained is None else trained
     causes = (
         _cause("lowering", "trained - float, sequential", start, sequential),
@@ -191,26 +214,29 @@ def error_budget(
         "integer, equilibrium": settled_integer,
         "integer": rounded,
     }
-    return Budget(causes, {name: accuracy(run, labels) for name, run in stages.items()})
+    figures = {name: accuracy(run, labels) for name, run in stages.items()}
+    return Budget(causes, figures, converged and converged_integer)
 
 
-def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> RunResult:
-    rates = equilibrium_rates(network, inputs, tolerance=1e-7).firing_rates
-    return dataclasses.replace(run, firing_rates=rates, logits=read_out(network.readout, rates), spikes={})
+def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:
+    """The run as if it had settled, and whether the equilibrium was found."""
+    found = equilibrium_rates(network, inputs, tolerance=1e-7)
+    logits = read_out(network.readout, found.firing_rates)
+    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.converged
 
 
 def _cause(name: str, compares: str, a: RunResult, b: RunResult) -> Cause:
     return Cause(name, compares, {n: difference(rate, b.firing_rates[n]) for n, rate in a.firing_rates.items()})
 
 
-def _check_comparable(a: RunResult, b: RunResult) -> None:
+def _check_comparable(a: RunResult, b: RunResult, *, spike_by_spike: bool) -> None:
     shapes = [{n: r.shape for n, r in run.firing_rates.items()} for run in (a, b)]
     if shapes[0] != shapes[1] or a.time_steps != b.time_steps:
         raise InputError(
             f'runs "{a.backend}" and "{b.backend}" cannot be compared: rates {shapes[0]}, T = {a.time_steps} against '
             f"{shapes[1]}, T = {b.time_steps}; run the same network on the same inputs"
         )
-    if a.arithmetic == b.arithmetic == "integer":
+    if spike_by_spike:
         for run in (a, b):
             missing = sorted(set(run.firing_rates) - set(run.spikes))
             if missing:
