@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.checkpoint import load_checkpoint
@@ -59,10 +60,10 @@ def main(argv: list[str]) -> int:
     for network in (floating, integer):
         path = folder / NETWORK_FILES[network.arithmetic]
         save_network(network, path)
-        console.print(f"wrote {path}")
+        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     show(report)
     console.print(f"24-bit state proven for every allowed input over T = {integer.time_steps} steps")
-    console.print(f"next: python deploy/run.py --backend lava-fixed --run {folder}", soft_wrap=True)
+    console.print(f"next: python deploy/run.py --backend lava-fixed --run {escape(str(folder))}", soft_wrap=True)
     return 0
 
 
@@ -78,11 +79,15 @@ def show(report: QuantizationReport) -> None:
         populations.add_row(name, f"{p.reset_amount:.1f}", str(p.v_threshold), f"{p.scale:.3g}", *errors)
     console.print(connections, populations)
     console.print(f"rate error: at the equilibrium, on {report.calibration_samples} training samples, spikes per step")
+    if not report.equilibrium_converged:
+        console.print(
+            "[yellow]the iteration did not converge to an equilibrium: these rate errors mean little[/yellow]"
+        )
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -26,8 +27,8 @@ class Arguments:
     """Run an exported network on test samples."""
 
     backend: Literal["simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"] = "lava-fixed"
-    """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator. loihi2: on the chip
-    (needs Intel's lava-loihi). *-float: the network before quantization."""
+    """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator. loihi2: on the
+    chip (needs Intel's lava-loihi). *-float: the network before quantization."""
     run: Path | None = None
     """Run folder; default: the one exported last."""
     runs: Path = Path("runs")
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         )
     show(result, time.monotonic() - started)
     console.print(f"accuracy on {len(samples)} test samples: {accuracy(result, samples.labels):.2%}")
-    console.print(f"next: python deploy/verify.py --run {deployed.folder}", soft_wrap=True)
+    console.print(f"next: python deploy/verify.py --run {escape(str(deployed.folder))}", soft_wrap=True)
     return 0
 
 
@@ -76,5 +77,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)

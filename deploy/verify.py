@@ -13,6 +13,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.markup import escape
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.checkpoint import load_checkpoint
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
         samples=len(samples),
         time_steps=deployed.integer.time_steps,
         accuracy={result.backend: accuracy(result, samples.labels) for result in compared},
-        pairs=compare_all(compared),
+        pairs=compare_all(compared, sequential=("torch",) if len(deployed.floating.populations) > 1 else ()),
         budget=error_budget(
             deployed.floating, deployed.integer, samples.codes, samples.labels, trained=results["torch"]
         ),
@@ -70,9 +71,12 @@ def main(argv: list[str]) -> int:
     console.print(Markdown(report.as_markdown()))
     for pair in report.pairs:
         if not pair.agrees:
-            console.print(f"{pair.a} and {pair.b} are not {pair.relation}: {pair.requirement} does not hold; "
-                          f"first divergence: {pair.first_divergence or 'none recorded'}", soft_wrap=True)
-    console.print(f"report: {deployed.folder / 'report.md'} and report.json", soft_wrap=True)
+            console.print(
+                f"{pair.a} and {pair.b} are not {pair.relation}: {pair.requirement} does not hold; "
+                f"first divergence: {pair.first_divergence or 'none recorded'}",
+                soft_wrap=True,
+            )
+    console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
     return 0 if report.agrees else 1
 
 
@@ -104,5 +108,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fsnn_lava.data import Dataset, Samples, load_dataset
-from fsnn_lava.errors import ConfigError
-from fsnn_lava.ir import Arithmetic, HardwareNetwork
+from fsnn_lava.errors import ConfigError, NetworkError
+from fsnn_lava.ir import Arithmetic, Array, HardwareNetwork
 from fsnn_lava.network_file import load_network
 from fsnn_lava.runs import newest_run
 
@@ -36,14 +36,25 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
     Raises
     ------
     ConfigError : if nothing was exported.
-    NetworkError : if a file is damaged.
+    NetworkError : if a file is damaged, or the two are not of one export.
     """
     folder = newest_run(runs, NETWORK_FILES["integer"]) if run is None else run
     missing = [name for name in NETWORK_FILES.values() if not (folder / name).is_file()]
     if missing:
-        raise ConfigError(f"{folder}: holds no {' and no '.join(missing)}; export first: "
-                          f"python deploy/export.py --to lava --run {folder}")
-    return Deployed(folder, *(load_network(folder / NETWORK_FILES[kind]) for kind in ("float", "integer")))
+        raise ConfigError(
+            f"{folder}: holds no {' and no '.join(missing)}; export first: "
+            f"python deploy/export.py --to lava --run {folder}"
+        )
+    floating, integer = (load_network(folder / NETWORK_FILES[kind]) for kind in ("float", "integer"))
+    kinds = (floating.arithmetic, integer.arithmetic)
+    same = floating.provenance.items() <= integer.provenance.items() and floating.time_steps == integer.time_steps
+    if kinds != ("float", "integer") or not same:
+        found = f"{kinds[0]} and {kinds[1]} values, T = {floating.time_steps} and {integer.time_steps}"
+        raise NetworkError(
+            f"{folder}: {' and '.join(NETWORK_FILES.values())} are not of one export: found {found}; export again: "
+            f"python deploy/export.py --to lava --run {folder}"
+        )
+    return Deployed(folder, floating, integer)
 
 
 def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: int | None) -> Samples:
@@ -62,7 +73,7 @@ def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: i
     return test.select(np.arange(count))
 
 
-def calibration_codes(dataset: Dataset, *, count: int) -> np.ndarray:
+def calibration_codes(dataset: Dataset, *, count: int) -> Array:
     """Inputs of `count` training samples (all, if there are fewer), evenly spread over the training set."""
     which = np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).round().astype(np.int64)
     return dataset.train.codes[which]
