@@ -28,6 +28,8 @@ from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult, fit
 
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.toml"
+
 console = Console()
 
 
@@ -35,7 +37,7 @@ console = Console()
 class Arguments:
     """Train a feedback spiking network by implicit differentiation (IDE)."""
 
-    config: Path = Path(__file__).parent / "configs" / "digits.toml"
+    config: Path = DEFAULT_CONFIG
     """TOML file with the settings below; see train/configs/."""
     resume: Path | None = None
     """Folder of a run to go on with, bit for bit; its settings are kept."""
@@ -97,7 +99,10 @@ def parse_arguments(argv: list[str]) -> Arguments:
     first, _ = tyro.cli(Source, args=[a for a in argv if a not in ("-h", "--help")], return_unknown_args=True)
     if first.config is not None and first.resume is not None:
         raise ConfigError("found --config and --resume; allowed: one of them, since a resumed run keeps its settings")
-    settings = read_config(first.config) if first.resume is None else load_checkpoint(first.resume / LAST).config
+    if first.resume is not None:
+        settings = load_checkpoint(first.resume / LAST).config
+    else:
+        settings = read_config(first.config or DEFAULT_CONFIG)
     return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
 
 
