@@ -35,6 +35,9 @@ from fsnn_lava.ir import (
 FORMAT = "fsnn-lava-network"
 VERSION = 1
 
+_LIBVER = ("v108", "v108")
+"""The oldest HDF5 format that guards its own structure by checksums: damage there is an error, not a surprise."""
+
 _INTEGER_NEURON = ("v_threshold", "reset_mantissa", "reset_exponent", "decay")
 _FLOAT_NEURON = ("v_threshold", "reset_amount", "leak")
 
@@ -50,7 +53,7 @@ def save_network(network: HardwareNetwork, path: str | Path) -> None:
     NetworkError : if the provenance is not JSON.
     """
     image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    with h5py.File(image, "w", libver=_LIBVER) as file:
         _write_network(_Writer(file), network)
     _replace_file(Path(path), image.getvalue())
 
@@ -110,7 +113,12 @@ class _Writer:
 
     def text(self, group: str, name: str, value: str) -> None:
         self.checksum.add(f"{group}@{name}", value)
-        self._file.require_group(group).attrs[name] = value
+        self._file.require_group(group).attrs[name] = _fixed_length(value)
+
+    def long_text(self, group: str, name: str, value: str) -> None:
+        """A dataset, because attributes are limited to 64 KiB."""
+        self.checksum.add(f"{_joined(group, name)}", value)
+        self._file.require_group(group).create_dataset(name, data=_fixed_length(value), track_times=False)
 
     def number(self, group: str, name: str, value: int | float, *, dtype: type[np.generic]) -> None:
         self.numbers(group, name, np.asarray(value, dtype))
@@ -120,8 +128,27 @@ class _Writer:
         self._file.require_group(group).attrs[name] = value
 
     def array(self, group: str, name: str, value: Array) -> None:
-        self.checksum.add(f"{group}/{name}", value)
+        self.checksum.add(f"{_joined(group, name)}", value)
         self._file.require_group(group).create_dataset(name, data=value, compression="gzip", track_times=False)
+
+
+def _joined(group: str, name: str) -> str:
+    return f"{group.rstrip('/')}/{name}"
+
+
+def _decoded(where: str, value: Any) -> str:
+    """Text, whether the file holds it in fixed or in variable length."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, str):
+        return value
+    raise NetworkError(f"{where} is a {type(value).__name__}; expected text")
+
+
+def _fixed_length(text: str) -> Array:
+    """Text of fixed length, which lies beside its name; HDF5 keeps text of variable length in unguarded heaps."""
+    data = text.encode()
+    return np.array(data, h5py.string_dtype("utf-8", max(len(data), 1)))
 
 
 class _Reader:
@@ -140,10 +167,14 @@ class _Reader:
         return [f"{parent}/{name}" for name in expected]
 
     def text(self, group: str, name: str) -> str:
-        value = self._attribute(group, name)
-        if not isinstance(value, str):
-            raise NetworkError(f'attribute "{name}" of group "{group}" is a {type(value).__name__}; expected text')
+        value = _decoded(f'attribute "{name}" of group "{group}"', self._attribute(group, name))
         self.checksum.add(f"{group}@{name}", value)
+        return value
+
+    def long_text(self, group: str, name: str) -> str:
+        dataset = self._dataset(group, name, "text")
+        value = _decoded(f'dataset "{_joined(group, name)}"', dataset[()])
+        self.checksum.add(f"{_joined(group, name)}", value)
         return value
 
     def integer(self, group: str, name: str) -> int:
@@ -160,26 +191,30 @@ class _Reader:
 
     def array(self, group: str, name: str, *, dtype: type[np.generic], shape: tuple[int | None, ...]) -> Array:
         """A dataset; ``None`` in ``shape`` stands for any size."""
-        dataset = self._group(group).get(name)
         expected = f"{np.dtype(dtype).name} of shape ({', '.join('any' if n is None else str(n) for n in shape)})"
-        if not isinstance(dataset, h5py.Dataset):
-            raise NetworkError(f'dataset "{group}/{name}" is missing; expected {expected}')
+        dataset = self._dataset(group, name, expected)
         fits = len(shape) == dataset.ndim and all(n in (None, m) for n, m in zip(shape, dataset.shape, strict=True))
         if dataset.dtype.newbyteorder("=") != np.dtype(dtype) or not fits:
             found = f"{dataset.dtype} of shape {dataset.shape}"
-            raise NetworkError(f'dataset "{group}/{name}" is {found}; expected {expected}')
+            raise NetworkError(f'dataset "{_joined(group, name)}" is {found}; expected {expected}')
         value = np.asarray(dataset[()], dtype)
-        self.checksum.add(f"{group}/{name}", value)
+        self.checksum.add(f"{_joined(group, name)}", value)
         return value
 
     def stored_checksum(self) -> str:
-        return str(self._attribute("/", "checksum"))
+        return _decoded("the checksum", self._attribute("/", "checksum"))
 
     def _group(self, name: str) -> h5py.Group:
         group = self._file.get(name)
         if not isinstance(group, h5py.Group):
             raise NetworkError(f'group "{name}" is missing')
         return group
+
+    def _dataset(self, group: str, name: str, expected: str) -> h5py.Dataset:
+        dataset = self._group(group).get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise NetworkError(f'dataset "{_joined(group, name)}" is missing; expected {expected}')
+        return dataset
 
     def _attribute(self, group: str, name: str) -> Any:
         attributes = self._group(group).attrs
@@ -206,7 +241,7 @@ def _write_network(writer: _Writer, network: HardwareNetwork) -> None:
     writer.text("/", "name", network.name)
     writer.text("/", "arithmetic", network.arithmetic)
     writer.number("/", "time_steps", network.time_steps, dtype=np.int64)
-    writer.text("/", "provenance", _provenance_text(network))
+    writer.long_text("/", "provenance", _provenance_text(network))
     writer.text("/input", "kind", network.input.kind)
     writer.number("/input", "maximum", network.input.maximum, dtype=np.int64)
     writer.numbers("/input", "shape", np.asarray(network.input.shape, np.int64))
@@ -287,11 +322,11 @@ def _check_header(reader: _Reader) -> None:
 
 def _read_provenance(reader: _Reader) -> Mapping[str, Any]:
     try:
-        provenance = json.loads(reader.text("/", "provenance"))
+        provenance = json.loads(reader.long_text("/", "provenance"))
     except ValueError as error:
-        raise NetworkError(f'attribute "provenance" is not JSON ({error})') from error
+        raise NetworkError(f'dataset "/provenance" is not JSON ({error})') from error
     if not isinstance(provenance, dict):
-        raise NetworkError(f'attribute "provenance" holds a {type(provenance).__name__}; expected a JSON object')
+        raise NetworkError(f'dataset "/provenance" holds a {type(provenance).__name__}; expected a JSON object')
     return provenance
 
 

@@ -1,0 +1,80 @@
+"""Reader and integer simulator written from `docs/network-format.md` alone: h5py and plain Python, no package code.
+
+It is slow and obvious on purpose: the fast simulator is tested against it, and the page is tested by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+
+
+def read(path: Any) -> dict[str, Any]:
+    """The network file as nested dictionaries and lists."""
+    with h5py.File(path, "r") as file:
+        assert file.attrs["format"] == b"fsnn-lava-network"
+        assert file.attrs["version"] == 1
+        return entries(file) | {
+            "input": entries(file["input"]),
+            "populations": {p["name"]: p for p in numbered(file["populations"])},
+            "connections": numbered(file["connections"]),
+        }
+
+
+def numbered(group: h5py.Group) -> list[dict[str, Any]]:
+    return [entries(group[key]) for key in sorted(group)]
+
+
+def entries(group: h5py.Group) -> dict[str, Any]:
+    values = dict(group.attrs) | {key: item[()] for key, item in group.items() if isinstance(item, h5py.Dataset)}
+    return {key: v.decode() if isinstance(v, bytes) else v.tolist() for key, v in values.items()}
+
+
+def size(shape: list[int]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def arriving(
+    network: dict[str, Any], connection: dict[str, Any], sample: Any, spikes: Any, step: int
+) -> list[int] | None:
+    """What the connection's source sent, in time to arrive at its target's local step; None: nothing arrives."""
+    source, start = connection["source"], network["populations"][connection["target"]]["start"]
+    if source == "always_on":
+        return [1]
+    source_start = 0 if source == "input" else network["populations"][source]["start"]
+    sent = step - (source_start + connection["delay"] - start)
+    if sent < 0:
+        return None
+    if source == "input":
+        return sample if network["input"]["kind"] == "graded" else sample[sent]
+    return spikes[source][sent]
+
+
+def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Spikes and potentials, population -> step -> neuron, of one sample: codes, or frames of 0/1 for events."""
+    spikes: dict[str, Any] = {name: [] for name in network["populations"]}
+    potentials: dict[str, Any] = {name: [] for name in network["populations"]}
+    for step in range(network["time_steps"]):
+        for name, p in network["populations"].items():
+            n = size(p["shape"])
+            current = [0] * n
+            for c in network["connections"]:
+                values = arriving(network, c, sample, spikes, step) if c["target"] == name else None
+                if values is None:
+                    continue
+                for i in range(n):
+                    total = 2 * sum(w * x for w, x in zip(c["weight"][i], values, strict=True))
+                    e = c["weight_exponent"]
+                    current[i] += 64 * (total << e if e >= 0 else total >> -e)
+            before = potentials[name][-1] if step else [0] * n
+            fired = spikes[name][-1] if step else [0] * n
+            leaked = [(abs(u) * (4096 - p["decay"]) >> 12) * (1 if u >= 0 else -1) for u in before]
+            rho = p["reset_mantissa"] << p["reset_exponent"]
+            after = [u - 128 * rho * s + i for u, s, i in zip(leaked, fired, current, strict=True)]
+            potentials[name].append(after)
+            spikes[name].append([int(u > 64 * (2 * p["v_threshold"] - 1)) for u in after])
+    return spikes, potentials
