@@ -74,7 +74,7 @@ def test_saving_leaves_one_file(tmp_path: Path) -> None:
 # ---- damaged files -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Checkpoint of a network so small that every byte of it can be tried."""
     path = tmp_path / "small.safetensors"
@@ -97,17 +97,14 @@ def test_every_truncation_is_refused(small: Path) -> None:
             load_checkpoint(small)
 
 
-def test_every_flipped_byte_is_refused(small: Path) -> None:
+def test_flipped_bit_anywhere_is_refused(small: Path) -> None:
     whole = small.read_bytes()
     data_begins = 8 + struct.unpack("<Q", whole[:8])[0]
-    blanks = whole[:data_begins].rstrip(b" ")
-    for at in range(len(whole)):
-        for bit in (0x01, 0x02, 0x20, 0x80):
-            if len(blanks) <= at < data_begins:
-                continue  # JSON's trailing blanks say nothing
-            small.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
-            with pytest.raises(CheckpointError):
-                load_checkpoint(small)
+    header_ends = len(whole[:data_begins].rstrip(b" "))  # JSON's trailing blanks say nothing
+    for at in [*range(0, header_ends, 3), *range(data_begins, len(whole))]:
+        small.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError, match=r"checkpoint .*small\.safetensors: "):
+            load_checkpoint(small)
     small.write_bytes(whole)
     load_checkpoint(small)
 

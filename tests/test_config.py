@@ -168,9 +168,7 @@ FILES: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "message"), FILES)
 def test_refused_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"(?s)config .*settings\.toml: {message}|config .*settings\.toml: .*{message}"
-    ):
+    with pytest.raises(ConfigError, match=rf"config .*settings\.toml: .*{message}"):
         read_config(written(tmp_path, text))
 
 
