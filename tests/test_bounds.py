@@ -7,11 +7,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
-import reference_simulator as reference
 
+import networks
+import reference_simulator as reference
 from fsnn_lava.bounds import accumulator_violations, potential_bounds, prove
 from fsnn_lava.errors import NetworkError, PotentialBoundError
 from fsnn_lava.ir import (

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import networks
 import numpy as np
 import pytest
-import reference_simulator as reference
 
+import networks
+import reference_simulator as reference
 from fsnn_lava.bounds import potential_bounds
 from fsnn_lava.errors import NetworkError, OutputError, StateOverflowError
 from fsnn_lava.ir import (

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import networks
 import numpy as np
 import pytest
-import reference_simulator as reference
 
+import networks
+import reference_simulator as reference
 from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
