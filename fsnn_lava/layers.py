@@ -165,7 +165,9 @@ class Synapse(nn.Module):
         if self.training and self.dropout > 0:
             keep = torch.rand((batch, *self.shape), generator=generator, device=self.weight.device) >= self.dropout
             mask = keep.to(self.weight.dtype).div_(1 - self.dropout)
-        return BoundSynapse(self, self.effective_weight(), self.bias, mask)
+        norm = self.batch_norm
+        gain, shift = (None, None) if norm is None else (norm.weight, norm.bias)
+        return BoundSynapse(self, self.effective_weight(), self.bias, mask, gain, shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,17 +178,23 @@ class BoundSynapse:
     ----------
     weight, bias : as `apply_layer` takes them.
     mask : (B, *N), 0 or 1/(1-p); None without dropout.
+    norm_gain, norm_shift : (C,) learned scale and shift of the batch norm; None without one.
     """
 
     synapse: Synapse
     weight: Tensor
     bias: Tensor | None
     mask: Tensor | None
+    norm_gain: Tensor | None
+    norm_shift: Tensor | None
 
     def detached(self) -> BoundSynapse:
         """The same without gradients to the parameters."""
-        bias = None if self.bias is None else self.bias.detach()
-        return dataclasses.replace(self, weight=self.weight.detach(), bias=bias)
+        bias, gain, shift = (
+            None if parameter is None else parameter.detach()
+            for parameter in (self.bias, self.norm_gain, self.norm_shift)
+        )
+        return dataclasses.replace(self, weight=self.weight.detach(), bias=bias, norm_gain=gain, norm_shift=shift)
 
     def current(self, x: Tensor, statistics: Statistics = "running") -> Tensor:
         """Current (B, *N) for spikes, rates or real inputs x (B, *shape)."""
@@ -199,8 +207,8 @@ class BoundSynapse:
                 response,
                 norm.running_mean,
                 norm.running_var,
-                norm.weight,
-                norm.bias,
+                self.norm_gain,
+                self.norm_shift,
                 training=statistics == "batch",
                 momentum=norm.momentum or 0.0,
                 eps=norm.eps,

@@ -157,8 +157,9 @@ def graph_size(tensor: Tensor) -> int:
     return len(seen)
 
 
-def test_network_without_feedback_needs_no_solve() -> None:
-    model, x, _ = network("4-3", (1, 2, 3), False, 1.0)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_network_without_feedback_needs_no_solve(batch_norm: bool) -> None:
+    model, x, _ = network("4-3", (1, 2, 3), batch_norm, 1.0)
     result = implicit_rates(model, x, time_steps=10, settings=AdjointSettings(), generator=torch.Generator())
     result.rates.sum().backward()
     assert result.adjoint == []

@@ -296,7 +296,8 @@ def test_frozen_normalisation_is_the_batch_norm_of_that_response(training: bool)
 
 
 def test_detached_synapse_gives_no_gradient_to_the_parameters() -> None:
-    bound = synapse().bind(2, generator=None)
+    bound = synapse(batch_norm=True).bind(2, generator=None)
     x = random(2, 2, 6, 6)
     assert bound.current(x).requires_grad
     assert not bound.detached().current(x).requires_grad
+    assert torch.equal(bound.detached().current(x), bound.current(x))
