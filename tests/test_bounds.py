@@ -163,12 +163,13 @@ def test_feedback_counts_from_its_delay_on(delay: int, lowest: int) -> None:
 
 
 def test_neurons_that_cannot_fire_send_nothing_and_those_that_must_always_send() -> None:
-    """Of three sources the first never fires, the second must, the third may."""
+    """Of three sources the first never fires, the second must, the third may; the second target has a current of 20."""
     neuron = IntegerNeuron(1, 1, 0, 0, 1.0)
     connections = [
         (ALWAYS_ON, "s", [[-1], [1], [0]], 0, 0),
         (INPUT, "s", [[0], [0], [1]], 0, 0),
         ("s", "p", [[100, 10, 1], [-100, -10, -1]], 0, 0),
+        (ALWAYS_ON, "p", [[0], [20]], 0, 0),
     ]
     network = network_of(
         {"s": neuron, "p": IntegerNeuron(900, 1, 0, 0, 1.0)},
@@ -176,7 +177,7 @@ def test_neurons_that_cannot_fire_send_nothing_and_those_that_must_always_send()
         time_steps=2,
         spec=InputSpec((1,), "event", 1),
     )
-    assert bounds_of(network) == ([0, -22 * 128], [22 * 128, 0])
+    assert bounds_of(network) == ([0, 0], [22 * 128, 20 * 128])
     assert bounds_of(network, "s")[0] == [-256, 0, 65 - 128]
 
 
@@ -233,6 +234,15 @@ def test_sums_of_one_step_are_checked_after_alignment() -> None:
         'population "p", input of one step in units of state: found a sum that could reach 2147483648 at neuron 0; '
         "allowed: at most 2147483647"
     )
+
+
+def test_reset_counts_in_the_sum_of_one_step() -> None:
+    """128 (2**24 - 1) units of state and a reset of 128 are 2**31 downwards; upwards there is no reset."""
+    spec = InputSpec((1,), "graded", 2**24 - 1)
+    neuron = IntegerNeuron(1, 1, 0, 0, 1.0)
+    up, down = (network_of({"p": neuron}, [(INPUT, "p", [[w]], 0, 0)], time_steps=1, spec=spec) for w in (1, -1))
+    assert accumulator_violations(up) == []
+    assert "could reach 2147483648" in str(accumulator_violations(down)[0])
 
 
 def test_float_networks_have_no_bound() -> None:
