@@ -114,8 +114,9 @@ def readme_table(stored: dict[str, dict[str, Any]]) -> str:
     for name, row in stored.items():
         published = row["published"].split(" ")[0] or "-"
         same = "identical" if row["lava_identical"] else "**different**"
+        pytorch = f"{row['pytorch']:.2%} ({row['best_epoch']})"
         lines.append(
-            f"| `{name}` | {row['time_steps']} | {row['neurons']} | {published} | {row['pytorch']:.2%} ({row['best_epoch']})"
+            f"| `{name}` | {row['time_steps']} | {row['neurons']} | {published} | {pytorch}"
             f" | {row['simulator']:.2%} | {row['mean_rate_difference'] * row['time_steps']:.3f}"
             f" | {row['lava_samples']} images, spikes {same} |"
         )

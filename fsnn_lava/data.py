@@ -277,7 +277,7 @@ def _how_to_get(source: _IdxSource, root: Path | str) -> str:
 
 def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> Array:
     """(n, *item_shape) uint8, a writable copy; every byte of the file is accounted for."""
-    raw, complete = _unpack(path) if path.suffix == ".gz" else (path.read_bytes(), True)
+    raw, complete = _unpack(path) if path.suffix == ".gz" else (_bytes(path), True)
     header_bytes = 8 + 4 * len(item_shape)
     if len(raw) < header_bytes:
         raise DatasetError(f"{path} is truncated: expected a header of {header_bytes} bytes, found {len(raw)} bytes.")
@@ -296,7 +296,7 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> Array:
 
 def _unpack(path: Path) -> tuple[bytes, bool]:
     """What a gz file holds, as far as it goes, and whether its end was reached."""
-    packed, data, complete = path.read_bytes(), bytearray(), False
+    packed, data, complete = _bytes(path), bytearray(), False
     try:
         while packed:
             stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: with gzip's header and checksum
@@ -305,6 +305,15 @@ def _unpack(path: Path) -> tuple[bytes, bool]:
     except zlib.error as error:
         raise DatasetError(f"{path} is not a sound gzip file: {error}. Get it again.") from error
     return bytes(data), complete
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be read: {error.strerror}. Check its permissions, or get it again."
+        ) from error
 
 
 def _load_mnist(data_dir: Path | None) -> Dataset:

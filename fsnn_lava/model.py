@@ -104,7 +104,7 @@ class FeedbackSNN(nn.Module):
             )
             for p in populations
         )
-        self.feedback: Synapse | None = None
+        self.feedback = None
         if spec.feedback is not None:
             self.feedback = Synapse(
                 spec.feedback,
@@ -118,11 +118,7 @@ class FeedbackSNN(nn.Module):
                 norm_bound=spectral_norm_bound,
                 norm=spectral_norm,
             )
-        features = int(torch.Size(populations[-1].shape).numel())
-        limit = features**-0.5
-        self.readout = nn.Linear(features, classes)
-        for parameter in (self.readout.weight, self.readout.bias):
-            parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * limit
+        self.readout = _readout(int(torch.Size(populations[-1].shape).numel()), classes, generator)
 
     def bind(self, batch: int, *, generator: torch.Generator | None = None) -> BoundNetwork:
         """The network with restricted weights and dropout masks fixed for one forward call.
@@ -280,3 +276,12 @@ class BoundNetwork:
         return fixed_point_iteration(
             lambda a: self.equilibrium_map(a, drive_mean), start, tolerance=tolerance, max_steps=max_steps
         )
+
+
+def _readout(features: int, classes: int, generator: torch.Generator) -> nn.Linear:
+    """The classifier, weights and biases uniform in +-1/sqrt(features)."""
+    readout = nn.utils.skip_init(nn.Linear, features, classes)
+    assert isinstance(readout, nn.Linear)
+    for parameter in (readout.weight, readout.bias):
+        parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * features**-0.5
+    return readout

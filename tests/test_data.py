@@ -331,3 +331,14 @@ def test_hold_out_refuses_a_count_that_leaves_nothing(count: int) -> None:
 def test_samples_that_do_not_fit_are_refused(codes: Array, labels: Array, message: str) -> None:
     with pytest.raises(DatasetError, match=re.escape(message)):
         Samples(codes, labels)
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "mnist", _files())
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DatasetError, match=r"ubyte.gz cannot be read: Permission denied. Check its permissions"):
+        load_dataset("mnist", tmp_path)

@@ -15,9 +15,7 @@ import fsnn_lava
 from script_loader import ROOT, load_script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(
-    {line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")} - {""}
-)
+COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")} - {""})
 
 
 def test_readme_shows_the_four_commands_of_the_data_path():
