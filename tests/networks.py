@@ -1,4 +1,4 @@
-"""Random integer networks, small and often extreme, that several test modules run."""
+"""Small networks that several test modules run: random and often extreme ones, and those of the format's page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fsnn_lava.ir import (
     INPUT,
     Array,
     Connection,
+    FloatNeuron,
     HardwareNetwork,
     InputSpec,
     IntegerNeuron,
@@ -80,3 +81,42 @@ def random_inputs(network: HardwareNetwork, samples: int, *, seed: int) -> Array
     by_sample[0] = 0
     by_sample[1:2] = spec.maximum
     return inputs
+
+
+def worked_example(name: str = "example") -> HardwareNetwork:
+    """The network of the page's worked example."""
+
+    def connection(source: str, target: str, weight: list[list[int]], delay: int, exponent: int) -> Connection:
+        return Connection(f"{source} to {target}", source, target, np.array(weight, np.int32), delay, exponent, 8)
+
+    return HardwareNetwork(
+        name,
+        InputSpec((2,), "graded", 255),
+        (
+            Population("a", (2,), IntegerNeuron(7, 4, 1, 1000, 0.125), 1),
+            Population("b", (1,), IntegerNeuron(5, 5, 0, 0, 0.2), 2),
+        ),
+        (
+            connection(INPUT, "a", [[24, -10], [-20, 5]], 1, -8),
+            connection(ALWAYS_ON, "a", [[0], [-9]], 0, 0),
+            connection("a", "b", [[3, 2]], 1, 1),
+            connection("b", "a", [[-2], [50]], 1, 0),
+        ),
+        Readout("b", np.array([[1.0], [-1.0]]), np.array([0.0, 0.5])),
+        3,
+        {"seed": 7, "metrics": {"accuracy": 0.5, "note": "Überschuß"}, "versions": ["1", "2"]},
+    )
+
+
+def small_float_network() -> HardwareNetwork:
+    """Two populations, LIF and IF, with feedback."""
+    rng = np.random.default_rng(0)
+    neurons = [FloatNeuron(1.0, 2.0, 0.95), FloatNeuron(0.5, 0.5, 1.0)]
+    populations = tuple(Population(f"p{i}", (2, 2), n) for i, n in enumerate(neurons))
+    connections = (
+        Connection("in", INPUT, "p0", rng.normal(size=(4, 3))),
+        Connection("ff", "p0", "p1", rng.normal(size=(4, 4))),
+        Connection("fb", "p1", "p0", rng.normal(size=(4, 4)), 1),
+    )
+    readout = Readout("p1", rng.normal(size=(2, 4)), rng.normal(size=2))
+    return HardwareNetwork("floats", InputSpec((3,), "graded", 3), populations, connections, readout, 20)

@@ -1,4 +1,4 @@
-"""The network file: round trips, the page that describes it, and everything that must be refused."""
+"""The network file: round trips, and everything that must be refused."""
 
 from __future__ import annotations
 
@@ -14,63 +14,11 @@ import numpy as np
 import pytest
 
 import networks
-import reference_simulator as reference
-from fsnn_lava.bounds import potential_bounds
 from fsnn_lava.errors import NetworkError, OutputError, StateOverflowError
-from fsnn_lava.ir import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.ir import HardwareNetwork
 from fsnn_lava.network_file import load_network, save_network
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
-
-PAGE = Path(__file__).parents[1] / "docs" / "network-format.md"
-
-
-def example(name: str = "example") -> HardwareNetwork:
-    """The network of the page's worked example."""
-
-    def connection(source: str, target: str, weight: list[list[int]], delay: int, exponent: int) -> Connection:
-        return Connection(f"{source} to {target}", source, target, np.array(weight, np.int32), delay, exponent, 8)
-
-    return HardwareNetwork(
-        name,
-        InputSpec((2,), "graded", 255),
-        (
-            Population("a", (2,), IntegerNeuron(7, 4, 1, 1000, 0.125), 1),
-            Population("b", (1,), IntegerNeuron(5, 5, 0, 0, 0.2), 2),
-        ),
-        (
-            connection(INPUT, "a", [[24, -10], [-20, 5]], 1, -8),
-            connection(ALWAYS_ON, "a", [[0], [-9]], 0, 0),
-            connection("a", "b", [[3, 2]], 1, 1),
-            connection("b", "a", [[-2], [50]], 1, 0),
-        ),
-        Readout("b", np.array([[1.0], [-1.0]]), np.array([0.0, 0.5])),
-        3,
-        {"seed": 7, "metrics": {"accuracy": 0.5, "note": "Überschuß"}, "versions": ["1", "2"]},
-    )
-
-
-def float_network() -> HardwareNetwork:
-    rng = np.random.default_rng(0)
-    neurons = [FloatNeuron(1.0, 2.0, 0.95), FloatNeuron(0.5, 0.5, 1.0)]
-    populations = tuple(Population(f"p{i}", (2, 2), n) for i, n in enumerate(neurons))
-    connections = (
-        Connection("in", INPUT, "p0", rng.normal(size=(4, 3))),
-        Connection("ff", "p0", "p1", rng.normal(size=(4, 4))),
-        Connection("fb", "p1", "p0", rng.normal(size=(4, 4)), 1),
-    )
-    readout = Readout("p1", rng.normal(size=(2, 4)), rng.normal(size=2))
-    return HardwareNetwork("floats", InputSpec((3,), "graded", 3), populations, connections, readout, 20)
-
+from networks import small_float_network, worked_example
 
 # ---- round trips ---------------------------------------------------------------------------------------
 
@@ -93,7 +41,7 @@ def test_integer_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
 
 
 def test_float_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
-    network = float_network()
+    network = small_float_network()
     save_network(network, tmp_path / "network.h5")
     loaded = load_network(tmp_path / "network.h5")
     assert_equal(network, loaded)
@@ -117,80 +65,9 @@ def assert_equal(a: HardwareNetwork, b: HardwareNetwork) -> None:
 
 
 def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
-    save_network(example(), tmp_path / "one.h5")
+    save_network(worked_example(), tmp_path / "one.h5")
     save_network(load_network(tmp_path / "one.h5"), tmp_path / "two.h5")
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
-
-
-# ---- the page ------------------------------------------------------------------------------------------
-
-
-def test_worked_example_of_the_page(tmp_path: Path) -> None:
-    """Every potential and spike of its last table, the rates and the bound; simulator and reader agree with it."""
-    cells = re.findall(
-        r"^\| (\d) \| (-?\d+)( \*)? \| (-?\d+)( \*)? \| (-?\d+)( \*)? \|$", PAGE.read_text(), re.MULTILINE
-    )
-    assert [row[0] for row in cells] == ["0", "1", "2"]
-    potentials = np.array([[int(row[k]) for k in (1, 3, 5)] for row in cells])
-    spikes = np.array([[bool(row[k]) for k in (2, 4, 6)] for row in cells])
-
-    save_network(example(), tmp_path / "network.h5")
-    read_spikes, read_potentials = reference.simulate(reference.read(tmp_path / "network.h5"), [100, 40])
-    assert np.array_equal(np.hstack([read_potentials["a"], read_potentials["b"]]), potentials)
-    assert np.array_equal(np.hstack([read_spikes["a"], read_spikes["b"]]), spikes)
-
-    result = IntegerSimulator().run(example(), np.array([[100, 40]]), record=["a", "b"])
-    assert np.array_equal(np.hstack([result.spikes["a"][:, 0], result.spikes["b"][:, 0]]), spikes)
-    assert result.firing_rates["a"][0].round(4).tolist() == [0.6752, 0.4297]
-    assert result.firing_rates["b"][0].tolist() == [2 / 3]
-    assert [b.tolist() for b in potential_bounds(example())["b"]] == [[-63], [1984]]
-    for stated in ("= 0.6752 and", "= 0.4297.", "The rate of b is 2/3.", "-63 .. 1984"):
-        assert stated in PAGE.read_text()
-
-
-@pytest.mark.parametrize("network", [example(), float_network()], ids=["integer", "float"])
-def test_page_names_every_entry(network: HardwareNetwork, tmp_path: Path) -> None:
-    save_network(network, tmp_path / "network.h5")
-    stated = set(re.findall(r"^\| .*?\| `(\w+)` \| (?:text|int64|float64|dataset)", PAGE.read_text(), re.MULTILINE))
-    found: set[str] = set()
-
-    def collect(_: str, item: Any) -> None:
-        found.update(item.attrs)
-        found.update(key for key in getattr(item, "keys", list)() if isinstance(item[key], h5py.Dataset))
-
-    with h5py.File(tmp_path / "network.h5", "r") as file:
-        collect("/", file)
-        file.visititems(collect)
-    only = {"integer": {"reset_amount", "leak"}, "float": {"reset_mantissa", "reset_exponent", "decay", "scale"}}
-    assert found == stated - only[network.arithmetic]
-
-
-def test_checksum_is_the_one_that_the_page_describes(tmp_path: Path) -> None:
-    """Written from the page: label, kind, sizes, data of every entry."""
-    import hashlib
-
-    save_network(example(), tmp_path / "network.h5")
-    entries: dict[bytes, bytes] = {}
-
-    def add(label: str, value: Any) -> None:
-        text = isinstance(value, bytes)
-        kind = "text" if text else value.dtype.name
-        data = value if text else value.astype(value.dtype.newbyteorder("<")).tobytes()
-        sizes = str(len(data)) if text else ",".join(str(n) for n in value.shape)
-        entries[label.encode()] = hashlib.sha256(f"{label}\0{kind}\0{sizes}\0".encode() + data).digest()
-
-    def visit(name: str, item: Any) -> None:
-        for key, value in item.attrs.items():
-            if key != "checksum":
-                add(f"/{name}@{key}", value)
-        if isinstance(item, h5py.Dataset):
-            add(f"/{name}", item[()])
-
-    with h5py.File(tmp_path / "network.h5", "r") as file:
-        visit("", file)
-        file.visititems(visit)
-        stated = file.attrs["checksum"].decode()
-    assert hashlib.sha256(b"".join(entries[label] for label in sorted(entries))).hexdigest() == stated
 
 
 # ---- refusals: reading ---------------------------------------------------------------------------------
@@ -292,7 +169,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
 @pytest.mark.parametrize("edit", EDITS)
 def test_edited_files_are_refused_by_name_and_reason(edit: str, tmp_path: Path) -> None:
     path = tmp_path / "edited.h5"
-    save_network(example(), path)
+    save_network(worked_example(), path)
     change, message = EDITS[edit]
     with h5py.File(path, "r+") as file:
         change(file)
@@ -301,7 +178,7 @@ def test_edited_files_are_refused_by_name_and_reason(edit: str, tmp_path: Path) 
 
 
 def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
-    save_network(float_network(), tmp_path / "network.h5")
+    save_network(small_float_network(), tmp_path / "network.h5")
     with h5py.File(tmp_path / "network.h5", "r+") as file:
         file["connections/001/weight"][2, 3] = np.nan
     with pytest.raises(
@@ -327,7 +204,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
     path = tmp_path / "network.h5"
-    save_network(example(), path)
+    save_network(worked_example(), path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(NetworkError, match=r'network.h5": cannot be read as HDF5, it is truncated, damaged'):
@@ -337,7 +214,7 @@ def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
 def test_flipped_bits_in_numbers_are_noticed(tmp_path: Path) -> None:
     """A bit of each scalar attribute's and text's bytes, wherever they lie in the file."""
     path = tmp_path / "network.h5"
-    save_network(example(), path)
+    save_network(worked_example(), path)
     data = path.read_bytes()
     needles = [np.int64(1000).tobytes(), np.float64(0.125).tobytes(), b"always_on", b"accuracy"]
     flipped = 0
@@ -354,7 +231,7 @@ def test_flipped_bits_in_numbers_are_noticed(tmp_path: Path) -> None:
 
 def test_flipped_bits_anywhere_are_noticed_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "network.h5"
-    save_network(example(), path)
+    save_network(worked_example(), path)
     data = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
@@ -363,7 +240,7 @@ def test_flipped_bits_anywhere_are_noticed_or_harmless(tmp_path: Path) -> None:
         altered[position] ^= 1 << bit
         path.write_bytes(altered)
         try:
-            assert_equal(load_network(path), example())  # HDF5 leaves gaps, where a bit means nothing
+            assert_equal(load_network(path), worked_example())  # HDF5 leaves gaps, where a bit means nothing
         except NetworkError:
             refused += 1
     assert refused > 10
@@ -376,29 +253,29 @@ def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         OutputError, match=r'cannot write network file ".*absent/network.h5": No such file or directory; ch'
     ):
-        save_network(example(), tmp_path / "absent" / "network.h5")
+        save_network(worked_example(), tmp_path / "absent" / "network.h5")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Not a directory; choose a folder"):
-        save_network(example(), tmp_path / "file" / "network.h5")
+        save_network(worked_example(), tmp_path / "file" / "network.h5")
 
 
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "network.h5"
-    save_network(example(), path)
+    save_network(worked_example(), path)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        save_network(example("another"), path)
+        save_network(worked_example("another"), path)
     assert load_network(path).name == "example"
     assert [p.name for p in tmp_path.iterdir()] == ["network.h5"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32(1), {1, 2}])
 def test_provenance_that_is_not_json_is_refused(value: Any, tmp_path: Path) -> None:
-    network = dataclasses.replace(example(), provenance={"value": value})
+    network = dataclasses.replace(worked_example(), provenance={"value": value})
     with pytest.raises(
         NetworkError, match=r'network "example": the provenance is not JSON .*; use text, finite numbers'
     ):
@@ -407,6 +284,6 @@ def test_provenance_that_is_not_json_is_refused(value: Any, tmp_path: Path) -> N
 
 
 def test_provenance_is_readable_json(tmp_path: Path) -> None:
-    save_network(example(), tmp_path / "network.h5")
+    save_network(worked_example(), tmp_path / "network.h5")
     with h5py.File(tmp_path / "network.h5", "r") as file:
         assert json.loads(file["provenance"][()])["metrics"]["note"] == "Überschuß"
