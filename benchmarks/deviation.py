@@ -1,0 +1,138 @@
+"""How far measured firing rates are from the equilibrium, for T = 10 .. 1000 steps, in hardware timing.
+
+Mean |rate - equilibrium| over populations' neurons and test samples, and accuracy, with the threshold at the reset
+amount r (the rate is floored) and at r/2 (it is rounded): the float network, and the integer network quantized anew for
+every T, each against its own equilibrium. For IF the slope in log-log should be -1; LIF ends at a floor. The proof that
+24 bits hold the potentials of IF neurons allows ever smaller integers as T grows: r shrinks, and the accuracy with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fsnn_lava.config import DeployConfig
+from fsnn_lava.data import Samples, load_dataset
+from fsnn_lava.deployed import calibration_codes, load_deployed, samples_to_test
+from fsnn_lava.equilibrium import equilibrium_rates
+from fsnn_lava.errors import FsnnError
+from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, Neuron
+from fsnn_lava.quantize import quantize
+from fsnn_lava.result import accuracy
+from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+
+console = Console(width=120)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Deviation of the rates from the equilibrium, and accuracy, against T."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of exported runs."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    samples: int = 200
+    """How many test samples."""
+    shortest: int = 10
+    """Smallest T."""
+    longest: int = 1000
+    """Largest T."""
+    points: int = 7
+    """How many T, evenly spaced in log T."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one network did in T steps: mean deviation, spikes per step; accuracy; reset in weight units, if integer."""
+
+    deviation: float
+    accuracy: float
+    reset: float | None
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    steps = np.unique(np.geomspace(arguments.shortest, arguments.longest, arguments.points).round().astype(int))
+    for run in arguments.runs:
+        deployed = load_deployed(run, runs=run.parent)
+        samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)
+        dataset = load_dataset(deployed.integer.provenance["config"]["dataset"], arguments.data_dir)
+        calibration = calibration_codes(dataset, count=128)
+        curves: dict[str, list[Point]] = {}
+        for time_steps in steps.tolist():
+            with console.status(f"{run.name}: T = {time_steps}"):
+                for name, network in networks(deployed.floating, calibration, time_steps).items():
+                    curves.setdefault(name, []).append(point(network, samples))
+        show(run.name, steps.tolist(), curves)
+    return 0
+
+
+def networks(floating: HardwareNetwork, calibration: Array, time_steps: int) -> dict[str, HardwareNetwork]:
+    """The network for T steps in floats and in integers, with threshold r and r/2."""
+    floating = dataclasses.replace(floating, time_steps=time_steps)
+    integer, _ = quantize(floating, calibration, config=DeployConfig())
+    return {
+        "float, r": floating,
+        "float, r/2": with_half_threshold(floating),
+        "integer, r": integer,
+        "integer, r/2": with_half_threshold(integer),
+    }
+
+
+def with_half_threshold(network: HardwareNetwork) -> HardwareNetwork:
+    """The network whose neurons fire at half of what a spike subtracts."""
+    populations = []
+    for population in network.populations:
+        neuron, half = population.neuron, population.neuron.reset_amount / 2
+        if isinstance(neuron, IntegerNeuron):
+            halved: Neuron = dataclasses.replace(neuron, v_threshold=max(1, round(half)))
+        else:
+            halved = dataclasses.replace(neuron, v_threshold=half)
+        populations.append(dataclasses.replace(population, neuron=halved))
+    return dataclasses.replace(network, populations=tuple(populations))
+
+
+def point(network: HardwareNetwork, samples: Samples) -> Point:
+    """Deviation from the network's own equilibrium, and accuracy."""
+    integer = network.arithmetic == "integer"
+    run = (IntegerSimulator() if integer else FloatSimulator()).run(network, samples.codes)
+    settled = equilibrium_rates(network, samples.codes).firing_rates
+    deviation = float(np.mean([np.abs(rate - settled[name]).mean() for name, rate in run.firing_rates.items()]))
+    reset = network.populations[0].neuron.reset_amount if integer else None
+    return Point(deviation, accuracy(run, samples.labels), reset)
+
+
+def slope(steps: list[int], points: list[Point]) -> str:
+    """Of log deviation over log T, where there is a deviation at all."""
+    seen = [(t, p.deviation) for t, p in zip(steps, points, strict=True) if p.deviation > 0]
+    return f"{np.polyfit(*np.log(np.transpose(seen)), 1)[0]:.2f}" if len(seen) > 1 else ""
+
+
+def show(run: str, steps: list[int], curves: dict[str, list[Point]]) -> None:
+    """The table: a row per T, at the end the slope."""
+    table = Table("T", *curves, title=f"{run}: mean |rate - equilibrium|, spikes per step (accuracy)")
+    for i, time_steps in enumerate(steps):
+        points = [curve[i] for curve in curves.values()]
+        resets = ["" if p.reset is None else f" [r = {p.reset:.0f}]" for p in points]
+        cells = [f"{p.deviation:.2e} ({p.accuracy:.1%}){r}" for p, r in zip(points, resets, strict=True)]
+        table.add_row(str(time_steps), *map(escape, cells))
+    table.add_row("slope", *(slope(steps, curve) for curve in curves.values()))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FsnnError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)
