@@ -43,17 +43,19 @@ class Arguments:
     curve_samples: int = 100
     """Test samples over which the distance from the equilibrium is averaged."""
 
-    def __post_init__(self) -> None:
-        limits = {"samples": 0, "time_steps": 0, "curve_samples": 1}
-        for name, least in limits.items():
-            found = getattr(self, name)
-            if found < least:
-                raise ConfigError(f"--{name.replace('_', '-')}: found {found}; allowed: at least {least}")
+
+def check(arguments: Arguments) -> None:
+    """Refuse numbers that mean nothing."""
+    for name, least in {"samples": 0, "time_steps": 0, "curve_samples": 1}.items():
+        found = getattr(arguments, name)
+        if found < least:
+            raise ConfigError(f"--{name.replace('_', '-')}: found {found}; allowed: at least {least}")
 
 
 def main(argv: list[str]) -> int:
     """Exit status 0; an `FsnnError` becomes 2."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    check(arguments)
     folder = arguments.run or newest_run(arguments.runs, BEST)
     trained = load_checkpoint(folder / BEST)
     dataset = load_dataset(trained.config.dataset, arguments.data_dir)
