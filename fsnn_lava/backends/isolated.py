@@ -53,7 +53,7 @@ def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool],
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
         finally:
-            _end_group(process)
+            _end_group(here, process)
 
 
 def _start(module: str, connection: Any, output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -87,17 +87,29 @@ def _listen(
             raise SilenceError(f"no message for {silence_s:g} s")
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End every process of the session: politely, so that shared memory is given back, then by force."""
-    deadline = time.monotonic() + _GRACE_SECONDS
+def _end_group(here: Any, process: subprocess.Popen[bytes]) -> None:
+    """End every process of the session: politely, so that shared memory is given back, then by force.
+
+    All of them have inherited the other end of the connection: it is closed when the last one is gone.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-            while time.monotonic() < deadline:
-                process.poll()
-                os.killpg(process.pid, 0)
-                time.sleep(0.01)
+            os.killpg(process.pid, signal.SIGCONT)  # one that was stopped could not obey
+        if _closed(here, time.monotonic() + _GRACE_SECONDS):
+            break
     process.wait()
+
+
+def _closed(here: Any, deadline: float) -> bool:
+    """Whether the other end was closed before the deadline; what is still in the connection is dropped."""
+    while here.poll(max(0.0, deadline - time.monotonic())):
+        try:
+            if not os.read(here.fileno(), 2**16):
+                return True
+        except ConnectionResetError:
+            return True
+    return False
 
 
 def _tail(output: IO[bytes]) -> str:

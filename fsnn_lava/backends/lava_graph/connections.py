@@ -19,13 +19,13 @@ from lava.proc.dense.process import DelayDense, Dense
 from lava.proc.sparse.models import PySparseModelBitAcc, PySparseModelFloat
 from lava.proc.sparse.process import Sparse
 
-from fsnn_lava.ir import Arithmetic
+from fsnn_lava.ir import Arithmetic, Array
 
 
 class _ForgetsBetweenSamples(PyLoihiProcessModel):
     """Empties the buffer of what is to be delivered before the first step of every sample."""
 
-    a_buff: np.ndarray
+    a_buff: Array
 
     def run_spk(self) -> None:
         if (self.time_step - 1) % self.proc_params["sample_steps"] == 0:

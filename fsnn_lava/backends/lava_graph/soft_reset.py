@@ -14,7 +14,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.errors import StateOverflowError
-from fsnn_lava.ir import DECAY_UNITY, STATE_LIMIT, STATE_PER_WEIGHT, FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.ir import DECAY_UNITY, STATE_LIMIT, STATE_PER_WEIGHT, Array, FloatNeuron, IntegerNeuron, Neuron
 
 
 class SoftResetLIF(AbstractProcess):
@@ -43,8 +43,8 @@ class _SoftResetModel(PyLoihiProcessModel):
 
     a_in: PyInPort
     s_out: PyOutPort
-    v: np.ndarray
-    s: np.ndarray
+    v: Array
+    s: Array
 
     def run_spk(self) -> None:
         arriving = self.a_in.recv()
@@ -54,7 +54,7 @@ class _SoftResetModel(PyLoihiProcessModel):
         self.integrate(arriving)
         self.s_out.send(self.s)
 
-    def integrate(self, arriving: np.ndarray) -> None:
+    def integrate(self, arriving: Array) -> None:
         """Advance ``v`` and ``s`` by one step."""
         raise NotImplementedError
 
@@ -67,10 +67,10 @@ class SoftResetFloat(_SoftResetModel):
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
-    v: np.ndarray = LavaPyType(np.ndarray, float)
-    s: np.ndarray = LavaPyType(np.ndarray, float)
+    v: Array = LavaPyType(np.ndarray, float)
+    s: Array = LavaPyType(np.ndarray, float)
 
-    def integrate(self, arriving: np.ndarray) -> None:
+    def integrate(self, arriving: Array) -> None:
         """Advance by one step."""
         neuron: FloatNeuron = self.proc_params["neuron"]
         self.v[:] = neuron.leak * (self.v - neuron.reset_amount * self.s) + arriving
@@ -85,10 +85,10 @@ class SoftResetFixed(_SoftResetModel):
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
-    v: np.ndarray = LavaPyType(np.ndarray, np.int64)
-    s: np.ndarray = LavaPyType(np.ndarray, np.int32)
+    v: Array = LavaPyType(np.ndarray, np.int64)
+    s: Array = LavaPyType(np.ndarray, np.int32)
 
-    def integrate(self, arriving: np.ndarray) -> None:
+    def integrate(self, arriving: Array) -> None:
         """Advance by one step.
 
         Raises
@@ -102,6 +102,8 @@ class SoftResetFixed(_SoftResetModel):
         largest = int(np.abs(self.v).max())
         if largest > STATE_LIMIT:
             where = f"neuron {int(np.abs(self.v).argmax())} of {self.v.size}, Lava step {self.time_step}"
-            raise StateOverflowError(f"SoftResetLIF: potential {largest} units of state at {where}; 24 bits hold "
-                                     f"{STATE_LIMIT}; quantize the network with a smaller scale")
+            raise StateOverflowError(
+                f"SoftResetLIF: potential {largest} units of state at {where}; 24 bits hold "
+                f"{STATE_LIMIT}; quantize the network with a smaller scale"
+            )
         self.s[:] = self.v > 64 * (2 * neuron.v_threshold - 1)

@@ -6,14 +6,18 @@ It receives a `GraphJob` over the connection with that file descriptor and answe
     ("done", spikes)              (network's index, population) -> (steps, N) uint8
     ("failed", error or text)     an error of this package, or the traceback of any other
 
-Lava's processes are children of this one. Whoever started it ends the whole process group, whatever happened.
+Lava's processes are children of this one. Whoever started it ends the whole process group, whatever happened; if it
+dies itself, the connection closes and the group ends itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -26,6 +30,7 @@ from fsnn_lava.backends.lava_graph.job import GraphJob
 from fsnn_lava.errors import BackendError, FsnnError
 
 _POLL_SECONDS = 0.02
+_STANDSTILL_SECONDS = 0.2
 
 
 def main(descriptor: int) -> None:
@@ -35,7 +40,9 @@ def main(descriptor: int) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     status = 0
     try:
-        connection.send(("done", run_job(connection.recv(), connection)))
+        job = connection.recv()
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        connection.send(("done", run_job(job, connection)))
     except FsnnError as error:
         connection.send(("failed", error))
         status = 1
@@ -45,6 +52,13 @@ def main(descriptor: int) -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)  # after a failure, Lava's children would be waited for
+
+
+def _end_with(connection: Connection[Any, Any]) -> None:
+    """Wait for the other end to close (it sends nothing more), then end the whole group, this process included."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    os.killpg(0, signal.SIGTERM)
 
 
 def run_job(job: GraphJob, connection: Connection[Any, Any]) -> dict[tuple[int, str], Any]:
@@ -62,18 +76,19 @@ def run_job(job: GraphJob, connection: Connection[Any, Any]) -> dict[tuple[int, 
 
 
 def _watch(graph: Graph, job: GraphJob, connection: Connection[Any, Any]) -> None:
-    """Report the clock until the last step; raise when one of Lava's processes has died."""
+    """Report the clock until the last step; when it stands still, see whether one of Lava's processes has died."""
     reported = 0
+    looked = time.monotonic()
     while reported < job.steps:
-        if connection.poll(_POLL_SECONDS):
-            connection.recv()  # nobody sends: this is the end of whoever waits for the result
+        time.sleep(_POLL_SECONDS)
         finished = int(graph.clock[0])
         if finished > reported:
             connection.send(("step", finished))
             reported = finished
-        if finished < job.steps:
+            looked = time.monotonic()
+        elif time.monotonic() - looked > _STANDSTILL_SECONDS:
             _raise_if_dead(graph, finished)
-    time.sleep(0)
+            looked = time.monotonic()
 
 
 def _raise_if_dead(graph: Graph, finished: int) -> None:
