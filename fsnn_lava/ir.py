@@ -75,7 +75,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class FloatNeuron:
-    """IF (leak 1) or LIF neuron with reset by subtraction, semantics section 1.
+    """IF (leak 1) or LIF neuron with reset by subtraction, docs/network-format.md.
 
     v[t] = leak (v[t-1] - reset_amount s[t-1]) + I[t];  s[t] = 1 if v[t] >= v_threshold.
     """
@@ -87,7 +87,7 @@ class FloatNeuron:
 
 @dataclass(frozen=True)
 class IntegerNeuron:
-    """The same neuron in integers, semantics section 5.
+    """The same neuron in integers, docs/network-format.md.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class HardwareNetwork:
 
 
 def with_timing(network: HardwareNetwork, timing: Timing) -> HardwareNetwork:
-    """The same network under the papers' delays or the hardware's (semantics section 1, *Timing*).
+    """The same network under the papers' delays or the hardware's (docs/network-format.md).
 
     ``sequential``: forward connections 0, feedback 1, all windows start at 0. ``hardware``: population l
     (from 1) starts at step l, forward connections bridge the distance of the windows, feedback takes 1.
@@ -272,8 +272,13 @@ def _population_violations(network: HardwareNetwork) -> list[Violation]:
     found: list[Violation] = []
     if network.time_steps < 1:
         found.append(Violation("time_steps", str(network.time_steps), "at least 1"))
-    if network.input.maximum < 1 or (network.input.kind == "event" and network.input.maximum != 1):
-        found.append(Violation("input", f"maximum {network.input.maximum}", "1 for events, at least 1 for graded"))
+    source = network.input
+    if source.kind not in ("graded", "event"):
+        found.append(Violation("input", f'kind "{source.kind}"', '"graded" or "event"'))
+    if source.maximum < 1 or (source.kind == "event" and source.maximum != 1):
+        found.append(Violation("input", f"maximum {source.maximum}", "1 for events, at least 1 for graded"))
+    if not source.shape or min(source.shape) < 1:
+        found.append(Violation("input", f"shape {source.shape}", "sides of at least 1"))
     if not network.populations:
         return [*found, Violation("populations", "none", "at least one")]
     names = [p.name for p in network.populations]
@@ -284,8 +289,8 @@ def _population_violations(network: HardwareNetwork) -> list[Violation]:
         found.append(Violation("populations", "floats and integers mixed", "one arithmetic for all populations"))
     for population in network.populations:
         where = f'population "{population.name}"'
-        if population.size < 1:
-            found.append(Violation(where, f"shape {population.shape}", "at least one neuron"))
+        if not population.shape or min(population.shape) < 1:
+            found.append(Violation(where, f"shape {population.shape}", "sides of at least 1"))
         if population.start < 0:
             found.append(Violation(where, f"start {population.start}", "a step >= 0"))
         found += _neuron_violations(where, population.neuron)
@@ -360,6 +365,8 @@ def _readout_violations(network: HardwareNetwork, names: set[str]) -> list[Viola
     if readout.weight.ndim != 2 or readout.weight.shape[1] != size or readout.bias.shape != readout.weight.shape[:1]:
         shapes = f"weight {readout.weight.shape}, bias {readout.bias.shape}"
         return [Violation("readout", shapes, f"(classes, {size}) and (classes,)")]
+    if readout.weight.dtype != np.float64 or readout.bias.dtype != np.float64:
+        return [Violation("readout", f"weight {readout.weight.dtype}, bias {readout.bias.dtype}", "float64")]
     if not (np.isfinite(readout.weight).all() and np.isfinite(readout.bias).all()):
         return [Violation("readout", "values that are not finite", "finite numbers")]
     return []

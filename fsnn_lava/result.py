@@ -25,7 +25,7 @@ class RunResult:
     network : name of the network that ran.
     arithmetic : ``float`` or ``integer``.
     time_steps : T.
-    firing_rates : population -> (B, *N), weighted by the leak (semantics section 1), spikes per step.
+    firing_rates : population -> (B, *N), weighted by the leak (Proposition 2), spikes per step.
     spike_counts : population -> (B, *N) int32, spikes in the window.
     logits : (B, classes) float64, the readout of `firing_rates`.
     spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
@@ -47,7 +47,7 @@ class RunResult:
 
 
 def rate_weights(time_steps: int, leak: float) -> Array:
-    """(T,) share of each step in the firing rate: leak**(T-1-t), normalised to sum 1 (semantics section 1)."""
+    """(T,) share of each step in the firing rate: leak**(T-1-t), normalised to sum 1 (Proposition 2)."""
     powers = float(leak) ** np.arange(time_steps - 1, -1, -1, dtype=np.float64)
     return np.asarray(powers / powers.sum())
 

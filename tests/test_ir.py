@@ -95,7 +95,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         with_population(neuron=FLOAT),
         r"populations: found floats and integers mixed; allowed: one arithmetic",
     ),
-    "no neuron": (with_population(shape=(0, 3)), r'population "a": found shape \(0, 3\); allowed: at least one neuron'),
+    "no neuron": (with_population(shape=(0, 3)), r'population "a": found shape \(0, 3\); allowed: sides of at least 1'),
+    "negative sides": (with_population(shape=(-1, -5)), r"found shape \(-1, -5\); allowed: sides of at least 1"),
+    "empty input": ({"input": InputSpec((-2, -2), "graded", 1)}, r"input: found shape \(-2, -2\); allowed: sides of"),
+    "strange input": ({"input": InputSpec((2, 2), "sound", 1)}, r'input: found kind "sound"; allowed: "graded" or'),
     "early start": (with_population(start=-1), r'population "a": found start -1; allowed: a step >= 0'),
     "no threshold": (with_neuron(v_threshold=0), r'population "a": found v_threshold 0; allowed: 1 .. 65536'),
     "high threshold": (with_neuron(v_threshold=65537), r"found v_threshold 65537; allowed: 1 .. 65536"),
@@ -148,6 +151,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "readout shape": (
         with_readout(bias=np.zeros(9)),
         r"readout: found weight \(10, 2\), bias \(9,\); allowed: \(classes, 2\) and \(classes,\)",
+    ),
+    "readout of float32": (
+        with_readout(bias=np.zeros(10, np.float32)),
+        r"readout: found weight float64, bias float32; allowed: float64",
     ),
     "readout of infinity": (with_readout(bias=np.full(10, np.inf)), r"readout: found values that are not finite"),
     "immediate feedback": (
