@@ -287,8 +287,7 @@ def _round_current(connection: Connection, scale: float, *, shift: float) -> tup
     if exact.min(initial=0) >= -half and exact.max(initial=0) < half:
         return [fine], 0
     step = 1 << _HIGH_EXPONENT
-    coarse = np.floor_divide(exact + step // 2, step)
-    held = np.clip(coarse, -half, half - 1)
+    held = np.clip(exact // step, -half, half - 1)
     high = dataclasses.replace(
         fine, name=f"{connection.name}_coarse", weight=held.astype(np.int32), weight_exponent=_HIGH_EXPONENT
     )
