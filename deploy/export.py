@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.config import DeployConfig
@@ -69,15 +69,18 @@ def main(argv: list[str]) -> int:
 
 def show(report: QuantizationReport) -> None:
     """Tables of what quantization did."""
-    connections = Table("connection", "bits", "exponent", "relative error", "max error", "clipped")
+    connections = Table(Column("connection", overflow="fold"), "bits", "exponent", "rms error", "max error", "clipped")
     for name, c in report.connections.items():
         values = (c.weight_bits, c.weight_exponent, f"{c.relative_error:.2%}", f"{c.max_error:.3g}", c.clipped)
         connections.add_row(name, *map(str, values))
-    populations = Table("population", "reset r", "threshold V", "scale", "rate error (mean)", "(max)")
+    populations = Table(
+        Column("population", overflow="fold"), "reset r", "threshold V", "scale", "rate error (mean)", "(max)"
+    )
     for name, p in report.populations.items():
         errors = (f"{p.mean_rate_error:.3g}", f"{p.max_rate_error:.3g}")
         populations.add_row(name, f"{p.reset_amount:.1f}", str(p.v_threshold), f"{p.scale:.3g}", *errors)
     console.print(connections, populations)
+    console.print("rms error: share of the connection's rms weight; max error: in the trained network's unit")
     console.print(f"rate error: at the equilibrium, on {report.calibration_samples} training samples, spikes per step")
     if not report.equilibrium_converged:
         console.print(
