@@ -115,7 +115,10 @@ def point(network: HardwareNetwork, samples: Samples) -> Point:
 def slope(steps: list[int], points: list[Point]) -> str:
     """Of log deviation over log T, where there is a deviation at all."""
     seen = [(t, p.deviation) for t, p in zip(steps, points, strict=True) if p.deviation > 0]
-    return f"{np.polyfit(*np.log(np.transpose(seen)), 1)[0]:.2f}" if len(seen) > 1 else ""
+    if len(seen) < 2:
+        return ""
+    log_steps, log_deviations = np.log(np.asarray(seen)).T
+    return f"{np.polyfit(log_steps, log_deviations, 1)[0]:.2f}"
 
 
 def show(run: str, steps: list[int], curves: dict[str, list[Point]]) -> None:
