@@ -166,6 +166,45 @@ def test_sample_that_is_solved_already_disturbs_no_other(method: SolverName) -> 
 
 
 @every_solver
+def test_sample_that_is_solved_exactly_stays_finite(method: SolverName) -> None:
+    """Its steps and changes are zero, and 0 / 0 must not spread."""
+    f, exact = linear_map(0.9)
+    start = torch.zeros(BATCH + 1, SIZE, dtype=torch.float64)
+
+    def with_a_constant(x: Tensor) -> Tensor:
+        return torch.cat([f(x[:-1]), torch.zeros_like(x[-1:])])
+
+    found = solve(with_a_constant, start, method=method, tolerance=1e-12, max_steps=1000)
+    assert found.converged
+    assert torch.equal(found.value[-1], start[-1])
+    assert_close(found.value[:-1], exact, rtol=0, atol=1e-10)  # residual 1e-12 of a norm of about 10, over 1 - 0.9
+
+
+def test_broyden_takes_the_steps_of_the_dense_formula() -> None:
+    """H <- H + (s - H y) (s^T H) / (s^T H y) from H = -1, each sample on its own."""
+    f, _ = nonlinear_map()
+    visited: list[Tensor] = []
+
+    def noted(x: Tensor) -> Tensor:
+        visited.append(x.clone())
+        return f(x)
+
+    start = constants()
+    solve(noted, start, method="broyden", tolerance=1e-14, max_steps=9)
+    inverse = -torch.eye(SIZE, dtype=torch.float64).expand(BATCH, SIZE, SIZE)
+    x, g = start, f(start) - start
+    for step in range(1, 9):
+        s = -(inverse @ g[..., None])[..., 0]
+        x = x + s
+        new = f(x) - x
+        y = new - g
+        left, right = s - (inverse @ y[..., None])[..., 0], (s[:, None] @ inverse)[:, 0]
+        inverse = inverse + left[..., None] * right[:, None] / (right * y).sum(1)[:, None, None]
+        g = new
+        assert_close(visited[step], x, rtol=1e-9, atol=1e-9)  # rounding, amplified by a few small denominators
+
+
+@every_solver
 def test_shape_of_the_start_is_kept(method: SolverName) -> None:
     start = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
     found = solve(lambda x: 0.5 * x.roll(1, dims=3) + 1, start, method=method, tolerance=1e-9, max_steps=100)

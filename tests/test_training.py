@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from fsnn_lava.checkpoint import load_checkpoint, load_training, new_model
+from fsnn_lava.checkpoint import load_checkpoint, load_training
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.data import Dataset, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, OutputError
@@ -280,18 +280,20 @@ def test_learning_rate_rises_over_the_warmup() -> None:
     assert rates == pytest.approx([0.05 / 400, 0.025, 0.05 * 399 / 400, 0.05, 0.05], rel=1e-12)
 
 
-def test_learning_rate_of_a_run_is_the_schedule(whole_run: Path) -> None:
-    _, progress, _ = load_training(whole_run / LAST)
-    assert [m["train/learning_rate"] for m in progress["history"]] == pytest.approx([0.05, 0.05, 0.005])
+def test_optimizer_steps_at_the_rate_of_the_schedule(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up of 8 iterations reaches into the second epoch of 5; the milestone is the third."""
+    rates: list[float] = []
+    step = torch.optim.SGD.step
 
+    def noted(self: torch.optim.SGD) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
 
-def test_learning_rate_reaches_the_optimizer(digits: Dataset, tmp_path: Path) -> None:
-    """Of a slow warm-up, 5 iterations at 5e-6 to 25e-6 move the weights by far less than at 0.05."""
-    config = changed(epochs=1, warmup_iterations=10_000)
-    start = new_model(config, digits.input_shape, 10).readout.weight
-    fit(config, digits, tmp_path)
-    end = load_checkpoint(tmp_path / LAST).weights["readout.weight"]
-    assert 0 < float((end - start).abs().max()) < 1e-3
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    fit(changed(warmup_iterations=8), digits, tmp_path)
+    assert rates == pytest.approx([0.05 * i / 8 for i in range(1, 9)] + [0.05] * 2 + [0.005] * 5, rel=1e-12)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(65, [32, 33]), (33, [33]), (66, [32, 32, 2]), (31, [31])])
@@ -343,6 +345,7 @@ def test_observer_is_told_of_every_iteration_and_epoch(digits: Dataset, tmp_path
     assert told.iterations == [(e, i, PER_EPOCH) for e in range(3) for i in range(1, PER_EPOCH + 1)]
     assert [epoch for epoch, _ in told.epochs] == [1, 2, 3]
     assert [dict(metrics) for _, metrics in told.epochs] == result.history
+    assert [metrics["train/learning_rate"] for metrics in result.history] == pytest.approx([0.05, 0.05, 0.005])
     for metrics in result.history:
         assert set(metrics) == METRICS
         assert metrics["train/adjoint_residual"] <= TRAINING.adjoint_tolerance
