@@ -40,6 +40,15 @@ def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tu
     return torch.autograd.grad(image, probe, y)[0]
 
 
+@torch.no_grad()
+def operator_norm(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...]) -> float:
+    """Largest singular value of the map itself, approached from below by 100 power iterations."""
+    x = torch.randn((1, *input_shape), generator=torch.Generator().manual_seed(0)).to(weight)
+    for _ in range(100):
+        x = _unit(apply_transpose(layer, weight, apply_layer(layer, weight, None, x), input_shape))
+    return float(apply_layer(layer, weight, None, x).norm())
+
+
 def initial_weight(layer: LayerSpec, input_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Weights uniform in [-1, 1], then every output filter scaled to unit L2 norm (the published initialisation).
 

@@ -27,7 +27,7 @@ from fsnn_lava.data import Dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError
 from fsnn_lava.evaluation import evaluate
 from fsnn_lava.gradients.ide import AdjointSettings, implicit_rates
-from fsnn_lava.layers import Synapse
+from fsnn_lava.layers import Synapse, operator_norm
 
 LAST = "last.safetensors"
 """The newest state of a run; what `fit` resumes from."""
@@ -283,14 +283,17 @@ class _Trainer:
 
 
 def _feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Norm of the restricted feedback weight as published: the kernel as a matrix, not the operator."""
+    """Norm of the restricted feedback weight as published (the kernel as a matrix), and of the operator itself."""
     if feedback is None:
         return {}
     training = feedback.training
     feedback.eval()
     weight = feedback.effective_weight().detach()
     feedback.train(training)
-    return {"train/spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), ord=2))}
+    return {
+        "train/spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), ord=2)),
+        "train/spectral_norm_operator": operator_norm(feedback.layer, weight, feedback.input_shape),
+    }
 
 
 def _changed_settings(old: TrainConfig, new: TrainConfig) -> list[str]:

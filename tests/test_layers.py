@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fsnn_lava.layers import Norm, NormRestriction, Synapse, apply_layer, apply_transpose, initial_weight
+from fsnn_lava.layers import (
+    Norm,
+    NormRestriction,
+    Synapse,
+    apply_layer,
+    apply_transpose,
+    initial_weight,
+    operator_norm,
+)
 from fsnn_lava.spec import LayerSpec
 
 Shape = tuple[int, ...]
@@ -145,6 +153,14 @@ def test_weight_below_the_bound_is_left_alone(layer: LayerSpec, input_shape: Sha
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=100.0)
     restrict.eval()
     assert_close(restrict(weight), weight, rtol=1e-6, atol=0)  # the gain was found in float32
+
+
+@each_restricted
+def test_operator_norm_is_that_of_the_dense_matrix(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
+    weight = initial_weight(layer, input_shape, seeded()).double().requires_grad_()
+    found = operator_norm(layer, weight, input_shape)
+    # 100 power iterations: a hundredth is left even if the two largest singular values are close.
+    assert found == pytest.approx(norm_of(layer, weight.detach(), input_shape, "operator"), rel=0.01)
 
 
 def test_operator_norm_of_a_convolution_is_larger_than_the_reshaped_one() -> None:
