@@ -85,6 +85,11 @@ def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
     with console.status(f"{name}: {len(codes)} samples"):
         if name == "torch":
             trained = load_checkpoint(deployed.folder / BEST)
+            if dict(trained.metrics) != deployed.floating.provenance.get("metrics"):
+                raise ConfigError(
+                    f"{deployed.folder}: was trained further after its export; export again: "
+                    f"python deploy/export.py --to lava --run {deployed.folder}"
+                )
             return run_torch(trained, deployed.floating, codes, time_steps=deployed.floating.time_steps)
         backend = get_backend(name)
         network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)

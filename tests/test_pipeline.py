@@ -18,6 +18,7 @@ import pytest
 
 import trained
 from fsnn_lava.backends import get_backend
+from fsnn_lava.checkpoint import load_checkpoint, save_checkpoint
 from fsnn_lava.deployed import NETWORK_FILES, load_deployed
 from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError
 from fsnn_lava.ir import Array, HardwareNetwork
@@ -256,6 +257,15 @@ def test_verify_finds_an_altered_network(digits: Path, verify: ModuleType, capsy
     )
 
 
+def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path, verify: ModuleType) -> None:
+    """As after export, --resume and further epochs."""
+    path = digits / "best.safetensors"
+    network = load_checkpoint(path)
+    save_checkpoint(dataclasses.replace(network, metrics={"epoch": 99}), path)
+    with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: python deploy"):
+        verify.main(["--run", str(digits), "--backends", "simulator", "simulator-float", "--samples", "2"])
+
+
 def test_verify_refuses(digits: Path, tmp_path: Path, verify: ModuleType) -> None:
     with pytest.raises(ConfigError, match="--backends: found torch; at least two different ones"):
         verify.main(["--run", str(digits), "--backends", "torch"])
@@ -353,9 +363,7 @@ def test_help_shows_options_and_defaults(
         request.getfixturevalue(script).main(["--help"])
     assert caught.value.code == 0
     printed = words(capsys.readouterr().out)
-    assert all(
-        option in printed for option in ("--run", "--data-dir", "default: the newest one" * (script == "export"))
-    )
+    assert all(option in printed for option in ("--run", "--runs", "--data-dir"))
 
 
 @pytest.mark.slow

@@ -159,9 +159,7 @@ def test_refuses_runs_of_other_populations_batches_or_steps() -> None:
     fewer = result("y", "float", {name: s[:, :3] for name, s in random_spikes().items()})
     other = result("y", "float", {"a": random_spikes()["a"]})
     for y in (fewer, other, dataclasses.replace(x, backend="y", time_steps=9)):
-        with pytest.raises(
-            InputError, match=r'"x" and "y" cannot be compared: .*run the same network on the same'
-        ):
+        with pytest.raises(InputError, match=r'"x" and "y" cannot be compared: .*run the same network on the same'):
             compare(x, y)
 
 
