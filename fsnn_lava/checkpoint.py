@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +16,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import fsnn_lava
 from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
 from fsnn_lava.data import InputCoding
-from fsnn_lava.errors import CheckpointError, FsnnError, OutputError
+from fsnn_lava.errors import CheckpointError, FsnnError
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.neuron import NeuronParameters
 from fsnn_lava.spec import parse_spec
+from fsnn_lava.whole_file import write_whole
 
 FORMAT = "fsnn-lava-checkpoint"
 VERSION = 1
@@ -121,20 +120,7 @@ def save_checkpoint(
         "progress": json.dumps(dict(progress or {})),
     }
     header["checksum"] = _checksum(tensors, header)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(f"checkpoint {path}: cannot write to folder {path.parent} ({error.strerror})") from None
-    try:
-        save_file(tensors, temporary, metadata=header)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"checkpoint {path}: cannot be written ({error})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata=header))
 
 
 def load_checkpoint(path: Path) -> TrainedNetwork:

@@ -6,12 +6,9 @@ through one place, so that the checksum covers exactly what is written and read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fsnn_lava.errors import NetworkError, OutputError
+from fsnn_lava.errors import NetworkError
 from fsnn_lava.ir import (
     Array,
     Connection,
@@ -31,6 +28,7 @@ from fsnn_lava.ir import (
     Population,
     Readout,
 )
+from fsnn_lava.whole_file import write_whole
 
 FORMAT = "fsnn-lava-network"
 VERSION = 1
@@ -55,7 +53,7 @@ def save_network(network: HardwareNetwork, path: str | Path) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver=_LIBVER) as file:
         _write_network(_Writer(file), network)
-    _replace_file(Path(path), image.getvalue())
+    write_whole(Path(path), image.getvalue())
 
 
 def load_network(path: str | Path) -> HardwareNetwork:
@@ -360,28 +358,3 @@ def _read_connection(reader: _Reader, group: str, arithmetic: str) -> Connection
         weight_exponent=reader.integer(group, "weight_exponent"),
         weight_bits=reader.integer(group, "weight_bits"),
     )
-
-
-# ---- disk ----------------------------------------------------------------------------------------------
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write beside the file, flush to the disk, then rename over it: a reader sees the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(
-            f'cannot write network file "{path}": {error.strerror or error}; choose a folder that is there and writable'
-        ) from error

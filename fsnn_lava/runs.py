@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from fsnn_lava.errors import ConfigError, OutputError
+from fsnn_lava.whole_file import write_whole
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
@@ -55,18 +54,7 @@ def write_text(path: Path, text: str) -> None:
     ------
     OutputError : if it cannot be written; an older file stays as it was.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write to folder {path.parent} ({error.strerror})") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, text.encode())
 
 
 def write_json(path: Path, values: Any) -> None:

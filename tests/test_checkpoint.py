@@ -200,13 +200,13 @@ def test_weights_that_are_not_finite_are_refused(poison: float) -> None:
 
 def test_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write to folder .*file \(Not a directory\)"):
+    with pytest.raises(OutputError, match=r"file.a\.safetensors: cannot be written: Not a directory"):
         save_checkpoint(trained(), tmp_path / "file" / "a.safetensors")
-    with pytest.raises(OutputError, match=r"cannot write to folder .*none \(No such file or directory\)"):
+    with pytest.raises(OutputError, match=r"cannot be written: No such file or directory; choose a folder"):
         save_checkpoint(trained(), tmp_path / "none" / "a.safetensors")
 
 
-@pytest.mark.parametrize("where", ["fsnn_lava.checkpoint.save_file", "os.fsync", "os.replace"])
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace"])
 def test_old_checkpoint_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(trained(), path)
@@ -217,7 +217,7 @@ def test_old_checkpoint_survives_a_failed_write(tmp_path: Path, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(where, fail)
-        with pytest.raises(OutputError, match=r"a\.safetensors: cannot be written \(.*No space left on device"):
+        with pytest.raises(OutputError, match=r"a\.safetensors: cannot be written: No space left on device"):
             save_checkpoint(trained(NetworkConfig(notation="6-5 (F6)")), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.safetensors"], "no temporary file is left"
