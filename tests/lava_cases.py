@@ -67,8 +67,10 @@ def frames_of(network: HardwareNetwork, inputs: Array, sample: int) -> Array:
     return np.repeat(inputs[sample].reshape(1, -1), network.time_steps, axis=0)
 
 
-def random_weight(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Mantissas: moderate, at the extremes, sparse, or with rows of zeros."""
+def random_weight(rng: np.random.Generator, shape: tuple[int, int], *, fine: bool) -> Array:
+    """Mantissas: moderate, at the extremes, sparse, with rows of zeros; fine: few units, so that rounding tells."""
+    if fine:
+        return rng.integers(-4, 5, shape).astype(np.int32)
     weight = rng.integers(-128, 128, shape)
     if rng.random() < 0.5:
         weight = np.minimum(weight + 60, 127)  # excitation prevails: something has to fire
@@ -82,7 +84,9 @@ def random_weight(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
     return weight.astype(np.int32)
 
 
-def random_connections(rng: np.random.Generator, spec: InputSpec, populations: list[Population]) -> list[Connection]:
+def random_connections(
+    rng: np.random.Generator, spec: InputSpec, populations: list[Population], *, fine: bool
+) -> list[Connection]:
     """The chain, and any others: recurrent, backward, skipping, from the input, constant."""
     order = {INPUT: -1} | {p.name: i for i, p in enumerate(populations)}
     sizes = {INPUT: spec.size} | {p.name: p.size for p in populations}
@@ -94,14 +98,16 @@ def random_connections(rng: np.random.Generator, spec: InputSpec, populations: l
     for k, (source, target) in enumerate(edges):
         lowest = max(1, starts[target] - starts[source] + (order[source] >= order[target] and starts[target] == 0))
         graded = source == INPUT and spec.kind == "graded"
-        exponent = int(rng.choice(GRADED_EXPONENTS)) if graded else int(rng.choice([0, 0, 1, 3]))
-        weight = random_weight(rng, (sizes[target], sizes[source]))
+        exponent = int(rng.choice(GRADED_EXPONENTS)) if graded else 0 if fine else int(rng.choice([0, 0, 1, 3]))
+        weight = random_weight(rng, (sizes[target], sizes[source]), fine=fine)
         delay = max(lowest, int(rng.integers(1, 6)))
         made.append(Connection(f"c{k}", source, target, weight, delay, exponent, 8))
     for p in populations:
         for k in range(rng.integers(3)):
-            weight = random_weight(rng, (p.size, 1))
-            made.append(Connection(f"on{p.name}{k}", ALWAYS_ON, p.name, weight, 0, int(rng.choice([0, 1, 4])), 8))
+            weight = random_weight(rng, (p.size, 1), fine=fine)
+            made.append(
+                Connection(f"on{p.name}{k}", ALWAYS_ON, p.name, weight, 0, 0 if fine else int(rng.choice([0, 1, 4])), 8)
+            )
     return made
 
 
@@ -109,17 +115,27 @@ def random_network(rng: np.random.Generator, name: str) -> HardwareNetwork:
     """One to three populations with any parameters."""
     kind: Any = rng.choice(["graded", "event"])
     spec = InputSpec((int(rng.integers(1, 9)),), kind, 1 if kind == "event" else int(rng.choice([3, 16, 255])))
+    fine = bool(rng.random() < 0.4)
     start = itertools.accumulate(rng.integers(0, 3, rng.integers(1, 4)).tolist(), initial=int(rng.integers(1, 3)))
     populations = []
     for i, first in enumerate(list(start)[1:]):
-        mantissa, exponent = int(rng.integers(1, 256)), int(rng.integers(0, 3))
+        mantissa, exponent = (
+            (int(rng.integers(1, 10)), 0) if fine else (int(rng.integers(1, 256)), int(rng.integers(3)))
+        )
         reset = mantissa << exponent
-        threshold = int(rng.choice([reset, max(1, reset // 2), rng.integers(1, 1000)]))
+        threshold = int(rng.choice([reset, max(1, reset // 2), rng.integers(1, 10 if fine else 1000)]))
         neuron = IntegerNeuron(threshold, mantissa, exponent, int(rng.choice([*DECAYS, rng.integers(4096)])), 1.0)
         populations.append(Population(f"p{i}", (int(rng.integers(1, 8)),), neuron, first))
-    connections = random_connections(rng, spec, populations)
+    connections = random_connections(rng, spec, populations, fine=fine)
     readout = Readout("p0", np.ones((2, populations[0].size)), np.zeros(2))
-    return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, int(rng.integers(3, 11)))
+    return HardwareNetwork(
+        name,
+        spec,
+        tuple(populations),
+        tuple(connections),
+        readout,
+        int(rng.integers(10, 16) if fine else rng.integers(3, 11)),
+    )
 
 
 def random_case(seed: int) -> tuple[HardwareNetwork, Array, list[dict[str, Array]]]:

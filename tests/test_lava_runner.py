@@ -105,9 +105,20 @@ def test_negative_exponent_rounds_the_sum_down() -> None:
     assert result.spikes["a"][:, :, 0].T.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
 
 
+def test_the_most_negative_weight_is_not_clipped() -> None:
+    """128 - 128 + 1 per step, threshold and reset 2. Left to guess, Lava would make -255 of the doubled -128."""
+    connections = (
+        Connection("plus", ALWAYS_ON, "a", weights(64), 0, 1, 8),
+        Connection("minus", ALWAYS_ON, "a", weights(-128), 0, 0, 8),
+        constant(1),
+    )
+    network = one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), connections)
+    assert LavaRunner().run(network, ONE_INPUT, record=["a"]).spikes["a"].ravel().tolist() == [0, 1, 0, 1, 0]
+
+
 def test_samples_are_independent() -> None:
     """A batch in one Lava run gives what every sample gives alone in a fresh one."""
-    network, inputs, _ = random_case(7)
+    network, inputs, _ = random_case(4)
     assert len(network.populations) == 3
     inputs = np.concatenate([inputs, inputs[..., ::-1, :]], axis=-2)
     names = [p.name for p in network.populations]

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lava.magma.core.run_conditions import RunSteps
+from lava.utils import loihi
 
 from fsnn_lava.backends.lava_graph.build import Graph, build_graph
 from fsnn_lava.backends.lava_graph.job import GraphJob
@@ -65,8 +66,6 @@ def run_job(job: GraphJob, connection: Connection[Any, Any]) -> dict[tuple[int, 
     """The spikes of all populations, row by row as the steps went."""
     graph = build_graph(job)
     if job.device == "loihi2":
-        from lava.utils import loihi  # only here: it looks for the hardware
-
         loihi.use_slurm_host(loihi_gen=loihi.ChipGeneration.N3B3)
     graph.root.run(RunSteps(num_steps=job.steps, blocking=False), run_cfg=graph.run_config(job))
     _watch(graph, job, connection)
