@@ -1,8 +1,8 @@
 """Time and memory of one training iteration, `400 (F400)` on Fashion-MNIST, against a straightforward Broyden solve.
 
-Three variants of the same iteration, taken in turns: the configured adjoint solver, this library's Broyden at 1e-6, and
-the published procedure written plainly (`plain_broyden`). The iteration is the library's own; only the solver of
-g = dL/da + J^T g is exchanged, in turns within one training. Then the peak memory of an iteration for several T.
+Three variants of the same iteration take turns within one training: the configured adjoint solver, this library's
+Broyden at 1e-6, and the published procedure written plainly (`plain_broyden`). The iteration is the library's own; only
+the solver of g = dL/da + J^T g is exchanged. Then the peak memory of an iteration for several T.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ console = Console(width=110)
 Solve = Callable[..., FixedPoint]
 SGEMM = 1024
 """Rows and columns of the matrices whose product gives the machine's rate."""
+TURN = 5
+"""Iterations of one variant in a row. The first is not counted: it finds the caches as the variant before left them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Arguments:
     train_first: int = 200
     """Iterations of training before the measurement."""
     repeats: int = 40
-    """Measured iterations of every variant."""
+    """Measured iterations of every variant, at least."""
     memory_steps: tuple[int, ...] = (5, 30, 100)
     """Time steps at which memory is measured; none: leave it out."""
     threads: int = 1
@@ -179,7 +181,7 @@ class Stopwatch:
     @property
     def variant(self) -> Variant:
         """Whose turn it is."""
-        return self.variants[self.count % len(self.variants)]
+        return self.variants[self.count // TURN % len(self.variants)]
 
     def solve(self, f: Callable[[Tensor], Tensor], start: Tensor, **_settings: object) -> FixedPoint:
         """Stands in for the library's `solve`: the variant's solver, timed."""
@@ -191,15 +193,16 @@ class Stopwatch:
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
         """Ends one iteration's time; the next one's begins after a matrix product."""
         ended = time.perf_counter()
-        if self.count >= self.skip:
+        if self.count >= self.skip and self.count % TURN:
             solve_began, solve_ended = self.solving
             parts = (solve_began - self.began, solve_ended - solve_began, ended - solve_ended)
             self.variant.times.append(parts)
             self.variant.steps.append(self.steps)
+        self.count += 1
+        if self.count % TURN == 0:
             before = time.perf_counter()
             torch.mm(self.matrix, self.matrix)
             self.products.append(time.perf_counter() - before)
-        self.count += 1
         self.began = time.perf_counter()
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -210,9 +213,10 @@ class Stopwatch:
 def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Stopwatch:
     """One training, in which the variants take turns after the first iterations."""
     variants = variants_of(config)
-    skip = len(variants) * (arguments.train_first // len(variants) + 1)
+    around = TURN * len(variants)
+    skip = around * math.ceil(arguments.train_first / around)
     watch = Stopwatch(variants, skip=skip)
-    iterations = skip + len(variants) * arguments.repeats
+    iterations = skip + around * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
     with tempfile.TemporaryDirectory() as folder, patch.object(ide, "solve", watch.solve):
         if arguments.run is not None:
@@ -225,8 +229,8 @@ def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Stop
 def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainConfig, Dataset]:
     """A training of about so many iterations, tested on a single batch, without learning-rate steps."""
     batch = config.training.batch_size
-    train = min(iterations, len(dataset.train) // batch) * batch
-    epochs = math.ceil(iterations * batch / train)
+    epochs = math.ceil(iterations / (len(dataset.train) // batch))
+    train = math.ceil(iterations / epochs) * batch
     training = dataclasses.replace(config.training, epochs=epochs, milestones=(), threads=0)
     small = dataclasses.replace(
         dataset,
