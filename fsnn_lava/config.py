@@ -140,7 +140,7 @@ class DeployConfig:
     weight_bits: Literal[4, 6, 8] = 8
     """Width of the signed weight mantissas."""
     threshold: Literal["full", "half"] = "full"
-    """Integer threshold: `full`, the reset amount (the rate is floored), or `half` of it (the rate is rounded)."""
+    """Integer threshold: `full`, the trained one, which floors the rate; `half` the reset amount, which rounds it."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256

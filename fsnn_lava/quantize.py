@@ -9,7 +9,7 @@ inputs. Everything that rounding did is counted in the report.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,20 +167,32 @@ class _Search:
         return network, clipped
 
     def largest_proven(self) -> dict[str, tuple[int, int]]:
-        """The largest common reset size that is proven to stay in range, for every population."""
+        """The largest common size that is proven to stay in range, then raised in each population as far as it goes."""
         sizes = _reset_sizes()
-        low, high = 0, len(sizes)  # sizes[low - 1] is proven, sizes[high] is not
+        common, failure = self._bisect(lambda size: {p.name: size for p in self.network.populations}, sizes)
+        if common is None:
+            raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
+        resets = {p.name: common for p in self.network.populations}
+        for name in resets if len(resets) > 1 else ():
+            larger = [size for size in sizes if _value(size) > _value(common)]
+            raised, _ = self._bisect(lambda size, name=name: {**resets, name: size}, larger)  # type: ignore[misc]
+            resets[name] = raised or common
+        return resets
+
+    def _bisect(
+        self, resets: Callable[[tuple[int, int]], dict[str, tuple[int, int]]], sizes: Sequence[tuple[int, int]]
+    ) -> tuple[tuple[int, int] | None, NetworkError | None]:
+        """The largest of the rising sizes that can be used (None: none can), and why the next one cannot."""
+        low, high = 0, len(sizes)  # sizes[low - 1] can be used, sizes[high] cannot
         failure: NetworkError | None = None
         while low < high:
             middle = (low + high) // 2
-            error = self._failure(self._all(sizes[middle]))
+            error = self._failure(resets(sizes[middle]))
             if error is None:
                 low = middle + 1
             else:
                 failure, high = error, middle
-        if low == 0:
-            raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
-        return self._all(sizes[low - 1])
+        return (sizes[low - 1] if low else None), failure
 
     def _failure(self, resets: Mapping[str, tuple[int, int]]) -> NetworkError | None:
         """Why these sizes cannot be used (a threshold, weight or potential that is too large); None: they can."""
@@ -195,9 +207,6 @@ class _Search:
             if clipped[c.name] and any(part.weight_exponent == _HIGH_EXPONENT for part in _parts(network, c))
         ]
         return PotentialBoundError(f"weights of {', '.join(too_large)} exceed 8 bits at 2**7") if too_large else None
-
-    def _all(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-        return {p.name: size for p in self.network.populations}
 
     def best(self, name: str, resets: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
         """The size for one population, at most its proven one, with the smallest error; ties take the largest."""
@@ -218,9 +227,9 @@ def _value(size: tuple[int, int]) -> int:
 
 
 def _reset_sizes() -> list[tuple[int, int]]:
-    """Every reset synapse (m, e) worth trying, rising: 8-bit mantissas of full width, and the small ones."""
+    """Every reset synapse (m, e) worth trying, rising; Lava is given e + 1, which must not exceed 7."""
     sizes = [(m, 0) for m in range(1, 256)]
-    sizes += [(m, e) for e in range(1, 8) for m in range(128, 256)]
+    sizes += [(m, e) for e in range(1, 7) for m in range(128, 256)]
     return sizes
 
 

@@ -121,7 +121,19 @@ def test_largest_proven_size_is_the_largest() -> None:
     with pytest.raises(PotentialBoundError):
         prove(search.quantized({"population1": above})[0])
     assert [module._value(s) for s in sizes] == sorted({module._value(s) for s in sizes})
-    assert all(1 <= m <= 255 and 0 <= e <= 7 for m, e in sizes)
+    assert all(1 <= m <= 255 and 0 <= e <= 6 for m, e in sizes)  # Lava is given e + 1
+
+
+def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> None:
+    floating = trained.on_hardware(trained.random_network("24-20-16 (F24)"))
+    strong = tuple(
+        dataclasses.replace(c, weight=c.weight * 8) if c.target == "population2" else c for c in floating.connections
+    )
+    search = module._Search(dataclasses.replace(floating, connections=strong), trained.some_codes(), DeployConfig())
+    resets = search.largest_proven()
+    sizes = {name: module._value(size) for name, size in resets.items()}
+    assert min(sizes["population1"], sizes["population3"]) > 1.5 * sizes["population2"]
+    prove(search.quantized(resets)[0])
 
 
 @pytest.mark.parametrize("notation", ["30 (F30)", "24-20 (F24)"])
@@ -150,7 +162,7 @@ def test_chosen_scale_has_the_smallest_error_of_those_tried(notation: str, monke
     errors = [error(search.quantized(resets)[0]) for resets in last]
     # 2e-6: the search stops its equilibria at 1e-6.
     assert error(integer) <= min(errors) + 2e-6
-    assert max(errors) > 1.5 * min(errors), "all candidates are alike: the test says nothing"
+    assert max(errors) > 1.2 * min(errors), "all candidates are alike: the test says nothing"
 
 
 def _size(population: Population) -> tuple[int, int]:
