@@ -7,14 +7,15 @@ of a float32 matrix product measured in turns with the runs.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from interleaved import interleaved_medians
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
     matrix = np.random.default_rng(arguments.seed).random((SGEMM, SGEMM), dtype=np.float32)
     networks = {t: dataclasses.replace(network, time_steps=t) for t in arguments.time_steps}
     calls = {f"T = {t}": lambda n=n: IntegerSimulator().run(n, images) for t, n in networks.items()}
-    seconds = interleaved_medians(calls | {"product": lambda: matrix @ matrix}, repeats=arguments.repeats, warm_up=1)
+    seconds = medians(calls | {"product": lambda: matrix @ matrix}, repeats=arguments.repeats)
     rate = 2 * SGEMM**3 / seconds["product"]
     table = Table("backend", "T", "images", "seconds", "images per second", "of sgemm")
     for t, n in networks.items():
@@ -94,6 +95,17 @@ def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
     images = np.random.default_rng(arguments.seed).integers(0, 256, (arguments.images, 1, 28, 28), dtype=np.uint8)
     settings = DeployConfig(time_steps=max(arguments.time_steps))
     return quantize(with_timing(lower(trained), "hardware"), images[:64], config=settings)[0], images
+
+
+def medians(calls: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
+    """Median seconds of each call; they are taken in turns, after a round that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def floating_operations(network: HardwareNetwork) -> int:

@@ -21,7 +21,7 @@ from fsnn_lava.quantize import quantize
 from fsnn_lava.training import BEST, fit
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "interleaved")
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
 
 def _run(script: str, *options: str | Path) -> str:
