@@ -1,8 +1,8 @@
 """Time and memory of one training iteration, `400 (F400)` on Fashion-MNIST, against a straightforward Broyden solve.
 
 Three variants of the same iteration take turns within one training: the configured adjoint solver, this library's
-Broyden at 1e-6, and the published procedure written plainly (`plain_broyden`). The iteration is the library's own; only
-the solver of g = dL/da + J^T g is exchanged. Then the peak memory of an iteration for several T.
+Broyden at 1e-6, and the published procedure written plainly (`plain_gradient`). The iteration is the library's own but
+for the solution of g = dL/da + J^T g. Then the peak memory of an iteration for several T.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,12 +32,13 @@ from fsnn_lava.config import SolverName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError, FsnnError
 from fsnn_lava.gradients import ide
-from fsnn_lava.solver import FixedPoint, solve
+from fsnn_lava.gradients.ide import with_implicit_gradient
+from fsnn_lava.model import BoundNetwork, Drive
+from fsnn_lava.solver import FixedPoint, Map, solve
 from fsnn_lava.spec import parse_spec
 from fsnn_lava.training import LAST, fit
 
 console = Console(width=110)
-Solve = Callable[..., FixedPoint]
 SGEMM = 1024
 """Rows and columns of the matrices whose product gives the machine's rate."""
 TURN = 5
@@ -73,12 +75,15 @@ class Variant:
 
     Parameters
     ----------
+    settings : of the adjoint solve; None: as configured, or plain.
+    plain : the published procedure takes the place of the library's.
     times : seconds before, in and after the solve, of each iteration.
     steps : products with J^T of each iteration.
     """
 
     name: str
-    solve: Solve
+    settings: ide.AdjointSettings | None = None
+    plain: bool = False
     times: list[tuple[float, float, float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
@@ -114,7 +119,23 @@ def images(config: TrainConfig, arguments: Arguments) -> Dataset:
 # ---- the published procedure, plainly --------------------------------------------------------------------
 
 
-def plain_broyden(f: Callable[[Tensor], Tensor], start: Tensor, *, max_pairs: int = 30) -> FixedPoint:
+def plain_gradient(
+    bound: BoundNetwork, drive: Drive, rates: Tensor, *, solver: Callable[[Map, Tensor], FixedPoint]
+) -> Tensor:
+    """The rates; f is evaluated once at them, and a hook on its value replaces dL/da by the adjoint solution."""
+    mapped = bound.equilibrium_map(rates, drive.mean, statistics="batch" if bound.training else "running")
+
+    def replaced(gradient: Tensor) -> Tensor:
+        with torch.enable_grad():
+            a = rates.detach().requires_grad_()
+            image = bound.detached().equilibrium_map(a, drive.mean.detach())
+        return solver(lambda g: torch.autograd.grad(image, a, g, retain_graph=True)[0] + gradient, gradient).value
+
+    mapped.register_hook(replaced)
+    return rates + (mapped - mapped.detach())
+
+
+def plain_broyden(f: Map, start: Tensor, *, max_pairs: int = 30) -> FixedPoint:
     """Fixed point of f by Broyden's method per sample, to an absolute residual of 1e-6 of the whole batch.
 
     Every rank-one pair is kept, in two buffers (B, D, pairs) made in advance, whose whole filled part each step reads;
@@ -155,14 +176,10 @@ def variants_of(config: TrainConfig) -> list[Variant]:
     """The configured solver first, the published procedure last."""
     training = config.training
 
-    def with_settings(method: SolverName, tolerance: float, max_steps: int) -> Solve:
-        return lambda f, start: solve(f, start, method=method, tolerance=tolerance, max_steps=max_steps)
-
-    chosen = with_settings(training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps)
     return [
-        Variant(f"{training.adjoint_solver}, {training.adjoint_tolerance:g}", chosen),
-        Variant("broyden, 1e-6", with_settings("broyden", 1e-6, 50)),
-        Variant("plain Broyden, 1e-6", plain_broyden),
+        Variant(f"{training.adjoint_solver}, {training.adjoint_tolerance:g}"),
+        Variant("broyden, 1e-6", ide.AdjointSettings("broyden", 1e-6, 50)),
+        Variant("plain Broyden, 1e-6", plain=True),
     ]
 
 
@@ -183,12 +200,30 @@ class Stopwatch:
         """Whose turn it is."""
         return self.variants[self.count // TURN % len(self.variants)]
 
-    def solve(self, f: Callable[[Tensor], Tensor], start: Tensor, **_settings: object) -> FixedPoint:
-        """Stands in for the library's `solve`: the variant's solver, timed."""
+    def gradient(
+        self,
+        bound: BoundNetwork,
+        drive: Drive,
+        rates: Tensor,
+        *,
+        settings: ide.AdjointSettings,
+        found: list[FixedPoint],
+    ) -> Tensor:
+        """Stands in for the library's `with_implicit_gradient`: the variant's own."""
+        if self.variant.plain:
+            return plain_gradient(bound, drive, rates, solver=lambda f, start: self.timed(plain_broyden, f, start))
+        return with_implicit_gradient(bound, drive, rates, settings=self.variant.settings or settings, found=found)
+
+    def solve(self, f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int) -> FixedPoint:
+        """Stands in for the library's `solve`, which it times."""
+        return self.timed(partial(solve, method=method, tolerance=tolerance, max_steps=max_steps), f, start)
+
+    def timed(self, solver: Callable[[Map, Tensor], FixedPoint], f: Map, start: Tensor) -> FixedPoint:
+        """What the solver finds; when it began and ended is kept."""
         began = time.perf_counter()
-        found = self.variant.solve(f, start)
-        self.solving, self.steps = (began, time.perf_counter()), found.steps
-        return found
+        fixed_point = solver(f, start)
+        self.solving, self.steps = (began, time.perf_counter()), fixed_point.steps
+        return fixed_point
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
         """Ends one iteration's time; the next one's begins after a matrix product."""
@@ -218,7 +253,8 @@ def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Stop
     watch = Stopwatch(variants, skip=skip)
     iterations = skip + around * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
-    with tempfile.TemporaryDirectory() as folder, patch.object(ide, "solve", watch.solve):
+    stand_ins = patch.multiple(ide, solve=watch.solve, with_implicit_gradient=watch.gradient)
+    with tempfile.TemporaryDirectory() as folder, stand_ins:
         if arguments.run is not None:
             trained, _, state = load_training(arguments.run / LAST)
             save_checkpoint(dataclasses.replace(trained, config=config), Path(folder) / LAST, state=state)
