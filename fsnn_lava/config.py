@@ -79,7 +79,7 @@ class TrainingConfig:
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint_solver: SolverName = "fixed_point"
     """Solver of g = dL/da + J^T g."""
-    adjoint_tolerance: float = 1e-3
+    adjoint_tolerance: float = 3e-3
     """Relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
     """Products with J^T after which the adjoint solve gives up (counted and logged)."""

@@ -33,11 +33,20 @@ class Evaluation:
     firing_rates: dict[str, float]
 
 
+def decoded(samples: Samples, coding: InputCoding) -> Tensor:
+    """Inputs as the network sees them, (B, *shape) float32.
+
+    They lie in memory that torch allocated: the last bits of a matrix product depend on how its operands are aligned,
+    and NumPy's alignment changes from call to call, so that a run would not repeat bit for bit.
+    """
+    return torch.from_numpy(coding.decode(samples.codes)).clone()
+
+
 def decoded_batches(samples: Samples, coding: InputCoding, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs as the network sees them and labels, in order: (B, *shape) float32 and (B,) int64."""
     for begin in range(0, len(samples), size):
         part = samples.select(np.arange(begin, min(begin + size, len(samples))))
-        yield torch.from_numpy(coding.decode(part.codes)), torch.from_numpy(part.labels)
+        yield decoded(part, coding), torch.from_numpy(part.labels)
 
 
 @torch.no_grad()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
+from fsnn_lava.event_kernels import sparse_product
 from fsnn_lava.spec import LayerSpec
 
 Statistics = Literal["running", "batch"]
@@ -33,11 +36,14 @@ def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor
 
 
 def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tuple[int, ...]) -> Tensor:
-    """Adjoint of `apply_layer` without bias: y (B, *N) -> (B, *input_shape)."""
-    probe = torch.zeros(len(y), *input_shape, dtype=y.dtype, device=y.device, requires_grad=True)
-    with torch.enable_grad():
-        image = apply_layer(layer, weight.detach(), None, probe)
-    return torch.autograd.grad(image, probe, y)[0]
+    """Adjoint of `apply_layer` without bias and without gradients: y (B, *N) -> (B, *input_shape)."""
+    if layer.kind == "linear":
+        return sparse_product(y, weight).view(len(y), *input_shape)
+    padding = (layer.kernel - 1) // 2
+    if layer.transposed:
+        return functional.conv2d(y, weight, None, layer.stride, padding)
+    image: Tensor = conv2d_input((len(y), *input_shape), weight, y, layer.stride, padding)
+    return image
 
 
 @torch.no_grad()
@@ -172,8 +178,9 @@ class Synapse(nn.Module):
         """This synapse with weight and dropout mask fixed for one forward call of a batch."""
         mask = None
         if self.training and self.dropout > 0:
-            keep = torch.rand((batch, *self.shape), generator=generator, device=self.weight.device) >= self.dropout
-            mask = keep.to(self.weight.dtype).div_(1 - self.dropout)
+            kept = 1 - self.dropout
+            mask = torch.empty((batch, *self.shape), dtype=self.weight.dtype, device=self.weight.device)
+            mask.bernoulli_(kept, generator=generator).div_(kept)
         norm = self.batch_norm
         gain, shift = (None, None) if norm is None else (norm.weight, norm.bias)
         return BoundSynapse(self, self.effective_weight(), self.bias, mask, gain, shift)
@@ -207,7 +214,9 @@ class BoundSynapse:
 
     def current(self, x: Tensor, statistics: Statistics = "running") -> Tensor:
         """Current (B, *N) for spikes, rates or real inputs x (B, *shape)."""
-        response = self.linear(x)
+        return self._normalised(self.linear(x), statistics)
+
+    def _normalised(self, response: Tensor, statistics: Statistics) -> Tensor:
         norm = self.synapse.batch_norm
         if norm is None:
             return self.finish(response)
@@ -224,6 +233,19 @@ class BoundSynapse:
             )
         )
 
+    @cached_property
+    def _rows(self) -> Tensor:
+        """Weight of a linear layer with the source in front, as a spike needs it: (M, N)."""
+        return self.weight.detach().t().contiguous()
+
+    @torch.no_grad()
+    def spike_current(self, spikes: Tensor) -> Tensor:
+        """As `current`, for 0/1 spikes (B, *shape), without gradients: events instead of products where that pays."""
+        if self.synapse.layer.kind != "linear":
+            return self.current(spikes)
+        response = sparse_product(spikes.flatten(1), self._rows)
+        return self._normalised(response if self.bias is None else response + self.bias, "running")
+
     def linear(self, x: Tensor) -> Tensor:
         """Response of the linear map (B, *) before batch norm."""
         return apply_layer(self.synapse.layer, self.weight, self.bias, x)
@@ -233,6 +255,21 @@ class BoundSynapse:
         if self.synapse.pool is not None:
             response = functional.avg_pool2d(response, self.synapse.pool.kernel)
         return response if self.mask is None else response * self.mask
+
+    def transposed(self, y: Tensor) -> Tensor:
+        """Adjoint of `current` without bias, with running statistics: (B, *N) -> (B, *input_shape)."""
+        synapse = self.synapse
+        if self.mask is not None:
+            y = y * self.mask
+        if synapse.pool is not None:
+            kernel = synapse.pool.kernel
+            y = y.repeat_interleave(kernel, -1).repeat_interleave(kernel, -2) / kernel**2
+        norm = synapse.batch_norm
+        if norm is not None:
+            assert norm.running_var is not None
+            scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+            y = y * scale.view((1, -1) + (1,) * (y.dim() - 2))
+        return apply_transpose(synapse.layer, self.weight.detach(), y, synapse.input_shape)
 
     def frozen_normalisation(self, response: Tensor) -> tuple[Tensor, Tensor] | None:
         """Scale and shift of the batch norm with the statistics of this response, to apply to other responses.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
-from fsnn_lava.neuron import NeuronParameters, fire, integrate, rate_from_count
+from fsnn_lava.neuron import NeuronParameters, NeuronState, rate_from_count
 from fsnn_lava.solver import FixedPoint, fixed_point_iteration
 from fsnn_lava.spec import NetworkSpec
 
@@ -218,33 +218,23 @@ class BoundNetwork:
             timing, N (the number of populations) on hardware.
         record : keep every spike.
         """
-        neuron, count = self.neuron, len(self.feedforward)
-        potentials: list[Tensor] = []
-        spikes: list[Tensor] = []
-        weighted: list[Tensor] = []
-        totals: list[Tensor] = []
-        history: list[list[Tensor]] = [[] for _ in range(count)]
+        history: list[list[Tensor]] = [[] for _ in self.feedforward]
         returning: list[Tensor] = []
+        states: list[NeuronState] = []
         for t in range(time_steps):
-            for layer in range(count):
-                current = drive.at(t) if layer == 0 else self.feedforward[layer].current(spikes[layer - 1])
+            for layer, synapse in enumerate(self.feedforward):
+                current = drive.at(t) if layer == 0 else synapse.spike_current(states[layer - 1].spikes)
                 if layer == 0 and self.feedback is not None and t >= loop_delay:
-                    current = current + self.feedback.current(returning.pop(0))
+                    current = current + self.feedback.spike_current(returning.pop(0))
                 if t == 0:
-                    potentials.append(current)
-                    spikes.append(fire(current, neuron=neuron))
-                    weighted.append(spikes[layer].clone())
-                    totals.append(spikes[layer].clone())
-                else:
-                    potentials[layer] = integrate(potentials[layer], spikes[layer], current, neuron=neuron)
-                    spikes[layer] = fire(potentials[layer], neuron=neuron)
-                    weighted[layer].mul_(neuron.leak).add_(spikes[layer])
-                    totals[layer].add_(spikes[layer])
+                    states.append(NeuronState(current, self.neuron))
+                spikes = states[layer].advance(current)
                 if record:
-                    history[layer].append(spikes[layer].to(torch.uint8))
-            returning.append(spikes[-1])
-        rates = tuple(rate_from_count(w, time_steps=time_steps, leak=neuron.leak) for w in weighted)
-        means = tuple(total / time_steps for total in totals)
+                    history[layer].append(spikes.to(torch.uint8))
+            returning.append(states[-1].spikes)
+        leak = self.neuron.leak
+        rates = tuple(rate_from_count(s.weighted_count, time_steps=time_steps, leak=leak) for s in states)
+        means = tuple(s.count / time_steps for s in states)
         return Simulation(rates, means, tuple(map(torch.stack, history)) if record else None)
 
     def equilibrium_map(self, a: Tensor, drive_mean: Tensor, *, statistics: Statistics = "running") -> Tensor:
@@ -269,6 +259,26 @@ class BoundNetwork:
             current = synapse.current(rates[-1], statistics)
             rates.append((current / self.neuron.reset_amount).clamp(0, 1))
         return tuple(rates)
+
+    @torch.no_grad()
+    def transposed_jacobian(self, rates: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
+        """The map g -> J^T g, (B, *N) to (B, *N), with J = df/da and running statistics; without graph.
+
+        Parameters
+        ----------
+        rates : what `rates_around` gave where J is taken; a rate of 0 or 1 lets nothing through.
+        """
+        assert self.feedback is not None
+        loop = [self.feedback, *self.feedforward[1:]]
+        slopes = [((rate > 0) & (rate < 1)).to(rate.dtype) / self.neuron.reset_amount for rate in rates]
+        steps = list(zip(loop, slopes, strict=True))[::-1]
+
+        def times(g: Tensor) -> Tensor:
+            for synapse, slope in steps:
+                g = synapse.transposed(g * slope)
+            return g
+
+        return times
 
     @torch.no_grad()
     def equilibrium(self, drive_mean: Tensor, *, start: Tensor, tolerance: float, max_steps: int) -> FixedPoint:

@@ -25,7 +25,7 @@ from fsnn_lava.checkpoint import TrainedNetwork, load_training, new_model, save_
 from fsnn_lava.config import TrainConfig, TrainingConfig, config_to_dict
 from fsnn_lava.data import Dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError
-from fsnn_lava.evaluation import evaluate
+from fsnn_lava.evaluation import decoded, evaluate
 from fsnn_lava.gradients.ide import AdjointSettings, implicit_rates
 from fsnn_lava.layers import Synapse, operator_norm
 
@@ -180,7 +180,7 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.training, epoch=progress.epoch, iteration=overall)
         samples = self.dataset.train.select(indices.numpy())
-        x = torch.from_numpy(self.dataset.coding.decode(samples.codes))
+        x = decoded(samples, self.dataset.coding)
         labels = torch.from_numpy(samples.labels)
         self.model.train()
         implicit = implicit_rates(

@@ -24,7 +24,7 @@ SCRIPTS = ("train", "deploy", "benchmarks")
 FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("contracts", 0, ("errors",)),
     ("contracts", 1, ("spec", "ir", "result", "inputs", "whole_file", "network_file", "config", "data", "runs")),
-    ("torch", 2, ("neuron", "layers", "solver")),
+    ("torch", 2, ("event_kernels", "neuron", "layers", "solver")),
     ("torch", 3, ("model",)),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "training")),

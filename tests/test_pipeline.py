@@ -117,7 +117,7 @@ def test_export_refuses(tmp_path: Path, digits: Path, export: ModuleType) -> Non
     path = digits / NETWORK_FILES["float"]
     path.unlink()
     path.mkdir()
-    with pytest.raises(OutputError, match=r'network-float\.h5: cannot be written: '):
+    with pytest.raises(OutputError, match=r"network-float\.h5: cannot be written: "):
         export.main(["--run", str(digits), "--calibration-samples", "20"])
     (digits / "best.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
