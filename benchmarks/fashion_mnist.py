@@ -1,8 +1,8 @@
 """Fashion-MNIST, `400 (F400)`: training accuracy beside the paper's Table 1, and what is left of it on hardware.
 
-Takes finished trainings (`python train/train.py --config train/configs/<name>.toml --training.threads 1`), exports each,
-classifies all 10,000 test images with the integer simulator and the first 200 on Lava's bit-accurate run, and writes
-benchmarks/results/fashion_mnist.json, from which README's table is made (`--readme` prints it without running anything).
+Takes finished trainings (`python train/train.py --config train/configs/<name>.toml --training.threads 1`), exports
+each, classifies all 10,000 test images with the integer simulator and the first 200 on Lava's bit-accurate run, and
+writes benchmarks/results/fashion_mnist.json, from which README's table is made (`--readme` prints it and runs nothing).
 """
 
 from __future__ import annotations
@@ -107,10 +107,9 @@ def measure(trained: TrainedNetwork, dataset: Dataset, *, lava_samples: int) -> 
 
 def readme_table(stored: dict[str, dict[str, Any]]) -> str:
     """README's table of results, in Markdown."""
-    lines = [
-        "| config | T | neurons | published | PyTorch, best epoch | integer simulator | rate difference x T | Lava, bit-accurate |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    header = ("config", "T", "neurons", "published", "PyTorch (best epoch)", "integer simulator")
+    header += ("rate difference x T", "Lava, bit-accurate")
+    lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
     for name, row in stored.items():
         published = row["published"].split(" ")[0] or "-"
         same = "identical" if row["lava_identical"] else "**different**"
