@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.checkpoint import load_checkpoint, new_model
+from fsnn_lava.command import run_script
 from fsnn_lava.config import SolverName, TrainConfig
 from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.gradients.ide import AdjointSettings, with_implicit_gradient
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.solver import FixedPoint
@@ -164,8 +163,4 @@ def show(columns: dict[str, dict[Choice, Measured]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

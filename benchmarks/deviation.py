@@ -9,7 +9,6 @@ every T, each against its own equilibrium. For IF the slope in log-log should be
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsnn_lava.command import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.data import Samples, load_dataset
 from fsnn_lava.deployed import calibration_codes, load_deployed, samples_to_test
 from fsnn_lava.equilibrium import equilibrium_rates
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, Neuron
 from fsnn_lava.quantize import quantize
 from fsnn_lava.result import accuracy
@@ -134,8 +133,4 @@ def show(run: str, steps: list[int], curves: dict[str, list[Point]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

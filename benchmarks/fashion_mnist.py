@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from rich.console import Console
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.data import Dataset, load_dataset
 from fsnn_lava.deployed import calibration_codes
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.evaluation import evaluate
 from fsnn_lava.ir import with_timing
 from fsnn_lava.lower import lower, run_torch
@@ -123,8 +122,4 @@ def readme_table(stored: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

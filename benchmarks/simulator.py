@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from rich.table import Table
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.checkpoint import TrainedNetwork, new_model
+from fsnn_lava.command import run_script
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig
 from fsnn_lava.data import InputCoding
 from fsnn_lava.deployed import load_deployed, samples_to_test
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.ir import ALWAYS_ON, INPUT, Array, HardwareNetwork, with_timing
 from fsnn_lava.lower import lower
 from fsnn_lava.quantize import quantize
@@ -116,8 +115,4 @@ def floating_operations(network: HardwareNetwork) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

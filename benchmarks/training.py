@@ -11,7 +11,6 @@ import dataclasses
 import math
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -28,9 +27,10 @@ from rich.table import Table
 from torch import Tensor
 
 from fsnn_lava.checkpoint import load_checkpoint, load_training, save_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.config import SolverName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
-from fsnn_lava.errors import DatasetError, FsnnError
+from fsnn_lava.errors import DatasetError
 from fsnn_lava.gradients import ide
 from fsnn_lava.gradients.ide import with_implicit_gradient
 from fsnn_lava.model import BoundNetwork, Drive, Simulation
@@ -373,8 +373,4 @@ def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> 
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

@@ -6,7 +6,6 @@ Writes network-float.h5 and network-integer.h5 into the run's folder (their form
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +16,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.data import load_dataset
 from fsnn_lava.deployed import NETWORK_FILES, calibration_codes
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.ir import with_timing
 from fsnn_lava.lower import lower
 from fsnn_lava.network_file import save_network
@@ -89,8 +88,4 @@ def show(report: QuantizationReport) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

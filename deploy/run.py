@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fsnn_lava.backends import get_backend
+from fsnn_lava.command import run_script
 from fsnn_lava.deployed import load_deployed, samples_to_test
-from fsnn_lava.errors import FsnnError
 from fsnn_lava.result import RunResult, accuracy
 
 console = Console()
@@ -74,8 +73,4 @@ def show(result: RunResult, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

@@ -5,7 +5,6 @@ Exit status 1 if a pair of backends breaks its relation. Writes report.json and 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,8 +16,9 @@ from rich.markup import escape
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.deployed import Deployed, load_deployed, samples_to_test
-from fsnn_lava.errors import ConfigError, FsnnError
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.lower import run_torch
 from fsnn_lava.report import Report
 from fsnn_lava.result import Array, RunResult, accuracy
@@ -110,8 +110,4 @@ def facts(deployed: Deployed) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

@@ -23,7 +23,11 @@ SCRIPTS = ("train", "deploy", "benchmarks")
 # contracts, and what stands left of it on its own floor; "folder.*" may import within the folder.
 FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("contracts", 0, ("errors",)),
-    ("contracts", 1, ("spec", "ir", "result", "inputs", "whole_file", "network_file", "config", "data", "runs")),
+    (
+        "contracts",
+        1,
+        ("spec", "ir", "result", "inputs", "whole_file", "network_file", "config", "data", "runs", "command"),
+    ),
     ("torch", 2, ("event_kernels", "neuron", "layers", "solver")),
     ("torch", 3, ("model",)),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),

@@ -124,5 +124,5 @@ def test_a_run_that_was_not_exported_is_refused(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 2
-    assert "ConfigError" in done.stdout
-    assert "export first" in done.stdout
+    assert "ConfigError" in done.stderr
+    assert "export first" in done.stderr

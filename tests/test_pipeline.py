@@ -373,5 +373,5 @@ def test_refusal_is_one_message_and_status_2(script: str, tmp_path: Path) -> Non
     (tmp_path / "[x]").mkdir()
     done = command(script, "--run", "[x]", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stdout.startswith(("CheckpointError: checkpoint [x]", "ConfigError: [x]: holds no"))
+    assert done.stderr.startswith(("CheckpointError: checkpoint [x]", "ConfigError: [x]: holds no"))
     assert "Traceback" not in done.stdout + done.stderr

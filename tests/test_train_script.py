@@ -336,6 +336,6 @@ def test_refusal_is_a_message_and_exit_status_2(name: str, tmp_path: Path) -> No
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 2
     expected = "expected a table [network]" if name == "train" else "[none]: no run holds best.safetensors"
-    assert expected in ended.stdout
-    assert ended.stdout.startswith("ConfigError: ")
+    assert expected in ended.stderr
+    assert ended.stderr.startswith("ConfigError: ")
     assert "Traceback" not in ended.stdout + ended.stderr

@@ -5,7 +5,6 @@ Reads best.safetensors in the run's folder; without arguments, of the newest run
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.data import load_dataset
-from fsnn_lava.errors import ConfigError, FsnnError
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import Evaluation, convergence_curve, evaluate
 from fsnn_lava.runs import newest_run
 from fsnn_lava.training import BEST
@@ -98,8 +98,4 @@ def curve_table(curve: list[float]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)

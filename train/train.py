@@ -8,7 +8,6 @@ into runs/<name>.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.command import run_script
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.data import load_dataset
-from fsnn_lava.errors import ConfigError, FsnnError
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult, fit
@@ -137,8 +137,4 @@ def report(result: FitResult, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except FsnnError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_script(main)
