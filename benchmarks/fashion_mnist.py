@@ -1,6 +1,6 @@
 """Fashion-MNIST, `400 (F400)`: training accuracy beside the paper's Table 1, and what is left of it on hardware.
 
-Takes finished trainings (`python train/train.py --config train/configs/<name>.toml --training.threads 1`), exports
+Takes finished trainings (`python train/train.py --config train/configs/<name>.toml`), exports
 each, classifies all 10,000 test images with the integer simulator and the first 200 on Lava's bit-accurate run, and
 writes benchmarks/results/fashion_mnist.json, from which README's table is made (`--readme` prints it and runs nothing).
 """

@@ -16,14 +16,15 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.command import run_script, show_next
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.data import load_dataset
 from fsnn_lava.deployed import NETWORK_FILES, calibration_codes
+from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.ir import with_timing
 from fsnn_lava.lower import lower
 from fsnn_lava.network_file import save_network
-from fsnn_lava.quantize import QuantizationReport, quantize
+from fsnn_lava.quantize import LOST_SHARE, QuantizationReport, quantize
 from fsnn_lava.runs import newest_run
 from fsnn_lava.training import BEST
 
@@ -55,15 +56,34 @@ def main(argv: list[str]) -> int:
         floating = dataclasses.replace(floating, time_steps=arguments.settings.time_steps)
     dataset = load_dataset(trained.config.dataset, arguments.data_dir)
     calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
-    integer, report = quantize(floating, calibration, config=arguments.settings)
+    with console.status(f"quantizing, and proving the 24-bit state over {floating.time_steps} steps"):
+        integer, report = quantize(floating, calibration, config=arguments.settings)
+    refuse_lost(report, integer.time_steps)
     for network in (floating, integer):
         path = folder / NETWORK_FILES[network.arithmetic]
         save_network(network, path)
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     show(report)
     console.print(f"24-bit state proven for every allowed input over T = {integer.time_steps} steps")
-    console.print(f"next: python deploy/run.py --backend lava-fixed --run {escape(str(folder))}", soft_wrap=True)
+    show_next(console, f"python deploy/run.py --backend lava-fixed --run {folder}", data_dir=arguments.data_dir)
     return 0
+
+
+def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
+    """Refuses a network of which rounding left too little: the 24-bit state of long windows allows small scales only.
+
+    Raises
+    ------
+    UnsupportedError : naming the connections.
+    """
+    if report.lost():
+        listed = "\n  ".join(f"{n}: rounding error {report.connections[n].relative_error:.0%}" for n in report.lost())
+        raise UnsupportedError(
+            f"nothing was written: integers for T = {time_steps} lose these connections (allowed: a root mean square "
+            f"error of {LOST_SHARE:.0%} of the weights'):\n  {listed}\n"
+            "A potential sums up negative currents for the whole window and must fit 24 bits: use fewer --time-steps, "
+            "or more --weight-bits"
+        )
 
 
 def show(report: QuantizationReport) -> None:
@@ -73,7 +93,7 @@ def show(report: QuantizationReport) -> None:
         values = (c.weight_bits, c.weight_exponent, f"{c.relative_error:.2%}", f"{c.max_error:.3g}", c.clipped)
         connections.add_row(name, *map(str, values))
     populations = Table(
-        Column("population", overflow="fold"), "reset r", "threshold V", "scale", "rate error (mean)", "(max)"
+        Column("population", overflow="fold"), "reset r", "threshold V", "scale", "rate error, mean", "max"
     )
     for name, p in report.populations.items():
         errors = (f"{p.mean_rate_error:.3g}", f"{p.max_rate_error:.3g}")

@@ -9,12 +9,11 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from fsnn_lava.backends import get_backend
-from fsnn_lava.command import run_script
+from fsnn_lava.command import run_script, show_next
 from fsnn_lava.deployed import load_deployed, samples_to_test
 from fsnn_lava.result import RunResult, accuracy
 
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
         )
     show(result, time.monotonic() - started)
     console.print(f"accuracy on {len(samples)} test samples: {accuracy(result, samples.labels):.2%}")
-    console.print(f"next: python deploy/verify.py --run {escape(str(deployed.folder))}", soft_wrap=True)
+    show_next(console, f"python deploy/verify.py --run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
 
 

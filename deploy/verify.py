@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     for pair in report.pairs:
         if not pair.agrees:
             console.print(
-                f"{pair.a} and {pair.b} are not {pair.relation}: {pair.requirement} does not hold; "
+                f"{pair.a} and {pair.b} do not agree; required ({pair.relation}): {pair.requirement}; "
                 f"first divergence: {pair.first_divergence or 'none recorded'}",
                 soft_wrap=True,
             )
@@ -98,7 +98,8 @@ def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
 
 def facts(deployed: Deployed) -> dict[str, str]:
     """What the report says about the network."""
-    config = deployed.integer.provenance["config"]
+    provenance = deployed.integer.provenance
+    config, deployment = provenance["config"], provenance["deployment"]
     leak = config["network"]["leak"]
     return {
         "name": deployed.integer.name,
@@ -106,6 +107,9 @@ def facts(deployed: Deployed) -> dict[str, str]:
         "dataset": config["dataset"],
         "neurons": "IF" if leak == 1 else f"LIF, leak {leak}",
         "seed": str(config["training"]["seed"]),
+        "epoch": str(provenance["metrics"]["best_epoch"]),
+        "weights": f"{deployment['weight_bits']} bits",
+        "threshold": {"full": "as trained", "half": "half the reset amount"}[deployment["threshold"]],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -15,6 +16,12 @@ REFUSED = 2
 """Exit status of a refusal, as of a mistyped option."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+
+def show_next(console: Console, command: str, *, data_dir: Path | None) -> None:
+    """Says on one line what to run next, on the same datasets."""
+    option = "" if data_dir is None else f" --data-dir {data_dir}"
+    console.print(f"next: {escape(command + option)}", soft_wrap=True)
 
 
 def run_script(main: Callable[[list[str]], int]) -> NoReturn:

@@ -86,7 +86,8 @@ class TrainingConfig:
     checkpoint_minutes: float = 5.0
     """Longest time between two checkpoints; one is also written after every epoch."""
     threads: int = 0
-    """CPU threads; 0: as many as torch chooses. Another number of threads may change the last bits of a run."""
+    """CPU threads; 0: as many as torch chooses, which is slow beside other jobs. Sums over another number of threads
+    round differently, so that the run takes another course."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class DeployConfig:
     weight_bits: Literal[4, 6, 8] = 8
     """Width of the signed weight mantissas."""
     threshold: Literal["full", "half"] = "full"
-    """Integer threshold: `full`, the trained one, which floors the rate; `half` the reset amount, which rounds it."""
+    """Integer threshold. full: as trained, so that rates are rounded down as in training. half: half the reset amount,
+    so that rates are rounded to the nearest."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256

@@ -33,6 +33,8 @@ from fsnn_lava.ir import (
 
 Array = npt.NDArray[Any]
 
+LOST_SHARE = 0.5
+"""A connection whose rounding error is above this share of its weights (rms) is not the trained one any more."""
 CURRENT_BITS = 8
 """Mantissa of each of the (at most two) connections that carry a population's constant current."""
 _HIGH_EXPONENT = 7
@@ -94,6 +96,10 @@ class QuantizationReport:
     equilibrium_converged: bool
     connections: Mapping[str, ConnectionReport]
     populations: Mapping[str, PopulationReport]
+
+    def lost(self) -> tuple[str, ...]:
+        """Names of the connections of which rounding left less than half (`LOST_SHARE`)."""
+        return tuple(name for name, c in self.connections.items() if c.relative_error > LOST_SHARE)
 
     def as_dict(self) -> dict[str, Any]:
         """Nested dictionaries for JSON."""

@@ -65,7 +65,8 @@ class Report:
             "Rates in spikes per step. "
             + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
             "## Error budget",
-            "Absolute difference of the firing rates, mean / maximum over samples and neurons.",
+            "Absolute difference of the firing rates in spikes per step, mean / maximum over samples and neurons. "
+            "The causes overlap and partly cancel, so the rows do not add up to the total.",
             _budget_table(self.budget),
             *([] if self.budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
             _table(("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]),
@@ -78,10 +79,15 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{pair.a} / {pair.b}",
         pair.relation,
         "yes" if pair.agrees else "**no**",
-        f"{pair.mean_rate_difference:.3g}",
-        f"{pair.max_rate_difference:.3g}",
+        _figure(pair.mean_rate_difference),
+        _figure(pair.max_rate_difference),
         "none" if pair.first_divergence is None else str(pair.first_divergence),
     )
+
+
+def _figure(difference: float) -> str:
+    """Three digits; what only the order of additions makes is zero."""
+    return f"{difference:.3g}" if difference > 1e-12 else "0"
 
 
 def _requirements(pairs: Sequence[Pair]) -> dict[str, str]:
@@ -94,7 +100,7 @@ def _budget_table(budget: Budget) -> str:
         (
             cause.name,
             cause.compares,
-            *(f"{cause.populations[p].mean:.3g} / {cause.populations[p].maximum:.3g}" for p in populations),
+            *(f"{_figure(cause.populations[p].mean)} / {_figure(cause.populations[p].maximum)}" for p in populations),
         )
         for cause in budget.causes
     ]

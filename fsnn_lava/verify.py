@@ -4,8 +4,9 @@ Relations
     exact        both runs are integer: every spike of every population, sample and step is the same.
     close        both runs are float, under the same delays: they differ by rounding, which can only flip spikes where
                  potential and threshold tie.
-    statistical  one run is float and one integer, or the delays differ: the mean difference of the firing rates is at
-                 most 1/T.
+    statistical  one run is float and one integer, or the delays differ. In every population the mean difference of the
+                 firing rates is at most 1/T, and less than half of the mean rate (a silent network would be off by all
+                 of it); and both put at least 90 % of the samples into the same class.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ Relation = Literal["exact", "close", "statistical"]
 
 CLOSE_TOLERANCE = 1e-4
 """Largest mean rate difference, spikes per step, of two float runs: room for ties, not for another network."""
+
+
+RATE_SHARE = 0.5
+"""The mean rate difference of statistically equal runs is below this share of the larger mean rate."""
+SAME_CLASS_SHARE = 0.9
+"""Statistically equal runs put at least this share of the samples into the same class."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +134,19 @@ def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:
         relation, agrees = "close", mean <= CLOSE_TOLERANCE
         requirement = f"mean rate difference <= {CLOSE_TOLERANCE:g} (rounding at ties)"
     else:
-        relation, agrees = "statistical", mean <= 1 / a.time_steps
-        requirement = f"mean rate difference <= 1/T = {1 / a.time_steps:.4g}"
+        relation, agrees = "statistical", mean <= 1 / a.time_steps and _alike(a, b, differences)
+        requirement = (
+            f"mean rate difference <= 1/T = {1 / a.time_steps:.4g} and below {RATE_SHARE:.0%} of the mean rate, "
+            f"the same class for at least {SAME_CLASS_SHARE:.0%} of the samples"
+        )
     return Pair(a.backend, b.backend, relation, requirement, agrees, mean, maximum, divergence, differences)
+
+
+def _alike(a: RunResult, b: RunResult, differences: Mapping[str, Difference]) -> bool:
+    """Whether two runs fire and decide alike, as a silent or scrambled network does not."""
+    same_class = float(np.mean(a.predictions == b.predictions)) >= SAME_CLASS_SHARE
+    level = {n: max(float(a.firing_rates[n].mean()), float(b.firing_rates[n].mean())) for n in differences}
+    return same_class and all(d.mean < RATE_SHARE * level[n] or d.mean == 0 for n, d in differences.items())
 
 
 def compare_all(results: Sequence[RunResult], *, sequential: Collection[str] = ()) -> tuple[Pair, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from fsnn_lava.command import run_script
+import pytest
+from rich.console import Console
+
+from fsnn_lava.command import run_script, show_next
 from fsnn_lava.errors import ConfigError
 
 
@@ -50,3 +53,9 @@ def test_other_errors_are_ours_and_show_themselves() -> None:
 
     with pytest.raises(RuntimeError, match="a mistake"):
         run_script(main)
+
+
+def test_next_command_stays_on_the_same_datasets(capsys: pytest.CaptureFixture[str]) -> None:
+    show_next(Console(), "python x.py --run runs/[a]", data_dir=None)
+    show_next(Console(), "python x.py", data_dir=Path("some/where"))
+    assert capsys.readouterr().out == "next: python x.py --run runs/[a]\nnext: python x.py --data-dir some/where\n"

@@ -53,7 +53,13 @@ def test_published_row_has_the_published_settings() -> None:
             notation="400 (F400)", v_threshold=2.0, reset_amount=2.0, leak=leak, time_steps=5, dropout=0.2
         )
         assert config.training == TrainingConfig(
-            epochs=100, batch_size=128, learning_rate=0.05, milestones=(30, 60, 90), momentum=0.9, weight_decay=5e-4
+            epochs=100,
+            batch_size=128,
+            learning_rate=0.05,
+            milestones=(30, 60, 90),
+            momentum=0.9,
+            weight_decay=5e-4,
+            threads=1,
         )
 
 

@@ -20,7 +20,7 @@ import trained
 from fsnn_lava.backends import get_backend
 from fsnn_lava.checkpoint import load_checkpoint, save_checkpoint
 from fsnn_lava.deployed import NETWORK_FILES, load_deployed
-from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError
+from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UnsupportedError
 from fsnn_lava.ir import Array, HardwareNetwork
 from fsnn_lava.network_file import load_network, save_network
 from fsnn_lava.result import RunResult
@@ -206,6 +206,9 @@ def test_verify_reports_agreement(digits: Path, verify: ModuleType, capsys: pyte
         "dataset": "digits",
         "neurons": "IF",
         "seed": "1",
+        "epoch": "3",
+        "weights": "8 bits",
+        "threshold": "as trained",
     }
     causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
     assert causes["lowering"] == causes["timing"] == {"mean": 0.0, "maximum": 0.0}
@@ -232,8 +235,8 @@ def test_verify_names_the_first_divergence(
     assert verify.main(["--run", str(digits), "--samples", "20"]) == 1
     printed = words(capsys.readouterr().out)
     assert (
-        "simulator and lava-fixed are not exact: the same spikes in every population, sample and step does not hold; "
-        'first divergence: population "population1", step 3, neuron 7 (sample 5)'
+        "simulator and lava-fixed do not agree; required (exact): the same spikes in every population, sample and step"
+        '; first divergence: population "population1", step 3, neuron 7 (sample 5)'
     ) in printed
     report = json.loads((digits / "report.json").read_text())
     assert not report["agrees"]
@@ -252,7 +255,7 @@ def test_verify_finds_an_altered_network(digits: Path, verify: ModuleType, capsy
     connections[0] = dataclasses.replace(connections[0], weight=weight)
     save_network(dataclasses.replace(network, connections=tuple(connections)), path)
     assert verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "50"]) == 1
-    assert "torch and simulator are not statistical: mean rate difference <= 1/T = 0.1 does not hold" in words(
+    assert "torch and simulator do not agree; required (statistical): mean rate difference <= 1/T = 0.1" in words(
         capsys.readouterr().out
     )
 
@@ -375,3 +378,12 @@ def test_refusal_is_one_message_and_status_2(script: str, tmp_path: Path) -> Non
     assert done.returncode == 2
     assert done.stderr.startswith(("CheckpointError: checkpoint [x]", "ConfigError: [x]: holds no"))
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_export_refuses_a_network_that_rounding_destroys(digits: Path) -> None:
+    """Long windows allow so coarse a scale only that the feedback rounds to nothing."""
+    export = load_script("deploy/export.py")
+    before = {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()}
+    with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: rounding"):
+        export.main(["--run", str(digits), "--time-steps", "3000"])
+    assert {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()} == before

@@ -319,7 +319,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(uninterrupted: Path, tmp_path: 
         shown, _ = process.communicate()
     assert process.returncode == 130, shown
     last = shown.rstrip().splitlines()[-2:]
-    assert re.fullmatch(r"interrupted after \d+ epochs", last[0].strip())
+    assert re.fullmatch(r"interrupted after \d+ whole epochs; what was done of the next one is kept", last[0].strip())
     assert last[1] == f"next: python train/train.py --resume {folder}"
     assert "best test accuracy" in finish("--resume", str(folder))
     assert_same_tensors(folder, uninterrupted)

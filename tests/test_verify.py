@@ -87,6 +87,27 @@ def test_float_and_integer_must_agree_to_one_spike_on_average(change: float, agr
     assert "1/T = 0.125" in pair.requirement
 
 
+def test_silent_network_does_not_agree_however_low_the_rates() -> None:
+    """Below a rate of 1/T, silence would be within 1/T."""
+    spikes = {name: np.zeros_like(s) for name, s in random_spikes().items()}
+    silent = result("y", "integer", spikes)
+    for s in spikes.values():
+        s[0].reshape(BATCH, -1)[:, 0] = 1
+    pair = compare(result("x", "float", spikes), silent)
+    assert pair.mean_rate_difference < 1 / STEPS
+    assert not pair.agrees
+    assert "below 50% of the mean rate" in pair.requirement
+    assert compare(silent, dataclasses.replace(silent, backend="z", arithmetic="float")).agrees, "both silent"
+
+
+def test_runs_that_decide_differently_do_not_agree() -> None:
+    x = result("x", "float", random_spikes())
+    logits = np.tile([0.0, 1.0], (BATCH, 1))
+    pair = compare(x, dataclasses.replace(x, backend="y", arithmetic="integer", logits=logits))
+    assert (pair.mean_rate_difference, pair.agrees) == (0.0, False)
+    assert "the same class for at least 90% of the samples" in pair.requirement
+
+
 def test_worst_population_decides() -> None:
     """In the mean over all neurons the difference would be below 1/T."""
     x, y = result("x", "float", random_spikes()), result("y", "integer", random_spikes())

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.command import run_script, show_next
 from fsnn_lava.data import load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import Evaluation, convergence_curve, evaluate
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         f"distance from the equilibrium, mean of {len(few)} samples; it falls as 1/t for IF, to a floor for LIF"
     )
     console.print(curve_table(curve.tolist()))
-    console.print(f"next: python deploy/export.py --to lava --run {escape(str(folder))}", soft_wrap=True)
+    show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=arguments.data_dir)
     return 0
 
 

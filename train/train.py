@@ -20,11 +20,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.command import run_script, show_next
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.data import load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.runs import new_run_folder, write_json
+from fsnn_lava.spec import parse_spec
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult, fit
 
@@ -113,6 +114,7 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     dataset = load_dataset(config.dataset, arguments.data_dir)
+    parse_spec(config.network.notation).populations(dataset.input_shape)  # refuses before anything is written
     folder = arguments.resume or new_run_folder(arguments.runs, config.name)
     if arguments.resume is None:
         write_json(folder / "config.json", dataclasses.asdict(config))
@@ -122,17 +124,17 @@ def main(argv: list[str]) -> int:
     with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
         observer = Both(Screen(progress), log)
         result = fit(config, dataset, folder, resume=arguments.resume is not None, observer=observer)
-    return report(result, folder)
+    return report(result, folder, arguments.data_dir)
 
 
-def report(result: FitResult, folder: Path) -> int:
+def report(result: FitResult, folder: Path, data_dir: Path | None) -> int:
     """Says how it ended and what to run next."""
     if not result.finished:
-        console.print(f"interrupted after {result.epochs} epochs")
-        console.print(f"next: python train/train.py --resume {escape(str(folder))}", soft_wrap=True)
+        console.print(f"interrupted after {result.epochs} whole epochs; what was done of the next one is kept")
+        show_next(console, f"python train/train.py --resume {folder}", data_dir=data_dir)
         return 130
     console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
-    console.print(f"next: python deploy/export.py --to lava --run {escape(str(folder))}", soft_wrap=True)
+    show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=data_dir)
     return 0
 
 
