@@ -157,4 +157,4 @@ def _on_codes(weight: Array, current: Array, coding: InputCoding, input_shape: t
 
 
 def _array(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().cpu(), dtype=np.float64)
+    return np.asarray(tensor.detach().cpu().numpy().astype(np.float64))

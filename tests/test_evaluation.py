@@ -55,7 +55,7 @@ def test_figures_are_those_of_one_plain_run() -> None:
     logits = model.classify(run.firing_rates[-1])
     assert found.accuracy == float((logits.argmax(1) == labels).double().mean())
     # float32 sums in another order.
-    assert found.loss == pytest.approx(float(functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert found.loss == pytest.approx(float(functional.cross_entropy(logits, labels).detach()), rel=1e-5)
     assert run.spikes is not None
     for name, spikes, rate in zip(model.population_names, run.spikes, run.firing_rates, strict=True):
         assert found.mean_spikes[name] == pytest.approx(float(spikes.double().mean()), rel=1e-6)
