@@ -23,6 +23,7 @@ from fsnn_lava.config import DeployConfig
 from fsnn_lava.data import Samples, load_dataset
 from fsnn_lava.deployed import calibration_codes, load_deployed, samples_to_test
 from fsnn_lava.equilibrium import equilibrium_rates
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, Neuron
 from fsnn_lava.quantize import quantize
 from fsnn_lava.result import accuracy
@@ -62,6 +63,8 @@ def main(argv: list[str]) -> int:
     """Exit status 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     steps = np.unique(np.geomspace(arguments.shortest, arguments.longest, arguments.points).round().astype(int))
+    if not arguments.runs:
+        raise ConfigError("no run is named; name folders of exported runs, e.g. runs/digits")
     for run in arguments.runs:
         deployed = load_deployed(run, runs=run.parent)
         samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)

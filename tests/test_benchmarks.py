@@ -115,9 +115,10 @@ def test_simulator_is_measured_beside_lava(run_folder: Path) -> None:
     assert "lava-fixed" in text
 
 
-def test_a_run_that_was_not_exported_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])
+def test_missing_exports_are_refused(tmp_path: Path, runs: list[str], reason: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "deviation.py"), str(tmp_path)],
+        [sys.executable, str(ROOT / "benchmarks" / "deviation.py"), *(str(tmp_path / run) for run in runs)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -125,4 +126,4 @@ def test_a_run_that_was_not_exported_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "ConfigError" in done.stderr
-    assert "export first" in done.stderr
+    assert reason in done.stderr

@@ -73,7 +73,9 @@ def test_deviation_from_the_equilibrium_falls_as_one_over_t(tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_training_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _run("02_train", tmp_path, monkeypatch)
+    notebook = _run("02_train", tmp_path, monkeypatch)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    assert list(tmp_path.glob("runs/*/best.safetensors")), "it has trained a network"
 
 
 @pytest.mark.slow
