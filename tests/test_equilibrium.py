@@ -210,3 +210,31 @@ def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> Non
         deviations.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
     slopes = np.polyfit(np.log(LAW_STEPS), np.log(deviations), 1)[0]  # one per population
     assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes
+
+
+@pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
+def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: str) -> None:
+    """At T = 1000 rounding leaves little of the feedback; here one export keeps it, and runs for T = 10 .. 100."""
+    floating = dataclasses.replace(trained.on_hardware(trained.trained_network(notation)), time_steps=100)
+    codes = trained.some_codes(40)
+    integer, report = quantize(floating, codes)
+    assert report.lost() == ()
+    (feedback,) = (c for c in integer.connections if c.name == "feedback")
+    assert np.count_nonzero(feedback.weight) > feedback.weight.size / 2
+    settled = equilibrium_rates(integer, codes)
+    without = dataclasses.replace(
+        integer,
+        connections=tuple(
+            dataclasses.replace(c, weight=np.zeros_like(c.weight)) if c is feedback else c for c in integer.connections
+        ),
+    )
+    steps = (10, 18, 32, 56, 100)
+    deviations, wrong = [], []
+    for t in steps:
+        rates = IntegerSimulator().run(dataclasses.replace(integer, time_steps=t), codes).firing_rates
+        deviations.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
+        rates = IntegerSimulator().run(dataclasses.replace(without, time_steps=t), codes).firing_rates
+        wrong.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
+    slopes = np.polyfit(np.log(steps), np.log(deviations), 1)[0]
+    assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes
+    assert (np.array(wrong[-1]) > 2 * np.array(deviations[-1])).all(), "a network without feedback settles elsewhere"
