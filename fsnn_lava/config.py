@@ -24,7 +24,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MethodName = Literal["ide", "bptt"]
 SolverName = Literal["fixed_point", "anderson", "broyden"]
+SurrogateName = Literal["rectangular", "arctan"]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
@@ -58,8 +60,8 @@ class NetworkConfig:
 class TrainingConfig:
     """Momentum SGD with the published schedule, and the linear solve of the gradient."""
 
-    method: Literal["ide"] = "ide"
-    """How gradients are found."""
+    method: MethodName = "ide"
+    """How gradients are found. ide: implicitly, at the equilibrium; bptt: back through all steps, the baseline."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -83,6 +85,10 @@ class TrainingConfig:
     """Relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
     """Products with J^T after which the adjoint solve gives up (counted and logged)."""
+    surrogate: SurrogateName = "rectangular"
+    """bptt alone: the curve that stands for the derivative of a spike."""
+    surrogate_width: float = 1.0
+    """bptt alone: width of that curve, in the unit of the potential."""
     checkpoint_minutes: float = 5.0
     """Longest time between two checkpoints; one is also written after every epoch."""
     threads: int = 0
@@ -116,7 +122,13 @@ class TrainConfig:
         _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
         for name in ("epochs", "batch_size", "adjoint_max_steps"):
             _require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
-        for name in ("learning_rate", "learning_rate_decay", "adjoint_tolerance", "checkpoint_minutes"):
+        for name in (
+            "learning_rate",
+            "learning_rate_decay",
+            "adjoint_tolerance",
+            "surrogate_width",
+            "checkpoint_minutes",
+        ):
             value = getattr(training, name)
             _require(_positive(value), f"training.{name}", value, "a finite number > 0")
         for name in ("threads", "warmup_iterations", "weight_decay"):

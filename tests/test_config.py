@@ -113,6 +113,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"training": {"adjoint_solver": "newton"}},
         r"key \"training\.adjoint_solver\": found 'newton'; allowed: 'fixed_point', 'anderson', 'broyden'",
     ),
+    ({"training": {"method": "rtrl"}}, r"key \"training\.method\": found 'rtrl'; allowed: 'ide', 'bptt'"),
+    ({"training": {"surrogate": "step"}}, r"\"training\.surrogate\": found 'step'; allowed: 'rectangular', 'arctan'"),
 ]
 
 
@@ -137,6 +139,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"training": {"adjoint_max_steps": 0}}, r"training\.adjoint_max_steps: found 0; allowed: at least 1"),
     ({"training": {"learning_rate": 0.0}}, r"training\.learning_rate: found 0\.0; allowed: a finite number > 0"),
     ({"training": {"adjoint_tolerance": -1.0}}, r"training\.adjoint_tolerance: found -1\.0; allowed: a finite"),
+    ({"training": {"surrogate_width": 0.0}}, r"training\.surrogate_width: found 0\.0; allowed: a finite number > 0"),
     ({"training": {"momentum": 1.0}}, r"training\.momentum: found 1\.0; allowed: 0 <= momentum < 1"),
     ({"training": {"weight_decay": float("inf")}}, r"training\.weight_decay: found inf; allowed: a finite number >= 0"),
     ({"training": {"seed": -1}}, r"training\.seed: found -1; allowed: 0 \.\. 4294967295"),
