@@ -271,25 +271,35 @@ class BoundSynapse:
             y = y * scale.view((1, -1) + (1,) * (y.dim() - 2))
         return apply_transpose(synapse.layer, self.weight.detach(), y, synapse.input_shape)
 
-    def frozen_normalisation(self, response: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift of the batch norm with the statistics of this response, to apply to other responses.
+    def frozen_normalisation(self, response: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of the batch norm with statistics that stay, to apply to any response; with gradients.
 
-        None without batch norm. Event inputs need it: every frame is normalised with the statistics of the
-        response to the mean input.
+        The statistics are those of the given response if it is given and the network is in training mode, otherwise
+        the running ones as they are now: an update that follows does not reach them, nor the gradient through them
+        (`functional.batch_norm` would use the updated ones in its backward pass, without a word). None without batch
+        norm. Event inputs need it: every frame is normalised with the statistics of the response to the mean input.
         """
         norm = self.synapse.batch_norm
         if norm is None:
             return None
-        axes = [d for d in range(response.dim()) if d != 1]
-        if self.synapse.training:
+        assert self.norm_gain is not None and self.norm_shift is not None
+        if response is not None and self.synapse.training:
+            axes = [d for d in range(response.dim()) if d != 1]
             mean, variance = response.mean(axes), response.var(axes, unbiased=False)
         else:
             assert norm.running_mean is not None and norm.running_var is not None
-            mean, variance = norm.running_mean, norm.running_var
-        scale = norm.weight.detach() / (variance + norm.eps).sqrt()
-        shift = norm.bias.detach() - mean * scale
-        wide = (1, -1) + (1,) * (response.dim() - 2)
+            mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+        scale = self.norm_gain / (variance + norm.eps).sqrt()
+        shift = self.norm_shift - mean * scale
+        wide = (1, -1) if self.synapse.layer.kind == "linear" else (1, -1, 1, 1)
         return scale.view(wide), shift.view(wide)
+
+    def frozen_current(self, x: Tensor, normalisation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """As `current`, (B, *N), with a batch norm from `frozen_normalisation`."""
+        response = self.linear(x)
+        if normalisation is not None:
+            response = response * normalisation[0] + normalisation[1]
+        return self.finish(response)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -194,13 +194,7 @@ class BoundNetwork:
         mean = first.current(mean_input, statistics)
         still = first.detached()
 
-        def at(t: int) -> Tensor:
-            response = still.linear(x[t])
-            if normalisation is not None:
-                response = response * normalisation[0] + normalisation[1]
-            return still.finish(response)
-
-        return Drive(mean, at)
+        return Drive(mean, lambda t: still.frozen_current(x[t], normalisation))
 
     def _weighted_mean(self, x: Tensor) -> Tensor:
         weighted = torch.zeros_like(x[0])
