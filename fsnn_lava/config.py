@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import sys
 import types
 import typing
@@ -25,11 +26,14 @@ else:
     import tomli as tomllib
 
 MethodName = Literal["ide", "bptt"]
+PrecisionName = Literal["float32", "tf32", "bf16"]
 SolverName = Literal["fixed_point", "anderson", "broyden"]
 SurrogateName = Literal["rectangular", "arctan"]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
+
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,14 @@ class TrainingConfig:
     """bptt alone: the curve that stands for the derivative of a spike."""
     surrogate_width: float = 1.0
     """bptt alone: width of that curve, in the unit of the potential."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""
+    precision: PrecisionName = "float32"
+    """Products of the gradient: float32, tf32 (CUDA alone) or bf16. Spikes and rates stay those of float32."""
+    compile: bool = False
+    """Fuse the elementwise part of a spiking step with torch.compile, not on a CPU; the first iterations take long."""
+    sync_batch_norm: bool = False
+    """Statistics of batch norm over the whole batch where several processes share it, not over each one's part."""
     checkpoint_minutes: float = 5.0
     """Longest time between two checkpoints; one is also written after every epoch."""
     threads: int = 0
@@ -106,6 +118,10 @@ class TrainConfig:
     """digits, mnist or fashion_mnist."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
+    train_samples: int = 0
+    """Training samples to use, the classes in proportion; 0: all. What is measured with fewer is marked as partial."""
+    test_samples: int = 0
+    """Test samples to use, likewise."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -134,6 +150,15 @@ class TrainConfig:
         for name in ("threads", "warmup_iterations", "weight_decay"):
             value = getattr(training, name)
             _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
+        for name in ("train_samples", "test_samples"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
+        _require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
+        _require(
+            training.precision != "tf32" or training.device != "cpu",
+            "training.precision",
+            training.precision,
+            "float32 or bf16 on a CPU, which has no TF32",
+        )
         _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
         _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
