@@ -30,7 +30,7 @@ class Drive:
     Parameters
     ----------
     mean : (B, *N) current of the leak-weighted mean input, with gradients if the network is bound with them.
-    at : current (B, *N) at step t, without gradients.
+    at : current (B, *N) at step t, without gradients unless they were asked for.
     """
 
     mean: Tensor
@@ -171,7 +171,7 @@ class BoundNetwork:
             feedback=None if self.feedback is None else self.feedback.detached(),
         )
 
-    def drive(self, x: Tensor, *, time_steps: int) -> Drive:
+    def drive(self, x: Tensor, *, time_steps: int, differentiable: bool = False) -> Drive:
         """Input current F^1 x + b^1, normalised with the statistics of the response to the mean input.
 
         In training mode this updates the first batch norm's running statistics, once.
@@ -179,22 +179,21 @@ class BoundNetwork:
         Parameters
         ----------
         x : (B, *shape) constant input, or (T, B, *shape) event frames with T = time_steps.
+        differentiable : whether the current of every step has gradients, not its mean alone.
         """
         first = self.feedforward[0]
         statistics: Statistics = "batch" if self.training else "running"
         if x.dim() == 1 + len(first.synapse.input_shape):
             mean = first.current(x, statistics)
-            constant = mean.detach()
+            constant = mean if differentiable else mean.detach()
             return Drive(mean, lambda t: constant)
         if len(x) != time_steps:
             raise ValueError(f"event input has {len(x)} frames; expected one per time step, {time_steps}")
         mean_input = self._weighted_mean(x)
-        with torch.no_grad():
-            normalisation = first.frozen_normalisation(first.linear(mean_input))
+        frames = first if differentiable else first.detached()
+        normalisation = frames.frozen_normalisation(frames.linear(mean_input))
         mean = first.current(mean_input, statistics)
-        still = first.detached()
-
-        return Drive(mean, lambda t: still.frozen_current(x[t], normalisation))
+        return Drive(mean, lambda t: frames.frozen_current(x[t], normalisation))
 
     def _weighted_mean(self, x: Tensor) -> Tensor:
         weighted = torch.zeros_like(x[0])
