@@ -34,6 +34,24 @@ def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, 
     return bound.detached().simulate(drive, time_steps=time_steps, loop_delay=loop_delay, record=True)
 
 
+def chain(*forward: float, feedback: float, neuron: NeuronParameters) -> FeedbackSNN:
+    """One neuron per population, joined by those weights, in evaluation mode."""
+    notation = "-".join("1" for _ in forward) + " (F1)"
+    model = FeedbackSNN(parse_spec(notation), (1,), classes=2, neuron=neuron, batch_norm=False).double().eval()
+    with torch.no_grad():
+        for synapse, weight in zip(synapses(model), forward, strict=True):
+            synapse.weight.fill_(weight)
+        assert model.feedback is not None
+        assert model.feedback.restriction is not None
+        model.feedback.weight.fill_(1.0)
+        # Of a 1x1 weight the power iteration's vectors are the signs.
+        model.feedback.restriction.left.fill_(1.0)
+        model.feedback.restriction.right.fill_(1.0)
+        model.feedback.restriction.bound = abs(feedback)
+        model.feedback.restriction.gain.fill_(feedback)
+    return model
+
+
 def random_network(
     notation: str,
     *,
