@@ -1,108 +1,237 @@
-"""Compiled kernels for a CPU: products with sparse vectors, and one pass over all neurons in a step.
+"""Compiled loops over events for a CPU: a linear map of mostly zeros, and all steps of a spiking network.
 
-A spike vector is mostly zeros, and so is a gradient behind neurons that are silent or saturated; a dense product
-multiplies by every zero. Adding the rows that count costs what the spikes cost: at the firing rates of trained
-networks, 5 to 20 %, several times less (`benchmarks/training.py`). Sums differ from a dense product's by their order
-alone. The kernels run on one core: numba's parallel loops would change the number of threads that torch uses.
+A spike vector is mostly zeros, and so is a gradient behind silent neurons; a dense product multiplies by every zero.
+Here each nonzero value adds its weights to the outputs that it reaches, which costs what the spikes cost: at the firing
+rates of trained networks, 1 to 20 %, several times less (`benchmarks/training.py`). Sums differ from a dense product's
+by their order alone. All arrays are flat, and channels lie innermost, (H, W, C), so that one value's weights for a run
+of neighbouring outputs are one contiguous run of numbers.
+
+The functions release Python's lock and use one core; `event_run` starts several (numba's own threads would change
+the number of threads that torch uses).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import torch
-from torch import Tensor
 
 from fsnn_lava.result import Array
 
-DENSE_SHARE = 0.4
-"""Share of nonzero values above which the dense product is faster."""
 
-
-def sparse_product(x: Tensor, rows: Tensor) -> Tensor:
-    """x @ rows, (B, N), for x (B, M) with many zeros and rows (M, N), without gradients.
-
-    Not on a CPU, or with few zeros, this is the dense product.
-    """
-    if x.device.type != "cpu":
-        return x @ rows
-    values, matrix = x.detach().contiguous().numpy(), rows.detach().contiguous().numpy()
-    if _nonzero(values) > DENSE_SHARE * values.size:
-        return x.detach() @ rows.detach()
-    product = torch.zeros(
-        len(values), matrix.shape[1], dtype=rows.dtype
-    )  # torch aligns it: dense products of it repeat
-    _add_rows(values, matrix, product.numpy())
-    return product
-
-
-def advance_neurons(
-    v: Tensor,
-    spikes: Tensor,
-    current: Tensor,
-    *,
-    weighted_count: Tensor,
-    count: Tensor,
-    constants: tuple[float, float, float],
-) -> Tensor:
-    """Spikes (B, *N) of the next step; potentials and counts are changed in place.
-
-    v <- leak (v - r s) + current;  s <- 1 where v >= v_threshold;  weighted_count <- leak weighted_count + s.
+class Geometry(NamedTuple):
+    """Sizes of one connection and where its numbers lie in the flat arrays.
 
     Parameters
     ----------
-    v, spikes, current : (B, *N) contiguous but for `current`, of one type: potential, last spikes, input current.
-    weighted_count, count : (B, *N); one tensor if the leak is 1.
-    constants : v_threshold, reset_amount r and leak.
+    channels, height, width : of the source.
+    out_channels, out_height, out_width : of the response, before pooling.
+    down, up : stride of a convolution; stride of a transposed one (1: not transposed).
+    top, left : zeros' margin above and left of the response in its buffer, which outputs off the edge fall into.
+    buffer_width, buffer_size : columns of that buffer, and its numbers in all.
+    pool : window of the average pooling, 1 without.
+    row, first_weight : numbers of one source channel's weights, and where the first channel's begin.
+    first_start : where this connection's entries in `starts` begin.
+    source, target : populations from 0; source -1 is the input.
+    first_affine, first_mask : where its (scale, shift) of each channel, and its dropout mask begin.
     """
-    fired = torch.empty_like(v)
-    arrays = (v, spikes, current.contiguous(), weighted_count, count, fired)
-    flat = tuple(array.view(-1).numpy() for array in arrays)
-    _advance(flat, tuple(flat[0].dtype.type(value) for value in constants), weighted_count is not count)
-    return fired
+
+    channels: int
+    height: int
+    width: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    down: int
+    up: int
+    top: int
+    left: int
+    buffer_width: int
+    buffer_size: int
+    pool: int
+    row: int
+    first_weight: int
+    first_start: int
+    source: int
+    target: int
+    first_affine: int
+    first_mask: int
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> None:
+    """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers."""
+    weights, segments, starts = maps
+    for y in range(g.height):
+        for x in range(g.width):
+            first = (y * g.width + x) * g.channels
+            count = 0
+            for c in range(g.channels):
+                active[count] = c
+                count += values[first + c] != 0
+            if count == 0:
+                continue
+            corner = (y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up
+            kind = g.first_start + (y % g.down) * g.down + x % g.down
+            fours = count - count % 4
+            for k in range(0, fours, 4):
+                a, b, c, d = active[k], active[k + 1], active[k + 2], active[k + 3]
+                va, vb, vc, vd = values[first + a], values[first + b], values[first + c], values[first + d]
+                at = g.first_weight + a * g.row
+                bt = g.first_weight + b * g.row
+                ct = g.first_weight + c * g.row
+                dt = g.first_weight + d * g.row
+                for s in range(starts[kind], starts[kind + 1]):
+                    begin, length = segments[s, 0], segments[s, 1]
+                    to = (corner + segments[s, 2]) * g.out_channels
+                    total = out[to : to + length]
+                    wa, wb = weights[at + begin : at + begin + length], weights[bt + begin : bt + begin + length]
+                    wc, wd = weights[ct + begin : ct + begin + length], weights[dt + begin : dt + begin + length]
+                    for i in range(length):
+                        total[i] += va * wa[i] + vb * wb[i] + vc * wc[i] + vd * wd[i]
+            for k in range(fours, count):
+                va = values[first + active[k]]
+                at = g.first_weight + active[k] * g.row
+                for s in range(starts[kind], starts[kind + 1]):
+                    begin, length = segments[s, 0], segments[s, 1]
+                    to = (corner + segments[s, 2]) * g.out_channels
+                    total = out[to : to + length]
+                    wa = weights[at + begin : at + begin + length]
+                    for i in range(length):
+                        total[i] += va * wa[i]
+
+
+@numba.njit(cache=True)
+def _geometry(row: Array) -> Any:
+    """The numbers of one row by their names."""
+    return Geometry(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
+        row[10], row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19],
+    )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
-def _advance(arrays: tuple[Array, ...], constants: tuple[Any, ...], leaky: bool) -> None:
-    v, spikes, current, weighted_count, count, fired = arrays
-    v_threshold, reset_amount, leak = constants
-    for i in range(v.size):
-        v[i] = leak * (v[i] - reset_amount * spikes[i]) + current[i]
-        fired[i] = v[i] >= v_threshold
-        weighted_count[i] = leak * weighted_count[i] + fired[i]
-        if leaky:
-            count[i] += fired[i]
-
-
-@numba.njit(cache=True, nogil=True)
-def _nonzero(values: Array) -> int:
-    """As np.count_nonzero, several times faster on floats."""
-    count = 0
-    for value in values.flat:
-        count += value != 0
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_rows(values: Array, rows: Array, product: Array) -> None:
-    """Adds value * row of each nonzero value to its sample's product, four rows in one pass over it."""
-    sources = np.empty(values.shape[1], np.int64)
+def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None:
+    """Response of every sample, (B, H W C) from values (B, H W C), without pooling."""
+    g = _geometry(geometry)
+    out = np.empty(g.buffer_size, values.dtype)
+    active = np.empty(g.channels + 1, np.int64)
+    run = g.out_width * g.out_channels
     for sample in range(values.shape[0]):
-        total = product[sample]
-        count = 0
-        for source in range(values.shape[1]):
-            sources[count] = source
-            count += values[sample, source] != 0
-        fours = count - count % 4
-        for k in range(0, fours, 4):
-            a, b, c, d = sources[k], sources[k + 1], sources[k + 2], sources[k + 3]
-            w, x, y, z = values[sample, a], values[sample, b], values[sample, c], values[sample, d]
-            row_a, row_b, row_c, row_d = rows[a], rows[b], rows[c], rows[d]
-            for t in range(total.size):
-                total[t] += w * row_a[t] + x * row_b[t] + y * row_c[t] + z * row_d[t]
-        for k in range(fours, count):
-            w, row_a = values[sample, sources[k]], rows[sources[k]]
-            for t in range(total.size):
-                total[t] += w * row_a[t]
+        out[:] = 0
+        _scatter(values[sample], g, maps, out, active)
+        for y in range(g.out_height):
+            at = ((y + g.top) * g.buffer_width + g.left) * g.out_channels
+            product[sample, y * run : (y + 1) * run] = out[at : at + run]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array) -> None:
+    """current += mask (scale pooled response + shift); an empty mask lets everything through."""
+    pooled_height, pooled_width = g.out_height // g.pool, g.out_width // g.pool
+    channels, share = g.out_channels, affine.dtype.type(1 / (g.pool * g.pool))
+    scale = affine[0, g.first_affine : g.first_affine + channels]
+    shift = affine[1, g.first_affine : g.first_affine + channels]
+    pooled = np.empty(channels, out.dtype)
+    for y in range(pooled_height):
+        for x in range(pooled_width):
+            corner = ((y * g.pool + g.top) * g.buffer_width + x * g.pool + g.left) * channels
+            pooled[:] = out[corner : corner + channels]
+            for dy in range(g.pool):
+                for dx in range(1 if dy == 0 else 0, g.pool):
+                    at = corner + (dy * g.buffer_width + dx) * channels
+                    for c in range(channels):
+                        pooled[c] += out[at + c]
+            first = (y * pooled_width + x) * channels
+            to = current[first : first + channels]
+            if mask.size:
+                kept = mask[g.first_mask + first : g.first_mask + first + channels]
+                for c in range(channels):
+                    to[c] += kept[c] * (scale[c] * (share * pooled[c]) + shift[c])
+            else:
+                for c in range(channels):
+                    to[c] += scale[c] * (share * pooled[c]) + shift[c]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _advance(state: Any, current: Array, constants: Any, begin: int, end: int) -> None:
+    """One step of the neurons begin .. end: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
+    v, spikes, weighted_count, count = state
+    v_threshold, reset_amount, leak = constants[0], constants[1], constants[2]
+    one, zero = constants.dtype.type(1), constants.dtype.type(0)
+    for i in range(begin, end):
+        v[i] = leak * (v[i] - reset_amount * spikes[i]) + current[i - begin]
+        fired = one if v[i] >= v_threshold else zero
+        spikes[i] = fired
+        weighted_count[i] = leak * weighted_count[i] + fired
+        count[i] += fired
+
+
+@numba.njit(cache=True, nogil=True)
+def run_samples(
+    plan: Any,
+    inputs: Any,
+    rates: Any,
+    recorded: Array,
+    *,
+    constants: Any,
+    time_steps: int,
+    loop_delay: int,
+) -> None:
+    """All steps of every sample, one sample after the other, so that its potentials stay in the cache.
+
+    Parameters
+    ----------
+    plan : (connections, bounds, maps, affine): `Geometry` of each connection as a row of int64, (P + 1,) first neuron
+        of each population, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
+    inputs : (drive, events, masks): constant current (B, N1), or none of length 0; binary frames (T, B, M) or none;
+        dropout masks (B, sum of N) or none.
+    rates : (weighted_count, count), (B, all neurons) each, zeros that are filled.
+    recorded : (T, B, all neurons) uint8, filled if it is not empty.
+    constants : (v_threshold, reset_amount, leak) in the type of the potentials.
+    """
+    connections, bounds, maps, affine = plan
+    drive, events, masks = inputs
+    weighted_counts, counts = rates
+    neurons, populations = bounds[-1], len(bounds) - 1
+    last = bounds[-2]
+    widest, deepest, buffer = 0, 0, 0
+    for k in range(len(connections)):
+        g = _geometry(connections[k])
+        buffer, deepest = max(buffer, g.buffer_size), max(deepest, g.channels)
+    for p in range(populations):
+        widest = max(widest, bounds[p + 1] - bounds[p])
+    out, current = np.empty(buffer, affine.dtype), np.empty(widest, affine.dtype)
+    active = np.empty(deepest + 1, np.int64)
+    v, spikes = np.empty(neurons, affine.dtype), np.empty(neurons, affine.dtype)
+    returning = np.empty((loop_delay, neurons - last), affine.dtype)
+    for sample in range(weighted_counts.shape[0]):
+        mask = masks[sample]
+        v[:], spikes[:], returning[:] = 0, 0, 0
+        state = (v, spikes, weighted_counts[sample], counts[sample])
+        for t in range(time_steps):
+            for p in range(populations):
+                begin, end = bounds[p], bounds[p + 1]
+                size = end - begin
+                if p == 0 and drive.shape[1]:
+                    current[:size] = drive[sample]
+                else:
+                    current[:size] = 0
+                for k in range(len(connections)):
+                    g = _geometry(connections[k])
+                    if g.target != p:
+                        continue
+                    if g.source < 0:
+                        values = events[t, sample]
+                    elif p == 0:
+                        values = returning[t % loop_delay]
+                    else:
+                        values = spikes[bounds[g.source] : bounds[g.source + 1]]
+                    out[: g.buffer_size] = 0
+                    _scatter(values, g, maps, out, active)
+                    _add_current(out, g, affine, mask, current)
+                _advance(state, current, constants, begin, end)
+            returning[t % loop_delay] = spikes[last:]
+            if recorded.size:
+                recorded[t, sample] = spikes.astype(np.uint8)

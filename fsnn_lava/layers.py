@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-from fsnn_lava.event_kernels import sparse_product
+from fsnn_lava.event_map import event_map, event_product
+from fsnn_lava.event_run import EventConnection
 from fsnn_lava.spec import LayerSpec
 
 Statistics = Literal["running", "batch"]
@@ -37,8 +37,10 @@ def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor
 
 def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tuple[int, ...]) -> Tensor:
     """Adjoint of `apply_layer` without bias and without gradients: y (B, *N) -> (B, *input_shape)."""
+    if layer.kind == "linear" and y.device.type == "cpu":
+        return event_product(layer, weight, y, input_shape, adjoint=True)
     if layer.kind == "linear":
-        return sparse_product(y, weight).view(len(y), *input_shape)
+        return (y @ weight).view(len(y), *input_shape)
     padding = (layer.kernel - 1) // 2
     if layer.transposed:
         return functional.conv2d(y, weight, None, layer.stride, padding)
@@ -179,7 +181,10 @@ class Synapse(nn.Module):
         mask = None
         if self.training and self.dropout > 0:
             kept = 1 - self.dropout
-            mask = torch.empty((batch, *self.shape), dtype=self.weight.dtype, device=self.weight.device)
+            form = torch.channels_last if len(self.shape) == 3 else torch.contiguous_format
+            mask = torch.empty(
+                (batch, *self.shape), dtype=self.weight.dtype, device=self.weight.device, memory_format=form
+            )
             mask.bernoulli_(kept, generator=generator).div_(kept)
         norm = self.batch_norm
         gain, shift = (None, None) if norm is None else (norm.weight, norm.bias)
@@ -233,18 +238,33 @@ class BoundSynapse:
             )
         )
 
-    @cached_property
-    def _rows(self) -> Tensor:
-        """Weight of a linear layer with the source in front, as a spike needs it: (M, N)."""
-        return self.weight.detach().t().contiguous()
+    def event_connection(
+        self, source: int, target: int, *, normalisation: tuple[Tensor, Tensor] | None = None
+    ) -> EventConnection:
+        """What `event_run` needs of this connection: its map, and batch norm and bias as scale and shift.
 
-    @torch.no_grad()
-    def spike_current(self, spikes: Tensor) -> Tensor:
-        """As `current`, for 0/1 spikes (B, *shape), without gradients: events instead of products where that pays."""
-        if self.synapse.layer.kind != "linear":
-            return self.current(spikes)
-        response = sparse_product(spikes.flatten(1), self._rows)
-        return self._normalised(response if self.bias is None else response + self.bias, "running")
+        Parameters
+        ----------
+        source, target : populations from 0; source -1 is the input.
+        normalisation : from `frozen_normalisation`; None: the running statistics as they are now.
+        """
+        synapse = self.synapse
+        scale = torch.ones(synapse.layer.features, dtype=self.weight.dtype)
+        shift = torch.zeros_like(scale)
+        normalisation = normalisation or self.frozen_normalisation()
+        if normalisation is not None:
+            scale, shift = (value.detach().flatten() for value in normalisation)
+        if self.bias is not None:
+            shift = shift + scale * self.bias.detach()
+        return EventConnection(
+            source,
+            target,
+            event_map(synapse.layer, self.weight, synapse.input_shape),
+            scale,
+            shift,
+            pool=1 if synapse.pool is None else synapse.pool.kernel,
+            mask=self.mask,
+        )
 
     def linear(self, x: Tensor) -> Tensor:
         """Response of the linear map (B, *) before batch norm."""

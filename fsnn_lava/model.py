@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fsnn_lava.event_run import event_run
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
-from fsnn_lava.neuron import NeuronParameters, NeuronState, rate_from_count
+from fsnn_lava.neuron import NeuronParameters, NeuronState, SpikeCounts, rate_from_count
 from fsnn_lava.solver import FixedPoint, fixed_point_iteration
 from fsnn_lava.spec import NetworkSpec
 
@@ -31,10 +32,14 @@ class Drive:
     ----------
     mean : (B, *N) current of the leak-weighted mean input, with gradients if the network is bound with them.
     at : current (B, *N) at step t, without gradients unless they were asked for.
+    frames : (T, B, *shape) event frames; None if the input is constant.
+    normalisation : of the response to each frame, see `BoundSynapse.frozen_normalisation`.
     """
 
     mean: Tensor
     at: Callable[[int], Tensor]
+    frames: Tensor | None = None
+    normalisation: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +198,7 @@ class BoundNetwork:
         frames = first if differentiable else first.detached()
         normalisation = frames.frozen_normalisation(frames.linear(mean_input))
         mean = first.current(mean_input, statistics)
-        return Drive(mean, lambda t: frames.frozen_current(x[t], normalisation))
+        return Drive(mean, lambda t: frames.frozen_current(x[t], normalisation), x, normalisation)
 
     def _weighted_mean(self, x: Tensor) -> Tensor:
         weighted = torch.zeros_like(x[0])
@@ -211,24 +216,54 @@ class BoundNetwork:
             timing, N (the number of populations) on hardware.
         record : keep every spike.
         """
+        if drive.mean.device.type == "cpu":
+            counts = self._event_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
+        else:
+            counts = self._dense_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
+        rates = tuple(rate_from_count(count, time_steps=time_steps, leak=self.neuron.leak) for count in counts.weighted)
+        return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes)
+
+    def _dense_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
         history: list[list[Tensor]] = [[] for _ in self.feedforward]
         returning: list[Tensor] = []
         states: list[NeuronState] = []
         for t in range(time_steps):
             for layer, synapse in enumerate(self.feedforward):
-                current = drive.at(t) if layer == 0 else synapse.spike_current(states[layer - 1].spikes)
+                current = drive.at(t) if layer == 0 else synapse.current(states[layer - 1].spikes)
                 if layer == 0 and self.feedback is not None and t >= loop_delay:
-                    current = current + self.feedback.spike_current(returning.pop(0))
+                    current = current + self.feedback.current(returning.pop(0))
                 if t == 0:
                     states.append(NeuronState(current, self.neuron))
                 spikes = states[layer].advance(current)
                 if record:
                     history[layer].append(spikes.to(torch.uint8))
             returning.append(states[-1].spikes)
-        leak = self.neuron.leak
-        rates = tuple(rate_from_count(s.weighted_count, time_steps=time_steps, leak=leak) for s in states)
-        means = tuple(s.count / time_steps for s in states)
-        return Simulation(rates, means, tuple(map(torch.stack, history)) if record else None)
+        return SpikeCounts(
+            tuple(s.weighted_count for s in states),
+            tuple(s.count for s in states),
+            tuple(map(torch.stack, history)) if record else None,
+        )
+
+    def _event_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
+        later = list(enumerate(self.feedforward))[1:]
+        connections = [synapse.event_connection(layer - 1, layer) for layer, synapse in later]
+        if self.feedback is not None:
+            connections.append(self.feedback.event_connection(len(later), 0))
+        if drive.frames is not None:
+            first = self.feedforward[0]
+            connections.append(first.event_connection(-1, 0, normalisation=drive.normalisation))
+        return event_run(
+            connections,
+            [synapse.synapse.shape for synapse in self.feedforward],
+            neuron=self.neuron,
+            drive=drive.mean.detach() if drive.frames is None else None,
+            events=drive.frames,
+            batch=len(drive.mean),
+            dtype=drive.mean.dtype,
+            time_steps=time_steps,
+            loop_delay=loop_delay,
+            record=record,
+        )
 
     def equilibrium_map(self, a: Tensor, drive_mean: Tensor, *, statistics: Statistics = "running") -> Tensor:
         """f(a, x), (B, *N): the last population's rate once around the loop (Theorem 3).

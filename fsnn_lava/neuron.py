@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fsnn_lava.event_kernels import advance_neurons
-
 
 @dataclass(frozen=True)
 class NeuronParameters:
@@ -28,6 +26,22 @@ class NeuronParameters:
     v_threshold: float = 2.0
     reset_amount: float = 2.0
     leak: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeCounts:
+    """What T steps gave; tuples have one entry per population.
+
+    Parameters
+    ----------
+    weighted : (B, *N) sum of leak**(T-1-t) s[t], the numerator of the firing rate.
+    plain : (B, *N) number of spikes.
+    spikes : (T, B, *N) uint8, or None if they were not recorded.
+    """
+
+    weighted: tuple[Tensor, ...]
+    plain: tuple[Tensor, ...]
+    spikes: tuple[Tensor, ...] | None
 
 
 def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: NeuronParameters) -> Tensor:
@@ -64,16 +78,6 @@ class NeuronState:
 
     def advance(self, current: Tensor) -> Tensor:
         """Spikes (B, *N) of the next step, given its input current (B, *N)."""
-        if current.device.type == "cpu":
-            self.spikes = advance_neurons(
-                self._v,
-                self.spikes,
-                current,
-                weighted_count=self.weighted_count,
-                count=self.count,
-                constants=(self._neuron.v_threshold, self._neuron.reset_amount, self._neuron.leak),
-            )
-            return self.spikes
         self._v = integrate(self._v, self.spikes, current, neuron=self._neuron)
         self.spikes = fire(self._v, neuron=self._neuron)
         self.weighted_count.mul_(self._neuron.leak).add_(self.spikes)

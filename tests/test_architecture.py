@@ -26,9 +26,9 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     (
         "contracts",
         1,
-        ("spec", "ir", "result", "inputs", "whole_file", "network_file", "config", "data", "runs", "command"),
+        ("spec", "ir", "result", "inputs", "whole_file", "network_file", "config", "samples", "datasets.*", "data", "runs", "command"),
     ),
-    ("torch", 2, ("event_kernels", "neuron", "layers", "solver")),
+    ("torch", 2, ("event_kernels", "event_map", "neuron", "event_run", "layers", "solver")),
     ("torch", 3, ("model",)),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "training")),

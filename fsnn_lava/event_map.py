@@ -1,0 +1,134 @@
+"""Linear maps of layers, and their adjoints, prepared for event-driven products on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsnn_lava.event_kernels import Geometry, apply_map
+from fsnn_lava.result import Array
+from fsnn_lava.spec import LayerSpec
+
+DENSE_SHARE = 0.4
+"""Share of nonzero values above which a dense product is faster."""
+
+
+@dataclass(frozen=True, eq=False)
+class EventMap:
+    """A layer's linear map (or its adjoint) as rows of weights, one row per source channel.
+
+    Parameters
+    ----------
+    geometry : sizes; its offsets are those of this map alone.
+    weights : flat; for each source channel its weights, ordered (tap, target channel).
+    segments : (S, 3) int64: contiguous runs of a row: where the run begins, its length, and by how many places of the
+        response its first output lies after the corner of the source's position.
+    starts : first segment of each class of positions (their remainders under the stride), and the end.
+    """
+
+    geometry: Geometry
+    weights: Array
+    segments: Array
+    starts: Array
+
+
+def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool = False) -> EventMap:
+    """The map (B, *input_shape) -> (B, *N) of a layer without bias and pooling, or its adjoint.
+
+    Parameters
+    ----------
+    layer : linear, convolution or transposed convolution.
+    weight : as `layers.apply_layer` takes it.
+    """
+    weight = weight.detach()
+    if layer.kind == "linear":
+        return _linear_map(weight, input_shape, adjoint=adjoint)
+    source, target = tuple(input_shape), layer.output_shape(input_shape)
+    if adjoint:
+        source, target = target, source
+    upwards = layer.transposed != adjoint
+    rows_first = weight if layer.transposed else weight.transpose(0, 1)  # (in, out, K, K)
+    if adjoint:
+        rows_first = rows_first.transpose(0, 1)
+    return _conv_map(rows_first, source, target, kernel=layer.kernel, stride=layer.stride, upwards=upwards)
+
+
+def event_product(
+    layer: LayerSpec, weight: Tensor, x: Tensor, input_shape: tuple[int, ...], *, adjoint: bool = False
+) -> Tensor:
+    """The map, or its adjoint, of x (B, *shape) with many zeros, on a CPU and without gradients."""
+    target = tuple(input_shape) if adjoint else layer.output_shape(input_shape)
+    ready = event_map(layer, weight, input_shape, adjoint=adjoint)
+    inner = x.detach().movedim(1, -1) if x.dim() == 4 else x.detach()
+    product = torch.empty(len(x), prod(target), dtype=weight.dtype)  # torch aligns it: dense products of it repeat
+    maps = (ready.weights, ready.segments, ready.starts)
+    apply_map(inner.flatten(1).contiguous().numpy(), np.array(ready.geometry), maps, product.numpy())
+    if len(target) == 3:
+        return product.view(len(x), *target[1:], target[0]).movedim(-1, 1)
+    return product.view(len(x), *target)
+
+
+def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) -> EventMap:
+    features = len(weight)
+    inner = weight.view(features, *input_shape)
+    if len(input_shape) == 3:
+        inner = inner.permute(0, 2, 3, 1)  # the order in which channels lie innermost
+    matrix = inner.reshape(features, -1)
+    rows = matrix if adjoint else matrix.t()
+    sources, targets = rows.shape
+    geometry = Geometry(sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets, 1, targets, 0, 0, 0, 0, 0, 0)
+    segments = np.array([[0, targets, 0]], np.int64)
+    return EventMap(geometry, _flat(rows), segments, np.array([0, 1], np.int64))
+
+
+def _conv_map(
+    rows_first: Tensor, source: tuple[int, ...], target: tuple[int, ...], *, kernel: int, stride: int, upwards: bool
+) -> EventMap:
+    down, up = (1, stride) if upwards else (stride, 1)
+    padding = (kernel - 1) // 2
+    # Along one axis: for each remainder of the position, the (output's offset, tap) pairs that it reaches, rising.
+    if upwards:
+        classes = [[(k - padding, k) for k in range(kernel)]]
+    else:
+        classes = [
+            sorted(((r + padding - k) // stride, k) for k in range(kernel) if (r + padding - k) % stride == 0)
+            for r in range(stride)
+        ]
+    reached = [offset for pairs in classes for offset, _ in pairs]
+    top = max(0, -min(reached))
+    corners = [(size - 1) // down * up for size in source[1:]]
+    height, width = (
+        top + max(size, corner + max(reached) + 1) for size, corner in zip(target[1:], corners, strict=True)
+    )
+    taps, segments, starts = _segments(classes, kernel=kernel, top=top, width=width, channels=target[0])
+    flat = rows_first.flatten(2)[:, :, torch.from_numpy(taps)].transpose(1, 2)  # (source, tap, target)
+    row = len(taps) * target[0]
+    sizes = (*source, *target, down, up, top, top, width, height * width * target[0])
+    return EventMap(Geometry._make((*sizes, 1, row, 0, 0, 0, 0, 0, 0)), _flat(flat), segments, starts)
+
+
+def _segments(
+    classes: list[list[tuple[int, int]]], *, kernel: int, top: int, width: int, channels: int
+) -> tuple[Array, Array, Array]:
+    """Order of the taps in a row, and the runs of each class of positions."""
+    taps: list[int] = []
+    segments: list[tuple[int, int, int]] = []
+    starts = [0]
+    for rows in classes:
+        for columns in classes:
+            for dy, ky in rows if columns else []:
+                segments.append(
+                    (len(taps) * channels, len(columns) * channels, (dy + top) * width + columns[0][0] + top)
+                )
+                taps += [ky * kernel + kx for _, kx in columns]
+            starts.append(len(segments))
+    return np.array(taps, np.int64), np.array(segments, np.int64).reshape(-1, 3), np.array(starts, np.int64)
+
+
+def _flat(rows: Tensor) -> Array:
+    flat: Array = rows.contiguous().flatten().numpy()
+    return flat

@@ -1,0 +1,85 @@
+"""Event-driven products against dense ones."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fsnn_lava.event_map import event_map, event_product
+from fsnn_lava.layers import apply_layer
+from fsnn_lava.spec import LayerSpec
+
+LAYERS = [
+    LayerSpec("conv", 6, 3),
+    LayerSpec("conv", 5, 5),
+    LayerSpec("conv", 6, 1),
+    LayerSpec("conv", 6, 1, 2),
+    LayerSpec("conv", 6, 3, 2),
+    LayerSpec("conv", 6, 7, 2),
+    LayerSpec("conv", 6, 1, 2, transposed=True),
+    LayerSpec("conv", 6, 3, 2, transposed=True),
+    LayerSpec("conv", 6, 5, 2, transposed=True),
+    LayerSpec("linear", 12),
+]
+SHAPES = [(3, 7, 7), (2, 8, 6), (9, 5, 8)]
+
+
+def _weight(layer: LayerSpec, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    if layer.kind == "linear":
+        return torch.randn(layer.features, prod(shape), dtype=dtype)
+    ends = (shape[0], layer.features) if layer.transposed else (layer.features, shape[0])
+    return torch.randn(*ends, layer.kernel, layer.kernel, dtype=dtype)
+
+
+def _sparse(batch: int, shape: tuple[int, ...], share: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(batch, *shape, dtype=dtype) * (torch.rand(batch, *shape) < share)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_product_equals_the_dense_one(layer: LayerSpec, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weight = _weight(layer, shape, torch.float64)
+    for share in (0.05, 0.5, 1.0):
+        x = _sparse(3, shape, share)
+        # Sums of at most 500 numbers of size 1, in another order.
+        torch.testing.assert_close(
+            event_product(layer, weight, x, shape), apply_layer(layer, weight, None, x), rtol=0, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_adjoint_product_is_the_transpose(layer: LayerSpec, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    weight = _weight(layer, shape, torch.float64)
+    x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
+    y = _sparse(2, layer.output_shape(shape), 0.4)
+    (expected,) = torch.autograd.grad(apply_layer(layer, weight, None, x), x, y)
+    torch.testing.assert_close(event_product(layer, weight, y, shape, adjoint=True), expected, rtol=0, atol=1e-12)
+
+
+def test_channels_last_inputs_and_weights_give_the_same() -> None:
+    torch.manual_seed(2)
+    layer = LayerSpec("conv", 6, 3, 2)
+    weight, x = _weight(layer, (4, 8, 8), torch.float32), _sparse(2, (4, 8, 8), 0.5, torch.float32)
+    last = event_product(
+        layer,
+        weight.contiguous(memory_format=torch.channels_last),
+        x.contiguous(memory_format=torch.channels_last),
+        (4, 8, 8),
+    )
+    assert torch.equal(last, event_product(layer, weight, x, (4, 8, 8)))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_tap_belongs_to_one_class_of_positions() -> None:
+    for layer in LAYERS[:-1]:
+        ready = event_map(layer, _weight(layer, (2, 9, 9), torch.float64), (2, 9, 9))
+        lengths = ready.segments[:, 1].sum()
+        assert lengths == layer.kernel**2 * layer.features
+        assert np.array_equal(ready.starts[[0, -1]], [0, len(ready.segments)])
