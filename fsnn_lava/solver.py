@@ -19,6 +19,8 @@ from fsnn_lava.config import SolverName
 from fsnn_lava.errors import ConvergenceError
 
 Map = Callable[[Tensor], Tensor]
+Sums = Callable[[Tensor], Tensor]
+"""Adds up values over several processes that hold a part of the batch each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +45,15 @@ class FixedPoint:
 class Solver(Protocol):
     """Finds x = f(x) from a start (B, *shape) in at most max_steps evaluations of f."""
 
-    def __call__(self, f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> FixedPoint:
+    def __call__(
+        self, f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+    ) -> FixedPoint:
         """The fixed point, or the best iterate."""
 
 
-def solve(f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int) -> FixedPoint:
+def solve(
+    f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int, sums: Sums | None = None
+) -> FixedPoint:
     """Fixed point of f by the named method.
 
     Parameters
@@ -55,17 +61,20 @@ def solve(f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_st
     start : (B, *shape) first iterate.
     tolerance : relative residual at which to stop.
     max_steps : largest number of evaluations of f.
+    sums : where processes share a batch: what they hold is one batch, whose residual stops all of them in one step.
 
     Raises
     ------
     ConvergenceError : if an iterate is not finite.
     """
-    return _SOLVERS[method](f, start, tolerance=tolerance, max_steps=max_steps)
+    return _SOLVERS[method](f, start, tolerance=tolerance, max_steps=max_steps, sums=sums)
 
 
-def fixed_point_iteration(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> FixedPoint:
+def fixed_point_iteration(
+    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+) -> FixedPoint:
     """x <- f(x): the cheapest step; converges as the powers of the Jacobian do (Neumann series if f is linear)."""
-    best = _Best(tolerance)
+    best = _Best(tolerance, sums)
     x = start
     for _ in range(max_steps):
         image = f(x)
@@ -75,7 +84,9 @@ def fixed_point_iteration(f: Map, start: Tensor, *, tolerance: float, max_steps:
     return best.result()
 
 
-def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> FixedPoint:
+def anderson(
+    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+) -> FixedPoint:
     """Anderson acceleration of depth 5: mixes the last images so that the linearised residual is smallest.
 
     References
@@ -83,7 +94,7 @@ def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> Fixe
     Anderson, D. G. Iterative procedures for nonlinear integral equations. J. ACM 12 (1965).
     """
     depth = 5
-    best = _Best(tolerance)
+    best = _Best(tolerance, sums)
     x = start
     images: list[Tensor] = []
     residuals: list[Tensor] = []
@@ -97,14 +108,16 @@ def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> Fixe
     return best.result()
 
 
-def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> FixedPoint:
+def broyden(
+    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+) -> FixedPoint:
     """Broyden's good method on f(x) - x, the inverse Jacobian kept as rank-one updates of -1 per sample.
 
     References
     ----------
     Broyden, C. G. A class of methods for solving nonlinear simultaneous equations. Math. Comp. 19 (1965).
     """
-    best = _Best(tolerance)
+    best = _Best(tolerance, sums)
     x = start.flatten(1)
     lefts: list[Tensor] = []
     rights: list[Tensor] = []
@@ -133,15 +146,18 @@ def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int) -> Fixed
 class _Best:
     """The iterate with the smallest residual so far, and when to stop."""
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: float, sums: Sums | None) -> None:
         self._tolerance, self._steps, self._residual = tolerance, 0, float("inf")
+        self._sums = sums
         self._value: Tensor | None = None
 
     def update(self, x: Tensor, image: Tensor) -> bool:
         """Note one evaluation; true once the tolerance is reached."""
         self._steps += 1
-        size = float(image.norm())
-        difference = float((image - x).norm())
+        norms = torch.stack([image.norm(), (image - x).norm()])
+        if self._sums is not None:
+            norms = self._sums(norms.square()).sqrt()
+        size, difference = norms.tolist()
         residual = difference / size if size else difference
         if not residual < float("inf"):
             raise ConvergenceError(

@@ -235,3 +235,17 @@ def test_accelerated_solvers_need_fewer_products_on_a_slow_map() -> None:
     steps = {m: solve(f, constants(), method=m, tolerance=1e-9, max_steps=5000).steps for m in SOLVERS}
     assert steps["broyden"] <= 2 * SIZE + 2 < steps["fixed_point"]
     assert steps["anderson"] < steps["fixed_point"]
+
+
+@every_solver
+def test_processes_that_share_a_batch_stop_together(method: SolverName) -> None:
+    """`sums` adds up squared norms: the same batch twice has the same residual, a worse one elsewhere goes on."""
+    f, _ = linear_map(0.5)
+    alone = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100)
+    twice = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100, sums=lambda squares: 2 * squares)
+    assert twice.steps == alone.steps
+    # The root of a doubled square rounds once more.
+    assert_close(twice.residual, alone.residual, rtol=1e-12, atol=0)
+    far = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    other = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100, sums=lambda squares: squares + far)
+    assert (other.steps, other.converged) == (100, False)

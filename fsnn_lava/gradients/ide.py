@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fsnn_lava.config import SolverName
 from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN, Simulation
-from fsnn_lava.solver import FixedPoint, solve
+from fsnn_lava.solver import FixedPoint, Sums, solve
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class AdjointSettings:
     solver : name of the method.
     tolerance : relative residual at which it stops.
     max_steps : largest number of products with J^T.
+    sums : where several processes share a batch, see `solver.solve`.
     """
 
     solver: SolverName = "fixed_point"
     tolerance: float = 3e-3
     max_steps: int = 50
+    sums: Sums | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ def with_implicit_gradient(
             method=settings.solver,
             tolerance=settings.tolerance,
             max_steps=settings.max_steps,
+            sums=settings.sums,
         )
         found.append(fixed_point)
         return fixed_point.value
