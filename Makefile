@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Made anew by every demo; other runs stay.
 DEMO := runs/demo
-EXTRAS := lava,dev,notebooks,nir
+EXTRAS := lava,dev,notebooks,nir,events
 # The stamp's name holds a checksum of what was installed, so a checkout that only touches the files costs nothing.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 

@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-COUNTS = {"train": 7, "t10k": 3}
+COUNTS = {"train": 12, "t10k": 10}
 
 
 def _idx(magic: int, values: Array) -> bytes:
@@ -28,12 +28,12 @@ def _idx(magic: int, values: Array) -> bytes:
 
 
 def _files() -> dict[str, bytes]:
-    """Unpacked bytes of seven training and three test samples."""
+    """Unpacked bytes of twelve training and ten test samples."""
     rng = np.random.default_rng(0)
     files = {}
     for prefix, count in COUNTS.items():
         files[f"{prefix}-images-idx3-ubyte"] = _idx(2051, rng.integers(0, 256, (count, 28, 28), np.uint8))
-        files[f"{prefix}-labels-idx1-ubyte"] = _idx(2049, np.arange(count, dtype=np.uint8))
+        files[f"{prefix}-labels-idx1-ubyte"] = _idx(2049, np.arange(count, dtype=np.uint8) % 10)
     return files
 
 
@@ -101,7 +101,7 @@ def test_idx_files_are_read_in_every_layout(tmp_path: Path, name: str, folder: s
     for samples, prefix in ((dataset.train, "train"), (dataset.test, "t10k")):
         assert samples.codes.shape == (COUNTS[prefix], 1, 28, 28)
         assert samples.codes.tobytes() == files[f"{prefix}-images-idx3-ubyte"][16:]
-        assert samples.labels.tolist() == list(range(COUNTS[prefix]))
+        assert samples.labels.tolist() == [i % 10 for i in range(COUNTS[prefix])]
         assert samples.codes.flags.writeable  # torch warns of arrays that are not
     assert dataset.name == name
     assert dataset.input_shape == (1, 28, 28)
@@ -112,7 +112,7 @@ def test_idx_files_are_read_in_every_layout(tmp_path: Path, name: str, folder: s
 def test_folder_is_taken_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "mnist", _files())
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-    assert len(load_dataset("mnist").train) == 7
+    assert len(load_dataset("mnist").train) == 12
 
 
 def test_no_folder_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,10 +138,10 @@ def test_missing_file_names_every_place_and_the_way_to_get_it(tmp_path: Path) ->
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(DatasetError, match='no dataset is called "imagenet"; there are: digits, mnist, fashion_mnist'):
         load_dataset("imagenet")
-    assert list(DATASETS) == ["digits", "mnist", "fashion_mnist"]
+    assert list(DATASETS) == ["digits", "mnist", "fashion_mnist", "nmnist", "cifar10", "cifar100"]
 
 
-FULL = 16 + 7 * 28 * 28
+FULL = 16 + 12 * 28 * 28
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ FULL = 16 + 7 * 28 * 28
         (TRAIN_IMAGES, lambda d: d[:16], f"is truncated: expected {FULL} bytes, found 16 bytes"),
         (TRAIN_IMAGES, lambda d: d[:15], "is truncated: expected a header of 16 bytes, found 15 bytes"),
         (TRAIN_IMAGES, lambda d: b"", "is truncated: expected a header of 16 bytes, found 0 bytes"),
-        (TRAIN_LABELS, lambda d: d[:-1], "is truncated: expected 15 bytes, found 14 bytes"),
+        (TRAIN_LABELS, lambda d: d[:-1], "is truncated: expected 20 bytes, found 19 bytes"),
         (TRAIN_IMAGES, lambda d: d + b"\0", f"has bytes after its end: expected {FULL} bytes, found {FULL + 1} bytes"),
         (
             TRAIN_IMAGES,
@@ -163,7 +163,7 @@ FULL = 16 + 7 * 28 * 28
             lambda d: b"\0\0\x08\x03" + d[4:],
             "is not the idx file that its name says: magic 2051, expected",
         ),
-        (TRAIN_IMAGES, lambda d: _idx(2051, np.zeros((7, 27, 28), np.uint8)), ": images of 27x28, expected 28x28"),
+        (TRAIN_IMAGES, lambda d: _idx(2051, np.zeros((12, 27, 28), np.uint8)), ": images of 27x28, expected 28x28"),
         (TEST_LABELS, lambda d: _idx(2049, np.zeros(4, np.uint8)), "4 labels; must agree"),
         (TEST_LABELS, lambda d: d[:-1] + b"\x0a", ": found label 10; allowed: 0 .. 9"),
     ],

@@ -1,0 +1,230 @@
+"""CIFAR-10 and CIFAR-100: the original files, pickled or binary, or JPEG copies packed into npz files."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.datasets.cache import cached, zip_contents
+from fsnn_lava.datasets.files import data_root, read_bytes
+from fsnn_lava.datasets.pickled_arrays import read_pickled_arrays
+from fsnn_lava.errors import DatasetError, MissingDependencyError
+from fsnn_lava.samples import Augmentation, Dataset, InputCoding, Samples
+
+Array = npt.NDArray[Any]
+
+_SHAPE = (3, 32, 32)
+_PIXELS = 3 * 32 * 32
+_JPEG_NOTE = "lossy JPEG copies"
+_CHUNK = 500
+"""Images that one thread decodes at a time."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The forms that a dataset is looked for in below ``data_dir``, each in a folder of its own.
+
+    Parameters
+    ----------
+    pickled, binary, jpeg : folder of that form; the first one that is there is taken.
+    train, test : the files of a split in the original forms, without ".bin".
+    label : key of the labels in the pickled form.
+    label_bytes : bytes before each image of the binary form, the last of which is the label.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    pickled: str
+    binary: str
+    jpeg: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    label: str
+    label_bytes: int
+    download: str
+
+
+_CIFAR10 = _Source(
+    name="cifar10",
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    pickled="cifar-10-batches-py",
+    binary="cifar-10-batches-bin",
+    jpeg="cifar10-jpeg",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test=("test_batch",),
+    label="labels",
+    label_bytes=1,
+    download="torchvision.datasets.CIFAR10",
+)
+_CIFAR100 = _Source(
+    name="cifar100",
+    classes=tuple(
+        """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905 - a hundred quotes are no easier to read
+    ),
+    pickled="cifar-100-python",
+    binary="cifar-100-binary",
+    jpeg="cifar100-jpeg",
+    train=("train",),
+    test=("test",),
+    label="fine_labels",
+    label_bytes=2,
+    download="torchvision.datasets.CIFAR100",
+)
+
+
+def load_cifar10(data_dir: Path | None) -> Dataset:
+    """CIFAR-10: 50,000 + 10,000 photographs, 32x32 RGB, 10 classes."""
+    return _load(_CIFAR10, data_dir)
+
+
+def load_cifar100(data_dir: Path | None) -> Dataset:
+    """CIFAR-100: 50,000 + 10,000 photographs, 32x32 RGB, the 100 fine classes."""
+    return _load(_CIFAR100, data_dir)
+
+
+def _load(source: _Source, data_dir: Path | None) -> Dataset:
+    how_to_get = f'Get it with {source.download}("{data_dir or "DIR"}", download=True).'
+    root = data_root(source.name, data_dir, holds=source.pickled, how_to_get=how_to_get)
+    note = ""
+    if (root / source.pickled).is_dir():
+        train, test = (_read_pickled(source, root / source.pickled, names) for names in (source.train, source.test))
+    elif (root / source.binary).is_dir():
+        train, test = (_read_binary(source, root / source.binary, names) for names in (source.train, source.test))
+    elif (root / source.jpeg).is_dir():
+        train, test = (_read_jpeg(source, root / source.jpeg / f"{part}.npz") for part in ("train", "test"))
+        note = _JPEG_NOTE
+    else:
+        looked = "\n  ".join(str(root / folder) for folder in (source.pickled, source.binary, source.jpeg))
+        raise DatasetError(f"{source.name} is missing. Looked for the folders:\n  {looked}\n{how_to_get}")
+    coding = InputCoding("graded", 255, 1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+    return Dataset(
+        source.name, train, test, _SHAPE, source.classes, coding, augmentation=Augmentation(pad=4, flip=True), note=note
+    )
+
+
+# ---- the original files --------------------------------------------------------------------------------------
+
+
+def _read_pickled(source: _Source, folder: Path, names: tuple[str, ...]) -> Samples:
+    images, labels = [], []
+    for name in names:
+        path = folder / name
+        batch = read_pickled_arrays(path)
+        missing = {"data", source.label} - batch.keys()
+        if missing:
+            raise DatasetError(f'{path}: has no "{missing.pop()}"; found: {", ".join(batch)}. Get it again.')
+        found, given = batch["data"], batch[source.label]
+        if not isinstance(given, list) or not all(type(label) is int for label in given):
+            raise DatasetError(f'{path}: "{source.label}" is no list of whole numbers. Get it again.')
+        if not isinstance(found, np.ndarray) or found.shape != (len(given), _PIXELS):
+            size = getattr(found, "shape", type(found).__name__)
+            raise DatasetError(f"{path}: images {size} for {len(given)} labels; expected ({len(given)}, {_PIXELS}).")
+        images.append(found)
+        labels += given
+    return _originals(source, folder, np.concatenate(images), np.array(labels))
+
+
+def _read_binary(source: _Source, folder: Path, names: tuple[str, ...]) -> Samples:
+    row, rows = source.label_bytes + _PIXELS, []
+    for name in names:
+        path = folder / f"{name}.bin"
+        raw = np.frombuffer(read_bytes(path), np.uint8)
+        if raw.size % row:
+            raise DatasetError(f"{path} is truncated: {raw.size} bytes are not a multiple of {row}. Get it again.")
+        rows.append(raw.reshape(-1, row))
+    table = np.concatenate(rows)
+    return _originals(source, folder, table[:, source.label_bytes :], table[:, source.label_bytes - 1])
+
+
+def _originals(source: _Source, folder: Path, images: Array, labels: Array) -> Samples:
+    """Samples of the original files, whose classes are all of one size, so that a missing piece is noticed."""
+    _check_labels(source, folder, labels)
+    sizes = np.bincount(labels, minlength=len(source.classes))
+    if sizes.min() != sizes.max():
+        most, least = sizes.argmax(), sizes.argmin()
+        raise DatasetError(
+            f'{folder}: {len(labels)} samples, of class "{source.classes[most]}" {sizes[most]}, of '
+            f'"{source.classes[least]}" {sizes[least]}; all classes have the same number in the original files. '
+            "A file is truncated or altered; get it again."
+        )
+    return Samples(np.ascontiguousarray(images).reshape(-1, *_SHAPE), labels.astype(np.int64))
+
+
+def _check_labels(source: _Source, path: Path, labels: Array) -> None:
+    wrong = labels[(labels < 0) | (labels >= len(source.classes))]
+    if wrong.size:
+        raise DatasetError(f"{path}: found label {wrong[0]}; allowed: 0 .. {len(source.classes) - 1}.")
+
+
+# ---- JPEG copies -------------------------------------------------------------------------------------------
+
+
+def _read_jpeg(source: _Source, path: Path) -> Samples:
+    """Samples of one npz file: ``bytes`` (all JPEG files), ``offsets`` (n + 1), ``labels``, ``classes``."""
+    contents = zip_contents(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            joined, offsets, labels, classes = (file[key] for key in ("bytes", "offsets", "labels", "classes"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is not a sound file of packed JPEG images: {error}. Get it again.") from error
+    _check_jpeg_arrays(source, path, (joined, offsets, labels, classes))
+    codes = cached(
+        f"{source.name}-{path.stem}",
+        "JPEG 1 " + " ".join(f"{entry.filename}:{entry.file_size}:{entry.CRC}" for entry in contents),
+        shape=(len(labels), *_SHAPE),
+        make=lambda: _decode_all(path, joined.tobytes(), offsets.tolist()),
+    )
+    return Samples(codes, labels.astype(np.int64))
+
+
+def _check_jpeg_arrays(source: _Source, path: Path, arrays: tuple[Array, Array, Array, Array]) -> None:
+    joined, offsets, labels, classes = arrays
+    if joined.dtype != np.uint8 or offsets.dtype.kind not in "iu" or labels.dtype.kind not in "iu":
+        found = f"{joined.dtype}, {offsets.dtype}, {labels.dtype}"
+        raise DatasetError(f"{path}: bytes, offsets and labels are {found}; expected uint8 and whole numbers.")
+    if labels.ndim != 1 or not labels.size or offsets.shape != (len(labels) + 1,):
+        raise DatasetError(f"{path}: {offsets.shape} offsets for {labels.shape} labels; needs one more than labels.")
+    if offsets[0] != 0 or offsets[-1] != joined.size or (np.diff(offsets) <= 0).any():
+        raise DatasetError(f"{path}: the offsets do not rise from 0 to {joined.size}, the number of bytes.")
+    if tuple(classes.tolist()) != source.classes:
+        raise DatasetError(f"{path}: classes {classes.tolist()}; expected {list(source.classes)}.")
+    _check_labels(source, path, labels)
+
+
+def _decode_all(path: Path, joined: bytes, offsets: list[int]) -> Array:
+    """All images, (n, 3, 32, 32) uint8; decoded by a few threads, since Pillow works without Python's lock."""
+    count = len(offsets) - 1
+    chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        done = pool.map(lambda chunk: [_decode(path, i, joined[offsets[i] : offsets[i + 1]]) for i in chunk], chunks)
+        return np.stack([image for part in done for image in part]).transpose(0, 3, 1, 2)
+
+
+def _decode(path: Path, index: int, content: bytes) -> Array:
+    """One image, (32, 32, 3) uint8."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError(f"{path}: JPEG needs Pillow; install it with: pip install pillow") from error
+    try:
+        image = Image.open(io.BytesIO(content), formats=("JPEG",))
+        if image.size == (32, 32) and image.mode == "RGB":
+            return np.asarray(image)
+    except OSError as error:
+        raise DatasetError(f"{path}: image {index} is not a sound JPEG file: {error}. Get it again.") from error
+    found = f"{image.size[0]}x{image.size[1]} {image.mode}"
+    raise DatasetError(f"{path}: image {index} is {found}; expected 32x32 RGB. Images of other sizes were mixed in.")

@@ -1,0 +1,183 @@
+"""N-MNIST: event-camera recordings of MNIST digits, as 30 binary frames of 3 ms.
+
+A recording is a file ``Train/<digit>/NNNNN.bin`` of 5-byte events: x, y, then the polarity (1 bit, 1 is ON) and the
+time in microseconds (23 bits). Channel 0 of a frame is OFF and channel 1 is ON. Several events of one pixel and
+polarity within a frame count as one, and events from 90 ms on are left out: the first of the three saccades remains.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.datasets.cache import cached, zip_contents
+from fsnn_lava.datasets.files import data_root, read_bytes
+from fsnn_lava.errors import DatasetError, MissingDependencyError
+from fsnn_lava.samples import Dataset, InputCoding, Samples, packed_bytes
+
+Array = npt.NDArray[Any]
+
+FRAMES = 30
+FRAME_MICROSECONDS = 3000
+SENSOR_SIZE = 34
+SYNTHETIC_MARK = "SYNTHETIC.txt"
+"""A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
+
+_FRAME_SHAPE = (2, SENSOR_SIZE, SENSOR_SIZE)
+_FOLDERS = ("nmnist", "NMNIST", "nmnist-small")
+_FULL_SIZES = (60_000, 10_000)
+_HOW_TO_GET = (
+    "Get it from https://www.garrickorchard.com/datasets/n-mnist and put Train.zip and Test.zip, or the folders "
+    "Train/ and Test/ that they hold, into nmnist/ there."
+)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A file of events: its number, its digit, its name, and text that changes with its content."""
+
+    number: int
+    label: int
+    name: str
+    state: str
+
+
+def load_nmnist(data_dir: Path | None) -> Dataset:
+    """N-MNIST: 60,000 + 10,000 recordings, or as many as are there; each 30 frames of (2, 34, 34), packed.
+
+    Samples come in the order of the files' numbers, which is that of MNIST.
+
+    Raises
+    ------
+    MissingDependencyError : if tonic is absent, unless the frames are in the cache already.
+    """
+    root = data_root("nmnist", data_dir, holds="nmnist", how_to_get=_HOW_TO_GET)
+    places = [(root / folder, _place(root / folder, "Train"), _place(root / folder, "Test")) for folder in _FOLDERS]
+    folder, train_place, test_place = next((p for p in places if p[1] or p[2]), places[0])
+    if train_place is None or test_place is None:
+        looked = "\n  ".join(f"{p[0]}/{part}.zip or {part}/" for p in places for part in ("Train", "Test"))
+        part = "Train" if train_place is None else "Test"
+        raise DatasetError(f"nmnist: {part} is missing. Looked at:\n  {looked}\n{_HOW_TO_GET}")
+    train, test = _read(train_place, "train"), _read(test_place, "test")
+    notes = ["synthetic recordings"] if (folder / SYNTHETIC_MARK).exists() else []
+    if (len(train), len(test)) != _FULL_SIZES:
+        notes.append(f"{len(train):,} + {len(test):,} samples")
+    coding = InputCoding("event", maximum=1, scale=1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
+    return Dataset("nmnist", train, test, _FRAME_SHAPE, tuple("0123456789"), coding, note=", ".join(notes))
+
+
+def _place(folder: Path, part: str) -> Path | None:
+    """Where a split is: a zip file or a folder."""
+    for name in (f"{part}.zip", f"{part.lower()}.zip"):
+        if (folder / name).is_file():
+            return folder / name
+    return folder / part if (folder / part).is_dir() else None
+
+
+def _read(place: Path, part: str) -> Samples:
+    """All samples of a split, their frames packed."""
+    recordings = _list_zip(place) if place.suffix == ".zip" else _list_folder(place)
+    if not recordings:
+        raise DatasetError(f"{place}: holds no recordings; expected files <digit>/NNNNN.bin. {_HOW_TO_GET}")
+    for before, after in itertools.pairwise(recordings):
+        if before.number == after.number:
+            raise DatasetError(f"{place}: {before.name} and {after.name} have one number; each sample has its own.")
+    shape = (FRAMES, *_FRAME_SHAPE)
+    stored = cached(
+        f"nmnist-{part}",
+        f"N-MNIST 1 {FRAMES} {FRAME_MICROSECONDS} " + " ".join(f"{r.number}:{r.label}:{r.state}" for r in recordings),
+        shape=(len(recordings), packed_bytes(shape)),
+        make=lambda: _all_frames(place, recordings),
+    )
+    return Samples(stored, np.array([r.label for r in recordings], np.int64), shape)
+
+
+def _list_zip(place: Path) -> list[_Recording]:
+    entries = [(e.filename, f"{e.file_size}:{e.CRC}") for e in zip_contents(place) if not e.is_dir()]
+    return _recordings(place, entries)
+
+
+def _list_folder(place: Path) -> list[_Recording]:
+    stats = [(path, path.stat()) for path in place.glob("*/*.bin")]
+    return _recordings(place, ((str(path), f"{s.st_size}:{s.st_mtime_ns}") for path, s in stats))
+
+
+def _recordings(place: Path, files: Iterable[tuple[str, str]]) -> list[_Recording]:
+    """The recordings among the files, each given as name and state, by number."""
+    found = []
+    for name, state in files:
+        match = re.search(r"(?:^|/)([^/]*)/([^/.]+)\.bin$", name)
+        if match is None:
+            continue  # not a recording: a readme, or what a file system leaves behind
+        if not re.fullmatch("[0-9]", match[1]) or not re.fullmatch("[0-9]+", match[2]):
+            raise DatasetError(f"{place}: found {name}; expected <digit>/NNNNN.bin with a digit 0 .. 9.")
+        found.append(_Recording(int(match[2]), int(match[1]), name, state))
+    return sorted(found, key=lambda r: r.number)
+
+
+def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
+    """Packed frames of the recordings, (n, bytes) uint8; events are read and binned by tonic."""
+    try:
+        from tonic.datasets import NMNIST
+        from tonic.io import read_mnist_file
+        from tonic.transforms import ToFrame
+    except ImportError as error:
+        raise MissingDependencyError(
+            'nmnist: its events are read by tonic; install it with: pip install "fsnn-lava[events]"'
+        ) from error
+    transform = ToFrame(
+        sensor_size=(SENSOR_SIZE, SENSOR_SIZE, 2),
+        time_window=FRAME_MICROSECONDS,
+        start_time=0,
+        end_time=FRAMES * FRAME_MICROSECONDS,
+    )
+    packed = np.empty((len(recordings), packed_bytes((FRAMES, *_FRAME_SHAPE))), np.uint8)
+    with _opened(place) as read:
+        for row, recording in zip(packed, recordings, strict=True):
+            raw = read(recording.name)
+            if not raw or len(raw) % 5:
+                problem = f"{len(raw)} bytes, expected a multiple of 5, at least one event"
+                raise DatasetError(f"{place}: {recording.name} is truncated: {problem}. Get it again.")
+            events = read_mnist_file(io.BytesIO(raw), dtype=NMNIST.dtype, is_stream=True)
+            row[:] = np.packbits(transform(_checked(events, place, recording)) > 0)
+    return packed
+
+
+def _checked(events: Array, place: Path, recording: _Recording) -> Array:
+    """The events in the order of their times, all of them on the sensor."""
+    outside = (events["x"] >= SENSOR_SIZE) | (events["y"] >= SENSOR_SIZE)
+    if outside.any():
+        x, y = (int(events[axis][outside][0]) for axis in "xy")
+        raise DatasetError(
+            f"{place}: {recording.name}: an event at x = {x}, y = {y}; the sensor has {SENSOR_SIZE}x{SENSOR_SIZE} "
+            "pixels. The file is damaged or no recording of N-MNIST; get it again."
+        )
+    return events[np.argsort(events["t"], kind="stable")]  # tonic searches times as sorted ones
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[Callable[[str], bytes]]:
+    """A function that reads a recording by name."""
+    if place.suffix != ".zip":
+        yield lambda name: read_bytes(Path(name))
+        return
+    with zipfile.ZipFile(place) as archive:
+
+        def read(name: str) -> bytes:
+            try:
+                return archive.read(name)
+            except (OSError, zipfile.BadZipFile, zlib.error) as error:
+                raise DatasetError(f"{place}: {name} is damaged: {error}. Get it again.") from error
+
+        yield read
