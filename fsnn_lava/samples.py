@@ -87,29 +87,31 @@ class Samples:
 
     Parameters
     ----------
-    stored : the codes as they are kept: uint8 (n, *shape) or, of packed samples, uint8 (n, bytes).
+    stored : the codes as they are kept: uint8 (n, *shape) or, of packed samples, uint8 (n, T, bytes of a frame).
     labels : int64 (n,), classes from 0.
-    packed_shape : shape of one sample whose 0/1 codes are kept eight to a byte, the first in the highest bit; None if
-        they are kept as they are. See `pack`.
+    packed_frame : shape (C, H, W) of frames whose 0/1 codes are kept eight to a byte, the first in the highest bit;
+        None if the codes are kept as they are. See `pack`.
 
     Raises
     ------
-    DatasetError : if the dtypes or lengths do not fit.
+    DatasetError : if the dtypes, lengths or the number of bytes do not fit.
     """
 
     stored: Array
     labels: Array
-    packed_shape: tuple[int, ...] | None = None
+    packed_frame: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.stored.dtype != np.uint8 or self.labels.dtype != np.int64:
             raise DatasetError(f"samples: dtypes {self.stored.dtype}, {self.labels.dtype}; expected uint8, int64.")
         if self.labels.ndim != 1 or len(self.stored) != len(self.labels):
             raise DatasetError(f"samples: {len(self.stored)} inputs, labels {self.labels.shape}; expected one each.")
-        if self.packed_shape is not None and self.stored.shape[1:] != (packed_bytes(self.packed_shape),):
+        if self.packed_frame is None:
+            return
+        if self.stored.ndim != 3 or self.stored.shape[2] != packed_bytes(self.packed_frame):
             raise DatasetError(
-                f"samples: packed inputs of shape {self.stored.shape[1:]}; "
-                f"{self.packed_shape} needs {packed_bytes(self.packed_shape)} bytes."
+                f"samples: packed inputs of shape {self.stored.shape}; frames of {self.packed_frame} need "
+                f"(n, T, {packed_bytes(self.packed_frame)})."
             )
 
     def __len__(self) -> int:
@@ -118,31 +120,39 @@ class Samples:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample's codes: (C, H, W), or (T, C, H, W) for event frames."""
-        return self.stored.shape[1:] if self.packed_shape is None else self.packed_shape
+        return self.stored.shape[1:] if self.packed_frame is None else (self.stored.shape[1], *self.packed_frame)
 
     @property
     def codes(self) -> Array:
         """All codes, uint8 (n, *shape). Packed ones are unpacked at each call, so `select` first."""
-        if self.packed_shape is None:
+        if self.packed_frame is None:
             return self.stored
-        count = math.prod(self.packed_shape)
-        return np.unpackbits(self.stored, axis=1, count=count).reshape(len(self), *self.packed_shape)
+        count = math.prod(self.packed_frame)
+        return np.unpackbits(self.stored, axis=2, count=count).reshape(len(self), *self.shape)
 
     def select(self, which: Array) -> Samples:
         """Copies of the samples at those indices, or where that mask holds; packed ones stay packed."""
-        return Samples(self.stored[which], self.labels[which], self.packed_shape)
+        return Samples(self.stored[which], self.labels[which], self.packed_frame)
 
 
 def pack(codes: Array, labels: Array) -> Samples:
-    """Samples that keep 0/1 codes (n, *shape) as bits, in an eighth of the memory."""
-    if codes.size and codes.max() > 1:
-        raise DatasetError(f"samples: found code {codes.max()}; only 0 and 1 can be packed.")
-    return Samples(np.packbits(codes.reshape(len(codes), -1), axis=1), labels, codes.shape[1:])
+    """Samples that keep 0/1 event frames (n, T, C, H, W) as bits, in an eighth of the memory.
+
+    Raises
+    ------
+    DatasetError : if the shape or a code does not fit.
+    """
+    if codes.ndim != 5 or (codes.size and codes.max() > 1):
+        raise DatasetError(
+            f"samples: codes of shape {codes.shape} with maximum {codes.max(initial=0)} cannot be packed; "
+            "expected (n, T, C, H, W) of 0 and 1."
+        )
+    return Samples(np.packbits(codes.reshape(*codes.shape[:2], -1), axis=2), labels, codes.shape[2:])
 
 
-def packed_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes that one packed sample of that shape takes."""
-    return -(-math.prod(shape) // 8)
+def packed_bytes(frame: tuple[int, ...]) -> int:
+    """Bytes that one packed frame of that shape takes."""
+    return -(-math.prod(frame) // 8)
 
 
 def time_first(codes: Array) -> Array:

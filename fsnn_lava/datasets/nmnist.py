@@ -93,14 +93,13 @@ def _read(place: Path, part: str) -> Samples:
     for before, after in itertools.pairwise(recordings):
         if before.number == after.number:
             raise DatasetError(f"{place}: {before.name} and {after.name} have one number; each sample has its own.")
-    shape = (FRAMES, *_FRAME_SHAPE)
     stored = cached(
         f"nmnist-{part}",
         f"N-MNIST 1 {FRAMES} {FRAME_MICROSECONDS} " + " ".join(f"{r.number}:{r.label}:{r.state}" for r in recordings),
-        shape=(len(recordings), packed_bytes(shape)),
+        shape=(len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)),
         make=lambda: _all_frames(place, recordings),
     )
-    return Samples(stored, np.array([r.label for r in recordings], np.int64), shape)
+    return Samples(stored, np.array([r.label for r in recordings], np.int64), _FRAME_SHAPE)
 
 
 def _list_zip(place: Path) -> list[_Recording]:
@@ -127,7 +126,7 @@ def _recordings(place: Path, files: Iterable[tuple[str, str]]) -> list[_Recordin
 
 
 def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
-    """Packed frames of the recordings, (n, bytes) uint8; events are read and binned by tonic."""
+    """Packed frames of the recordings, (n, T, bytes) uint8; events are read and binned by tonic."""
     try:
         from tonic.datasets import NMNIST
         from tonic.io import read_mnist_file
@@ -142,7 +141,7 @@ def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
         start_time=0,
         end_time=FRAMES * FRAME_MICROSECONDS,
     )
-    packed = np.empty((len(recordings), packed_bytes((FRAMES, *_FRAME_SHAPE))), np.uint8)
+    packed = np.empty((len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)), np.uint8)
     with _opened(place) as read:
         for row, recording in zip(packed, recordings, strict=True):
             raw = read(recording.name)
@@ -150,7 +149,8 @@ def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
                 problem = f"{len(raw)} bytes, expected a multiple of 5, at least one event"
                 raise DatasetError(f"{place}: {recording.name} is truncated: {problem}. Get it again.")
             events = read_mnist_file(io.BytesIO(raw), dtype=NMNIST.dtype, is_stream=True)
-            row[:] = np.packbits(transform(_checked(events, place, recording)) > 0)
+            counts = transform(_checked(events, place, recording))
+            row[:] = np.packbits(counts.reshape(FRAMES, -1) > 0, axis=1)
     return packed
 
 
