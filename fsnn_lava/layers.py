@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
+from fsnn_lava.distributed import SharedGenerator
 from fsnn_lava.event_map import event_map, event_product
 from fsnn_lava.event_run import EventConnection
+from fsnn_lava.normalisation import batch_norm, batch_statistics
 from fsnn_lava.spec import LayerSpec
 
 Statistics = Literal["running", "batch"]
@@ -165,6 +167,7 @@ class Synapse(nn.Module):
         self.bias = nn.Parameter(torch.zeros(layer.features)) if bias else None
         kind = nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d
         self.batch_norm = kind(layer.features) if batch_norm else None
+        self.over_processes = False  # whether batch statistics are taken over all processes of a training
         self.restriction = None
         if norm_bound is not None:
             self.restriction = NormRestriction(
@@ -177,15 +180,21 @@ class Synapse(nn.Module):
         return restricted
 
     def bind(self, batch: int, *, generator: torch.Generator | None) -> BoundSynapse:
-        """This synapse with weight and dropout mask fixed for one forward call of a batch."""
+        """This synapse with weight and dropout mask fixed for one forward call of a batch.
+
+        A `SharedGenerator` draws the mask of the batch that several processes share, and this one's rows are kept.
+        """
         mask = None
         if self.training and self.dropout > 0:
             kept = 1 - self.dropout
             form = torch.channels_last if len(self.shape) == 3 else torch.contiguous_format
+            drawn, rows = batch, slice(None)
+            if isinstance(generator, SharedGenerator):
+                drawn, rows = generator.total, generator.rows
             mask = torch.empty(
-                (batch, *self.shape), dtype=self.weight.dtype, device=self.weight.device, memory_format=form
+                (drawn, *self.shape), dtype=self.weight.dtype, device=self.weight.device, memory_format=form
             )
-            mask.bernoulli_(kept, generator=generator).div_(kept)
+            mask = mask.bernoulli_(kept, generator=generator).div_(kept)[rows]
         norm = self.batch_norm
         gain, shift = (None, None) if norm is None else (norm.weight, norm.bias)
         return BoundSynapse(self, self.effective_weight(), self.bias, mask, gain, shift)
@@ -225,16 +234,19 @@ class BoundSynapse:
         norm = self.synapse.batch_norm
         if norm is None:
             return self.finish(response)
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert self.norm_gain is not None and self.norm_shift is not None
+        running, affine = (norm.running_mean, norm.running_var), (self.norm_gain, self.norm_shift)
+        if statistics == "running":
+            return self.finish(functional.batch_norm(response, *running, *affine, eps=norm.eps))
         return self.finish(
-            functional.batch_norm(
+            batch_norm(
                 response,
-                norm.running_mean,
-                norm.running_var,
-                self.norm_gain,
-                self.norm_shift,
-                training=statistics == "batch",
+                running,
+                affine,
                 momentum=norm.momentum or 0.0,
                 eps=norm.eps,
+                over_processes=self.synapse.over_processes,
             )
         )
 
@@ -304,8 +316,7 @@ class BoundSynapse:
             return None
         assert self.norm_gain is not None and self.norm_shift is not None
         if response is not None and self.synapse.training:
-            axes = [d for d in range(response.dim()) if d != 1]
-            mean, variance = response.mean(axes), response.var(axes, unbiased=False)
+            mean, variance, _ = batch_statistics(response, over_processes=self.synapse.over_processes)
         else:
             assert norm.running_mean is not None and norm.running_var is not None
             mean, variance = norm.running_mean.clone(), norm.running_var.clone()

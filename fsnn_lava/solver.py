@@ -157,7 +157,7 @@ class _Best:
         norms = torch.stack([image.norm(), (image - x).norm()])
         if self._sums is not None:
             norms = self._sums(norms.square()).sqrt()
-        size, difference = norms.tolist()
+        size, difference = map(float, norms.tolist())
         residual = difference / size if size else difference
         if not residual < float("inf"):
             raise ConvergenceError(

@@ -1,0 +1,144 @@
+"""Where a training computes: its device, how tensors lie in memory there, and how its products round.
+
+Three kinds of products are told apart, because a spike is a threshold's yes or no and a gradient is a mean:
+
+- The spiking run and the rates it measures are always those of float32. With weights rounded to TF32 or bfloat16, a
+  potential just below the threshold crosses it, the spike changes the potentials of the next step, and the rates drift
+  (`benchmarks/precision.py` measures how far). Where TF32 is allowed, a weight therefore goes into the spiking run as a
+  sum of two TF32 values: spikes are 0 or 1, exact in any format, and the sum keeps 22 of float32's 24 bits.
+- Products with the transposed Jacobian, and the backward pass of the equilibrium map, may be TF32 or bfloat16: their
+  rounding is far below the tolerance of the adjoint solve and the error of the rates themselves.
+- Batch statistics, softmax, loss and optimizer are float32.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fsnn_lava.config import PrecisionName
+from fsnn_lava.errors import ConfigError
+
+
+def open_device(name: str, *, local_rank: int = 0, processes: int = 1) -> torch.device:
+    """The device of that name, which this machine has; for ``cuda`` the one of this process.
+
+    Parameters
+    ----------
+    name : cpu, cuda or cuda:N.
+    local_rank : number of this process on this machine, as torchrun counts them.
+    processes : how many there are in all.
+
+    Raises
+    ------
+    ConfigError : this machine lacks the device, or several processes would share it.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"training.device: found {name!r}; allowed: cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise ConfigError(f"training.device: found {name!r}; allowed: cpu, cuda or cuda:N")
+    found = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(_cuda_devices())]
+    if not found:
+        raise ConfigError(f"training.device: found {name!r}; this machine has the cpu alone ({_why_no_cuda()})")
+    if processes > 1 and device.index is not None:
+        raise ConfigError(
+            f"training.device: found {name!r} with {processes} processes; allowed: cuda, which gives each its own"
+        )
+    index = local_rank if device.index is None else device.index
+    if index >= len(found):
+        raise ConfigError(
+            f"training.device: found {name!r} (number {index} for this process); "
+            f"this machine has cpu, {', '.join(found)}; choose one of them, or start fewer processes"
+        )
+    return torch.device("cuda", index)
+
+
+def device_title(device: torch.device) -> str:
+    """What a person calls the device, e.g. "NVIDIA H200" or "AMD EPYC"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        for line in cpu_info.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def check_precision(precision: PrecisionName, device: torch.device) -> None:
+    """Nothing, or a refusal.
+
+    Raises
+    ------
+    ConfigError : the device has no units for that precision, which would be emulated or ignored.
+    """
+    if precision == "tf32" and device.type == "cpu":
+        raise ConfigError("training.precision: found 'tf32' on a CPU, which has none; allowed: float32 or bf16")
+    if precision != "float32" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ConfigError(
+            f"training.precision: found {precision!r}; {device_title(device)} has no tensor cores for it "
+            "(they came with compute capability 8.0); allowed: float32"
+        )
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Nothing; afterwards the model is on the device, convolutions on CUDA with their channels last."""
+    model.to(device)
+    if device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """The same values (..., C, H, W); on CUDA the channels of each pixel lie together, as tensor cores read them."""
+    if x.device.type != "cuda" or x.dim() < 4:
+        return x
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Within it, products on CUDA round their factors to TF32, or do not; both flags are put back afterwards."""
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+@contextmanager
+def prepared(device: torch.device) -> Iterator[None]:
+    """Within it, no product is TF32 unless asked for, and cuDNN tries its algorithms once per shape."""
+    if device.type == "cpu":
+        with tf32(False):
+            yield
+        return
+    before = torch.backends.cudnn.benchmark
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True
+    try:
+        with tf32(False):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _cuda_devices() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA; install a build with it, or use --device cpu"
+    return f"torch {torch.__version__} finds no NVIDIA GPU with a driver; see nvidia-smi, or use --device cpu"

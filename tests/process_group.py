@@ -1,0 +1,32 @@
+"""Runs a piece of a test in several processes, as `torchrun` starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def torchrun(script: Path, *arguments: str, processes: int = 2) -> subprocess.Popen[str]:
+    """The script in so many processes on this machine, with one thread each."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [*command, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What it shows; it must end well."""
+    with process:
+        shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    return shown

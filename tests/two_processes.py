@@ -1,0 +1,103 @@
+"""What tests/test_distributed.py runs in two processes: each has its share, and compares with the whole batch."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional
+from torch.testing import assert_close
+
+from fsnn_lava.distributed import Ranks, average, joined, ranks_of_environment, shared_generator
+from fsnn_lava.layers import Synapse
+from fsnn_lava.normalisation import batch_norm, batch_statistics
+from fsnn_lava.solver import solve
+from fsnn_lava.spec import parse_spec
+
+CPU = torch.device("cpu")
+
+
+def whole_batch(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 + 3
+
+
+def check_batch_norm(ranks: Ranks) -> None:
+    """Value, gradients and running statistics of the whole batch; seven samples, so that the shares differ."""
+    for shape in ((7, 5), (7, 5, 4, 3)):
+        whole = whole_batch(shape).requires_grad_()
+        weighting = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        gain, shift = (torch.linspace(a, b, 5, dtype=torch.float64).requires_grad_() for a, b in ((0.5, 2), (-1, 1)))
+        mean, variance = torch.full((5,), 0.3, dtype=torch.float64), torch.full((5,), 1.7, dtype=torch.float64)
+        expected = functional.batch_norm(whole, mean, variance, gain, shift, training=True, momentum=0.1, eps=1e-5)
+        gradients = torch.autograd.grad((expected * weighting).sum(), (whole, gain, shift))
+
+        rows = ranks.share(7)
+        part = whole.detach()[rows].clone().requires_grad_()
+        running = torch.full((5,), 0.3, dtype=torch.float64), torch.full((5,), 1.7, dtype=torch.float64)
+        found = batch_norm(part, running, (gain, shift), momentum=0.1, eps=1e-5, over_processes=True)
+        assert_close(found, expected[rows], rtol=1e-12, atol=1e-12)
+        assert_close(running, (mean, variance), rtol=1e-12, atol=1e-12)
+        of_part, *of_affine = torch.autograd.grad((found * weighting[rows]).sum(), (part, gain, shift))
+        assert_close(of_part, gradients[0][rows], rtol=1e-10, atol=1e-12)
+        for own, total in zip(of_affine, gradients[1:], strict=True):
+            assert_close(ranks.sums(own), total, rtol=1e-10, atol=1e-12)
+
+        alone = batch_norm(part, running, (gain, shift), momentum=0.1, eps=1e-5, over_processes=False)
+        assert not torch.allclose(alone, found, atol=1e-3), "its own statistics are others"
+        assert_close(batch_statistics(part, over_processes=True)[0], whole.mean([0, *range(2, whole.dim())]))
+
+
+def check_masks(ranks: Ranks) -> None:
+    """Of several processes each has the rows that one process would have."""
+    layer = parse_spec("6").layers[0]
+    synapse = Synapse(
+        layer, None, input_shape=(4,), shape=(6,), generator=torch.Generator(), bias=True, batch_norm=False, dropout=0.5
+    )
+    whole = synapse.bind(7, generator=torch.Generator().manual_seed(3)).mask
+    rows = ranks.share(7)
+    own = synapse.bind(rows.stop - rows.start, generator=shared_generator(CPU, seed=3, rows=rows, total=7)).mask
+    assert whole is not None
+    assert own is not None
+    assert torch.equal(own, whole[rows])
+
+
+def check_solver(ranks: Ranks) -> None:
+    """The residual is that of the whole batch, so that both stop where one process stops."""
+    factors = torch.tensor([[0.3], [0.95]], dtype=torch.float64)
+    start = torch.ones(2, 3, dtype=torch.float64)
+    whole = solve(lambda x: factors * x + 1, start, method="fixed_point", tolerance=1e-4, max_steps=500)
+    own = factors[ranks.share(2)]
+    part = solve(
+        lambda x: own * x + 1,
+        start[ranks.share(2)],
+        method="fixed_point",
+        tolerance=1e-4,
+        max_steps=500,
+        sums=ranks.sums,
+    )
+    assert part.steps == whole.steps
+    assert_close(part.residual, whole.residual)
+    assert torch.equal(part.value, whole.value[ranks.share(2)])
+
+
+def check_sums(ranks: Ranks) -> None:
+    mine = torch.tensor([1.0, float(ranks.rank)])
+    assert ranks.sums(mine).tolist() == [2.0, 1.0]
+    assert mine.tolist() == [1.0, float(ranks.rank)], "what was given stays"
+    tensors = [torch.full((2, 2), float(ranks.rank)), torch.tensor([float(4 * ranks.rank)])]
+    average(tensors, ranks)
+    assert [tensor.flatten().tolist() for tensor in tensors] == [[0.5] * 4, [2.0]]
+    assert ranks.same_text(f"of {ranks.rank}") == "of 0"
+
+
+CHECKS = {"batch_norm": check_batch_norm, "masks": check_masks, "solver": check_solver, "sums": check_sums}
+
+if __name__ == "__main__":
+    here = ranks_of_environment()
+    with joined(here, CPU):
+        assert distributed.get_world_size() == 2
+        for name in sys.argv[1:]:
+            CHECKS[name](here)
+    if here.first:
+        print("checked", *sys.argv[1:])
