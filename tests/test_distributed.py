@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from process_group import finish, torchrun
 
 from fsnn_lava.distributed import ALONE, Ranks, average, joined, ranks_of_environment, shared_generator
 from fsnn_lava.errors import ConfigError
+from process_group import finish, torchrun
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
