@@ -122,7 +122,7 @@ def augmented(codes: Tensor, augmentation: Augmentation, *, generator: torch.Gen
 
 def channels_last(x: Tensor) -> Tensor:
     """The same values (..., C, H, W), every image or frame of them in channels-last order."""
-    return x.flatten(0, -4).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:-3])
+    return x.flatten(0, -4).contiguous(memory_format=torch.channels_last).view(x.shape)
 
 
 def _check(samples: Samples, coding: InputCoding, augmentation: Augmentation | None) -> None:
