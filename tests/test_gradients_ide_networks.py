@@ -38,7 +38,7 @@ LABELS = torch.tensor([0, 1, 2, 1])
 
 NOTATIONS = [
     pytest.param("4C3s-5C3-4C3s (F4C3u)", id="transposed feedback"),
-    pytest.param("3C3-P2-4C3s-3C3 (F3C3u)", id="pooling"),
+    pytest.param("3C3-P2-4C3-P2-3C3 (F3C3u)", id="pooling"),
 ]
 NEURONS = [
     pytest.param(NeuronParameters(1.0, 1.0, 1.0), id="IF"),
