@@ -45,12 +45,11 @@ def cached(name: str, source: str, *, shape: tuple[int, ...], make: Callable[[],
     codes = _read(path, shape)
     if codes is not None:
         return codes
-    codes = np.ascontiguousarray(make())
-    assert codes.dtype == np.uint8 and codes.shape == shape
-    content = b"".join((codes.data, zlib.crc32(codes.data).to_bytes(4, "little")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        codes = np.ascontiguousarray(make())
+        assert codes.dtype == np.uint8 and codes.shape == shape
+        write_whole(path, b"".join((codes.data, zlib.crc32(codes.data).to_bytes(4, "little"))))
     except OSError as error:
         raise OutputError(
             f"{name}: decoded data cannot be kept in the cache folder {folder} ({error}). "
@@ -85,7 +84,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
     """What a cache file holds, or None if there is none or it is not whole."""
     try:
         content = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise OutputError(

@@ -224,7 +224,7 @@ def _decode(path: Path, index: int, content: bytes) -> Array:
         image = Image.open(io.BytesIO(content), formats=("JPEG",))
         if image.size == (32, 32) and image.mode == "RGB":
             return np.asarray(image)
-    except OSError as error:
+    except Exception as error:  # a damaged image may raise anything
         raise DatasetError(f"{path}: image {index} is not a sound JPEG file: {error}. Get it again.") from error
     found = f"{image.size[0]}x{image.size[1]} {image.mode}"
     raise DatasetError(f"{path}: image {index} is {found}; expected 32x32 RGB. Images of other sizes were mixed in.")

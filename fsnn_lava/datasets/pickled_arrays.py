@@ -53,11 +53,13 @@ class _PickledArray:
     def whole(self, path: Path, name: str) -> npt.NDArray[np.uint8]:
         """The array; a copy that can be written to."""
         match self._state:
-            case (int(), tuple(shape), _PickledType(code="u1"), False | 0, bytes(raw)) if all(
-                isinstance(n, int) and n >= 0 for n in shape
-            ) and math.prod(shape) == len(raw):
-                return np.frombuffer(raw, np.uint8).reshape(shape).copy()
+            case (int(), tuple(shape), _PickledType(code="u1"), bool(fortran), bytes(raw)) if _is_size(shape, len(raw)):
+                return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C").copy("C")
         raise DatasetError(f'{path}: "{name}" is not a whole array of uint8. Get it again.')
+
+
+def _is_size(shape: tuple[Any, ...], count: int) -> bool:
+    return all(type(n) is int and n >= 0 for n in shape) and math.prod(shape) == count
 
 
 class _PickledType:
