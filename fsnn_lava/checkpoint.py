@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 import fsnn_lava
 from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
@@ -69,11 +69,36 @@ class TrainedNetwork:
                 f'weights do not fit the network "{self.config.network.notation}": '
                 f"differing names or shapes: {', '.join(f'{n} {s}' for n, s in wrong[:6])}"
             )
-        for name, tensor in self.weights.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise CheckpointError(f'weight "{name}" has values that are not finite; the training diverged')
+        broken = not_finite(self.weights)
+        if broken:
+            raise CheckpointError(f'weight "{broken}" has values that are not finite; the training diverged')
         model.load_state_dict(dict(self.weights))
         return model.eval()
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """Name of the first weight with a value that is not finite; empty if all are."""
+    floats = {name: t for name, t in weights.items() if t.is_floating_point()}
+    sound = torch.stack([torch.isfinite(t).all() for t in floats.values()]).tolist()
+    return next((name for name, is_sound in zip(floats, sound, strict=True) if not is_sound), "")
+
+
+def momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Momentum of every parameter that has one, under its name, to be kept as a checkpoint's state."""
+    names = [name for name, _ in model.named_parameters()]
+    buffers = {i: s.get("momentum_buffer") for i, s in optimizer.state_dict()["state"].items()}
+    return {f"momentum.{names[i]}": buffer for i, buffer in buffers.items() if buffer is not None}
+
+
+def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Gives the optimizer the momenta that `momenta` took, on the device and in the layout of the parameters."""
+    packed = optimizer.state_dict()
+    packed["state"] = {
+        i: {"momentum_buffer": torch.empty_like(parameter).copy_(state[f"momentum.{name}"])}
+        for i, (name, parameter) in enumerate(model.named_parameters())
+        if f"momentum.{name}" in state
+    }
+    optimizer.load_state_dict(packed)
 
 
 def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:

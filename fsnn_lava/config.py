@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -227,6 +227,17 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     values = dataclasses.asdict(config)
     values["training"]["milestones"] = list(config.training.milestones)
     return values
+
+
+def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str]) -> list[str]:
+    """Settings that differ, but for those under [training] that are `free` to; "key" or "table.key (old -> new)"."""
+    before, after = config_to_dict(old), config_to_dict(new)
+    changed = [k for k in before if not isinstance(before[k], dict) and before[k] != after[k]]
+    for table in ("network", "training"):
+        for key, value in before[table].items():
+            if value != after[table][key] and not (table == "training" and key in free):
+                changed.append(f"{table}.{key} ({value!r} -> {after[table][key]!r})")
+    return changed
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:

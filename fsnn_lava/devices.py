@@ -1,4 +1,4 @@
-"""Where a training computes: its device, how tensors lie in memory there, and how its products round.
+"""Where a training computes: its device, how weights lie in memory there, and how its products round.
 
 Three kinds of products are told apart, because a spike is a threshold's yes or no and a gradient is a mean:
 
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fsnn_lava.config import PrecisionName
 from fsnn_lava.errors import ConfigError
@@ -96,13 +96,6 @@ def place(model: nn.Module, device: torch.device) -> None:
     model.to(device)
     if device.type == "cuda":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def laid_out(x: Tensor) -> Tensor:
-    """The same values (..., C, H, W); on CUDA the channels of each pixel lie together, as tensor cores read them."""
-    if x.device.type != "cuda" or x.dim() < 4:
-        return x
-    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 @contextmanager

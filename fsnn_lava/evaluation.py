@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.data import InputCoding, Samples
+from fsnn_lava.distributed import ALONE, Ranks
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.neuron import rate_from_count
 
@@ -33,44 +34,40 @@ class Evaluation:
     firing_rates: dict[str, float]
 
 
-def decoded(samples: Samples, coding: InputCoding) -> Tensor:
-    """Inputs as the network sees them, (B, *shape) float32.
-
-    They lie in memory that torch allocated: the last bits of a matrix product depend on how its operands are aligned,
-    and NumPy's alignment changes from call to call, so that a run would not repeat bit for bit.
-    """
-    return torch.from_numpy(coding.decode(samples.codes)).clone()
-
-
-def decoded_batches(samples: Samples, coding: InputCoding, *, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs as the network sees them and labels, in order: (B, *shape) float32 and (B,) int64."""
-    for begin in range(0, len(samples), size):
-        part = samples.select(np.arange(begin, min(begin + size, len(samples))))
-        yield decoded(part, coding), torch.from_numpy(part.labels)
-
-
 @torch.no_grad()
 def evaluate(
-    model: FeedbackSNN, samples: Samples, coding: InputCoding, *, time_steps: int, batch_size: int = 500
+    model: FeedbackSNN,
+    samples: Samples,
+    coding: InputCoding,
+    *,
+    time_steps: int,
+    batch_size: int = 500,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Accuracy, loss and firing of the network in evaluation mode; the model's mode is left as it was."""
-    training = model.training
+    """Accuracy, loss and firing of the network in evaluation mode; the model's mode is left as it was.
+
+    Parameters
+    ----------
+    ranks : processes that share the samples; each returns the figures of all samples.
+    """
+    device = next(model.parameters()).device
+    own = ranks.share(len(samples))
+    part = DeviceSamples(samples.select(np.arange(own.start, own.stop)), coding, device=device)
+    names, training = model.population_names, model.training
     model.eval()
-    correct, loss = 0, 0.0
-    names = model.population_names
-    spikes, rates = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for x, labels in decoded_batches(samples, coding, size=batch_size):
+    # Loss, right ones, then the sums over samples of each population's mean spikes and mean rate.
+    sums = torch.zeros(2 + 2 * len(names), dtype=torch.float64, device=device)
+    for x, labels in part.ordered(batch_size) if len(part) else ():
         bound = model.bind(len(labels))
         run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
         logits = model.classify(run.firing_rates[-1])
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        correct += int((logits.argmax(1) == labels).sum())
-        share = len(labels) / len(samples)
-        for name, mean, rate in zip(names, run.mean_spikes, run.firing_rates, strict=True):
-            spikes[name] += float(mean.double().mean()) * share
-            rates[name] += float(rate.double().mean()) * share
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        firing = [rate.double().mean() * len(labels) for rate in (*run.mean_spikes, *run.firing_rates)]
+        sums += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double(), *firing])
     model.train(training)
-    return Evaluation(correct / len(samples), loss / len(samples), spikes, rates)
+    loss_mean, accuracy, *means = (ranks.sums(sums) / len(samples)).tolist()
+    spikes, rates = means[: len(names)], means[len(names) :]
+    return Evaluation(accuracy, loss_mean, dict(zip(names, spikes, strict=True)), dict(zip(names, rates, strict=True)))
 
 
 @torch.no_grad()
@@ -81,10 +78,10 @@ def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tens
 
     Parameters
     ----------
-    x : (B, *input_shape) constant input.
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames, whose weighted mean is the map's input.
     """
     training = model.training
-    bound = model.eval().bind(len(x))
+    bound = model.eval().bind(x.shape[x.dim() - 1 - len(model.input_shape)])
     drive = bound.drive(x, time_steps=time_steps)
     run = bound.simulate(drive, time_steps=time_steps, record=True)
     model.train(training)

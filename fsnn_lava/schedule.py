@@ -1,4 +1,4 @@
-"""What each iteration of a training uses: its samples, learning rate and random numbers.
+"""What a training uses in each iteration: samples, learning rate, random numbers; and whether all that fits together.
 
 All of it is a function of the configuration and of the iteration's number, so that a run goes on from anywhere, on any
 device and with any number of processes.
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config import TrainConfig, TrainingConfig
-from fsnn_lava.data import Dataset, Samples, hold_out
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.data import Dataset, Samples, check_time_steps, hold_out
+from fsnn_lava.errors import ConfigError, DatasetError
+from fsnn_lava.spec import parse_spec
 
 _PART_SEED = 0
 """Of the choice of samples where not all are used: the same for every seed of a training."""
@@ -40,6 +41,58 @@ def _part(samples: Samples, count: int, name: str) -> Samples:
     return hold_out(samples, count=count, seed=_PART_SEED)[1]
 
 
+def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
+    """Nothing, if the network can be trained on the dataset.
+
+    Raises
+    ------
+    DatasetError : samples of other shapes, labels without a class, or none.
+    SpecError : the notation does not fit the shape of a sample.
+    ConfigError : event frames are not as many as time steps.
+    """
+    frames = () if dataset.frames is None else (dataset.frames,)
+    expected = (*frames, *dataset.input_shape)
+    for part, samples in (("training", dataset.train), ("test", dataset.test)):
+        where = f'dataset "{dataset.name}", {part} part'
+        if not len(samples):
+            raise DatasetError(f"{where}: no samples; expected at least one")
+        if samples.shape != expected:
+            raise DatasetError(
+                f"{where}: samples of shape {samples.shape}; expected {expected}, as the dataset says of itself; "
+                "sizes are mixed up: load both parts in the same way"
+            )
+        low, high = int(samples.labels.min()), int(samples.labels.max())
+        if low < 0 or high >= len(dataset.classes):
+            raise DatasetError(
+                f"{where}: labels {low} .. {high}; allowed: 0 .. {len(dataset.classes) - 1}, one for each class"
+            )
+    if len(dataset.coding.mean) != dataset.input_shape[0]:
+        raise DatasetError(
+            f'dataset "{dataset.name}": {len(dataset.coding.mean)} channels are normalised; '
+            f"its samples have {dataset.input_shape[0]}; expected one mean and std for each"
+        )
+    check_time_steps(dataset, config.network.time_steps)
+    parse_spec(config.network.notation).populations(dataset.input_shape)
+
+
+def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
+    """Nothing, if every process gets samples of every batch, and two where it normalises by its own.
+
+    Raises
+    ------
+    ConfigError : if not.
+    """
+    sizes = [len(batch) for batch in batches_of_epoch(config.training, samples, epoch=0)]
+    own_statistics = config.network.batch_norm and not config.training.sync_batch_norm
+    least = processes * (2 if own_statistics else 1)
+    if processes > 1 and min(sizes) < least:
+        raise ConfigError(
+            f"training.batch_size: found {config.training.batch_size}, which leaves a batch of {min(sizes)} of "
+            f"{samples} samples to {processes} processes; allowed: batches of at least {least}; choose another size"
+            + (", fewer processes or training.sync_batch_norm" if own_statistics else " or fewer processes")
+        )
+
+
 def learning_rate(training: TrainingConfig, *, epoch: int, iteration: int) -> float:
     """Learning rate of one iteration (counted over the whole run from 0) in an epoch (from 0)."""
     rate = training.learning_rate * training.learning_rate_decay ** sum(m <= epoch for m in training.milestones)
@@ -57,7 +110,7 @@ def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> l
     return batches
 
 
-def iteration_seed(training: TrainingConfig, *, iteration: int) -> int:
-    """Seed of an iteration's random numbers, 0 .. 2**32 - 1: unrelated even for neighbours."""
-    digest = hashlib.blake2b(f"{training.seed} {iteration}".encode(), digest_size=4).digest()
+def iteration_seed(training: TrainingConfig, *, iteration: int, purpose: str) -> int:
+    """Seed of the random numbers of one purpose in an iteration, 0 .. 2**32 - 1: unrelated even for neighbours."""
+    digest = hashlib.blake2b(f"{training.seed} {iteration} {purpose}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")

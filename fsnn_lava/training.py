@@ -1,8 +1,8 @@
-"""Train a feedback spiking network: seeds, published schedule, metrics, checkpoints, resume.
+"""Train a feedback spiking network: published schedule, metrics, checkpoints, resume; on one device or several.
 
-A run is a function of its configuration and dataset: weights, sample order and dropout masks come from the seed, and
-their generators are in every checkpoint, so that a run that was stopped at any moment goes on bit for bit (with the
-same number of CPU threads and the same torch).
+A run is a function of its configuration and dataset: initial weights, sample order, augmentation and dropout masks
+come from the seed and the iteration's number. On a CPU a run that was stopped at any moment goes on bit for bit (with
+the same number of threads and processes and the same torch); elsewhere the last bits differ.
 """
 
 from __future__ import annotations
@@ -13,28 +13,52 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
-from fsnn_lava.checkpoint import TrainedNetwork, load_training, new_model, save_checkpoint
-from fsnn_lava.config import TrainConfig, TrainingConfig, config_to_dict
+from fsnn_lava.batches import DeviceSamples
+from fsnn_lava.checkpoint import (
+    TrainedNetwork,
+    load_momenta,
+    load_training,
+    momenta,
+    new_model,
+    not_finite,
+    save_checkpoint,
+)
+from fsnn_lava.config import TrainConfig, changed_settings
 from fsnn_lava.data import Dataset
+from fsnn_lava.devices import check_precision, device_title, open_device, place, prepared, tf32
+from fsnn_lava.distributed import ALONE, Ranks, SharedGenerator, average, shared_generator
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError
-from fsnn_lava.evaluation import decoded, evaluate
-from fsnn_lava.gradients.ide import AdjointSettings, implicit_rates
-from fsnn_lava.layers import Synapse, operator_norm
+from fsnn_lava.evaluation import evaluate
+from fsnn_lava.gradients.ide import ImplicitRates
+from fsnn_lava.gradients.methods import rates_with_gradient
+from fsnn_lava.layers import Synapse
+from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.progress import SAMPLES, Progress, epoch_means, feedback_norms, iteration_figures
+from fsnn_lava.schedule import (
+    batches_of_epoch,
+    check_dataset,
+    check_shares,
+    chosen_samples,
+    iteration_seed,
+    learning_rate,
+)
 
 LAST = "last.safetensors"
 """The newest state of a run; what `fit` resumes from."""
 BEST = "best.safetensors"
 """Weights of the epoch with the best test accuracy (the published figures are of this epoch)."""
-FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes")
-"""Settings under [training] that may change when a run is resumed."""
+FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
+"""Settings under [training] that may change when a run is resumed; but for the first and third they change the last
+bits of what follows."""
 
 
 class Observer(Protocol):
@@ -66,20 +90,14 @@ class FitResult:
     history: list[dict[str, float]]
 
 
-@dataclass
-class _Progress:
-    """Where a run is. Every field but `sums` is plain JSON, and so are the values of `sums`."""
-
-    epoch: int = 0
-    iteration: int = 0
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 def fit(
-    config: TrainConfig, dataset: Dataset, folder: Path, *, resume: bool = False, observer: Observer | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Train to the configured number of epochs, writing `LAST` and `BEST` into the folder.
 
@@ -87,43 +105,79 @@ def fit(
     ----------
     folder : existing folder of this run.
     resume : go on from `LAST`; without it the folder must not hold one.
+    observer : told of the course; of several processes, give one to the first.
+    ranks : the processes that share this training, inside `distributed.joined`; the first alone writes.
 
     Raises
     ------
     CheckpointError : the folder holds a run already (or, to resume, none), or of another configuration.
-    ConvergenceError : the loss is not finite.
+    ConfigError : the device, the batches or the settings of a resumed run do not fit.
+    DatasetError : the samples do not fit their description.
+    SpecError : the notation does not fit the samples.
+    ConvergenceError : the loss or a weight is not finite; `LAST` is still the last good state.
     OutputError : a checkpoint cannot be written.
     """
-    trainer = _Trainer(config, dataset, folder)
-    if resume:
-        trainer.restore()
-    elif (folder / LAST).exists():
-        raise CheckpointError(
-            f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder"
-        )
-    else:
-        trainer.save(LAST)  # a run can be resumed however early it is killed
-    with _stop_on_interrupt() as stop:
-        finished = trainer.run(observer, stop)
+    dataset = chosen_samples(config, dataset)
+    check_dataset(config, dataset)
+    check_shares(config, len(dataset.train), processes=ranks.size)
+    device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
+    check_precision(config.training.precision, device)
+    with prepared(device):
+        trainer = _Trainer(config, dataset, folder, device, ranks)
+        if resume:
+            trainer.restore()
+        elif (folder / LAST).exists():
+            raise CheckpointError(
+                f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder"
+            )
+        with _stop_on_interrupt(ranks) as stop:
+            ranks.sums(torch.zeros(1, device=device))  # nobody writes before all have read and checked
+            if not resume:
+                trainer.save(LAST)  # a run can be resumed however early it is killed
+            finished = trainer.run(observer, stop)
     progress = trainer.progress
     return FitResult(finished, progress.epoch, max(progress.best_accuracy, 0.0), progress.best_epoch, progress.history)
 
 
-def learning_rate(training: TrainingConfig, *, epoch: int, iteration: int) -> float:
-    """Learning rate of one iteration (counted over the whole run from 0) in an epoch (from 0)."""
-    rate = training.learning_rate * training.learning_rate_decay ** sum(m <= epoch for m in training.milestones)
-    if iteration < training.warmup_iterations:
-        rate *= (iteration + 1) / training.warmup_iterations
-    return rate
+class _Loss(nn.Module):
+    """Loss of a batch, or of this process's part of it; a module, so that its gradients can be averaged."""
+
+    def __init__(self, model: FeedbackSNN, config: TrainConfig, ranks: Ranks) -> None:
+        super().__init__()
+        self.model, self._config, self._ranks = model, config, ranks
+
+    def forward(
+        self, x: Tensor, labels: Tensor, generator: SharedGenerator
+    ) -> tuple[Tensor, Tensor, Tensor, ImplicitRates]:
+        """What to differentiate, the mean loss of these samples, their logits, and the rates.
+
+        The first is the loss, weighted so that its mean over the processes is the mean over the whole batch.
+        """
+        implicit = rates_with_gradient(
+            self.model,
+            x,
+            training=self._config.training,
+            time_steps=self._config.network.time_steps,
+            generator=generator,
+            sums=None if self._ranks.size == 1 else self._ranks.sums,
+        )
+        logits = self.model.classify(implicit.rates)
+        loss = functional.cross_entropy(logits, labels)
+        weighted = loss if self._ranks.size == 1 else loss * (len(labels) * self._ranks.size / generator.total)
+        return weighted, loss, logits, implicit
 
 
 class _Trainer:
-    """One run: model, optimizer, generator and progress change together, one iteration at a time."""
+    """One run: model, optimizer and progress change together, one iteration at a time."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, device: torch.device, ranks: Ranks) -> None:
         training = config.training
-        self.config, self.dataset, self.folder = config, dataset, folder
+        self.config, self.dataset, self.folder, self.device, self.ranks = config, dataset, folder, device, ranks
         self.model = new_model(config, dataset.input_shape, len(dataset.classes))
+        place(self.model, device)
+        for module in self.model.modules():
+            if isinstance(module, Synapse):
+                module.over_processes = training.sync_batch_norm and ranks.size > 1
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=training.learning_rate,
@@ -131,184 +185,187 @@ class _Trainer:
             weight_decay=training.weight_decay,
             foreach=True,  # type: ignore[call-arg]
         )
-        self.generator = torch.Generator().manual_seed(training.seed)
-        self.adjoint = AdjointSettings(training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps)
-        self.progress = _Progress()
+        self.samples = DeviceSamples(dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation)
+        self.progress = Progress()
+        self._saved = "none"
+        self.loss: nn.Module = _Loss(self.model, config, ranks)
+        if ranks.size > 1:
+            # Running statistics are kept alike by `average` or by being those of the whole batch.
+            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
 
     def run(self, observer: Observer | None, stop: threading.Event) -> bool:
         """Whether all epochs were completed."""
         saved = time.monotonic()
         while self.progress.epoch < self.config.training.epochs:
-            batches = self._batches()
+            batches = batches_of_epoch(self.config.training, len(self.samples), epoch=self.progress.epoch)
             started = time.monotonic()
             for indices in batches[self.progress.iteration :]:
-                self._iterate(indices, self.progress.epoch * len(batches) + self.progress.iteration)
+                overall = self.progress.epoch * len(batches) + self.progress.iteration
+                stopping = self._iterate(indices, overall, stop)
                 if observer is not None:
-                    loss = self.progress.sums["loss"] / self.progress.sums["samples"]
-                    done = self.progress.iteration
+                    done, loss = self.progress.iteration, self.progress.mean_loss
                     observer.iteration(epoch=self.progress.epoch, done=done, total=len(batches), loss=loss)
-                late = time.monotonic() - saved > 60 * self.config.training.checkpoint_minutes
-                if stop.is_set() or late:
+                stopping = stopping or (self.ranks.size == 1 and stop.is_set())
+                if stopping or time.monotonic() - saved > 60 * self.config.training.checkpoint_minutes:
                     self.save(LAST)
                     saved = time.monotonic()
-                if stop.is_set():
+                if stopping:
                     return False
-            rate = learning_rate(
-                self.config.training,
-                epoch=self.progress.epoch,
-                iteration=(self.progress.epoch + 1) * len(batches) - 1,
-            )
-            metrics = self._end_epoch(time.monotonic() - started, rate)
+            last_rate = self._learning_rate((self.progress.epoch + 1) * len(batches) - 1)
+            metrics = self._end_epoch(time.monotonic() - started, last_rate)
             if observer is not None:
                 observer.epoch(epoch=self.progress.epoch, metrics=metrics)
             saved = time.monotonic()
-            if stop.is_set():
+            if self._any(stop.is_set()):
                 return self.progress.epoch >= self.config.training.epochs
         return True
 
-    def _batches(self) -> list[Tensor]:
-        """Sample indices of this epoch's batches; a single left-over sample joins the batch before it."""
-        training = self.config.training
-        order = torch.Generator().manual_seed(training.seed * 1_000_003 + self.progress.epoch)
-        batches = list(torch.randperm(len(self.dataset.train), generator=order).split(training.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+    def _any(self, here: bool) -> bool:
+        return bool(self.ranks.sums(torch.tensor([float(here)], device=self.device)).item())
 
-    def _iterate(self, indices: Tensor, overall: int) -> None:
-        progress = self.progress
+    def _learning_rate(self, overall: int) -> float:
+        return learning_rate(self.config.training, epoch=self.progress.epoch, iteration=overall)
+
+    def _batch(self, indices: Tensor, overall: int) -> tuple[Tensor, Tensor, SharedGenerator]:
+        """Inputs and labels of this process's share of a batch, and the generator of its dropout masks."""
+        training, total = self.config.training, len(indices)
+        rows = self.ranks.share(total)
+        seed = iteration_seed(training, iteration=overall, purpose="masks")
+        generator = shared_generator(self.device, seed=seed, rows=rows, total=total)
+        if self.samples.augmentation is None:
+            return *self.samples.batch(indices[rows]), generator
+        varied = torch.Generator().manual_seed(iteration_seed(training, iteration=overall, purpose="augmentation"))
+        x, labels = self.samples.batch(indices, generator=varied)
+        return x[rows], labels[rows], generator
+
+    def _iterate(self, indices: Tensor, overall: int, stop: threading.Event) -> bool:
+        """One update; whether any process was asked to stop."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.training, epoch=progress.epoch, iteration=overall)
-        samples = self.dataset.train.select(indices.numpy())
-        x = decoded(samples, self.dataset.coding)
-        labels = torch.from_numpy(samples.labels)
+            group["lr"] = self._learning_rate(overall)
+        x, labels, generator = self._batch(indices, overall)
         self.model.train()
-        implicit = implicit_rates(
-            self.model,
-            x,
-            time_steps=self.config.network.time_steps,
-            settings=self.adjoint,
-            generator=self.generator,
-        )
-        logits = self.model.classify(implicit.rates)
-        loss = functional.cross_entropy(logits, labels)
-        value = loss.item()
-        if not -1e30 < value < 1e30:
-            raise ConvergenceError(
-                f"epoch {progress.epoch + 1}, iteration {progress.iteration + 1}: the loss is {value}; "
-                "lower training.learning_rate, or set training.warmup_iterations"
-            )
+        weighted, loss, logits, implicit = self.loss(x, labels, generator)
         self.optimizer.zero_grad()
-        loss.backward()
+        try:
+            with tf32(self.config.training.precision != "float32"):
+                weighted.backward()
+        except ConvergenceError as error:
+            raise self._diverged(str(error) if _sound(loss.item()) else f"the loss is {loss.item()}") from None
+        figures = iteration_figures(
+            self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
+        )
+        stopping = torch.full_like(figures[SAMPLES], float(stop.is_set()))
+        *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
+        summed = dict(zip(figures, values, strict=True))
+        value = summed["loss"] / summed[SAMPLES]
+        if not _sound(value):
+            raise self._diverged(f"the loss is {value}")
         self.optimizer.step()
-        count = len(labels)
-        self._add("samples", count)
-        self._add("loss", value * count)
-        self._add("correct", float((logits.argmax(1) == labels).sum()))
-        for name, mean in zip(self.model.population_names, implicit.simulation.mean_spikes, strict=True):
-            self._add(f"firing_rate/{name}", float(mean.mean()) * count)
-        for solved in implicit.adjoint:
-            self._add("adjoint_residual", solved.residual * count)
-            self._add("adjoint_steps", float(solved.steps) * count)
-            self._add("adjoint_unconverged", 0.0 if solved.converged else 1.0)
-        progress.iteration += 1
+        if not self.config.training.sync_batch_norm:
+            average([b for n, b in self.model.named_buffers() if "running_" in n], self.ranks)
+        self.progress.add(summed)
+        return bool(stopped)
 
-    def _add(self, name: str, value: float) -> None:
-        self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+    def _diverged(self, what: str) -> ConvergenceError:
+        at = f"epoch {self.progress.epoch + 1}, iteration {self.progress.iteration + 1}"
+        return ConvergenceError(
+            f"{at}: {what}; {self.folder / LAST} keeps the last good state ({self._saved}). To go on from it would end "
+            "the same way: train anew with a lower training.learning_rate, or with training.warmup_iterations"
+        )
 
     def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
         progress = self.progress
-        sums = dict(progress.sums)
-        samples, correct = sums.pop("samples"), sums.pop("correct")
-        unconverged = sums.pop("adjoint_unconverged", 0.0)
-        metrics = {f"train/{name}": total / samples for name, total in sums.items()}
-        metrics["train/accuracy"] = correct / samples
-        metrics["train/adjoint_unconverged"] = unconverged
-        metrics["train/learning_rate"] = last_rate
-        metrics["train/seconds"] = seconds
-        metrics |= _feedback_norms(self.model.feedback)
-        test = evaluate(self.model, self.dataset.test, self.dataset.coding, time_steps=self.config.network.time_steps)
+        metrics = epoch_means(progress.sums)
+        metrics |= {"train/learning_rate": last_rate, "train/seconds": seconds}
+        metrics |= feedback_norms(self.model.feedback)
+        test = evaluate(
+            self.model,
+            self.dataset.test,
+            self.dataset.coding,
+            time_steps=self.config.network.time_steps,
+            ranks=self.ranks,
+        )
         metrics |= {"test/accuracy": test.accuracy, "test/loss": test.loss}
         metrics |= {f"test/firing_rate/{name}": rate for name, rate in test.mean_spikes.items()}
-        progress.epoch, progress.iteration, progress.sums = progress.epoch + 1, 0, {}
-        progress.history.append(metrics)
+        self._check_weights()
+        progress.end_epoch(metrics)
         if test.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
             self.save(BEST)
         self.save(LAST)
         return metrics
 
+    def _check_weights(self) -> None:
+        broken = not_finite(self.model.state_dict())
+        if broken:
+            raise self._diverged(f'weight "{broken}" has values that are not finite')
+
     def save(self, name: str) -> None:
-        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on)."""
+        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on); the first process does."""
+        self._check_weights()
+        if not self.ranks.first:
+            return
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        progress = self.progress
-        metrics: dict[str, Any] = {
-            "epoch": progress.epoch,
-            "best_test_accuracy": progress.best_accuracy,
-            "best_epoch": progress.best_epoch,
-            "last_epoch": progress.history[-1] if progress.history else {},
-        }
-        dataset = self.dataset
-        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
+        dataset, progress = self.dataset, self.progress
+        trained = TrainedNetwork(
+            self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, self._metrics()
+        )
         if name == BEST:
             save_checkpoint(trained, self.folder / BEST)
             return
-        names = [n for n, _ in self.model.named_parameters()]
-        buffers = {i: s.get("momentum_buffer") for i, s in self.optimizer.state_dict()["state"].items()}
-        momenta = {f"momentum.{names[i]}": buffer for i, buffer in buffers.items() if buffer is not None}
-        state = momenta | {"generator": self.generator.get_state()}
+        state = momenta(self.model, self.optimizer)
         save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(progress), state=state)
+        self._saved = f"{progress.epoch} whole epochs and {progress.iteration} iterations"
+
+    def _metrics(self) -> dict[str, Any]:
+        progress, history = self.progress, self.progress.history
+        return {
+            "epoch": progress.epoch,
+            "best_test_accuracy": progress.best_accuracy,
+            "best_epoch": progress.best_epoch,
+            "last_epoch": history[-1] if history else {},
+            "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
+            "device": device_title(self.device),
+            "processes": self.ranks.size,
+            "train_samples": len(self.dataset.train),
+            "test_samples": len(self.dataset.test),
+            "partial": bool(self.config.train_samples or self.config.test_samples),
+            "note": self.dataset.note,
+        }
 
     def restore(self) -> None:
-        """Take model, optimizer, generator and progress from the folder's last checkpoint."""
+        """Take model, optimizer and progress from the folder's last checkpoint."""
         path = self.folder / LAST
         trained, progress, state = load_training(path)
-        changed = _changed_settings(trained.config, self.config)
+        changed = changed_settings(trained.config, self.config, free=FREE_ON_RESUME)
         if changed:
             raise ConfigError(
                 f"{path}: cannot resume with other settings: {', '.join(changed)}; "
                 f"only training.{', training.'.join(FREE_ON_RESUME)} may change"
             )
         try:
+            if not progress:
+                raise KeyError("progress")
+            self.progress = Progress(**progress)
             self.model.load_state_dict(trained.model().state_dict())
-            self.generator.set_state(state["generator"])
-            self.progress = _Progress(**progress)
-            names = [n for n, _ in self.model.named_parameters()]
-            packed = self.optimizer.state_dict()
-            momenta = {n: state[f"momentum.{n}"] for n in names if f"momentum.{n}" in state}
-            packed["state"] = {i: {"momentum_buffer": momenta[n]} for i, n in enumerate(names) if n in momenta}
-            self.optimizer.load_state_dict(packed)
+            load_momenta(self.model, self.optimizer, state)
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path}: the state to resume from is incomplete: {error}") from None
+        self._saved = f"{self.progress.epoch} whole epochs and {self.progress.iteration} iterations"
 
 
-def _feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Norm of the restricted feedback weight as published (the kernel as a matrix), and of the operator itself."""
-    if feedback is None:
-        return {}
-    training = feedback.training
-    feedback.eval()
-    weight = feedback.effective_weight().detach()
-    feedback.train(training)
-    return {
-        "train/spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), ord=2)),
-        "train/spectral_norm_operator": operator_norm(feedback.layer, weight, feedback.input_shape),
-    }
-
-
-def _changed_settings(old: TrainConfig, new: TrainConfig) -> list[str]:
-    before, after = config_to_dict(old), config_to_dict(new)
-    changed = [k for k in before if not isinstance(before[k], dict) and before[k] != after[k]]
-    for table in ("network", "training"):
-        for key, value in before[table].items():
-            if value != after[table][key] and not (table == "training" and key in FREE_ON_RESUME):
-                changed.append(f"{table}.{key} ({value!r} -> {after[table][key]!r})")
-    return changed
+def _sound(loss: float) -> bool:
+    """False for what is no number, infinite or on its way there."""
+    return -1e30 < loss < 1e30
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that an iteration is never torn; the second one raises as usual."""
+def _stop_on_interrupt(ranks: Ranks) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that an iteration is never torn; the second one raises as usual.
+
+    Of several processes each may hear of one Ctrl-C twice, from the terminal and from torchrun: there only torchrun,
+    which waits for half a minute, ends a process that does not stop.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -317,7 +374,8 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
     def on_interrupt(_signal: int, _frame: object) -> None:
         stop.set()
-        signal.signal(signal.SIGINT, before)
+        if ranks.size == 1:
+            signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:

@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ),
     ("torch", 3, ("model",)),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
-    ("torch", 5, ("tensorboard_log", "schedule", "training")),
+    ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
     ("numpy", 2, ("bounds", "equilibrium", "quantize", "deployed", "backends")),
     ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
     ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "verify")),

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from fsnn_lava.data import InputCoding, Samples
-from fsnn_lava.evaluation import convergence_curve, decoded_batches, evaluate
+from fsnn_lava.evaluation import convergence_curve, evaluate
 from fsnn_lava.layers import Synapse
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.neuron import NeuronParameters
@@ -33,15 +33,6 @@ def network(leak: float = 0.8) -> FeedbackSNN:
         assert synapse.bias is not None
         torch.nn.init.constant_(synapse.bias, 0.5)
     return model
-
-
-def test_batches_hold_every_sample_in_order() -> None:
-    given = samples()
-    batches = list(decoded_batches(given, CODING, size=10))
-    assert [len(labels) for _, labels in batches] == [10, 10, 3]
-    x, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    assert torch.equal(x, torch.from_numpy(CODING.decode(given.codes)))
-    assert np.array_equal(labels.numpy(), given.labels)
 
 
 def test_figures_are_those_of_one_plain_run() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,22 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import load_checkpoint, load_training
-from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.data import Dataset, Samples, load_dataset
-from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, OutputError
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.data import Dataset
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import evaluate
+from fsnn_lava.schedule import chosen_samples
 from fsnn_lava.tensorboard_log import TensorBoardLog
-from fsnn_lava.training import BEST, LAST, FitResult, fit, learning_rate
-
-NETWORK = NetworkConfig(notation="12-10 (F12)", time_steps=6, dropout=0.2)
-TRAINING = TrainingConfig(epochs=3, batch_size=32, milestones=(2,), warmup_iterations=4, seed=5)
-CONFIG = TrainConfig(name="test", network=NETWORK, training=TRAINING)
-PER_EPOCH = 5
-"""Iterations per epoch: 150 samples in batches of 32."""
-
-
-def changed(*, network: Mapping[str, Any] | None = None, **training: Any) -> TrainConfig:
-    """`CONFIG` with other settings."""
-    return dataclasses.replace(
-        CONFIG,
-        network=dataclasses.replace(NETWORK, **(network or {})),
-        training=dataclasses.replace(TRAINING, **training),
-    )
+from fsnn_lava.training import BEST, LAST, FitResult, fit
+from short_training import CONFIG, NETWORK, PER_EPOCH, TRAINING, Told, changed, short_digits
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """150 training and 60 test images."""
-    whole = load_dataset("digits")
-    return dataclasses.replace(whole, train=whole.train.select(np.arange(150)), test=whole.test.select(np.arange(60)))
+    return short_digits()
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +38,6 @@ def whole_run(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("whole")
     assert fit(CONFIG, digits, folder).finished
     return folder
-
-
-class Told:
-    """An observer that notes what it is told and acts after chosen iterations, counted over the whole run."""
-
-    def __init__(self, act: Callable[[int], None] = lambda _: None) -> None:
-        self.act = act
-        self.iterations: list[tuple[int, int, int]] = []
-        self.epochs: list[tuple[int, Mapping[str, float]]] = []
-
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        assert 0 < loss < 100
-        self.iterations.append((epoch, done, total))
-        self.act(epoch * total + done)
-
-    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        self.epochs.append((epoch, metrics))
 
 
 def interrupt_after(iteration: int) -> Told:
@@ -212,72 +181,25 @@ def test_training_may_run_in_another_thread(digits: Dataset, whole_run: Path, tm
     assert_same_run(tmp_path, whole_run)
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------
+# ---- part of the data ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (changed(learning_rate=0.1), r"training\.learning_rate \(0\.05 -> 0\.1\); only training\.epochs"),
-        (changed(seed=6), r"training\.seed \(5 -> 6\)"),
-        (changed(network={"leak": 0.9}), r"network\.leak \(1\.0 -> 0\.9\)"),
-        (changed(network={"notation": "10 (F10)"}), r"network\.notation \('12-10 \(F12\)' -> '10 \(F10\)'\)"),
-        (dataclasses.replace(CONFIG, dataset="mnist"), r"cannot resume with other settings: dataset"),
-    ],
-)
-def test_resume_with_other_settings_is_refused(
-    digits: Dataset, whole_run: Path, config: TrainConfig, message: str
-) -> None:
-    before = (whole_run / LAST).read_bytes()
-    with pytest.raises(ConfigError, match=message):
-        fit(config, digits, whole_run, resume=True)
-    assert (whole_run / LAST).read_bytes() == before
-
-
-def test_folder_that_holds_a_run_is_refused(digits: Dataset, whole_run: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"holds a training already; resume it \(--resume .*\) or use another folder"
-    ):
-        fit(CONFIG, digits, whole_run)
-
-
-def test_resume_of_nothing_is_refused(digits: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: no such file; train first"):
-        fit(CONFIG, digits, tmp_path, resume=True)
-
-
-def test_resume_of_weights_alone_is_refused(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
-    (tmp_path / LAST).write_bytes((whole_run / BEST).read_bytes())
-    with pytest.raises(CheckpointError, match="the state to resume from is incomplete: 'generator'"):
-        fit(CONFIG, digits, tmp_path, resume=True)
-
-
-def test_folder_that_cannot_be_written_to_is_refused(digits: Dataset, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"last\.safetensors: cannot be written: Not a directory"):
-        fit(CONFIG, digits, tmp_path / "file")
-
-
-def test_loss_that_is_not_finite_is_refused(digits: Dataset, tmp_path: Path) -> None:
-    message = r"epoch 1, iteration \d+: the loss is \S+; lower training\.learning_rate, or set training\.warmup"
-    with pytest.raises(ConvergenceError, match=message):
-        fit(changed(learning_rate=1e38, warmup_iterations=0), digits, tmp_path)
-    load_checkpoint(tmp_path / LAST).model()  # still the sound weights from before
+def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_path: Path) -> None:
+    told = Told()
+    config = dataclasses.replace(changed(epochs=1), train_samples=64, test_samples=20)
+    fit(config, digits, tmp_path, observer=told)
+    assert len(told.iterations) == 2
+    metrics = load_checkpoint(tmp_path / LAST).metrics
+    assert (metrics["train_samples"], metrics["test_samples"], metrics["partial"]) == (64, 20, True)
+    part = chosen_samples(config, digits)
+    assert np.array_equal(part.train.labels, chosen_samples(config, part).train.labels), "chosen once"
+    shares = np.bincount(part.train.labels) - np.bincount(digits.train.labels) * 64 / 150
+    assert np.abs(shares).max() < 1
+    with pytest.raises(ConfigError, match=r"train_samples: found 151; the dataset holds 150; allowed: 0 \(all\)"):
+        fit(dataclasses.replace(CONFIG, train_samples=151), digits, tmp_path)
 
 
 # ---- schedule and batches --------------------------------------------------------------------------------------
-
-
-def test_learning_rate_falls_at_every_milestone() -> None:
-    """The published schedule: 0.05, a tenth of it from epochs 30, 60 and 90 on (counted from 0)."""
-    rates = [learning_rate(TrainingConfig(), epoch=e, iteration=e * 469) for e in (0, 29, 30, 59, 60, 89, 90, 99)]
-    assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5], rel=1e-12)
-
-
-def test_learning_rate_rises_over_the_warmup() -> None:
-    training = TrainingConfig(warmup_iterations=400)
-    rates = [learning_rate(training, epoch=i // 391, iteration=i) for i in (0, 199, 398, 399, 400)]
-    assert rates == pytest.approx([0.05 / 400, 0.025, 0.05 * 399 / 400, 0.05, 0.05], rel=1e-12)
 
 
 def test_optimizer_steps_at_the_rate_of_the_schedule(
@@ -302,15 +224,15 @@ def test_single_left_over_sample_joins_the_batch_before_it(
 ) -> None:
     """Batch norm has no statistics of one sample. Every epoch takes every sample once, in another order."""
     taken: list[np.ndarray[Any, np.dtype[np.int64]]] = []
-    select = Samples.select
+    batch = DeviceSamples.batch
 
-    def noted(self: Samples, which: Any) -> Samples:
-        if self is dataset.train:
-            taken.append(which)
-        return select(self, which)
+    def noted(self: DeviceSamples, indices: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self) == count:
+            taken.append(indices.numpy())
+        return batch(self, indices, **options)
 
     dataset = dataclasses.replace(digits, train=digits.train.select(np.arange(count)))
-    monkeypatch.setattr(Samples, "select", noted)
+    monkeypatch.setattr(DeviceSamples, "batch", noted)
     fit(changed(epochs=2), dataset, tmp_path)
     assert [len(which) for which in taken] == sizes * 2
     first, second = np.concatenate(taken[: len(sizes)]), np.concatenate(taken[len(sizes) :])

@@ -1,0 +1,44 @@
+"""The method that a configuration names: how rates are measured and their gradient found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import TrainingConfig
+from fsnn_lava.gradients.bptt import bptt_rates
+from fsnn_lava.gradients.ide import AdjointSettings, ImplicitRates, implicit_rates
+from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.solver import Sums
+
+
+def rates_with_gradient(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    training: TrainingConfig,
+    time_steps: int,
+    generator: torch.Generator | None = None,
+    sums: Sums | None = None,
+) -> ImplicitRates:
+    """Measured rates of the last population, whose gradient is found by `training.method`.
+
+    Parameters
+    ----------
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    generator : source of the dropout masks.
+    sums : where several processes share a batch, see `solver.solve`.
+    """
+    if training.method == "bptt":
+        return bptt_rates(
+            model,
+            x,
+            time_steps=time_steps,
+            surrogate=training.surrogate,
+            width=training.surrogate_width,
+            generator=generator,
+        )
+    settings = AdjointSettings(
+        training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps, sums=sums
+    )
+    return implicit_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)
