@@ -126,7 +126,7 @@ def _read_pickled(source: _Source, folder: Path, names: tuple[str, ...]) -> Samp
         batch = read_pickled_arrays(path)
         missing = {"data", source.label} - batch.keys()
         if missing:
-            raise DatasetError(f'{path}: has no "{missing.pop()}"; found: {", ".join(batch)}. Get it again.')
+            raise DatasetError(f'{path}: has no "{min(missing)}"; found: {", ".join(batch)}. Get it again.')
         found, given = batch["data"], batch[source.label]
         if not isinstance(given, list) or not all(type(label) is int for label in given):
             raise DatasetError(f'{path}: "{source.label}" is no list of whole numbers. Get it again.')
