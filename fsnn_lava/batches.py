@@ -92,7 +92,7 @@ class DeviceSamples:
         by_time = stored.transpose(0, 1)
         bits = self._bits.index_select(0, by_time.flatten().to(torch.int32)).view(*by_time.shape[:2], -1)
         time_steps, *frame = self.shape
-        x = bits[:, :, : int(np.prod(frame))].reshape(time_steps, len(stored), *frame)
+        x = bits[:, :, : int(np.prod(frame))].reshape(time_steps, len(stored), *frame).contiguous()
         if self._is_plain:
             return x
         low, high = self._table[:, :, None, None].unbind(1)
