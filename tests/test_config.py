@@ -19,48 +19,13 @@ from fsnn_lava.config import (
     config_to_dict,
     read_config,
 )
-from fsnn_lava.data import DATASETS
 from fsnn_lava.errors import ConfigError, SpecError
-from fsnn_lava.spec import parse_spec
-
-SHIPPED = sorted((Path(__file__).parent.parent / "train" / "configs").glob("*.toml"))
 
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "settings.toml"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_config_is_read(path: Path) -> None:
-    config = read_config(path)
-    assert config.name == path.stem, "the run's folder bears the config's name"
-    assert config.dataset in DATASETS
-    assert config_from_dict(config_to_dict(config)) == config
-    parse_spec(config.network.notation).populations((1, 8, 8) if config.dataset == "digits" else (1, 28, 28))
-
-
-def test_configs_are_shipped() -> None:
-    assert len(SHIPPED) >= 4
-
-
-def test_published_row_has_the_published_settings() -> None:
-    """Fashion-MNIST, 400 (F400): the settings that its two figures in the paper were reached with."""
-    for name, leak in (("fashion_mnist_fc_if", 1.0), ("fashion_mnist_fc_lif", 0.95)):
-        config = read_config(SHIPPED[0].parent / f"{name}.toml")
-        assert config.network == NetworkConfig(
-            notation="400 (F400)", v_threshold=2.0, reset_amount=2.0, leak=leak, time_steps=5, dropout=0.2
-        )
-        assert config.training == TrainingConfig(
-            epochs=100,
-            batch_size=128,
-            learning_rate=0.05,
-            milestones=(30, 60, 90),
-            momentum=0.9,
-            weight_decay=5e-4,
-            threads=1,
-        )
 
 
 def test_empty_file_is_the_default(tmp_path: Path) -> None:
