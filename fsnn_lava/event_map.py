@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsnn_lava.event_kernels import Geometry, apply_map
+from fsnn_lava.event_kernels import Geometry, apply_map, count_nonzero
 from fsnn_lava.result import Array
 from fsnn_lava.spec import LayerSpec
 
-DENSE_SHARE = 0.4
-"""Share of nonzero values above which a dense product is faster."""
+DENSE_SHARE = {"linear": 0.4, "conv": 0.15}
+"""Share of nonzero values above which a dense product is faster, on a CPU with AVX-512."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,16 @@ class EventMap:
     weights: Array
     segments: Array
     starts: Array
+
+    def product(self, x: Tensor, target: tuple[int, ...]) -> Tensor:
+        """(B, *target) of x (B, *source) with many zeros, without gradients."""
+        inner = _inner(x.detach())
+        product = torch.empty(len(x), prod(target), dtype=x.dtype)  # torch aligns it: dense products of it repeat
+        maps = (self.weights, self.segments, self.starts)
+        apply_map(inner.numpy(), np.array(self.geometry), maps, product.numpy())
+        if len(target) == 3:
+            return product.view(len(x), *target[1:], target[0]).movedim(-1, 1)
+        return product.view(len(x), *target)
 
 
 def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool = False) -> EventMap:
@@ -57,19 +67,10 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
     return _conv_map(rows_first, source, target, kernel=layer.kernel, stride=layer.stride, upwards=upwards)
 
 
-def event_product(
-    layer: LayerSpec, weight: Tensor, x: Tensor, input_shape: tuple[int, ...], *, adjoint: bool = False
-) -> Tensor:
-    """The map, or its adjoint, of x (B, *shape) with many zeros, on a CPU and without gradients."""
-    target = tuple(input_shape) if adjoint else layer.output_shape(input_shape)
-    ready = event_map(layer, weight, input_shape, adjoint=adjoint)
-    inner = x.detach().movedim(1, -1) if x.dim() == 4 else x.detach()
-    product = torch.empty(len(x), prod(target), dtype=weight.dtype)  # torch aligns it: dense products of it repeat
-    maps = (ready.weights, ready.segments, ready.starts)
-    apply_map(inner.flatten(1).contiguous().numpy(), np.array(ready.geometry), maps, product.numpy())
-    if len(target) == 3:
-        return product.view(len(x), *target[1:], target[0]).movedim(-1, 1)
-    return product.view(len(x), *target)
+def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
+    """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one."""
+    share = count_nonzero(_inner(x.detach()).numpy()) / x.numel()
+    return share < DENSE_SHARE[layer.kind]
 
 
 def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) -> EventMap:
@@ -122,11 +123,20 @@ def _segments(
         for columns in classes:
             for dy, ky in rows if columns else []:
                 segments.append(
-                    (len(taps) * channels, len(columns) * channels, (dy + top) * width + columns[0][0] + top)
+                    (
+                        len(taps) * channels,
+                        len(columns) * channels,
+                        ((dy + top) * width + columns[0][0] + top) * channels,
+                    )
                 )
                 taps += [ky * kernel + kx for _, kx in columns]
             starts.append(len(segments))
     return np.array(taps, np.int64), np.array(segments, np.int64).reshape(-1, 3), np.array(starts, np.int64)
+
+
+def _inner(x: Tensor) -> Tensor:
+    """(B, H W C), contiguous, of (B, C, H, W)."""
+    return (x.movedim(1, -1) if x.dim() == 4 else x).flatten(1).contiguous()
 
 
 def _flat(rows: Tensor) -> Array:

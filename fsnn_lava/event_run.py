@@ -78,7 +78,7 @@ def event_run(
         part = slice(begin, end)
         packed = (
             _packed([] if drive is None else [drive[part]], end - begin, plan.dtype),
-            _frames(events, part, plan.dtype),
+            _frames(events, part, (time_steps, end - begin), plan.dtype),
             _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, plan.dtype),
         )
         rates = tuple(count[part].zero_().numpy() for count in counts)
@@ -188,10 +188,9 @@ def _packed(tensors: Sequence[Tensor], batch: int, dtype: torch.dtype) -> Array:
     return packed
 
 
-def _frames(events: Tensor | None, part: slice, dtype: torch.dtype) -> Array:
-    if events is None:
-        return np.empty((0, 0, 0), torch.empty(0, dtype=dtype).numpy().dtype)
-    frames: Array = _inner(events[:, part], 2).to(dtype).numpy()
+def _frames(events: Tensor | None, part: slice, empty: tuple[int, int], dtype: torch.dtype) -> Array:
+    """(T, B, M), channels innermost; no columns if there are no frames."""
+    frames: Array = (torch.empty(*empty, 0) if events is None else _inner(events[:, part], 2)).to(dtype).numpy()
     return frames
 
 

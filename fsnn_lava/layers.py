@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 from fsnn_lava.distributed import SharedGenerator
-from fsnn_lava.event_map import event_map, event_product
+from fsnn_lava.event_map import EventMap, event_map, is_sparse
 from fsnn_lava.event_run import EventConnection
 from fsnn_lava.normalisation import batch_norm, batch_statistics
 from fsnn_lava.spec import LayerSpec
@@ -39,8 +40,6 @@ def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor
 
 def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tuple[int, ...]) -> Tensor:
     """Adjoint of `apply_layer` without bias and without gradients: y (B, *N) -> (B, *input_shape)."""
-    if layer.kind == "linear" and y.device.type == "cpu":
-        return event_product(layer, weight, y, input_shape, adjoint=True)
     if layer.kind == "linear":
         return (y @ weight).view(len(y), *input_shape)
     padding = (layer.kernel - 1) // 2
@@ -301,7 +300,13 @@ class BoundSynapse:
             assert norm.running_var is not None
             scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
             y = y * scale.view((1, -1) + (1,) * (y.dim() - 2))
+        if y.device.type == "cpu" and is_sparse(y, synapse.layer):
+            return self._adjoint_map.product(y, synapse.input_shape)
         return apply_transpose(synapse.layer, self.weight.detach(), y, synapse.input_shape)
+
+    @cached_property
+    def _adjoint_map(self) -> EventMap:
+        return event_map(self.synapse.layer, self.weight, self.synapse.input_shape, adjoint=True)
 
     def frozen_normalisation(self, response: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Scale and shift of the batch norm with statistics that stay, to apply to any response; with gradients.

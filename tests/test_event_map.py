@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsnn_lava.event_map import event_map, event_product
+from fsnn_lava.event_map import event_map
 from fsnn_lava.layers import apply_layer
 from fsnn_lava.spec import LayerSpec
 
@@ -48,7 +48,10 @@ def test_product_equals_the_dense_one(layer: LayerSpec, shape: tuple[int, ...]) 
         x = _sparse(3, shape, share)
         # Sums of at most 500 numbers of size 1, in another order.
         torch.testing.assert_close(
-            event_product(layer, weight, x, shape), apply_layer(layer, weight, None, x), rtol=0, atol=1e-12
+            event_map(layer, weight, shape).product(x, layer.output_shape(shape)),
+            apply_layer(layer, weight, None, x),
+            rtol=0,
+            atol=1e-12,
         )
 
 
@@ -60,20 +63,21 @@ def test_adjoint_product_is_the_transpose(layer: LayerSpec, shape: tuple[int, ..
     x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
     y = _sparse(2, layer.output_shape(shape), 0.4)
     (expected,) = torch.autograd.grad(apply_layer(layer, weight, None, x), x, y)
-    torch.testing.assert_close(event_product(layer, weight, y, shape, adjoint=True), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        event_map(layer, weight, shape, adjoint=True).product(y, shape), expected, rtol=0, atol=1e-12
+    )
 
 
 def test_channels_last_inputs_and_weights_give_the_same() -> None:
     torch.manual_seed(2)
     layer = LayerSpec("conv", 6, 3, 2)
     weight, x = _weight(layer, (4, 8, 8), torch.float32), _sparse(2, (4, 8, 8), 0.5, torch.float32)
-    last = event_product(
-        layer,
-        weight.contiguous(memory_format=torch.channels_last),
-        x.contiguous(memory_format=torch.channels_last),
-        (4, 8, 8),
+    found = event_map(layer, weight, (4, 8, 8)).product(x, (6, 4, 4))
+    form = torch.channels_last
+    last = event_map(layer, weight.contiguous(memory_format=form), (4, 8, 8)).product(
+        x.contiguous(memory_format=form), (6, 4, 4)
     )
-    assert torch.equal(last, event_product(layer, weight, x, (4, 8, 8)))
+    assert torch.equal(last, found)
     assert last.is_contiguous(memory_format=torch.channels_last)
 
 
