@@ -186,6 +186,7 @@ def test_two_iterations_at_full_size(config: TrainConfig) -> None:
     assert result.epochs == 1
     losses = [result.history[0][name] for name in ("train/loss", "test/loss")]
     assert all(0 < loss < 100 for loss in losses), losses
+    assert ("train/adjoint_steps" in result.history[0]) == (training.method == "ide")
     before = new_model(config, dataset.input_shape, len(dataset.classes)).state_dict()
     last = max(name for name in result.history[0] if name.startswith("train/firing_rate/"))
     silent = result.history[0][last] == 0
