@@ -58,8 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of the real MNIST and Fashion-MNIST files."""
+    """Folder of the real datasets; a test of one that is not there skips itself."""
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
-        pytest.skip(f"set {DATA_VARIABLE} to the folder of MNIST and Fashion-MNIST to run the tests on real data")
+        pytest.skip(f"set {DATA_VARIABLE} to the folder of the datasets to run the tests on real data")
     return Path(folder).expanduser()
