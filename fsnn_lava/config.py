@@ -115,7 +115,7 @@ class TrainConfig:
     name: str = "digits"
     """Name of the run's folder."""
     dataset: str = "digits"
-    """digits, mnist or fashion_mnist."""
+    """digits, mnist, fashion_mnist, nmnist, cifar10 or cifar100."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
     train_samples: int = 0
