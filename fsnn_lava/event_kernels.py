@@ -244,10 +244,11 @@ def run_samples(
 
 
 @numba.njit(cache=True, nogil=True)
-def _values(g: Any, frame: Array, state: Any, bounds: Array, t: int) -> Array:
+def _values(g: Any, frame: Array, state: tuple[Array, ...], bounds: Array, t: int) -> Array:
     """What a connection is given at step t: the input, the last population's late spikes, or those from below."""
+    returning: Array = state[2][t % len(state[2])]
     if g.source < 0:
         return frame
     if g.target == 0:
-        return state[2][t % len(state[2])]
+        return returning
     return state[1][bounds[g.source] : bounds[g.source + 1]]

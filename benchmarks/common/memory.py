@@ -1,0 +1,45 @@
+"""Peak memory of a training iteration, measured in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float:
+    """MiB by which the peak of a later iteration exceeds what is held before it.
+
+    Parameters
+    ----------
+    iterate : one training iteration; a first call, which allocates what stays (momenta, compiled code), is not measured.
+    device : cpu: resident memory of this process, from Linux; cuda: memory that torch allocated.
+    """
+    iterate()
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        iterate()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    before = _of_process("VmRSS")
+    iterate()
+    return _of_process("VmHWM") - before
+
+
+def in_own_process(function: Callable[..., float], *arguments: object) -> float:
+    """What the function, defined in a module, returns in a fresh process: nothing measured before is held there."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _of_process(field: str) -> float:
+    """MiB; VmRSS: held now, VmHWM: the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
