@@ -147,7 +147,7 @@ def test_implicit_is_iterated_is_finite_differences(notation: str, neuron: Neuro
     for name, gradient in implicit.items():
         assert float(gradient.abs().max()) > 1e-4, name
         # What 60 iterations of a map that contracts by a half or more leave, and sums of some thousand terms.
-        assert_close(gradient, through_loop[name], rtol=1e-9, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
+        assert_close(gradient, through_loop[name], rtol=1e-9, atol=1e-13)
     check_by_differences(lambda: iterated().detach(), model, through_loop)
 
 
@@ -185,5 +185,5 @@ def test_training_gradient_is_that_of_the_published_formula(
         idle = name.endswith(".bias") and "batch_norm" not in name and "readout" not in name
         assert (float(gradient.abs().max()) > 1e-4) != idle, f"{name}: batch statistics cancel a bias, nothing else"
         # The solve stops at a relative residual of 1e-14; sums of some thousand terms.
-        assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
+        assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
     check_by_differences(lambda: (mapped()[2] * g).sum().detach() + loss_at(reference, a).detach(), reference, found)
