@@ -7,6 +7,7 @@ its share, so that the course of a training does not depend on the number of pro
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,10 +113,22 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    yield
+    # Not after an error: it would wait for processes that wait for this one.
+    _let_go(device)
+    distributed.destroy_process_group()
+
+
+def _let_go(device: torch.device) -> None:
+    """Waits until gloo's threads hold no tensor that Python made.
+
+    A thread that frees one needs Python's lock, which `destroy_process_group` keeps while it waits for the thread. So
+    the last messages are of tensors that are still held here, and between them the lock is free.
+    """
+    held = [torch.zeros(1, device=device) for _ in range(8)]
+    for tensor in held:
+        distributed.all_reduce(tensor)
+        time.sleep(0.005)
 
 
 @torch.no_grad()

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script, show_next
-from fsnn_lava.data import load_dataset
+from fsnn_lava.data import check_time_steps, load_dataset
+from fsnn_lava.devices import open_device, place, prepared
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import Evaluation, convergence_curve, evaluate
 from fsnn_lava.runs import newest_run
@@ -42,6 +43,8 @@ class Arguments:
     """Steps T of the spiking run; 0: as trained."""
     curve_samples: int = 100
     """Test samples over which the distance from the equilibrium is averaged."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
 
 
 def check(arguments: Arguments) -> None:
@@ -56,17 +59,22 @@ def main(argv: list[str]) -> int:
     """Exit status 0; an `FsnnError` becomes 2."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     check(arguments)
+    device = open_device(arguments.device)
     folder = arguments.run or newest_run(arguments.runs, BEST)
     trained = load_checkpoint(folder / BEST)
     dataset = load_dataset(trained.config.dataset, arguments.data_dir)
     time_steps = arguments.time_steps or trained.config.network.time_steps
+    check_time_steps(dataset, time_steps)
     test = dataset.test
     if arguments.samples:
         test = test.select(np.arange(min(arguments.samples, len(test))))
     model = trained.model()
-    found = evaluate(model, test, trained.coding, time_steps=time_steps)
-    few = test.codes[: arguments.curve_samples]
-    curve = convergence_curve(model, torch.from_numpy(trained.coding.decode(few)), time_steps=time_steps)
+    place(model, device)
+    few = DeviceSamples(test.select(np.arange(min(arguments.curve_samples, len(test)))), trained.coding, device=device)
+    x, _ = next(few.ordered(len(few)))
+    with prepared(device):
+        found = evaluate(model, test, trained.coding, time_steps=time_steps)
+        curve = convergence_curve(model, x, time_steps=time_steps)
     what = f"{trained.config.network.notation} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
     console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {len(test)} samples")

@@ -2,12 +2,14 @@
 
 Without arguments: sklearn's 8x8 digits, which need no download. A --config sets the defaults of every other option;
 options given on the command line win. Writes last.safetensors, best.safetensors, config.json and a TensorBoard log
-into runs/<name>.
+into runs/<name>. Several processes share each batch when torchrun starts them:
+torchrun --nproc-per-node 2 train/train.py --device cuda
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +23,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script, show_next
-from fsnn_lava.config import TrainConfig, read_config
-from fsnn_lava.data import load_dataset
+from fsnn_lava.config import TrainConfig, changed_settings, read_config
+from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.devices import device_title, open_device
+from fsnn_lava.distributed import Ranks, joined, ranks_of_environment
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.runs import new_run_folder, write_json
-from fsnn_lava.spec import parse_spec
+from fsnn_lava.schedule import check_dataset, check_shares, chosen_samples
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult, fit
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.toml"
+SECONDS_BETWEEN_LINES = 60.0
+"""How often the progress within an epoch is shown where no terminal can show a bar."""
+EXACT_ON_RESUME = ("epochs", "checkpoint_minutes")
+"""Settings whose change leaves every bit of a resumed run as it would have been."""
 
 console = Console()
 
@@ -46,6 +54,8 @@ class Arguments:
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
     runs: Path = Path("runs")
     """Where the run's folder is made."""
+    device: str | None = None
+    """Short for --training.device: cpu, cuda or cuda:N."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -63,9 +73,15 @@ class Screen:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("epoch 1", total=None)
+        self._shown = time.monotonic()
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """Moves the bar."""
+        """Moves the bar; where there is none, shows a line from time to time."""
+        if not self._progress.console.is_terminal:
+            if time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
+                self._shown = time.monotonic()
+                self._progress.console.print(f"epoch {epoch + 1:3d}  {done}/{total}  loss {loss:.4f}")
+            return
         self._progress.update(
             self._task, completed=done, total=total, description=f"epoch {epoch + 1}  loss {loss:.4f}"
         )
@@ -104,27 +120,70 @@ def parse_arguments(argv: list[str]) -> Arguments:
         settings = load_checkpoint(first.resume / LAST).config
     else:
         settings = read_config(first.config or DEFAULT_CONFIG)
-    return tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
+    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
+    if arguments.device is not None:
+        training = dataclasses.replace(arguments.settings.training, device=arguments.device)
+        arguments = dataclasses.replace(arguments, settings=dataclasses.replace(arguments.settings, training=training))
+    return arguments
 
 
 def main(argv: list[str]) -> int:
     """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    ranks = ranks_of_environment()
+    console.quiet = not ranks.first
     arguments = parse_arguments(argv)
     config = arguments.settings
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    dataset = load_dataset(config.dataset, arguments.data_dir)
-    parse_spec(config.network.notation).populations(dataset.input_shape)  # refuses before anything is written
-    folder = arguments.resume or new_run_folder(arguments.runs, config.name)
-    if arguments.resume is None:
-        write_json(folder / "config.json", dataclasses.asdict(config))
-    what = f"{config.network.notation} on {config.dataset}, {len(dataset.train)} samples"
-    console.print(f"{what} -> {escape(str(folder))}", soft_wrap=True)
+    device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
+    dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
+    check_dataset(config, dataset)  # refuses before anything is written
+    check_shares(config, len(dataset.train), processes=ranks.size)
+    where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")
+    with joined(ranks, device):
+        folder = arguments.resume or Path(ranks.same_text(str(new_folder(arguments)) if ranks.first else ""))
+        what = f"{config.network.notation} on {config.dataset}, {parts(config, dataset)}, on {where}"
+        console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
+        if arguments.resume is not None:
+            tell_of_resume(config, arguments.resume)
+        result = train(arguments, dataset, folder, ranks)
+        return report(result, folder, arguments.data_dir)
+
+
+def new_folder(arguments: Arguments) -> Path:
+    """Where a new run writes; its settings are in it."""
+    folder = new_run_folder(arguments.runs, arguments.settings.name)
+    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
+    return folder
+
+
+def parts(config: TrainConfig, dataset: Dataset) -> str:
+    """How many samples are used."""
+    count = f"{len(dataset.train)} samples"
+    if config.train_samples or config.test_samples:
+        count += f", tested on {len(dataset.test)} (a part of the data: not comparable with published figures)"
+    return count
+
+
+def tell_of_resume(config: TrainConfig, folder: Path) -> None:
+    """Says what changes when a run goes on, or that it is done."""
+    before = load_checkpoint(folder / LAST)
+    changed = changed_settings(before.config, config, free=EXACT_ON_RESUME)
+    if changed:
+        console.print(f"{', '.join(changed)}: what follows differs in its last bits", soft_wrap=True)
+    if before.metrics["epoch"] >= config.training.epochs:
+        console.print(f"all {before.metrics['epoch']} epochs are done; more with --training.epochs", soft_wrap=True)
+
+
+def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) -> FitResult:
+    """Trains; the first process shows and logs how it goes."""
+    config, resume = arguments.settings, arguments.resume is not None
+    if not ranks.first:
+        return fit(config, dataset, folder, resume=resume, ranks=ranks)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
         observer = Both(Screen(progress), log)
-        result = fit(config, dataset, folder, resume=arguments.resume is not None, observer=observer)
-    return report(result, folder, arguments.data_dir)
+        return fit(config, dataset, folder, resume=resume, observer=observer, ranks=ranks)
 
 
 def report(result: FitResult, folder: Path, data_dir: Path | None) -> int:
