@@ -64,8 +64,11 @@ def test_shared_generator_repeats() -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_two_processes_compute_what_one_does() -> None:
-    """Batch norm, dropout masks, the solver's stopping and plain sums; what is compared is in two_processes.py."""
-    names = ("batch_norm", "masks", "solver", "sums")
-    shown = finish(torchrun(Path(__file__).parent / "two_processes.py", *names))
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    """Batch norm, dropout masks, the solver's stopping, whole trainings, Ctrl-C: see two_processes.py.
+
+    All in one start of the processes, which takes longest.
+    """
+    names = ("batch_norm", "masks", "solver", "sums", "training", "interruption")
+    shown = finish(torchrun(Path(__file__).parent / "two_processes.py", str(tmp_path), *names))
     assert f"checked {' '.join(names)}" in shown
