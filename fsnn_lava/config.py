@@ -91,7 +91,7 @@ class TrainingConfig:
     """Products with J^T after which the adjoint solve gives up (counted and logged)."""
     surrogate: SurrogateName = "rectangular"
     """bptt alone: the curve that stands for the derivative of a spike."""
-    surrogate_width: float = 1.0
+    surrogate_width: float = 2.0
     """bptt alone: width of that curve, in the unit of the potential."""
     device: str = "cpu"
     """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""

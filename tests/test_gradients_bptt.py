@@ -70,7 +70,7 @@ ONE = [pytest.param(IF, 1.0, 7 / 8, 1 / 2, id="IF"), pytest.param(LIF, 1.0, 5 / 
 
 def chain_gradients(model: FeedbackSNN) -> tuple[float, list[float], float]:
     """Rate, its derivatives to the feedforward weights, and to the feedback's."""
-    found = bptt_rates(model, torch.ones(1, 1, dtype=torch.float64), time_steps=2)
+    found = bptt_rates(model, torch.ones(1, 1, dtype=torch.float64), time_steps=2, width=1.0)
     found.rates.sum().backward()
     forward = [s.weight.grad for s in synapses(model)]
     assert model.feedback is not None

@@ -37,7 +37,7 @@ def bptt_rates(
     *,
     time_steps: int,
     surrogate: SurrogateName = "rectangular",
-    width: float = 1.0,
+    width: float = 2.0,
     generator: torch.Generator | None = None,
 ) -> ImplicitRates:
     """Firing rates of the last population after T steps, with a gradient through all of them; no adjoint is solved.
