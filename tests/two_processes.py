@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from torch.nn import functional
 from torch.testing import assert_close
 
-from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.checkpoint import load_checkpoint, load_training
 from fsnn_lava.data import Augmentation
 from fsnn_lava.distributed import ALONE, Ranks, average, joined, ranks_of_environment, shared_generator
 from fsnn_lava.layers import Synapse
@@ -100,8 +100,8 @@ def check_sums(ranks: Ranks) -> None:
 
 
 def trained(folder: Path, ranks: Ranks, *, interrupt: int = 0, resume: bool = False, sync: bool = True) -> FitResult:
-    """A training of three epochs of five iterations, the last one of 22 samples, with dropout and augmentation."""
-    config = changed(batch_size=32, sync_batch_norm=sync)
+    """A training of three epochs of five iterations, with dropout and augmentation; the last five samples share badly."""
+    config = dataclasses.replace(changed(batch_size=32, sync_batch_norm=sync), train_samples=4 * 32 + 5)
     dataset = dataclasses.replace(short_digits(), augmentation=Augmentation(pad=1, flip=False))
     told = Told(lambda done: signal.raise_signal(signal.SIGINT) if done == interrupt else None)
     return fit(config, dataset, folder, resume=resume, observer=told if ranks.first else None, ranks=ranks)
@@ -138,6 +138,9 @@ def check_interruption(ranks: Ranks) -> None:
     """One process hears Ctrl-C, both stop after the same iteration; one process goes on where two were."""
     folder = new_folder(ranks)
     assert not trained(folder, ranks, interrupt=7).finished
+    if ranks.first:
+        _, progress, _ = load_training(folder / "last.safetensors")
+        assert (progress["epoch"], progress["iteration"]) == (1, 3), "after the iteration in which both heard of it"
     rest = trained(folder, ALONE, resume=True) if ranks.first else None
     shared = trained(new_folder(ranks), ranks)
     if rest is not None:
