@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 MIB = 2**20
+_Result = TypeVar("_Result")
 
 
 def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float:
@@ -16,24 +18,24 @@ def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float
 
     Parameters
     ----------
-    iterate : one training iteration; a first call, which allocates what stays (momenta, compiled code), is not measured.
+    iterate : one training iteration; a first call, which allocates what stays (momenta, code), is not measured.
     device : cpu: resident memory of this process, from Linux; cuda: memory that torch allocated.
     """
     iterate()
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         iterate()
         torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / MIB
+        return (torch.cuda.max_memory_allocated() - allocated) / MIB
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     before = _of_process("VmRSS")
     iterate()
     return _of_process("VmHWM") - before
 
 
-def in_own_process(function: Callable[..., float], *arguments: object) -> float:
+def in_own_process(function: Callable[..., _Result], *arguments: object) -> _Result:
     """What the function, defined in a module, returns in a fresh process: nothing measured before is held there."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)

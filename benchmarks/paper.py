@@ -1,0 +1,121 @@
+"""The IDE paper's tables with its figures and ours, each row marked as full, in part or not run.
+
+With --runs, the trainings in that folder (`python train/train.py --config train/configs/<name>.toml`) are read first,
+finished or not, and each one's figures are kept in benchmarks/results/runs/. Without it the tables are printed from
+what is kept there. --readme puts them into README.md and benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from common.paper_tables import accuracy_table, convergence_table, memory_table, rates_table
+from common.published import TITLES, Row, published_rows
+from common.results import RESULTS, RunResult, read_run, save_result, stored, stored_results
+from common.tables import TextTable, with_blocks
+from rich.console import Console
+
+from fsnn_lava.command import run_script
+from fsnn_lava.data import load_dataset
+from fsnn_lava.errors import ConfigError, DatasetError
+from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.training import LAST
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = {"README.md": ("accuracy", "memory", "rates"), "benchmarks/README.md": ("convergence",)}
+"""Which tables each document shows."""
+
+console = Console(width=150)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Print the paper's tables with our figures."""
+
+    runs: tuple[Path, ...] = ()
+    """Folders of trainings whose figures are to be kept, each with one folder per run."""
+    data_dir: Path | None = None
+    """Folder of the datasets, to say with --runs which are not at hand; default: the variable FSNN_DATA."""
+    results: Path = RESULTS
+    """Where figures are kept."""
+    readme: bool = False
+    """Put the tables into the documents that show them."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    rows = published_rows()
+    if arguments.runs:
+        keep(rows, arguments)
+    tables = all_tables(rows, arguments.results)
+    for table in tables.values():
+        console.print(table.screen(), "")
+    if arguments.readme:
+        for name in DOCUMENTS:
+            path = ROOT / name
+            write_text(path, with_tables(path.read_text(encoding="utf-8"), name, tables))
+            console.print(f"{name}: tables written")
+    return 0
+
+
+def keep(rows: list[Row], arguments: Arguments) -> None:
+    """Keeps the figures of all runs of published rows, and why other rows have none.
+
+    Raises
+    ------
+    ConfigError : if a folder holds no run, or two hold one of the same name.
+    """
+    configs = {row.config.name: row.config for row in rows}
+    names: dict[str, Path] = {}
+    for parent in arguments.runs:
+        folders = sorted(path.parent for path in parent.glob(f"*/{LAST}"))
+        if not folders:
+            raise ConfigError(f"{parent}: no run is in it; train first: python train/train.py --runs {parent}")
+        for folder in folders:
+            if folder.name in names:
+                raise ConfigError(f"{folder} and {names[folder.name]}: two runs of one name; rename one of the folders")
+            names[folder.name] = folder
+            result = read_run(folder, configs)
+            if result is None:
+                console.print(f"{folder}: left out; it is of no published row, or no epoch is done")
+            else:
+                save_result(result, arguments.results / "runs")
+    done = {result.config for result in stored_results(arguments.results / "runs")}
+    reasons = {dataset: absence(dataset, arguments.data_dir) for dataset in {r.config.dataset for r in rows}}
+    write_json(
+        arguments.results / "not_run.json",
+        {row.config.name: reasons[row.config.dataset] for row in rows if row.config.name not in done},
+    )
+
+
+def absence(dataset: str, data_dir: Path | None) -> str:
+    """Why a dataset cannot be trained on; empty if it can."""
+    try:
+        load_dataset(dataset, data_dir)
+    except DatasetError:
+        return f"no {TITLES[dataset]} at hand"
+    return ""
+
+
+def all_tables(rows: list[Row], folder: Path) -> dict[str, TextTable]:
+    """Every table, by name, from the figures kept in a folder."""
+    results: list[RunResult] = stored_results(folder / "runs")
+    measured = [found for device in ("cpu", "cuda") if (found := stored(folder / f"memory_{device}.json"))]
+    return {
+        "accuracy": accuracy_table(rows, results, stored(folder / "not_run.json") or {}),
+        "memory": memory_table(measured, rows, results),
+        "rates": rates_table(rows, results),
+        "convergence": convergence_table(stored(folder / "convergence.json") or {}),
+    }
+
+
+def with_tables(document: str, name: str, tables: dict[str, TextTable]) -> str:
+    """The text of that document with its tables as they are now."""
+    return with_blocks(document, {table: tables[table].markdown() for table in DOCUMENTS[name]})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,159 @@
+"""Figure 1 of the IDE paper: ||f(a[t]) - a[t]|| of trained networks over the time steps t = 1 .. 100.
+
+f is the map whose fixed point the firing rates a settle at; the norm is over the last population. With --runs, trained
+networks are measured on test samples, on average and on one sample drawn at random as in the paper, and the curves
+are kept in benchmarks/results/convergence.json. From these the picture benchmarks/results/convergence.svg is drawn.
+Event recordings end with their last frame, and so do their curves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from common.published import published_rows
+from common.results import RESULTS, commit, extent, read_run, stored
+from rich.console import Console
+
+from fsnn_lava.batches import DeviceSamples
+from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
+from fsnn_lava.command import run_script
+from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.devices import open_device, place, prepared
+from fsnn_lava.errors import ConfigError, MissingDependencyError
+from fsnn_lava.evaluation import convergence_curve
+from fsnn_lava.runs import write_json
+from fsnn_lava.training import BEST
+
+console = Console()
+Curve = list[float]
+BATCH = 10
+"""Samples at a time: the spikes of all steps are held."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure and draw the convergence to the equilibrium."""
+
+    runs: tuple[Path, ...] = ()
+    """Folders of the trained networks to measure, one folder each; without any, the kept curves are drawn anew."""
+    samples: int = 50
+    """Test samples of the average."""
+    time_steps: int = 100
+    """Largest t."""
+    seed: int = 0
+    """Of the choice of samples."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    threads: int = 1
+    """CPU threads."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA."""
+    results: Path = RESULTS
+    """Where curves and picture are kept."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    torch.set_num_threads(arguments.threads)
+    path = arguments.results / "convergence.json"
+    curves: dict[str, Any] = stored(path) or {}
+    for run in arguments.runs:
+        with console.status(run.name):
+            curves[run.name] = measure(run, arguments)
+        console.print(f"{run.name}: {curves[run.name]['mean'][0]:.3g} -> {curves[run.name]['mean'][-1]:.3g}")
+    if not curves:
+        raise ConfigError(f"{path}: no curves are kept yet; name trained networks with --runs")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    if arguments.runs:
+        write_json(path, dict(sorted(curves.items())))
+    picture = arguments.results / "convergence.svg"
+    draw(curves, picture)
+    console.print(f"{picture}: drawn")
+    return 0
+
+
+def measure(run: Path, arguments: Arguments) -> dict[str, Any]:
+    """Both curves of a trained network, and what it is.
+
+    Raises
+    ------
+    ConfigError : if it belongs to no published row.
+    """
+    configs = {row.config.name: row.config for row in published_rows()}
+    result = read_run(run, configs)
+    if result is None:
+        raise ConfigError(f"{run}: is of no published row, or no epoch is done; allowed: {', '.join(sorted(configs))}")
+    trained = load_checkpoint(run / BEST)
+    dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+    mean, one = curves_of(trained, dataset, arguments)
+    network = trained.config.network
+    return {
+        "neurons": "IF" if network.leak == 1 else f"LIF {network.leak}",
+        "size": prod(trained.model().population_shapes[-1]),
+        "trained_steps": network.time_steps,
+        "extent": extent(result, configs[result.config]),
+        "samples": min(arguments.samples, len(dataset.test)),
+        "seed": arguments.seed,
+        "mean": [float(f"{value:.4g}") for value in mean],
+        "one": [float(f"{value:.4g}") for value in one],
+        "commit": commit(),
+    }
+
+
+def curves_of(trained: TrainedNetwork, dataset: Dataset, arguments: Arguments) -> tuple[Curve, Curve]:
+    """Distances at t = 1 .. T: mean over the samples drawn, and of the first of them."""
+    count = min(arguments.samples, len(dataset.test))
+    chosen = np.random.default_rng(arguments.seed).choice(len(dataset.test), count, replace=False)
+    device = open_device(arguments.device)
+    steps = dataset.frames or arguments.time_steps
+    with prepared(device):
+        model = trained.model()
+        place(model, device)
+        samples = DeviceSamples(dataset.test.select(chosen), dataset.coding, device=device)
+        first, _ = samples.batch(torch.arange(1))
+        one = convergence_curve(model, first, time_steps=steps)
+        mean = torch.zeros_like(one)
+        for x, labels in samples.ordered(BATCH):
+            mean += convergence_curve(model, x, time_steps=steps) * (len(labels) / count)
+    return mean.tolist(), one.tolist()
+
+
+def draw(curves: dict[str, Any], path: Path) -> None:
+    """Write the picture: averages as lines, single samples dotted.
+
+    Raises
+    ------
+    MissingDependencyError : if matplotlib is absent.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[notebooks]"'
+        raise MissingDependencyError(message) from error
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "convergence", "svg.fonttype": "none"}  # the same picture each time
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in sorted(curves.items()):
+        steps = range(1, len(curve["mean"]) + 1)
+        (line,) = axes.loglog(steps, curve["mean"], label=name)
+        axes.loglog(steps, curve["one"], ":", color=line.get_color(), linewidth=1)
+    axes.set_xlabel("time step t")
+    axes.set_ylabel("||f(a[t]) - a[t]||")
+    axes.set_title("mean over test samples; dotted: one of them", fontsize=10)
+    axes.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,186 @@
+"""Table 4 of the IDE paper: memory and time of one training iteration, implicit differentiation against BPTT.
+
+AlexNet-F with LIF neurons. Every gradient and T is measured in a process of its own: on a CPU the peak of the resident
+memory above what is held before the iteration, on CUDA the peak of what torch allocates above that. What is found is
+kept in benchmarks/results/memory_cpu.json or memory_cuda.json, from which `paper.py` makes the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from common.memory import in_own_process, peak_increment
+from common.paper_tables import METHODS, growth
+from common.published import CONFIGS
+from common.results import RESULTS, commit
+from rich.console import Console
+from torch.nn import functional
+
+from fsnn_lava.batches import DeviceSamples
+from fsnn_lava.checkpoint import load_checkpoint, new_model
+from fsnn_lava.command import run_script
+from fsnn_lava.config import MethodName, PrecisionName, TrainConfig, read_config
+from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
+from fsnn_lava.devices import check_precision, device_title, open_device, place, prepared, tf32
+from fsnn_lava.errors import DatasetError
+from fsnn_lava.gradients.methods import rates_with_gradient
+from fsnn_lava.runs import write_json
+from fsnn_lava.training import BEST
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Memory and time of a training iteration by gradient and number of time steps."""
+
+    config: Path = CONFIGS / "cifar10_alexnet_lif_t30.toml"
+    """Network and neurons."""
+    run: Path | None = None
+    """Folder of a training of that network: its weights are taken; without it they are new ones."""
+    methods: tuple[MethodName, ...] = ("ide", "bptt")
+    """Which gradients."""
+    time_steps: tuple[int, ...] = (10, 30, 100)
+    """Which T."""
+    batch_size: int = 32
+    """Samples of the iteration. The published 128 takes four times the memory."""
+    repeats: int = 1
+    """Iterations whose median time is taken, after a first one that is not counted."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    precision: PrecisionName = "float32"
+    """As in training."""
+    threads: int = 1
+    """CPU threads."""
+    synthetic: bool = False
+    """Random images instead of the dataset's."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA."""
+    results: Path = RESULTS
+    """Where the figures are kept."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    device = torch.device(arguments.device)
+    check_precision(arguments.precision, device)
+    config = read_config(arguments.config)
+    dataset, images = few_images(config, arguments)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for method in arguments.methods:
+        cells: dict[str, dict[str, float]] = {}
+        found[method] = cells
+        for steps in arguments.time_steps:
+            case = configured(config, arguments, method=method, time_steps=steps)
+            with console.status(f"{METHODS[method]}, T = {steps}"):
+                memory, seconds = in_own_process(measure, case, dataset, arguments)
+            cells[str(steps)] = {"memory_mib": round(memory, 1), "seconds": round(seconds, 3)}
+            console.print(f"{METHODS[method]:5} T = {steps:3}   {memory:7.1f} MiB   {seconds:7.3f} s")
+        if len(cells) > 1:
+            console.print(f"{METHODS[method]:5} grows by {growth(cells):.2f} MiB a step")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "device": device_title(device),
+        "precision": arguments.precision,
+        "batch_size": arguments.batch_size,
+        "images": images,
+        "weights": "" if arguments.run is None else arguments.run.name,
+        "methods": found,
+        "commit": commit(),
+    }
+    write_json(arguments.results / f"memory_{device.type}.json", kept)
+    return 0
+
+
+def configured(config: TrainConfig, arguments: Arguments, *, method: MethodName, time_steps: int) -> TrainConfig:
+    """The configuration with that gradient and T."""
+    training = dataclasses.replace(
+        config.training,
+        method=method,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        precision=arguments.precision,
+        threads=arguments.threads,
+    )
+    return dataclasses.replace(
+        config, network=dataclasses.replace(config.network, time_steps=time_steps), training=training
+    )
+
+
+def few_images(config: TrainConfig, arguments: Arguments) -> tuple[Dataset, str]:
+    """One batch of the dataset, or random images of CIFAR's shape if that is asked for or it is missing; and which."""
+    count = arguments.batch_size
+    if not arguments.synthetic:
+        try:
+            dataset = load_dataset(config.dataset, arguments.data_dir)
+        except DatasetError as error:
+            console.print(f"{error}\nRandom images are used instead: the firing, and so the time, will differ.")
+        else:
+            chosen = np.random.default_rng(0).choice(len(dataset.train), count, replace=False)
+            batch = dataset.train.select(chosen)
+            return dataclasses.replace(dataset, train=batch, test=batch), config.dataset
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    samples = Samples(codes, generator.integers(0, 10, count))
+    coding = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.5,) * 3, std=(0.29,) * 3)
+    return Dataset("random", samples, samples, (3, 32, 32), tuple("0123456789"), coding), "random"
+
+
+def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> tuple[float, float]:
+    """Peak increment in MiB and median seconds of an iteration."""
+    torch.set_num_threads(config.training.threads)
+    device = open_device(config.training.device)
+    with prepared(device):
+        iterate = iteration(config, dataset, device, arguments)
+        times: list[float] = []
+
+        def timed() -> None:
+            began = time.perf_counter()
+            iterate()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - began)
+
+        for _ in range(arguments.repeats - 1):
+            timed()
+        memory = peak_increment(timed, device=device.type)
+    return memory, statistics.median(times[1:])
+
+
+def iteration(config: TrainConfig, dataset: Dataset, device: torch.device, arguments: Arguments) -> Callable[[], None]:
+    """One training iteration, always on the same batch."""
+    model = new_model(config, dataset.input_shape, len(dataset.classes))
+    if arguments.run is not None:
+        model.load_state_dict(load_checkpoint(arguments.run / BEST).model().state_dict())
+    place(model.train(), device)
+    samples = DeviceSamples(dataset.train, dataset.coding, device=device)
+    indices = torch.arange(len(dataset.train))
+    masks = torch.Generator(device).manual_seed(0)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1e-3, momentum=config.training.momentum, weight_decay=config.training.weight_decay
+    )
+
+    def iterate() -> None:
+        x, labels = samples.batch(indices)
+        steps = config.network.time_steps
+        found = rates_with_gradient(model, x, training=config.training, time_steps=steps, generator=masks)
+        loss = functional.cross_entropy(model.classify(found.rates), labels)
+        optimizer.zero_grad()
+        with tf32(config.training.precision != "float32"):
+            loss.backward()
+        optimizer.step()
+
+    return iterate
+
+
+if __name__ == "__main__":
+    run_script(main)
