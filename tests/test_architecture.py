@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
             "neuron",
             "event_run",
             "layers",
+            "dense_run",
             "solver",
         ),
     ),

@@ -100,7 +100,7 @@ def check_sums(ranks: Ranks) -> None:
 
 
 def trained(folder: Path, ranks: Ranks, *, interrupt: int = 0, resume: bool = False, sync: bool = True) -> FitResult:
-    """A training of three epochs of five iterations, with dropout and augmentation; the last five samples share badly."""
+    """A training of three epochs of five iterations, with dropout and augmentation; the last batch has five samples."""
     config = dataclasses.replace(changed(batch_size=32, sync_batch_norm=sync), train_samples=4 * 32 + 5)
     dataset = dataclasses.replace(short_digits(), augmentation=Augmentation(pad=1, flip=False))
     told = Told(lambda done: signal.raise_signal(signal.SIGINT) if done == interrupt else None)
