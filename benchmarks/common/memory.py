@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -13,25 +14,29 @@ MIB = 2**20
 _Result = TypeVar("_Result")
 
 
-def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float:
-    """MiB by which the peak of a later iteration exceeds what is held before it.
+def peak_increment(iterate: Callable[[], None], *, device: str = "cpu", iterations: int = 1) -> float:
+    """MiB by which the peak of later iterations exceeds what is held before them.
 
     Parameters
     ----------
     iterate : one training iteration; a first call, which allocates what stays (momenta, code), is not measured.
     device : cpu: resident memory of this process, from Linux; cuda: memory that torch allocated.
+    iterations : how many are measured; the highest peak counts.
     """
     iterate()
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         allocated = torch.cuda.memory_allocated()
-        iterate()
+        for _ in range(iterations):
+            iterate()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - allocated) / MIB
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps for later would not be counted
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     before = _of_process("VmRSS")
-    iterate()
+    for _ in range(iterations):
+        iterate()
     return _of_process("VmHWM") - before
 
 

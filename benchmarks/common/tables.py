@@ -50,8 +50,8 @@ def with_blocks(document: str, blocks: Mapping[str, str]) -> str:
     ConfigError : if the document lacks a block.
     """
     for name, text in blocks.items():
-        pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]*-->\n).*?(\n<!-- end -->)", re.DOTALL)
-        document, count = pattern.subn(lambda found, text=text: f"{found[1]}{text}{found[2]}", document)  # type: ignore[misc]
+        pattern = re.compile(rf"(<!-- {re.escape(name)}: [^\n]*-->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
+        document, count = pattern.subn(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", document)  # type: ignore[misc]
         if count != 1:
             raise ConfigError(
                 f'found {count} blocks "{name}" in the document; expected one, '
