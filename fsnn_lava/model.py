@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fsnn_lava.dense_run import DenseSettings, dense_run
 from fsnn_lava.event_run import event_run
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
-from fsnn_lava.neuron import NeuronParameters, NeuronState, SpikeCounts, rate_from_count
+from fsnn_lava.neuron import NeuronParameters, SpikeCounts, rate_from_count
 from fsnn_lava.solver import FixedPoint, fixed_point_iteration
 from fsnn_lava.spec import NetworkSpec
 
@@ -72,6 +73,10 @@ class FeedbackSNN(nn.Module):
     spectral_norm_bound, spectral_norm : restriction of the feedback weight.
     seed : of the initial weights.
 
+    Attributes
+    ----------
+    dense : how the spiking run computes where it is dense, i.e. not on a CPU; may be set at any time.
+
     Raises
     ------
     SpecError : if the shapes do not fit.
@@ -91,6 +96,7 @@ class FeedbackSNN(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.dense = DenseSettings()
         generator = torch.Generator().manual_seed(seed)
         populations = spec.populations(input_shape)
         self.spec, self.input_shape, self.classes, self.neuron = spec, tuple(input_shape), classes, neuron
@@ -138,7 +144,7 @@ class FeedbackSNN(nn.Module):
             assert isinstance(synapse, Synapse)
             feedforward.append(synapse.bind(batch, generator=generator))
         feedback = None if self.feedback is None else self.feedback.bind(batch, generator=generator)
-        return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training)
+        return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training, self.dense)
 
     def classify(self, firing_rate: Tensor) -> Tensor:
         """Logits (B, classes), o = W^o a^N + b^o, of the last population's firing rate (B, *N)."""
@@ -167,6 +173,7 @@ class BoundNetwork:
     feedforward: tuple[BoundSynapse, ...]
     feedback: BoundSynapse | None
     training: bool
+    dense: DenseSettings
 
     def detached(self) -> BoundNetwork:
         """The same without gradients to the parameters."""
@@ -210,6 +217,8 @@ class BoundNetwork:
     def simulate(self, drive: Drive, *, time_steps: int, loop_delay: int = 1, record: bool = False) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
+        On a CPU spikes are followed one by one (`event_run`), elsewhere products are dense (`dense_run`).
+
         Parameters
         ----------
         loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' sequential
@@ -219,30 +228,18 @@ class BoundNetwork:
         if drive.mean.device.type == "cpu":
             counts = self._event_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
         else:
-            counts = self._dense_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
+            counts = dense_run(
+                self.feedforward,
+                self.feedback,
+                input_current=drive.at,
+                neuron=self.neuron,
+                time_steps=time_steps,
+                loop_delay=loop_delay,
+                record=record,
+                settings=self.dense,
+            )
         rates = tuple(rate_from_count(count, time_steps=time_steps, leak=self.neuron.leak) for count in counts.weighted)
         return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes)
-
-    def _dense_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
-        history: list[list[Tensor]] = [[] for _ in self.feedforward]
-        returning: list[Tensor] = []
-        states: list[NeuronState] = []
-        for t in range(time_steps):
-            for layer, synapse in enumerate(self.feedforward):
-                current = drive.at(t) if layer == 0 else synapse.current(states[layer - 1].spikes)
-                if layer == 0 and self.feedback is not None and t >= loop_delay:
-                    current = current + self.feedback.current(returning.pop(0))
-                if t == 0:
-                    states.append(NeuronState(current, self.neuron))
-                spikes = states[layer].advance(current)
-                if record:
-                    history[layer].append(spikes.to(torch.uint8))
-            returning.append(states[-1].spikes)
-        return SpikeCounts(
-            tuple(s.weighted_count for s in states),
-            tuple(s.count for s in states),
-            tuple(map(torch.stack, history)) if record else None,
-        )
 
     def _event_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
         later = list(enumerate(self.feedforward))[1:]

@@ -61,31 +61,6 @@ def fire(v: Tensor, *, neuron: NeuronParameters) -> Tensor:
     return (v >= neuron.v_threshold).to(v.dtype)
 
 
-class NeuronState:
-    """Potentials and spike counts of one population during a run, changed in place without gradients.
-
-    Attributes
-    ----------
-    spikes : (B, *N) 0/1 spikes of the last step; a new tensor in every step.
-    weighted_count : (B, *N) sum of leak**(t-k) s[k], the numerator of the firing rate.
-    count : (B, *N) plain sum of the spikes; without leak the same tensor.
-    """
-
-    def __init__(self, like: Tensor, neuron: NeuronParameters) -> None:
-        self._neuron = neuron
-        self._v, self.spikes, self.weighted_count = (torch.zeros_like(like) for _ in range(3))
-        self.count = self.weighted_count if neuron.leak == 1.0 else torch.zeros_like(like)
-
-    def advance(self, current: Tensor) -> Tensor:
-        """Spikes (B, *N) of the next step, given its input current (B, *N)."""
-        self._v = integrate(self._v, self.spikes, current, neuron=self._neuron)
-        self.spikes = fire(self._v, neuron=self._neuron)
-        self.weighted_count.mul_(self._neuron.leak).add_(self.spikes)
-        if self.count is not self.weighted_count:
-            self.count.add_(self.spikes)
-        return self.spikes
-
-
 def rate_from_count(weighted_count: Tensor, *, time_steps: int, leak: float) -> Tensor:
     """Firing rate a = sum_t leak**(T-1-t) s[t] / sum_t leak**(T-1-t), spikes per step (Prop. 2).
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fsnn_lava import event_run
+from fsnn_lava.dense_run import dense_run
 from fsnn_lava.model import BoundNetwork, FeedbackSNN
 from fsnn_lava.neuron import NeuronParameters
 from fsnn_lava.spec import parse_spec
@@ -47,7 +48,15 @@ def test_spikes_equal_those_of_the_plain_loop(
     drive = bound.drive(x, time_steps=T)
     for loop_delay in (1, 3):
         found = bound.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
-        expected = bound._dense_run(drive, time_steps=T, loop_delay=loop_delay, record=True)
+        expected = dense_run(
+            bound.feedforward,
+            bound.feedback,
+            input_current=drive.at,
+            neuron=bound.neuron,
+            time_steps=T,
+            loop_delay=loop_delay,
+            record=True,
+        )
         assert found.spikes is not None
         assert expected.spikes is not None
         for layer, (spikes, dense) in enumerate(zip(found.spikes, expected.spikes, strict=True)):
