@@ -1,20 +1,20 @@
-"""Fashion-MNIST, `400 (F400)`: training accuracy beside the paper's Table 1, and what is left of it on hardware.
+"""Fashion-MNIST, `400 (F400)`: what is left of a training on hardware.
 
-Takes finished trainings (`python train/train.py --config train/configs/<name>.toml`), exports
-each, classifies all 10,000 test images with the integer simulator and the first 200 on Lava's bit-accurate run, and
-writes benchmarks/results/fashion_mnist.json, from which README's table is made (`--readme` prints it and runs nothing).
+Takes finished trainings (`python train/train.py --config train/configs/<name>.toml`), exports each,
+classifies all 10,000 test images with the integer simulator and the first 200 on Lava's bit-accurate run, and
+writes benchmarks/results/fashion_mnist.json. With --readme nothing is run: README's table is made from that file.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from common.results import RESULTS, commit, stored
+from common.tables import TextTable, with_blocks
 from rich.console import Console
 
 from fsnn_lava.backends import get_backend
@@ -28,15 +28,15 @@ from fsnn_lava.ir import with_timing
 from fsnn_lava.lower import lower, run_torch
 from fsnn_lava.quantize import quantize
 from fsnn_lava.result import accuracy
-from fsnn_lava.runs import write_json
+from fsnn_lava.runs import write_json, write_text
 from fsnn_lava.training import BEST
 from fsnn_lava.verify import compare
 
-ROOT = Path(__file__).resolve().parent
-RESULTS = ROOT / "results" / "fashion_mnist.json"
+README = Path(__file__).resolve().parents[1] / "README.md"
+RESULT = RESULTS / "fashion_mnist.json"
 CONFIGS = ("fashion_mnist_fc_if", "fashion_mnist_fc_lif", "fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30")
 
-console = Console()
+console = Console(width=150)
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,28 @@ class Arguments:
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA."""
     readme: bool = False
-    """Only print README's table from the stored results."""
+    """Only put the table of the kept results into README.md."""
 
 
 def main(argv: list[str]) -> int:
     """Exit status: 0, or 1 if Lava's spikes differ from the simulator's."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     if not arguments.readme:
-        stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        kept = stored(RESULT) or {}
         for name in arguments.configs:
             trained = load_checkpoint(arguments.runs / name / BEST)
             dataset = load_dataset(trained.config.dataset, arguments.data_dir)
             with console.status(name):
-                stored[name] = measure(trained, dataset, lava_samples=arguments.lava_samples)
-        RESULTS.parent.mkdir(exist_ok=True)
-        write_json(RESULTS, {name: stored[name] for name in CONFIGS if name in stored})
-    stored = json.loads(RESULTS.read_text())
-    console.print(readme_table(stored), soft_wrap=True, highlight=False, markup=False)
-    return 0 if all(row["lava_identical"] for row in stored.values()) else 1
+                kept[name] = measure(trained, dataset, lava_samples=arguments.lava_samples)
+        RESULT.parent.mkdir(exist_ok=True)
+        write_json(RESULT, {name: kept[name] for name in CONFIGS if name in kept})
+    kept = stored(RESULT)
+    table = deployment_table(kept)
+    console.print(table.screen())
+    if arguments.readme:
+        write_text(README, with_blocks(README.read_text(encoding="utf-8"), {"deployment": table.markdown()}))
+        console.print(f"{README.name}: table written")
+    return 0 if all(row["lava_identical"] for row in kept.values()) else 1
 
 
 def measure(trained: TrainedNetwork, dataset: Dataset, *, lava_samples: int) -> dict[str, Any]:
@@ -98,27 +102,21 @@ def measure(trained: TrainedNetwork, dataset: Dataset, *, lava_samples: int) -> 
         "rounding_at_equilibrium": max(p.mean_rate_error for p in report.populations.values()),
         "lava_samples": lava_samples,
         "lava_identical": same.agrees,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-        ).stdout.strip(),
+        "commit": commit(),
     }
 
 
-def readme_table(stored: dict[str, dict[str, Any]]) -> str:
-    """README's table of results, in Markdown."""
-    header = ("config", "T", "neurons", "published", "PyTorch (best epoch)", "integer simulator")
-    header += ("rate difference x T", "Lava, bit-accurate")
-    lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
-    for name, row in stored.items():
-        published = row["published"].split(" ")[0] or "-"
-        same = "identical" if row["lava_identical"] else "**different**"
-        pytorch = f"{row['pytorch']:.2%} ({row['best_epoch']})"
-        lines.append(
-            f"| `{name}` | {row['time_steps']} | {row['neurons']} | {published} | {pytorch}"
-            f" | {row['simulator']:.2%} | {row['mean_rate_difference'] * row['time_steps']:.3f}"
-            f" | {row['lava_samples']} images, spikes {same} |"
-        )
-    return "\n".join(lines)
+def deployment_table(kept: dict[str, dict[str, Any]]) -> TextTable:
+    """Accuracy and firing rates in PyTorch, in the integer simulator and on Lava."""
+    header = ("config", "T", "neurons", "PyTorch", "integer simulator", "rate difference x T", "Lava, bit-accurate")
+    rows = []
+    for name, row in kept.items():
+        same = "identical" if row["lava_identical"] else "different"
+        figures = (f"{row['pytorch']:.2%}", f"{row['simulator']:.2%}")
+        difference = f"{row['mean_rate_difference'] * row['time_steps']:.3f}"
+        lava = f"{row['lava_samples']} images, spikes {same}"
+        rows.append((f"`{name}`", str(row["time_steps"]), row["neurons"], *figures, difference, lava))
+    return TextTable("Fashion-MNIST, 400 (F400), on hardware", header, tuple(rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README says what is: its commands parse, the files it names exist, its table is the stored results'."""
+"""README says what is: its commands parse, the files it names exist, its tables are the stored results'."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_files_named_in_the_readme_exist():
         assert (ROOT / name.rstrip(".")).exists(), name
 
 
-def test_results_table_is_the_stored_one():
+def test_deployment_table_is_the_stored_one():
     module = load_script("benchmarks/fashion_mnist.py")
-    stored = json.loads(module.RESULTS.read_text(encoding="utf-8"))
-    shown = re.search(r"<!-- results: [^\n]*-->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+    kept = json.loads(module.RESULT.read_text(encoding="utf-8"))
+    shown = re.search(r"<!-- deployment: [^\n]*-->\n(.*?)\n<!-- end -->", README, re.DOTALL)
     assert shown is not None
-    assert shown.group(1) == module.readme_table(stored)
-    assert set(stored) == set(module.CONFIGS)
-    assert all(row["lava_identical"] and row["test_samples"] == 10_000 for row in stored.values())
+    assert shown.group(1) == module.deployment_table(kept).markdown()
+    assert set(kept) == set(module.CONFIGS)
+    assert all(row["lava_identical"] and row["test_samples"] == 10_000 for row in kept.values())
 
 
 def test_changelog_names_the_version():
