@@ -96,7 +96,7 @@ class TrainingConfig:
     device: str = "cpu"
     """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""
     precision: PrecisionName = "float32"
-    """Products of the gradient: float32, tf32 (CUDA alone) or bf16. Spikes and rates stay those of float32."""
+    """Products of the adjoint solve: float32, tf32 (CUDA alone) or bf16. Spikes and rates stay those of float32."""
     compile: bool = False
     """Fuse the elementwise part of a spiking step with torch.compile, not on a CPU; the first iterations take long."""
     sync_batch_norm: bool = False

@@ -173,8 +173,7 @@ def split_tf32(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _to_tf32(x: Tensor) -> Tensor:
     """The nearest values with 10 bits behind the leading one; a float32 has 13 more."""
-    bits = x.contiguous(memory_format=torch.preserve_format).view(torch.int32)
-    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -288,7 +288,10 @@ class BoundSynapse:
         return response if self.mask is None else response * self.mask
 
     def transposed(self, y: Tensor) -> Tensor:
-        """Adjoint of `current` without bias, with running statistics: (B, *N) -> (B, *input_shape)."""
+        """Adjoint of `current` without bias, with running statistics: (B, *N) -> (B, *input_shape), in the type of y.
+
+        The product is taken in the type of the weight.
+        """
         synapse = self.synapse
         if self.mask is not None:
             y = y * self.mask
@@ -302,7 +305,8 @@ class BoundSynapse:
             y = y * scale.view((1, -1) + (1,) * (y.dim() - 2))
         if y.device.type == "cpu" and is_sparse(y, synapse.layer):
             return self._adjoint_map.product(y, synapse.input_shape)
-        return apply_transpose(synapse.layer, self.weight.detach(), y, synapse.input_shape)
+        image = apply_transpose(synapse.layer, self.weight.detach(), y.to(self.weight.dtype), synapse.input_shape)
+        return image.to(y.dtype)
 
     @cached_property
     def _adjoint_map(self) -> EventMap:

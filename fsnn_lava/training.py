@@ -34,6 +34,7 @@ from fsnn_lava.checkpoint import (
 )
 from fsnn_lava.config import TrainConfig, changed_settings
 from fsnn_lava.data import Dataset
+from fsnn_lava.dense_run import DenseSettings
 from fsnn_lava.devices import check_precision, device_title, open_device, place, prepared, tf32
 from fsnn_lava.distributed import ALONE, Ranks, SharedGenerator, average, shared_generator
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError
@@ -174,6 +175,7 @@ class _Trainer:
         training = config.training
         self.config, self.dataset, self.folder, self.device, self.ranks = config, dataset, folder, device, ranks
         self.model = new_model(config, dataset.input_shape, len(dataset.classes))
+        self.model.dense = DenseSettings(compiled=training.compile, split=training.precision != "float32")
         place(self.model, device)
         for module in self.model.modules():
             if isinstance(module, Synapse):

@@ -152,6 +152,8 @@ def test_two_tf32_values_make_a_float32_but_for_its_last_bit() -> None:
     error = (high.double() + low.double() - weight.double()).abs() / weight.abs()
     assert float(error.max()) <= 2**-23
     assert float(((high - weight).abs() / weight.abs()).max()) > 2**-12, "one alone is much coarser"
+    kernel = weight[:4800].view(10, 20, 4, 6).to(memory_format=torch.channels_last)
+    assert torch.equal(split_tf32(kernel)[0].flatten(), high[:4800]), "also where the channels lie last"
     # The greatest values and ties: half a unit of TF32 goes up.
     assert split_tf32(torch.tensor([1 + 2**-11]))[0].item() == 1 + 2**-10
 

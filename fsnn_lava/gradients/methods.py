@@ -39,6 +39,10 @@ def rates_with_gradient(
             generator=generator,
         )
     settings = AdjointSettings(
-        training.adjoint_solver, training.adjoint_tolerance, training.adjoint_max_steps, sums=sums
+        training.adjoint_solver,
+        training.adjoint_tolerance,
+        training.adjoint_max_steps,
+        sums=sums,
+        bfloat16=training.precision == "bf16",
     )
     return implicit_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)
