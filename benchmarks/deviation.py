@@ -27,6 +27,7 @@ from fsnn_lava.errors import ConfigError
 from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, Neuron
 from fsnn_lava.quantize import quantize
 from fsnn_lava.result import accuracy
+from fsnn_lava.samples import time_first
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 
 console = Console(width=120)
@@ -107,8 +108,8 @@ def with_half_threshold(network: HardwareNetwork) -> HardwareNetwork:
 def point(network: HardwareNetwork, samples: Samples) -> Point:
     """Deviation from the network's own equilibrium, and accuracy."""
     integer = network.arithmetic == "integer"
-    run = (IntegerSimulator() if integer else FloatSimulator()).run(network, samples.codes)
-    settled = equilibrium_rates(network, samples.codes).firing_rates
+    run = (IntegerSimulator() if integer else FloatSimulator()).run(network, time_first(samples.codes))
+    settled = equilibrium_rates(network, time_first(samples.codes)).firing_rates
     deviation = float(np.mean([np.abs(rate - settled[name]).mean() for name, rate in run.firing_rates.items()]))
     reset = network.populations[0].neuron.reset_amount if integer else None
     return Point(deviation, accuracy(run, samples.labels), reset)

@@ -16,6 +16,7 @@ from fsnn_lava.backends import get_backend
 from fsnn_lava.command import run_script, show_next
 from fsnn_lava.deployed import load_deployed, samples_to_test
 from fsnn_lava.result import RunResult, accuracy
+from fsnn_lava.samples import time_first
 
 console = Console()
 
@@ -51,7 +52,9 @@ def main(argv: list[str]) -> int:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(arguments.backend, total=len(samples))
         result = backend.run(
-            network, samples.codes, progress=lambda done, total: progress.update(task, completed=done, total=total)
+            network,
+            time_first(samples.codes),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     show(result, time.monotonic() - started)
     console.print(f"accuracy on {len(samples)} test samples: {accuracy(result, samples.labels):.2%}")

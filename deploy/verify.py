@@ -23,6 +23,7 @@ from fsnn_lava.lower import run_torch
 from fsnn_lava.report import Report
 from fsnn_lava.result import Array, RunResult, accuracy
 from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.samples import time_first
 from fsnn_lava.training import BEST
 from fsnn_lava.verify import compare_all, error_budget
 
@@ -54,7 +55,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--backends: found {' '.join(arguments.backends)}; at least two different ones are compared")
     deployed = load_deployed(arguments.run, runs=arguments.runs)
     samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)
-    results = {name: run(name, deployed, samples.codes) for name in dict.fromkeys(("torch", *arguments.backends))}
+    codes = time_first(samples.codes)
+    results = {name: run(name, deployed, codes) for name in dict.fromkeys(("torch", *arguments.backends))}
     compared = [results[name] for name in dict.fromkeys(arguments.backends)]
     report = Report(
         network=facts(deployed),
@@ -62,9 +64,7 @@ def main(argv: list[str]) -> int:
         time_steps=deployed.integer.time_steps,
         accuracy={result.backend: accuracy(result, samples.labels) for result in compared},
         pairs=compare_all(compared, sequential=("torch",) if len(deployed.floating.populations) > 1 else ()),
-        budget=error_budget(
-            deployed.floating, deployed.integer, samples.codes, samples.labels, trained=results["torch"]
-        ),
+        budget=error_budget(deployed.floating, deployed.integer, codes, samples.labels, trained=results["torch"]),
     )
     write_json(deployed.folder / "report.json", report.as_json())
     write_text(deployed.folder / "report.md", report.as_markdown())
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
 def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
     """One backend's run of the samples, every population recorded."""
-    with console.status(f"{name}: {len(codes)} samples"):
+    with console.status(name):
         if name == "torch":
             trained = load_checkpoint(deployed.folder / BEST)
             if dict(trained.metrics) != deployed.floating.provenance.get("metrics"):

@@ -12,6 +12,7 @@ from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.ir import Arithmetic, Array, HardwareNetwork
 from fsnn_lava.network_file import load_network
 from fsnn_lava.runs import newest_run
+from fsnn_lava.samples import time_first
 
 NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
 """Name of the exported network of each arithmetic in a run folder."""
@@ -74,9 +75,12 @@ def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: i
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
-    """Inputs of `count` training samples (all, if there are fewer), evenly spread over the training set."""
+    """Inputs of `count` training samples (all, if there are fewer), evenly spread over the training set.
+
+    Event frames come time first, (T, count, *shape), as networks take them.
+    """
     which = np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).round().astype(np.int64)
-    return dataset.train.codes[which]
+    return time_first(dataset.train.select(which).codes)
 
 
 def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:
