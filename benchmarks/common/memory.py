@@ -11,32 +11,36 @@ from typing import TypeVar
 import torch
 
 MIB = 2**20
+_MMAP_THRESHOLD = -3
+"""glibc's number of that setting."""
 _Result = TypeVar("_Result")
 
 
-def peak_increment(iterate: Callable[[], None], *, device: str = "cpu", iterations: int = 1) -> float:
-    """MiB by which the peak of later iterations exceeds what is held before them.
+def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float:
+    """MiB by which the peak of a later iteration exceeds what is held before it.
 
     Parameters
     ----------
     iterate : one training iteration; a first call, which allocates what stays (momenta, code), is not measured.
-    device : cpu: resident memory of this process, from Linux; cuda: memory that torch allocated.
-    iterations : how many are measured; the highest peak counts.
+    device : cpu: resident memory of this process, from Linux, glibc being told to keep none of what is freed, as the
+        holes between kept blocks would hide or double the figure (time is to be measured elsewhere); cuda: memory that
+        torch allocated.
     """
-    iterate()
     if device != "cpu":
+        iterate()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         allocated = torch.cuda.memory_allocated()
-        for _ in range(iterations):
-            iterate()
+        iterate()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - allocated) / MIB
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps for later would not be counted
+    glibc = ctypes.CDLL(None)
+    glibc.mallopt(_MMAP_THRESHOLD, 2**16)  # every larger block goes back to the system when it is freed, none is kept
+    iterate()
+    glibc.malloc_trim(0)  # nor is memory that was freed earlier held now
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     before = _of_process("VmRSS")
-    for _ in range(iterations):
-        iterate()
+    iterate()
     return _of_process("VmHWM") - before
 
 
