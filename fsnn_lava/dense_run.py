@@ -25,6 +25,8 @@ from fsnn_lava.devices import tf32
 from fsnn_lava.layers import BoundSynapse, apply_layer
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts
 
+_Stepped = tuple[Tensor, Tensor, Tensor, Tensor | None]
+
 
 @dataclass(frozen=True)
 class DenseSettings:
@@ -66,8 +68,8 @@ def dense_run(
     advance = _advance(settings.compiled)
     start = input_current(0)
     shapes = [(len(start), *synapse.synapse.shape) for synapse in feedforward]
-    zeros = [start.new_zeros(math.prod(shape)) for shape in shapes]
-    v, weighted, plain = (list(zeros) for _ in range(3))
+    v, weighted = ([start.new_zeros(math.prod(shape)) for shape in shapes] for _ in range(2))
+    plain = [None if neuron.leak == 1.0 else torch.zeros_like(count) for count in weighted]
     sent: deque[Tensor] = deque()
     history: list[list[Tensor]] = [[] for _ in feedforward]
     for t in range(time_steps):
@@ -90,7 +92,10 @@ def dense_run(
         sent.append(spikes)
     return SpikeCounts(
         tuple(_shaped(count, shape) for count, shape in zip(weighted, shapes, strict=True)),
-        tuple(_shaped(count, shape) for count, shape in zip(plain, shapes, strict=True)),
+        tuple(
+            _shaped(leaky if count is None else count, shape)
+            for count, leaky, shape in zip(plain, weighted, shapes, strict=True)
+        ),
         tuple(map(torch.stack, history)) if record else None,
     )
 
@@ -98,19 +103,19 @@ def dense_run(
 def step(
     v: Tensor,
     weighted: Tensor,
-    plain: Tensor,
+    plain: Tensor | None,
     base: Tensor | None,
     response: Tensor | None,
     mask: Tensor | None,
     neuron: NeuronParameters,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> _Stepped:
     """Potential, spikes, leak-weighted and plain count of one population after its next step; all (B * N,).
 
     The reset is that of the spikes that the old potential tells: v[t] = leak (v[t-1] - r s[t-1]) + I[t].
 
     Parameters
     ----------
-    v, weighted, plain : potential and counts before.
+    v, weighted, plain : potential and counts before; no plain count without leak, where it is the weighted one.
     base : input current; None for all but the first population.
     response, mask : what a connection brings, and its dropout mask, if any.
     """
@@ -122,12 +127,16 @@ def step(
     v = neuron.leak * kept + current
     spikes = (v >= neuron.v_threshold).to(v.dtype)
     weighted = neuron.leak * weighted + spikes
-    return v, spikes, weighted, weighted if neuron.leak == 1.0 else plain + spikes
+    return v, spikes, weighted, None if plain is None else plain + spikes
 
 
 @functools.cache
-def _advance(compiled: bool) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """`step`, fused or not; one program serves all sizes."""
+def _advance(compiled: bool) -> Callable[..., _Stepped]:
+    """`step`, fused or not; one program serves all sizes.
+
+    A network needs five programs at most, for what may be absent: input current, response, mask. No two arguments may
+    be one tensor, or there are more of them, and torch gives up at eight.
+    """
     return torch.compile(step, dynamic=True) if compiled else step
 
 

@@ -99,11 +99,17 @@ def test_network_without_batch_norm_runs_too() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
-def test_fused_steps_give_the_same_spikes() -> None:
-    for leak in (1.0, 0.9):
-        for notation, shape in NETWORKS:
-            bound = bound_network(notation, shape, leak)
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_fused_steps_give_the_same_spikes(leak: float) -> None:
+    """Of all networks, in training and evaluation, from no more programs than torch keeps of one function."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters["stats"]
+    before = counters["unique_graphs"]
+    for notation, shape in NETWORKS:
+        for training in (True, False):
+            bound = bound_network(notation, shape, leak, training=training)
             assert_same_spikes(bound, torch.randn(5, *shape).double(), settings=DenseSettings(compiled=True))
+    assert 1 <= counters["unique_graphs"] - before <= 6
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -111,7 +117,8 @@ def test_step_is_that_of_the_equations(leak: float) -> None:
     """Two chains of steps: `step` tells the last spikes by the potential, `integrate` is given them."""
     neuron = NeuronParameters(1.0, 0.8, leak)
     generator = torch.Generator().manual_seed(0)
-    v, spikes, weighted, plain = (torch.zeros(50, dtype=torch.float64) for _ in range(4))
+    v, spikes, weighted = (torch.zeros(50, dtype=torch.float64) for _ in range(3))
+    plain: torch.Tensor | None = torch.zeros(50, dtype=torch.float64)
     potential, count = v, weighted
     mask = (torch.rand(50, generator=generator) < 0.8).double() / 0.8
     for _ in range(12):
@@ -122,6 +129,7 @@ def test_step_is_that_of_the_equations(leak: float) -> None:
         v, fired, weighted, plain = step(v, weighted, plain, base, response, mask, neuron)
         assert torch.equal(fired, spikes)
         assert_close(weighted, count, rtol=1e-14, atol=0)
+    assert plain is not None
     assert 0 < float(plain.mean()) < 12
 
 
