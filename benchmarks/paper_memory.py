@@ -1,8 +1,8 @@
 """Table 4 of the IDE paper: memory and time of one training iteration, implicit differentiation against BPTT.
 
-AlexNet-F with LIF neurons. Every gradient and T is measured in a process of its own: on a CPU the peak of the resident
-memory above what is held before the iteration, on CUDA the peak of what torch allocates above that. What is found is
-kept in benchmarks/results/memory_cpu.json or memory_cuda.json, from which `paper.py` makes the table.
+AlexNet-F with LIF neurons. Memory and time of every gradient and T are measured in processes of their own: on a CPU the
+peak of the resident memory above what is held before the iteration, on CUDA that of what torch allocates. The figures
+are kept in benchmarks/results/memory_cpu.json or memory_cuda.json, from which `paper.py` makes the table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Arguments:
     batch_size: int = 32
     """Samples of the iteration. The published 128 takes four times the memory."""
     repeats: int = 1
-    """Iterations whose median time is taken, after a first one and before those for the memory."""
+    """Iterations whose median time is taken, after a first one."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
     precision: PrecisionName = "float32"
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> int:
         for steps in arguments.time_steps:
             case = configured(config, arguments, method=method, time_steps=steps)
             with console.status(f"{METHODS[method]}, T = {steps}"):
-                memory, seconds = in_own_process(measure, case, dataset, arguments)
+                memory = in_own_process(memory_of, case, dataset, arguments)
+                seconds = in_own_process(seconds_of, case, dataset, arguments)
             cells[str(steps)] = {"memory_mib": round(memory, 1), "seconds": round(seconds, 3)}
             console.print(f"{METHODS[method]:5} T = {steps:3}   {memory:7.1f} MiB   {seconds:7.3f} s")
         if len(cells) > 1:
@@ -135,25 +137,30 @@ def few_images(config: TrainConfig, arguments: Arguments) -> tuple[Dataset, str]
     return Dataset("random", samples, samples, (3, 32, 32), tuple("0123456789"), coding), "random"
 
 
-def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> tuple[float, float]:
-    """Peak increment in MiB and median seconds of an iteration."""
-    torch.set_num_threads(config.training.threads)
-    device = open_device(config.training.device)
-    with prepared(device):
-        iterate = iteration(config, dataset, device, arguments)
-        times = []
+def memory_of(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> float:
+    """MiB that an iteration holds at most, in addition to what stays."""
+    with iteration(config, dataset, arguments) as iterate:
+        return peak_increment(iterate, device=torch.device(arguments.device).type)
+
+
+def seconds_of(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> float:
+    """Median time of an iteration."""
+    times = []
+    with iteration(config, dataset, arguments) as iterate:
         for _ in range(1 + arguments.repeats):
             began = time.perf_counter()
             iterate()
-            if device.type == "cuda":
+            if arguments.device != "cpu":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - began)
-        memory = peak_increment(iterate, device=device.type)
-    return memory, statistics.median(times[1:])
+    return statistics.median(times[1:])
 
 
-def iteration(config: TrainConfig, dataset: Dataset, device: torch.device, arguments: Arguments) -> Callable[[], None]:
-    """One training iteration, always on the same batch."""
+@contextmanager
+def iteration(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Iterator[Callable[[], None]]:
+    """One training iteration, always on the same batch, and within it the device as in training."""
+    torch.set_num_threads(config.training.threads)
+    device = open_device(config.training.device)
     model = new_model(config, dataset.input_shape, len(dataset.classes))
     if arguments.run is not None:
         model.load_state_dict(load_checkpoint(arguments.run / BEST).model().state_dict())
@@ -175,7 +182,8 @@ def iteration(config: TrainConfig, dataset: Dataset, device: torch.device, argum
             loss.backward()
         optimizer.step()
 
-    return iterate
+    with prepared(device):
+        yield iterate
 
 
 if __name__ == "__main__":
