@@ -159,6 +159,12 @@ class TrainConfig:
             training.precision,
             "float32 or bf16 on a CPU, which has no TF32",
         )
+        _require(
+            not training.compile or training.device != "cpu",
+            "training.compile",
+            training.compile,
+            "false on a CPU, where a step goes from event to event",
+        )
         _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
         _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,3 +32,15 @@ def finish(process: subprocess.Popen[str]) -> str:
         shown, _ = process.communicate(timeout=120)
     assert process.returncode == 0, shown
     return shown
+
+
+def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:
+    """Reads what train.py shows until that many epochs are done."""
+    assert process.stdout is not None
+    shown = []
+    for line in process.stdout:
+        shown.append(line)
+        count -= line.startswith("epoch ")
+        if count == 0:
+            return
+    pytest.fail("train.py ended early:\n" + "".join(shown))

@@ -112,6 +112,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"training": {"device": "gpu"}}, r"training\.device: found 'gpu'; allowed: cpu, cuda or cuda:N"),
     ({"training": {"device": "cuda:"}}, r"training\.device: found 'cuda:'; allowed: cpu, cuda or cuda:N"),
     ({"training": {"precision": "tf32"}}, r"training\.precision: found 'tf32'; allowed: float32 or bf16 on a CPU"),
+    ({"training": {"compile": True}}, r"training\.compile: found True; allowed: false on a CPU"),
     ({"train_samples": -1}, r"train_samples: found -1; allowed: at least 0 \(0: all\)"),
     ({"test_samples": -5}, r"test_samples: found -5; allowed: at least 0 \(0: all\)"),
     ({"training": {"milestones": [30, 20]}}, r"training\.milestones: found \(30, 20\); allowed: epochs > 0 in rising"),

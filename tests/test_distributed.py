@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from fsnn_lava.checkpoint import load_training
 from fsnn_lava.distributed import ALONE, Ranks, average, joined, ranks_of_environment, shared_generator
 from fsnn_lava.errors import ConfigError
-from process_group import finish, torchrun
+from fsnn_lava.training import LAST
+from process_group import ROOT, finish, torchrun, wait_for_epochs
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -72,3 +75,26 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     names = ("batch_norm", "masks", "solver", "sums", "training", "interruption")
     shown = finish(torchrun(Path(__file__).parent / "two_processes.py", str(tmp_path), *names))
     assert f"checked {' '.join(names)}" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_write_once_and_stop_together(tmp_path: Path) -> None:
+    """Ctrl-C reaches torchrun, which passes it on; one process then goes on where two were."""
+    train = ROOT / "train" / "train.py"
+    options = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.sync-batch-norm"]
+    options += ["--training.epochs", "2000", "--training.threads", "1"]
+    with torchrun(train, *options, "--runs", str(tmp_path)) as process:
+        wait_for_epochs(process, 3)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=60)
+    assert "interrupted after" in shown
+    assert shown.count(f"next: python train/train.py --resume {tmp_path / 'digits'}") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits"]
+    trained, progress, _ = load_training(tmp_path / "digits" / LAST)
+    assert progress["epoch"] >= 3
+    assert trained.metrics["processes"] == 2
+    more = str(progress["epoch"] + 2)
+    finish(torchrun(train, "--resume", str(tmp_path / "digits"), "--training.epochs", more, processes=1))
+    _, progress, _ = load_training(tmp_path / "digits" / LAST)
+    assert progress["epoch"] == int(more)
+    assert progress["history"][-1]["train/loss"] < progress["history"][0]["train/loss"]

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fsnn_lava.checkpoint import load_training
 from fsnn_lava.config import read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST
+from process_group import wait_for_epochs
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "train" / "configs" / "fashion_mnist_fc_lif.toml"
@@ -177,6 +179,22 @@ def test_resume_of_nothing_is_refused(tmp_path: Path) -> None:
         train.main(["--resume", str(tmp_path / "none")])
 
 
+def test_device_that_is_not_there_is_refused_before_any_folder_is_made(tmp_path: Path) -> None:
+    for option in ("--device", "--training.device"):
+        with pytest.raises(ConfigError, match=r"training\.device: found 'cuda:99'; this machine has .*--device|choose"):
+            train.main(["--runs", str(tmp_path / "runs"), option, "cuda:99"])
+    with pytest.raises(ConfigError, match=r"training\.device: found 'gpu'; allowed: cpu, cuda or cuda:N"):
+        train.main(["--runs", str(tmp_path / "runs"), "--device", "gpu"])
+    with pytest.raises(ConfigError, match="train_samples: found 9999; the dataset holds 1437"):
+        train.main(["--runs", str(tmp_path / "runs"), "--train-samples", "9999"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluation_refuses_a_device_that_is_not_there(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.device: found 'cuda:99'; this machine has "):
+        evaluate.main(["--run", str(trained), "--device", "cuda:99"])
+
+
 # ---- what they show --------------------------------------------------------------------------------------------
 
 
@@ -189,6 +207,37 @@ def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.Capt
     settings = json.loads((folder / "mine" / "config.json").read_text())
     assert settings["network"]["notation"] == "30 (F30)"
     assert list((folder / "mine" / "tensorboard").iterdir()) != []
+
+
+def test_part_of_the_data_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--runs", str(tmp_path), "--training.epochs", "1", "--train-samples", "200", "--test-samples", "50"]
+    assert train.main([*SHORT, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "200 samples, tested on 50 (a part of the data: not comparable with published figures), on " in shown
+
+
+def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "digits"
+    shutil.copytree(trained, folder)
+    resume = ["--resume", str(folder)]
+    assert train.main(resume) == 0
+    shown = capsys.readouterr().out
+    assert "all 2 epochs are done; more with --training.epochs" in shown
+    assert "differs" not in shown
+    assert train.main([*resume, "--training.epochs", "3", "--training.precision", "bf16"]) == 0
+    shown = capsys.readouterr().out
+    assert "training.precision ('float32' -> 'bf16'): what follows differs in its last bits" in shown
+    assert "epochs are done" not in shown
+    assert "training.epochs" not in shown
+
+
+def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_LINES", -1.0)
+    assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
+    lines = re.findall(r"^epoch   1  (\d+)/12  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    assert lines == [str(done) for done in range(1, 13)]
 
 
 def test_second_run_of_a_name_gets_a_folder_of_its_own(trained: Path) -> None:
@@ -258,18 +307,6 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:
-    """Reads what the process shows until that many epochs are done."""
-    assert process.stdout is not None
-    shown = []
-    for line in process.stdout:
-        shown.append(line)
-        count -= line.startswith("epoch ")
-        if count == 0:
-            return
-    pytest.fail("train.py ended early:\n" + "".join(shown))
 
 
 def finish(*arguments: str) -> str:
