@@ -1,15 +1,14 @@
-"""Time and memory of one training iteration, `400 (F400)` on Fashion-MNIST, against a straightforward Broyden solve.
+"""Time, gradient error and memory of one training iteration, against a plain restatement of the published procedure.
 
-Three variants of the same iteration take turns within one training: the configured adjoint solver, this library's
-Broyden at 1e-6, and the published procedure written plainly (`plain_gradient`). The iteration is the library's own but
-for the solution of g = dL/da + J^T g. Then the peak memory of an iteration for several T.
+The library's own training runs; after its first iterations the variants take turns in it: as configured,
+and the plain procedure (`common/plain.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing
+else of the iteration differs. Every figure is from one run on one machine: compare within a table.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -22,26 +21,30 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import tyro
+from common.memory import in_own_process, peak_increment
+from common.plain import plain_broyden, plain_gradient, plain_run
+from common.work import dense_products, machine_rate
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn import functional
 
-from fsnn_lava.checkpoint import load_checkpoint, load_training, save_checkpoint
+from fsnn_lava.batches import DeviceSamples
+from fsnn_lava.checkpoint import load_checkpoint, load_training, new_model, save_checkpoint
 from fsnn_lava.command import run_script
 from fsnn_lava.config import SolverName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
 from fsnn_lava.gradients import ide
 from fsnn_lava.gradients.ide import with_implicit_gradient
-from fsnn_lava.model import BoundNetwork, Drive, Simulation
-from fsnn_lava.neuron import fire, integrate, rate_from_count
+from fsnn_lava.gradients.methods import rates_with_gradient
+from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN, Simulation
+from fsnn_lava.progress import Progress
 from fsnn_lava.solver import FixedPoint, Map, solve
-from fsnn_lava.spec import parse_spec
 from fsnn_lava.training import LAST, fit
 
-console = Console(width=110)
-SGEMM = 1024
-"""Rows and columns of the matrices whose product gives the machine's rate."""
+console = Console(width=120)
+CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 TURN = 5
 """Iterations of one variant in a row. The first is not counted: it finds the caches as the variant before left them."""
 _SIMULATE = BoundNetwork.simulate
@@ -49,42 +52,40 @@ _SIMULATE = BoundNetwork.simulate
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time and memory of a training iteration."""
+    """Time, gradient error and memory of a training iteration."""
 
-    config: Path = Path(__file__).parents[1] / "train" / "configs" / "fashion_mnist_fc_if.toml"
-    """Network, batch size and time steps; fully connected with one population."""
+    cases: tuple[str, ...] = ("fashion_mnist_fc_if", "mnist_conv_if", "cifar10_alexnet_lif_t30:32")
+    """Configurations: a name in train/configs or a path, with another batch size after a colon if wanted."""
+    run: Path | None = None
+    """Folder of a training: its network, weights and momenta are taken, instead of --cases and new weights."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA."""
     synthetic: bool = False
     """Random images instead of the dataset's."""
-    run: Path | None = None
-    """Folder of a training: its network, weights and momenta are taken, instead of --config and new weights."""
-    train_first: int = 200
+    train_first: int = 60
     """Iterations of training before the measurement."""
-    repeats: int = 40
+    repeats: int = 8
     """Measured iterations of every variant, at least."""
-    memory_steps: tuple[int, ...] = (5, 30, 100)
+    memory_steps: tuple[int, ...] = (10, 100)
     """Time steps at which memory is measured; none: leave it out."""
-    threads: int = 1
-    """CPU threads."""
+    threads: int = 0
+    """CPU threads; 0: as the configuration says."""
     seed: int = 0
     """Seed of weights, batches, masks and random images."""
 
 
 @dataclass
 class Variant:
-    """One way to solve the adjoint system, and what was measured of it.
+    """One way to run an iteration, and what was measured of it.
 
     Parameters
     ----------
-    settings : of the adjoint solve; None: as configured, or plain.
     plain : the published procedure takes the place of the library's.
-    times : seconds before, in and after the solve, of each iteration.
+    times : seconds before, in and after the adjoint solve, of each iteration.
     steps : products with J^T of each iteration.
     """
 
     name: str
-    settings: ide.AdjointSettings | None = None
     plain: bool = False
     times: list[tuple[float, float, float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
@@ -93,14 +94,33 @@ class Variant:
 def main(argv: list[str]) -> int:
     """Exit status 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-    torch.set_num_threads(arguments.threads)
-    config = read_config(arguments.config) if arguments.run is None else load_checkpoint(arguments.run / LAST).config
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=arguments.seed))
-    dataset = images(config, arguments)
-    show(config, dataset, measure(config, dataset, arguments))
-    if arguments.memory_steps:
-        show_memory(config, dataset, arguments)
+    for config in configurations(arguments):
+        threads = arguments.threads or config.training.threads
+        if threads:
+            torch.set_num_threads(threads)
+        dataset = images(config, arguments)
+        watch, errors = measure(config, dataset, arguments)
+        show(config, dataset, watch, errors)
+        if arguments.memory_steps:
+            show_memory(config, dataset, arguments)
     return 0
+
+
+def configurations(arguments: Arguments) -> list[TrainConfig]:
+    """What to measure."""
+    if arguments.run is not None:
+        return [_with_training(load_checkpoint(arguments.run / LAST).config, seed=arguments.seed)]
+    found = []
+    for case in arguments.cases:
+        name, _, batch = case.partition(":")
+        path = CONFIGS / f"{name}.toml"
+        config = _with_training(read_config(path if path.exists() else Path(name)), seed=arguments.seed)
+        found.append(_with_training(config, batch_size=int(batch)) if batch else config)
+    return found
+
+
+def _with_training(config: TrainConfig, **changes: object) -> TrainConfig:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **changes))
 
 
 def images(config: TrainConfig, arguments: Arguments) -> Dataset:
@@ -109,117 +129,36 @@ def images(config: TrainConfig, arguments: Arguments) -> Dataset:
         try:
             return load_dataset(config.dataset, arguments.data_dir)
         except DatasetError as error:
-            console.print(f"{error}\nRandom images are used instead: the firing, and so the solve, will differ.")
+            console.print(f"{error}\nRandom images are used instead: the firing, and so the times, will differ.")
     generator = np.random.default_rng(arguments.seed)
+    shape = (3, 32, 32) if config.dataset.startswith("cifar") else (1, 28, 28)
     count = 8 * config.training.batch_size
-    codes = generator.integers(0, 256, (count, 1, 28, 28), dtype=np.uint8)
-    samples = Samples(codes, generator.integers(0, 10, count))
-    coding = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.5,), std=(0.29,))
-    return Dataset("synthetic", samples, samples, (1, 28, 28), tuple("0123456789"), coding)
+    codes = generator.integers(0, 256, (count, *shape), dtype=np.uint8)
+    samples = Samples(codes, np.arange(count) % 10)
+    coding = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.5,) * shape[0], std=(0.29,) * shape[0])
+    return Dataset("synthetic", samples, samples, shape, tuple("0123456789"), coding)
 
 
-# ---- the published procedure, plainly --------------------------------------------------------------------
-
-
-@torch.no_grad()
-def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
-    """T steps of one population with dense products, one tensor operation after the other (Eq. 2)."""
-    assert bound.feedback is not None
-    neuron = bound.neuron
-    v = spikes = weighted = total = torch.zeros_like(drive.mean)
-    for t in range(time_steps):
-        current = drive.at(t) + bound.feedback.current(spikes) if t else drive.at(t)
-        v = integrate(v, spikes, current, neuron=neuron)
-        spikes = fire(v, neuron=neuron)
-        weighted = neuron.leak * weighted + spikes
-        total = total + spikes
-    rate = rate_from_count(weighted, time_steps=time_steps, leak=neuron.leak)
-    return Simulation((rate,), (total / time_steps,), None)
-
-
-def plain_gradient(
-    bound: BoundNetwork, drive: Drive, rates: Tensor, *, solver: Callable[[Map, Tensor], FixedPoint]
-) -> Tensor:
-    """The rates; f is evaluated once at them, and a hook on its value replaces dL/da by the adjoint solution."""
-    mapped = bound.equilibrium_map(rates, drive.mean, statistics="batch" if bound.training else "running")
-
-    def replaced(gradient: Tensor) -> Tensor:
-        with torch.enable_grad():
-            a = rates.detach().requires_grad_()
-            image = bound.detached().equilibrium_map(a, drive.mean.detach())
-        return solver(lambda g: torch.autograd.grad(image, a, g, retain_graph=True)[0] + gradient, gradient).value
-
-    mapped.register_hook(replaced)
-    return rates + (mapped - mapped.detach())
-
-
-def plain_broyden(f: Map, start: Tensor, *, max_pairs: int = 30) -> FixedPoint:
-    """Fixed point of f by Broyden's method per sample, to the residual of 1e-6 that the library's solvers stop at.
-
-    Every rank-one pair is kept, in two buffers (B, D, pairs) made in advance, whose whole filled part each step reads;
-    the best iterate is kept as well. Starts from zero, as is usual for equilibrium models.
-    """
-    batch, size = start.flatten(1).shape
-    lefts, rights = start.new_zeros(batch, size, max_pairs), start.new_zeros(batch, max_pairs, size)
-
-    def inverse_times(y: Tensor, count: int) -> Tensor:
-        weights = torch.einsum("bke,be->bk", rights[:, :count], y)
-        return torch.einsum("bdk,bk->bd", lefts[:, :, :count], weights) - y
-
-    def times_inverse(y: Tensor, count: int) -> Tensor:
-        weights = torch.einsum("bd,bdk->bk", y, lefts[:, :, :count])
-        return torch.einsum("bk,bke->be", weights, rights[:, :count]) - y
-
-    def residual_of(g: Tensor, x: Tensor) -> float:
-        return float(g.norm() / (g + x).norm())
-
-    x = torch.zeros_like(start).flatten(1)
-    g = f(x.view_as(start)).flatten(1) - x
-    best, lowest, step, count = x, residual_of(g, x), g, 0
-    while count < max_pairs and lowest > 1e-6:
-        x = x + step
-        new = f(x.view_as(start)).flatten(1) - x
-        change, g = new - g, new
-        if (residual := residual_of(g, x)) < lowest:
-            best, lowest = x, residual
-        right = times_inverse(step, count)
-        left = (step - inverse_times(change, count)) / torch.einsum("bd,bd->b", right, change)[:, None]
-        rights[:, count], lefts[:, :, count] = torch.nan_to_num(right), torch.nan_to_num(left)
-        count += 1
-        step = -inverse_times(g, count)
-    return FixedPoint(best.view_as(start), lowest, count + 1, lowest <= 1e-6)
-
-
-# ---- measuring -------------------------------------------------------------------------------------------
-
-
-def variants_of(config: TrainConfig) -> list[Variant]:
-    """The configured solver first, the published procedure last."""
-    training = config.training
-
-    return [
-        Variant(f"{training.adjoint_solver}, {training.adjoint_tolerance:g}"),
-        Variant("broyden, 1e-6", ide.AdjointSettings("broyden", 1e-6, 50)),
-        Variant("plain Broyden, 1e-6", plain=True),
-    ]
+# ---- time ------------------------------------------------------------------------------------------------
 
 
 class Stopwatch:
-    """Watches one training whose iterations take the variants in turns; also times matrix products."""
+    """Watches one training whose iterations take the variants in turns; also times dense products."""
 
-    def __init__(self, variants: list[Variant], *, skip: int) -> None:
-        self.variants, self.skip = variants, skip
-        self.products: list[float] = []
-        self.count = 0
-        self.matrix = torch.rand(SGEMM, SGEMM)
+    def __init__(self, config: TrainConfig, input_shape: tuple[int, ...], *, skip: int) -> None:
+        training = config.training
+        configured = f"{training.adjoint_solver}, {training.adjoint_tolerance:g}"
+        self.variants = [Variant(configured), Variant("plain: dense, Broyden 1e-6", plain=True)]
+        self.config, self.input_shape, self.skip = config, input_shape, skip
+        self.rates: list[float] = []
+        self.count, self.steps = 0, 0
         self.began = time.perf_counter()
         self.solving = (0.0, 0.0)
-        self.steps = 0
 
     @property
     def variant(self) -> Variant:
         """Whose turn it is."""
-        return self.variants[self.count // TURN % len(self.variants)]
+        return self.variants[self.count // TURN % len(self.variants) if self.count >= self.skip else 0]
 
     def gradient(
         self,
@@ -232,14 +171,16 @@ class Stopwatch:
     ) -> Tensor:
         """Stands in for the library's `with_implicit_gradient`: the variant's own."""
         if self.variant.plain:
-            return plain_gradient(bound, drive, rates, solver=lambda f, start: self.timed(plain_broyden, f, start))
-        return with_implicit_gradient(bound, drive, rates, settings=self.variant.settings or settings, found=found)
+            return plain_gradient(bound, drive, rates, solver=partial(self.timed, plain_broyden))
+        return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
 
     def run(self, bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
         """Stands in for the library's spiking run: the variant's own."""
         return (plain_run if self.variant.plain else _SIMULATE)(bound, drive, time_steps=time_steps)
 
-    def solve(self, f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int) -> FixedPoint:
+    def solve(
+        self, f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int, sums: None = None
+    ) -> FixedPoint:
         """Stands in for the library's `solve`, which it times."""
         return self.timed(partial(solve, method=method, tolerance=tolerance, max_steps=max_steps), f, start)
 
@@ -251,7 +192,7 @@ class Stopwatch:
         return fixed_point
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """Ends one iteration's time; the next one's begins after a matrix product."""
+        """Ends one iteration's time; the next one's begins after a dense product."""
         ended = time.perf_counter()
         if self.count >= self.skip and self.count % TURN:
             solve_began, solve_ended = self.solving
@@ -259,10 +200,8 @@ class Stopwatch:
             self.variant.times.append(parts)
             self.variant.steps.append(self.steps)
         self.count += 1
-        if self.count % TURN == 0:
-            before = time.perf_counter()
-            torch.mm(self.matrix, self.matrix)
-            self.products.append(time.perf_counter() - before)
+        if self.count >= self.skip and self.count % TURN == 0:
+            self.rates.append(machine_rate(self.config, self.input_shape))
         self.began = time.perf_counter()
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -270,103 +209,137 @@ class Stopwatch:
         self.began = time.perf_counter()
 
 
-def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Stopwatch:
-    """One training, in which the variants take turns after the first iterations."""
-    variants = variants_of(config)
-    around = TURN * len(variants)
-    skip = around * math.ceil(arguments.train_first / around)
-    watch = Stopwatch(variants, skip=skip)
-    iterations = skip + around * math.ceil(arguments.repeats / (TURN - 1))
+def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> tuple[Stopwatch, dict[str, float]]:
+    """One training, in which the variants take turns after the first iterations; then the error of its gradients."""
+    skip = TURN * 2 * math.ceil(arguments.train_first / (TURN * 2))
+    watch = Stopwatch(config, dataset.input_shape, skip=skip)
+    iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
     stand_ins = patch.multiple(ide, solve=watch.solve, with_implicit_gradient=watch.gradient)
 
     def run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
         return watch.run(bound, drive, time_steps=time_steps)
 
-    with tempfile.TemporaryDirectory() as folder, stand_ins, patch.object(BoundNetwork, "simulate", run):
+    with tempfile.TemporaryDirectory() as folder:
         if arguments.run is not None:
             trained, _, state = load_training(arguments.run / LAST)
-            save_checkpoint(dataclasses.replace(trained, config=config), Path(folder) / LAST, state=state)
-        fit(config, dataset, Path(folder), resume=arguments.run is not None, observer=watch)
-    return watch
+            begun = dataclasses.asdict(Progress())
+            save_checkpoint(
+                dataclasses.replace(trained, config=config), Path(folder) / LAST, progress=begun, state=state
+            )
+        with stand_ins, patch.object(BoundNetwork, "simulate", run):
+            fit(config, dataset, Path(folder), resume=arguments.run is not None, observer=watch)
+        return watch, gradient_errors(load_checkpoint(Path(folder) / LAST).model(), config, dataset)
 
 
 def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainConfig, Dataset]:
-    """A training of about so many iterations, tested on a single batch, without learning-rate steps."""
+    """A training of about so many iterations, tested on a few samples, without learning-rate steps."""
     batch = config.training.batch_size
     epochs = math.ceil(iterations / (len(dataset.train) // batch))
     train = math.ceil(iterations / epochs) * batch
-    training = dataclasses.replace(config.training, epochs=epochs, milestones=(), threads=0)
+    order = np.random.default_rng(0).permutation(len(dataset.train))  # some datasets are sorted by class
     small = dataclasses.replace(
-        dataset,
-        train=dataset.train.select(np.arange(train)),
-        test=dataset.test.select(np.arange(min(batch, len(dataset.test)))),
+        dataset, train=dataset.train.select(order[:train]), test=dataset.test.select(np.arange(2))
     )
-    return dataclasses.replace(config, training=training), small
+    return _with_training(config, epochs=epochs, milestones=(), threads=0), small
 
 
-def floating_operations(config: TrainConfig, inputs: int, steps: float) -> float:
-    """Of the dense products of one iteration: a network of one fully connected population with feedback."""
-    (population,) = parse_spec(config.network.notation).populations((inputs,))
-    neurons, batch = int(np.prod(population.shape)), config.training.batch_size
-    feedforward = 2 * batch * inputs * neurons
-    feedback = 2 * batch * neurons * neurons
-    # Input current and its weights' gradient; T - 1 spiking steps, f once, J^T `steps` times, the feedback's gradient.
-    return 2 * feedforward + (config.network.time_steps - 1 + 1 + steps + 1) * feedback
+# ---- error of the gradient -------------------------------------------------------------------------------
 
 
-def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch) -> None:
+def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -> dict[str, float]:
+    """Parameter -> ||g - g'|| / ||g'|| of one batch's gradients, g as configured and g' with the plain Broyden solve.
+
+    Both take the same rates and masks. The readout has no part in the solve and is left out, and so are parameters
+    whose gradient is zero but for rounding: biases that a batch norm takes away again.
+    """
+    samples = DeviceSamples(dataset.train, dataset.coding, device=torch.device("cpu"))
+    x, labels = samples.batch(torch.arange(config.training.batch_size))
+    model.train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def gradients(implicit_gradient: Callable[..., Tensor]) -> dict[str, Tensor]:
+        model.load_state_dict(state)
+        model.zero_grad()
+        with patch.object(ide, "with_implicit_gradient", implicit_gradient):
+            implicit = rates_with_gradient(
+                model,
+                x,
+                training=config.training,
+                time_steps=config.network.time_steps,
+                generator=torch.Generator().manual_seed(1),
+            )
+            functional.cross_entropy(model.classify(implicit.rates), labels).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def plain(bound: BoundNetwork, drive: Drive, rates: Tensor, **_: object) -> Tensor:
+        return plain_gradient(bound, drive, rates, solver=plain_broyden)
+
+    exact, ours = gradients(plain), gradients(with_implicit_gradient)
+    largest = max(float(gradient.norm()) for gradient in exact.values())
+    return {
+        name: float((ours[name] - exact[name]).norm() / exact[name].norm())
+        for name in exact
+        if not name.startswith("readout") and float(exact[name].norm()) > 1e-4 * largest
+    }
+
+
+def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mapping[str, float]) -> None:
     """The table of times."""
-    rate = 2 * SGEMM**3 / statistics.median(watch.products)
+    rate = statistics.median(watch.rates)
     network = config.network
     neurons = "IF" if network.leak == 1 else f"LIF, leak {network.leak}"
     conditions = f"{dataset.name}, T = {network.time_steps}, batch {config.training.batch_size}"
-    table = Table("adjoint solver", "products", "forward", "solve", "rest", "total", "ratio", "dense limit", "of sgemm")
+    table = Table("adjoint solver", "products", "forward", "solve", "rest", "total", "ratio", "dense limit", "of it")
     totals = [statistics.median(sum(t) for t in variant.times) for variant in watch.variants]
     for variant, total in zip(watch.variants, totals, strict=True):
         parts = [statistics.median(part) for part in zip(*variant.times, strict=True)]
         steps = statistics.median(variant.steps)
-        limit = floating_operations(config, int(np.prod(dataset.input_shape)), steps) / rate
+        limit = dense_products(config, dataset.input_shape, len(dataset.classes), steps) / rate
         milliseconds = [f"{1e3 * value:.1f}" for value in (*parts, total)]
         ratio = f"{totals[-1] / total:.2f}"
         table.add_row(variant.name, f"{steps:g}", *milliseconds, ratio, f"{1e3 * limit:.1f}", f"{limit / total:.0%}")
-    console.print(f"{network.notation}, {neurons}, {conditions}", table)
+    console.print(f"\n{network.notation}, {neurons}, {conditions}, {torch.get_num_threads()} threads", table)
+    worst = max(errors, key=lambda name: errors[name])
     console.print(
-        f"Milliseconds, medians of {len(watch.variants[0].times)}; forward: batch, spiking run, f once, loss; "
-        "rest: gradients of the weights, optimizer, metrics; ratio: plain Broyden's total over this one. "
-        f"dense limit: the iteration's dense products alone at {rate / 1e9:.0f} GFLOP/s, measured on {SGEMM} x {SGEMM}."
+        f"Milliseconds, medians of {len(watch.variants[0].times)}; forward: batch, spiking run, f once, loss; rest: "
+        "gradients of the weights, optimizer, metrics; ratio: the plain total over this one.\n"
+        f"dense limit: the iteration's dense products alone at {rate / 1e9:.0f} GFLOP/s, the faster of a matrix "
+        "product and this network's convolution, measured here; more than 100 % of it means that zeros were skipped.\n"
+        f"Error of the gradient against the plain solve: {errors[worst]:.1e} at most ({worst}), "
+        f"{statistics.median(errors.values()):.1e} in the median parameter."
     )
 
 
 # ---- memory ----------------------------------------------------------------------------------------------
 
 
-def peak_memory(config: TrainConfig, dataset: Dataset) -> float:
-    """MiB by which the peak of two later iterations exceeds what this process holds after a first one."""
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        fit(*cut(config, dataset, 1), Path(first))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-        before = memory_of_process("VmRSS")
-        fit(*cut(config, dataset, 2), Path(second))
-    return memory_of_process("VmHWM") - before
+def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
+    """MiB that one iteration takes for a while."""
+    model = new_model(config, dataset.input_shape, len(dataset.classes))
+    samples = DeviceSamples(dataset.train, dataset.coding, device=torch.device("cpu"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=config.training.momentum)
 
+    def iterate() -> None:
+        x, labels = samples.batch(torch.arange(config.training.batch_size))
+        steps = config.network.time_steps
+        implicit = rates_with_gradient(model, x, training=config.training, time_steps=steps)
+        optimizer.zero_grad()
+        functional.cross_entropy(model.classify(implicit.rates), labels).backward()
+        optimizer.step()
 
-def memory_of_process(field: str) -> float:
-    """MiB, from Linux's account of this process; VmRSS: held now, VmHWM: the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+    return peak_increment(iterate)
 
 
 def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> None:
     """The table of peaks, each measured in a process of its own."""
     table = Table("T", "peak increment, MiB", "a graph through time would hold, MiB")
-    (population,) = parse_spec(config.network.notation).populations(dataset.input_shape)
-    step = 4 * config.training.batch_size * int(np.prod(population.shape)) / 2**20
+    neurons = new_model(config, dataset.input_shape, len(dataset.classes)).spec.neurons(dataset.input_shape)
+    step = 4 * config.training.batch_size * (neurons - math.prod(dataset.input_shape)) / 2**20
     _, small = cut(config, dataset, 2)
     for time_steps in arguments.memory_steps:
         network = dataclasses.replace(config.network, time_steps=time_steps)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peak = pool.apply(peak_memory, (dataclasses.replace(config, network=network), small))
+        peak = in_own_process(iteration_memory, dataclasses.replace(config, network=network), small)
         table.add_row(str(time_steps), f"{peak:.1f}", f"{2 * time_steps * step:.1f}")
     console.print(table)
     console.print("last column: potentials and spikes of every step in float32, the least that autograd would keep")

@@ -7,8 +7,8 @@ one dropout mask) and returns a `BoundSynapse`, whose methods are pure but for t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 from fsnn_lava.distributed import SharedGenerator
-from fsnn_lava.event_map import EventMap, event_map, is_sparse
+from fsnn_lava.event_map import event_map, is_sparse
 from fsnn_lava.event_run import EventConnection
 from fsnn_lava.normalisation import batch_norm, batch_statistics
 from fsnn_lava.spec import LayerSpec
@@ -287,30 +287,33 @@ class BoundSynapse:
             response = functional.avg_pool2d(response, self.synapse.pool.kernel)
         return response if self.mask is None else response * self.mask
 
-    def transposed(self, y: Tensor) -> Tensor:
-        """Adjoint of `current` without bias, with running statistics: (B, *N) -> (B, *input_shape), in the type of y.
+    def adjoint(self, slope: Tensor) -> Callable[[Tensor], Tensor]:
+        """The map y -> A^T (slope y), (B, *N) to (B, *input_shape), A being `current` without bias; without gradients.
 
-        The product is taken in the type of the weight.
+        Batch norm takes its running statistics. Products are taken in the type of the weight, and returned in that of
+        the slope; on a CPU a slope of few nonzero values, which silent neurons have, makes them event-driven.
         """
-        synapse = self.synapse
-        if self.mask is not None:
-            y = y * self.mask
-        if synapse.pool is not None:
-            kernel = synapse.pool.kernel
-            y = y.repeat_interleave(kernel, -1).repeat_interleave(kernel, -2) / kernel**2
-        norm = synapse.batch_norm
+        layer, pool, source = self.synapse.layer, self.synapse.pool, self.synapse.input_shape
+        factor = slope if self.mask is None else slope * self.mask
+        norm = self.synapse.batch_norm
         if norm is not None:
             assert norm.running_var is not None
             scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-            y = y * scale.view((1, -1) + (1,) * (y.dim() - 2))
-        if y.device.type == "cpu" and is_sparse(y, synapse.layer):
-            return self._adjoint_map.product(y, synapse.input_shape)
-        image = apply_transpose(synapse.layer, self.weight.detach(), y.to(self.weight.dtype), synapse.input_shape)
-        return image.to(y.dtype)
+            factor = factor * scale.view((1, -1) + (1,) * (slope.dim() - 2))
+        weight = self.weight.detach()
+        ready = None
+        if slope.device.type == "cpu" and is_sparse(factor, layer):
+            ready = event_map(layer, weight.to(slope.dtype), source, adjoint=True)
 
-    @cached_property
-    def _adjoint_map(self) -> EventMap:
-        return event_map(self.synapse.layer, self.weight, self.synapse.input_shape, adjoint=True)
+        def times(y: Tensor) -> Tensor:
+            y = y * factor
+            if pool is not None:
+                y = y.repeat_interleave(pool.kernel, -1).repeat_interleave(pool.kernel, -2) / pool.kernel**2
+            if ready is not None:
+                return ready.product(y, source)
+            return apply_transpose(layer, weight, y.to(weight.dtype), source).to(slope.dtype)
+
+        return times
 
     def frozen_normalisation(self, response: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Scale and shift of the batch norm with statistics that stay, to apply to any response; with gradients.

@@ -294,13 +294,16 @@ class BoundNetwork:
         rates : what `rates_around` gave where J is taken; a rate of 0 or 1 lets nothing through.
         """
         assert self.feedback is not None
-        loop = [self.feedback, *self.feedforward[1:]]
-        slopes = [((rate > 0) & (rate < 1)).to(rate.dtype) / self.neuron.reset_amount for rate in rates]
-        steps = list(zip(loop, slopes, strict=True))[::-1]
+        loop = zip((self.feedback, *self.feedforward[1:]), rates, strict=True)
+        # Each factor of f in turn, last population first: its slope 1/r or 0, then its connection.
+        factors = [
+            synapse.adjoint(((rate > 0) & (rate < 1)).to(rate.dtype) / self.neuron.reset_amount)
+            for synapse, rate in loop
+        ][::-1]
 
         def times(g: Tensor) -> Tensor:
-            for synapse, slope in steps:
-                g = synapse.transposed(g * slope)
+            for factor in factors:
+                g = factor(g)
             return g
 
         return times

@@ -75,14 +75,16 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_measures_time_and_memory(tiny_config: Path) -> None:
     sizes = ("--train-first", "2", "--repeats", "2", "--memory-steps", "4")
-    text = _run("training", "--config", tiny_config, "--synthetic", *sizes)
-    assert "synthetic, T = 3, batch 16" in text
-    assert "plain Broyden" in text
+    text = _run("training", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes)
+    for batch in (16, 8):
+        assert f"synthetic, T = 3, batch {batch}, 1 threads" in text
+    assert "plain: dense, Broyden 1e-6" in text
+    assert "Error of the gradient against the plain solve" in text
     assert "a graph through time" in text
 
 
 def test_training_without_a_data_folder_says_so_and_takes_random_images(tiny_config: Path) -> None:
-    text = _run("training", "--config", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
+    text = _run("training", "--cases", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
     assert "no data folder is given" in text
     assert "Random images are used instead" in text
 
