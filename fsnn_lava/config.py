@@ -152,19 +152,7 @@ class TrainConfig:
             _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
         for name in ("train_samples", "test_samples"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
-        _require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
-        _require(
-            training.precision != "tf32" or training.device != "cpu",
-            "training.precision",
-            training.precision,
-            "float32 or bf16 on a CPU, which has no TF32",
-        )
-        _require(
-            not training.compile or training.device != "cpu",
-            "training.compile",
-            training.compile,
-            "false on a CPU, where a step goes from event to event",
-        )
+        _check_device(training)
         _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
         _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
@@ -175,6 +163,22 @@ class TrainConfig:
             training.batch_size,
             "at least 2 with network.batch_norm = true (statistics of one sample are not defined)",
         )
+
+
+def _check_device(training: TrainingConfig) -> None:
+    _require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
+    _require(
+        training.precision != "tf32" or training.device != "cpu",
+        "training.precision",
+        training.precision,
+        "float32 or bf16 on a CPU, which has no TF32",
+    )
+    _require(
+        not training.compile or training.device != "cpu",
+        "training.compile",
+        training.compile,
+        "false on a CPU, where a step goes from event to event",
+    )
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,7 @@ def fixed_point_iteration(
     return best.result()
 
 
-def anderson(
-    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
-) -> FixedPoint:
+def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None) -> FixedPoint:
     """Anderson acceleration of depth 5: mixes the last images so that the linearised residual is smallest.
 
     References
@@ -108,9 +106,7 @@ def anderson(
     return best.result()
 
 
-def broyden(
-    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
-) -> FixedPoint:
+def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None) -> FixedPoint:
     """Broyden's good method on f(x) - x, the inverse Jacobian kept as rank-one updates of -1 per sample.
 
     References
