@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 
@@ -37,10 +39,15 @@ class EventMap:
 
     def product(self, x: Tensor, target: tuple[int, ...]) -> Tensor:
         """(B, *target) of x (B, *source) with many zeros, without gradients."""
-        inner = _inner(x.detach())
+        values = inner(x.detach()).numpy()
         product = torch.empty(len(x), prod(target), dtype=x.dtype)  # torch aligns it: dense products of it repeat
+        into, geometry = product.numpy(), np.array(self.geometry)
         maps = (self.weights, self.segments, self.starts)
-        apply_map(inner.numpy(), np.array(self.geometry), maps, product.numpy())
+
+        def run(begin: int, end: int) -> None:
+            apply_map(values[begin:end], geometry, maps, into[begin:end])
+
+        in_threads(run, len(x), most=len(x))
         if len(target) == 3:
             return product.view(len(x), *target[1:], target[0]).movedim(-1, 1)
         return product.view(len(x), *target)
@@ -69,16 +76,33 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
 
 def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
     """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one."""
-    share = count_nonzero(_inner(x.detach()).numpy()) / x.numel()
+    share = count_nonzero(inner(x.detach()).numpy()) / x.numel()
     return share < DENSE_SHARE[layer.kind]
+
+
+def inner(x: Tensor, *, batch_axes: int = 1) -> Tensor:
+    """(..., H W C), contiguous, of (..., C, H, W) behind the batch axes; a copy only if x lies otherwise."""
+    if x.dim() == batch_axes + 3:
+        x = x.movedim(-3, -1)
+    return x.flatten(batch_axes).contiguous()
+
+
+def in_threads(run: Callable[[int, int], None], batch: int, *, most: int) -> None:
+    """Calls run(begin, end) for parts of a batch, each of so many samples at most, on all threads that torch uses."""
+    threads = torch.get_num_threads()
+    size = max(1, min(most, -(-batch // threads)))
+    parts = [(begin, min(begin + size, batch)) for begin in range(0, batch, size)]
+    if threads == 1 or len(parts) == 1:
+        for begin, end in parts:
+            run(begin, end)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda part: run(*part), parts))
 
 
 def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) -> EventMap:
     features = len(weight)
-    inner = weight.view(features, *input_shape)
-    if len(input_shape) == 3:
-        inner = inner.permute(0, 2, 3, 1)  # the order in which channels lie innermost
-    matrix = inner.reshape(features, -1)
+    matrix = inner(weight.view(features, *input_shape))
     rows = matrix if adjoint else matrix.t()
     sources, targets = rows.shape
     geometry = Geometry(sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets, 1, targets, 0, 0, 0, 0, 0, 0)
@@ -132,11 +156,6 @@ def _segments(
                 taps += [ky * kernel + kx for _, kx in columns]
             starts.append(len(segments))
     return np.array(taps, np.int64), np.array(segments, np.int64).reshape(-1, 3), np.array(starts, np.int64)
-
-
-def _inner(x: Tensor) -> Tensor:
-    """(B, H W C), contiguous, of (B, C, H, W)."""
-    return (x.movedim(1, -1) if x.dim() == 4 else x).flatten(1).contiguous()
 
 
 def _flat(rows: Tensor) -> Array:

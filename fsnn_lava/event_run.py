@@ -6,8 +6,7 @@ the cache, and nothing but spike counts is kept. The result does not depend on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.event_kernels import Geometry, run_samples
-from fsnn_lava.event_map import EventMap
+from fsnn_lava.event_map import EventMap, in_threads, inner
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts
 from fsnn_lava.result import Array
 
@@ -94,7 +93,7 @@ def event_run(
         )
         recorded[:, part] = torch.from_numpy(kept)
 
-    _in_threads(run, batch, plan.sample_bytes)
+    in_threads(run, batch, most=max(1, PACKED_BYTES // plan.sample_bytes))
     weighted, plain = (plan.populations(count) for count in counts)
     return SpikeCounts(weighted, plain, plan.populations(recorded) if record else None)
 
@@ -168,20 +167,13 @@ def _outer(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
     return flat.view(*lead, height, width, channels).movedim(-1, -3)
 
 
-def _inner(x: Tensor, batch_axes: int) -> Tensor:
-    """(..., H W C), contiguous, of (..., C, H, W); a copy only if x lies otherwise."""
-    if x.dim() == batch_axes + 3:
-        x = x.movedim(-3, -1)
-    return x.flatten(batch_axes).contiguous()
-
-
 def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat([torch.empty(0, dtype=dtype), *tensors])
 
 
 def _packed(tensors: Sequence[Tensor], batch: int, dtype: torch.dtype) -> Array:
     """(B, sum of N) of one type, channels innermost; no columns if there is nothing."""
-    rows = [_inner(x.detach(), 1) for x in tensors]
+    rows = [inner(x.detach()) for x in tensors]
     packed: Array = (
         (rows[0] if len(rows) == 1 else torch.cat(rows, 1) if rows else torch.empty(batch, 0)).to(dtype).numpy()
     )
@@ -190,18 +182,7 @@ def _packed(tensors: Sequence[Tensor], batch: int, dtype: torch.dtype) -> Array:
 
 def _frames(events: Tensor | None, part: slice, empty: tuple[int, int], dtype: torch.dtype) -> Array:
     """(T, B, M), channels innermost; no columns if there are no frames."""
-    frames: Array = (torch.empty(*empty, 0) if events is None else _inner(events[:, part], 2)).to(dtype).numpy()
+    frames: Array = (
+        (torch.empty(*empty, 0) if events is None else inner(events[:, part], batch_axes=2)).to(dtype).numpy()
+    )
     return frames
-
-
-def _in_threads(run: Callable[[int, int], None], batch: int, sample_bytes: int) -> None:
-    """Calls run(begin, end) for all samples in parts, as many at a time as torch uses threads."""
-    threads = torch.get_num_threads()
-    size = max(1, min(PACKED_BYTES // max(1, sample_bytes), -(-batch // threads)))
-    parts = [(begin, min(begin + size, batch)) for begin in range(0, batch, size)]
-    if threads == 1 or len(parts) == 1:
-        for begin, end in parts:
-            run(begin, end)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: run(*part), parts))
