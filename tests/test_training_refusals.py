@@ -94,9 +94,10 @@ def test_loss_that_is_not_finite_stops_the_training(digits: Dataset, tmp_path: P
     assert not (tmp_path / BEST).exists()
 
 
+@pytest.mark.parametrize("notation", ["12-10 (F12)", "12-10"], ids=["feedback", "no adjoint to fail"])
 @pytest.mark.parametrize("minutes", [1e-9, 5.0])
 def test_loss_that_is_no_number_is_named(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, notation: str
 ) -> None:
     """Of the seventh iteration; the epoch before is kept, or the iteration before, and so is its best state."""
     cross_entropy, calls = functional.cross_entropy, []
@@ -108,7 +109,7 @@ def test_loss_that_is_no_number_is_named(
 
     monkeypatch.setattr("fsnn_lava.training.functional.cross_entropy", poisoned)
     with pytest.raises(ConvergenceError, match=r"epoch 2, iteration 2: the loss is nan; .*\(1 whole epochs and"):
-        fit(changed(checkpoint_minutes=minutes), digits, tmp_path)
+        fit(changed(checkpoint_minutes=minutes, network={"notation": notation}), digits, tmp_path)
     _, progress, _ = load_training(tmp_path / LAST)
     assert (progress["epoch"], progress["iteration"]) == (1, 1 if minutes < 1 else 0)
     assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 1
