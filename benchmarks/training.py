@@ -11,7 +11,6 @@ import dataclasses
 import math
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ import torch
 import tyro
 from common.memory import in_own_process, peak_increment
 from common.plain import plain_broyden, plain_gradient, plain_run
-from common.work import dense_products, machine_rate
+from common.work import dense_products, machine_rate, now
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,6 +33,7 @@ from fsnn_lava.checkpoint import load_checkpoint, load_training, new_model, save
 from fsnn_lava.command import run_script
 from fsnn_lava.config import SolverName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
+from fsnn_lava.devices import place
 from fsnn_lava.errors import DatasetError
 from fsnn_lava.gradients import ide
 from fsnn_lava.gradients.ide import with_implicit_gradient
@@ -68,6 +68,8 @@ class Arguments:
     """Measured iterations of every variant, at least."""
     memory_steps: tuple[int, ...] = (10, 100)
     """Time steps at which memory is measured; none: leave it out."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
     threads: int = 0
     """CPU threads; 0: as the configuration says."""
     seed: int = 0
@@ -109,12 +111,14 @@ def main(argv: list[str]) -> int:
 def configurations(arguments: Arguments) -> list[TrainConfig]:
     """What to measure."""
     if arguments.run is not None:
-        return [_with_training(load_checkpoint(arguments.run / LAST).config, seed=arguments.seed)]
+        config = load_checkpoint(arguments.run / LAST).config
+        return [_with_training(config, seed=arguments.seed, device=arguments.device)]
     found = []
     for case in arguments.cases:
         name, _, batch = case.partition(":")
         path = CONFIGS / f"{name}.toml"
-        config = _with_training(read_config(path if path.exists() else Path(name)), seed=arguments.seed)
+        config = read_config(path if path.exists() else Path(name))
+        config = _with_training(config, seed=arguments.seed, device=arguments.device)
         found.append(_with_training(config, batch_size=int(batch)) if batch else config)
     return found
 
@@ -152,8 +156,12 @@ class Stopwatch:
         self.config, self.input_shape, self.skip = config, input_shape, skip
         self.rates: list[float] = []
         self.count, self.steps = 0, 0
-        self.began = time.perf_counter()
+        self.began = self.now()
         self.solving = (0.0, 0.0)
+
+    def now(self) -> float:
+        """Seconds, once the device has done its work."""
+        return now(self.config.training.device)
 
     @property
     def variant(self) -> Variant:
@@ -186,14 +194,14 @@ class Stopwatch:
 
     def timed(self, solver: Callable[[Map, Tensor], FixedPoint], f: Map, start: Tensor) -> FixedPoint:
         """What the solver finds; when it began and ended is kept."""
-        began = time.perf_counter()
+        began = self.now()
         fixed_point = solver(f, start)
-        self.solving, self.steps = (began, time.perf_counter()), fixed_point.steps
+        self.solving, self.steps = (began, self.now()), fixed_point.steps
         return fixed_point
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
         """Ends one iteration's time; the next one's begins after a dense product."""
-        ended = time.perf_counter()
+        ended = self.now()
         if self.count >= self.skip and self.count % TURN:
             solve_began, solve_ended = self.solving
             parts = (solve_began - self.began, solve_ended - solve_began, ended - solve_ended)
@@ -202,11 +210,11 @@ class Stopwatch:
         self.count += 1
         if self.count >= self.skip and self.count % TURN == 0:
             self.rates.append(machine_rate(self.config, self.input_shape))
-        self.began = time.perf_counter()
+        self.began = self.now()
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Leaves the evaluation out of the next iteration's time."""
-        self.began = time.perf_counter()
+        self.began = self.now()
 
 
 def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> tuple[Stopwatch, dict[str, float]]:
@@ -253,9 +261,9 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
     Both take the same rates and masks. The readout has no part in the solve and is left out, and so are parameters
     whose gradient is zero but for rounding: biases that a batch norm takes away again.
     """
-    samples = DeviceSamples(dataset.train, dataset.coding, device=torch.device("cpu"))
+    samples = DeviceSamples(dataset.train, dataset.coding, device=config.training.device)
     x, labels = samples.batch(torch.arange(config.training.batch_size))
-    model.train()
+    place(model.train(), x.device)
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
     def gradients(implicit_gradient: Callable[..., Tensor]) -> dict[str, Tensor]:
@@ -267,7 +275,7 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
                 x,
                 training=config.training,
                 time_steps=config.network.time_steps,
-                generator=torch.Generator().manual_seed(1),
+                generator=torch.Generator(x.device).manual_seed(1),
             )
             functional.cross_entropy(model.classify(implicit.rates), labels).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -289,6 +297,7 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
     rate = statistics.median(watch.rates)
     network = config.network
     neurons = "IF" if network.leak == 1 else f"LIF, leak {network.leak}"
+    where = f"{torch.get_num_threads()} threads" if config.training.device == "cpu" else config.training.device
     conditions = f"{dataset.name}, T = {network.time_steps}, batch {config.training.batch_size}"
     table = Table("adjoint solver", "products", "forward", "solve", "rest", "total", "ratio", "dense limit", "of it")
     totals = [statistics.median(sum(t) for t in variant.times) for variant in watch.variants]
@@ -299,7 +308,7 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
         milliseconds = [f"{1e3 * value:.1f}" for value in (*parts, total)]
         ratio = f"{totals[-1] / total:.2f}"
         table.add_row(variant.name, f"{steps:g}", *milliseconds, ratio, f"{1e3 * limit:.1f}", f"{limit / total:.0%}")
-    console.print(f"\n{network.notation}, {neurons}, {conditions}, {torch.get_num_threads()} threads", table)
+    console.print(f"\n{network.notation}, {neurons}, {conditions}, {where}", table)
     worst = max(errors, key=lambda name: errors[name])
     console.print(
         f"Milliseconds, medians of {len(watch.variants[0].times)}; forward: batch, spiking run, f once, loss; rest: "
@@ -317,7 +326,8 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
 def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
     """MiB that one iteration takes for a while."""
     model = new_model(config, dataset.input_shape, len(dataset.classes))
-    samples = DeviceSamples(dataset.train, dataset.coding, device=torch.device("cpu"))
+    samples = DeviceSamples(dataset.train, dataset.coding, device=config.training.device)
+    place(model, samples.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=config.training.momentum)
 
     def iterate() -> None:
@@ -328,7 +338,7 @@ def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
         functional.cross_entropy(model.classify(implicit.rates), labels).backward()
         optimizer.step()
 
-    return peak_increment(iterate)
+    return peak_increment(iterate, device=config.training.device)
 
 
 def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> None:

@@ -21,7 +21,7 @@ PAIRS = 27
 def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
     """T steps of all populations with dense products, one tensor operation after the other (Eq. 10)."""
     neuron, layers = bound.neuron, range(len(bound.feedforward))
-    zeros = [torch.zeros((len(drive.mean), *synapse.synapse.shape)) for synapse in bound.feedforward]
+    zeros = [drive.mean.new_zeros((len(drive.mean), *synapse.synapse.shape)) for synapse in bound.feedforward]
     v, spikes, weighted, total = (list(zeros) for _ in range(4))
     for t in range(time_steps):
         for layer in layers:

@@ -44,19 +44,27 @@ def dense_products(config: TrainConfig, input_shape: Shape, classes: int, steps:
     return config.training.batch_size * total
 
 
+def now(device: str) -> float:
+    """Seconds on a clock, once the device has done all it was asked to."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def machine_rate(config: TrainConfig, input_shape: Shape) -> float:
-    """Operations per second of the faster of two dense products: of matrices, or the network's feedback layer."""
-    matrix = torch.rand(MATRIX, MATRIX)
-    began = time.perf_counter()
+    """Float32 operations per second of the faster of two dense products: of matrices, or the network's feedback."""
+    device = config.training.device
+    matrix = torch.rand(MATRIX, MATRIX, device=device)
+    began = now(device)
     torch.mm(matrix, matrix)
-    best = 2 * MATRIX**3 / (time.perf_counter() - began)
+    best = 2 * MATRIX**3 / (now(device) - began)
     spec = parse_spec(config.network.notation)
     layer, shape = spec.feedback, spec.populations(input_shape)[-1].shape
     if layer is None or layer.kind == "linear" or layer.transposed:
         return best
-    x = torch.rand(config.training.batch_size, *shape)
-    weight = torch.rand(layer.features, shape[0], layer.kernel, layer.kernel)
+    x = torch.rand(config.training.batch_size, *shape, device=device)
+    weight = torch.rand(layer.features, shape[0], layer.kernel, layer.kernel, device=device)
     functional.conv2d(x, weight, padding=layer.padding)
-    began = time.perf_counter()
+    began = now(device)
     functional.conv2d(x, weight, padding=layer.padding)
-    return max(best, len(x) * products_of(layer, shape) / (time.perf_counter() - began))
+    return max(best, len(x) * products_of(layer, shape) / (now(device) - began))
