@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,15 +24,25 @@ def torchrun(script: Path, *arguments: str, processes: int = 2) -> subprocess.Po
         text=True,
         env=environment,
         cwd=ROOT,
+        start_new_session=True,
     )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
     """What it shows; it must end well."""
     with process:
-        shown, _ = process.communicate(timeout=120)
+        shown = shown_by(process)
     assert process.returncode == 0, shown
     return shown
+
+
+def shown_by(process: subprocess.Popen[str]) -> str:
+    """What it shows until it ends."""
+    try:
+        return process.communicate(timeout=300)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # torchrun and all its processes: waiting for them would never end
+        raise
 
 
 def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:

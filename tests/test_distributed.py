@@ -86,7 +86,7 @@ def test_two_processes_write_once_and_stop_together(tmp_path: Path) -> None:
     with torchrun(train, *options, "--runs", str(tmp_path)) as process:
         wait_for_epochs(process, 3)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=60)
+        shown = shown_by(process)
     assert "interrupted after" in shown
     assert shown.count(f"next: python train/train.py --resume {tmp_path / 'digits'}") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["digits"]

@@ -109,7 +109,7 @@ def test_layer_is_its_definition(layer: LayerSpec, pool: LayerSpec | None, input
 def test_adjoint_is_that_of_the_current(
     layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape, batch_norm: bool, share: float
 ) -> None:
-    """For every sample, with its mask: <current(x) - current(0), y> = <x, adjoint(slope)(y / slope)>, by entries of x."""
+    """For every sample, with its mask: <current(x) - current(0), y> = <x, adjoint(slope)(y / slope)>, by entry."""
     made = connection(layer, pool, input_shape, batch_norm=batch_norm)
     bound = bind(made, 4)
     assert bound.mask is not None
