@@ -12,7 +12,7 @@ from fsnn_lava.checkpoint import load_training
 from fsnn_lava.distributed import ALONE, Ranks, average, joined, ranks_of_environment, shared_generator
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training import LAST
-from process_group import ROOT, finish, torchrun, wait_for_epochs
+from process_group import ROOT, finish, shown_by, torchrun, wait_for_epochs
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
