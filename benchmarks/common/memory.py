@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,8 +47,8 @@ def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float
 
 def in_own_process(function: Callable[..., _Result], *arguments: object) -> _Result:
     """What the function, defined in a module, returns in a fresh process: nothing measured before is held there."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _of_process(field: str) -> float:
