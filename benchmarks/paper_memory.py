@@ -8,6 +8,7 @@ are kept in benchmarks/results/memory_cpu.json or memory_cuda.json, from which `
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ import torch
 import tyro
 from common.memory import in_own_process, peak_increment
 from common.paper_tables import METHODS, growth
-from common.published import CONFIGS
+from common.published import CONFIGS, TITLES
 from common.results import RESULTS, commit
 from rich.console import Console
 from torch.nn import functional
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> int:
     check_precision(arguments.precision, device)
     config = read_config(arguments.config)
     dataset, images = few_images(config, arguments)
+    load = round(os.getloadavg()[0], 1)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for method in arguments.methods:
         cells: dict[str, dict[str, float]] = {}
@@ -95,6 +97,8 @@ def main(argv: list[str]) -> int:
         "precision": arguments.precision,
         "batch_size": arguments.batch_size,
         "images": images,
+        "load": load,
+        "cores": os.cpu_count(),
         "weights": "" if arguments.run is None else arguments.run.name,
         "methods": found,
         "commit": commit(),
@@ -129,7 +133,7 @@ def few_images(config: TrainConfig, arguments: Arguments) -> tuple[Dataset, str]
         else:
             chosen = np.random.default_rng(0).choice(len(dataset.train), count, replace=False)
             batch = dataset.train.select(chosen)
-            return dataclasses.replace(dataset, train=batch, test=batch), config.dataset
+            return dataclasses.replace(dataset, train=batch, test=batch), TITLES[config.dataset]
     generator = np.random.default_rng(0)
     codes = generator.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     samples = Samples(codes, generator.integers(0, 10, count))

@@ -208,6 +208,8 @@ def test_memory_stands_beside_the_published() -> None:
         "device": "a machine",
         "precision": "float32",
         "batch_size": 32,
+        "load": 0.5,
+        "cores": 2,
         "images": "random",
         "weights": "",
         "methods": {"ide": flat, "bptt": cells},
@@ -221,7 +223,7 @@ def test_memory_stands_beside_the_published() -> None:
     assert table.rows[1][2:] == ("2.8 GB", "-", "-", "91.74 / 30.00 (in part)")
     assert table.rows[4][2:] == ("11 GB", "1000 MiB", "3.25 s", "87.18 / 87.12")
     assert table.rows[5][2:] == ("out of memory, about 36 GB", "-", "-", "- / not run")
-    assert "a step by BPTT 40.0 MiB; images: random, weights: untrained" in table.notes
+    assert "each further step takes BPTT 40.0 MiB. Measured on random images, with untrained weights, in" in table.notes
 
 
 def test_rates_are_of_the_run_that_saw_most_samples() -> None:

@@ -82,11 +82,13 @@ def _measured(cell: Mapping[str, float] | None) -> tuple[str, str]:
 
 
 def _growth(found: Mapping[str, Any]) -> str:
-    each = [f"{METHODS[m]} {growth(cells):.1f} MiB" for m, cells in found["methods"].items() if len(cells) > 1]
-    weights = found["weights"] or "untrained"
+    several = {method: cells for method, cells in found["methods"].items() if len(cells) > 1}
+    each = [f"{METHODS[method]} {round(growth(cells), 1) + 0.0} MiB" for method, cells in several.items()]
+    weights = f"weights of `{found['weights']}`" if found["weights"] else "untrained weights"
+    beside = f"beside other work (load average {found['load']} on {found['cores']} cores)"
     return (
-        f"{found['device']}: memory grows a step by {', '.join(each)}; images: {found['images']}, "
-        f"weights: {weights}, precision: {found['precision']}."
+        f"{found['device']}: each further step takes {', '.join(each)}. Measured on {found['images']} images, with "
+        f"{weights}, in {found['precision']}, {beside}."
     )
 
 
@@ -147,7 +149,7 @@ def convergence_table(curves: Mapping[str, Any]) -> TextTable:
         at = [t for t in steps if t <= len(curve["mean"])]
         cells = [f"{curve['mean'][t - 1]:.3g} / {curve['one'][t - 1]:.3g}" if t in at else "-" for t in steps]
         lines.append((f"`{name}`", curve["neurons"], str(curve["size"]), *cells, curve["extent"]))
-    header = ("config", "neurons", "of them in the last population", *(f"t = {t}" for t in steps), "training")
+    header = ("config", "neurons", "in the last population", *(f"t = {t}" for t in steps), "training")
     count = ", ".join(sorted({str(curve["samples"]) for curve in curves.values()}))
     caption = f"Figure 1: distance from the equilibrium, mean of {count} test samples / one of them"
     return TextTable(caption, header, tuple(lines))
