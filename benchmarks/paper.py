@@ -1,7 +1,7 @@
 """The IDE paper's tables with its figures and ours, each row marked as full, in part or not run.
 
 With --runs, the trainings in that folder (`python train/train.py --config train/configs/<name>.toml`) are read first,
-finished or not, and each one's figures are kept in benchmarks/results/runs/. Without it the tables are printed from
+finished or not, and each one's figures are kept in benchmarks/results/trainings/. Without it the tables are printed from
 what is kept there. --readme puts them into README.md and benchmarks/README.md.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 from common.paper_tables import accuracy_table, convergence_table, memory_table, rates_table
 from common.published import TITLES, Row, published_rows
-from common.results import RESULTS, RunResult, read_run, save_result, stored, stored_results
+from common.results import RESULTS, TRAININGS, RunResult, read_run, save_result, stored, stored_results
 from common.tables import TextTable, with_blocks
 from rich.console import Console
 
@@ -82,8 +82,8 @@ def keep(rows: list[Row], arguments: Arguments) -> None:
             if result is None:
                 console.print(f"{folder}: left out; it is of no published row, or no epoch is done")
             else:
-                save_result(result, arguments.results / "runs")
-    done = {result.config for result in stored_results(arguments.results / "runs")}
+                save_result(result, arguments.results / TRAININGS)
+    done = {result.config for result in stored_results(arguments.results / TRAININGS)}
     reasons = {dataset: absence(dataset, arguments.data_dir) for dataset in {r.config.dataset for r in rows}}
     write_json(
         arguments.results / "not_run.json",
@@ -102,7 +102,7 @@ def absence(dataset: str, data_dir: Path | None) -> str:
 
 def all_tables(rows: list[Row], folder: Path) -> dict[str, TextTable]:
     """Every table, by name, from the figures kept in a folder."""
-    results: list[RunResult] = stored_results(folder / "runs")
+    results: list[RunResult] = stored_results(folder / TRAININGS)
     measured = [found for device in ("cpu", "cuda") if (found := stored(folder / f"memory_{device}.json"))]
     return {
         "accuracy": accuracy_table(rows, results, stored(folder / "not_run.json") or {}),

@@ -13,7 +13,7 @@ import torch
 import tyro
 from common.paper_tables import accuracy_table, convergence_table, growth, memory_table, rates_table
 from common.published import FIRING_RATES, SAMPLES, Row, published_rows
-from common.results import RESULTS, RunResult, extent, read_run, save_result, stored, stored_results
+from common.results import RESULTS, TRAININGS, RunResult, extent, read_run, save_result, stored, stored_results
 from common.tables import TextTable, with_blocks
 
 from fsnn_lava.checkpoint import TrainedNetwork, save_checkpoint
@@ -274,7 +274,7 @@ def test_runs_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "mine: left out" in shown.replace("\n", " ")
     assert "75.00 (2)" in shown
     assert "not run: no CIFAR-100 at hand" in shown
-    assert [found.run for found in stored_results(tmp_path / "kept" / "runs")] == [ALEXNET]
+    assert [found.run for found in stored_results(tmp_path / "kept" / TRAININGS)] == [ALEXNET]
     reasons = stored(tmp_path / "kept" / "not_run.json")
     assert reasons["mnist_conv_if"] == "no MNIST at hand"
     assert ALEXNET not in reasons
@@ -309,7 +309,7 @@ def test_another_result_would_be_noticed() -> None:
 
 
 def test_kept_results_are_of_configs_that_exist_and_say_where_they_come_from() -> None:
-    kept = stored_results(RESULTS / "runs")
+    kept = stored_results(RESULTS / TRAININGS)
     assert kept
     for one in kept:
         assert one.config in CONFIGS

@@ -19,6 +19,8 @@ from fsnn_lava.spec import parse_spec
 from fsnn_lava.training import LAST
 
 RESULTS = Path(__file__).parents[1] / "results"
+TRAININGS = "trainings"
+"""Folder in it that holds a file for each training."""
 NOT_OF_THE_PROCEDURE = ("epochs", "seed", "device", "threads", "compile", "checkpoint_minutes")
 """Settings under [training] that a row states apart or that do not make it another experiment."""
 
