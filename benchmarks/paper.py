@@ -1,7 +1,7 @@
 """The IDE paper's tables with its figures and ours, each row marked as full, in part or not run.
 
 With --runs, the trainings in that folder (`python train/train.py --config train/configs/<name>.toml`) are read first,
-finished or not, and each one's figures are kept in benchmarks/results/trainings/. Without it the tables are printed from
+finished or not, and each one's figures are kept in benchmarks/results/trainings/. Without it the tables are made from
 what is kept there. --readme puts them into README.md and benchmarks/README.md.
 """
 

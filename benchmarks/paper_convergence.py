@@ -8,6 +8,8 @@ Event recordings end with their last frame, and so do their curves.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -125,6 +127,11 @@ def curves_of(trained: TrainedNetwork, dataset: Dataset, arguments: Arguments) -
     return mean.tolist(), one.tolist()
 
 
+def description(curves: dict[str, Any]) -> str:
+    """What the picture says of the figures that it was drawn from."""
+    return f"drawn from curves {hashlib.sha256(json.dumps(curves, sort_keys=True).encode()).hexdigest()}"
+
+
 def draw(curves: dict[str, Any], path: Path) -> None:
     """Write the picture: averages as lines, single samples dotted.
 
@@ -152,7 +159,7 @@ def draw(curves: dict[str, Any], path: Path) -> None:
     axes.set_title("mean over test samples; dotted: one of them", fontsize=10)
     axes.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None, "Description": description(curves)})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from common.published import published_rows
+from common.results import RESULTS
 
 from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import load_checkpoint
@@ -89,7 +90,9 @@ def test_an_iteration_begins_from_the_weights_of_the_run(tmp_path: Path, monkeyp
     """Its first loss is that of the trained weights, in the mode of training; then it learns."""
     dataset = few_digits()
     run = trained(tmp_path, "fashion_mnist_fc_lif", dataset)
-    config = dataclasses.replace(tiny("fashion_mnist_fc_lif"), name="new")
+    config = tiny("fashion_mnist_fc_lif")
+    # Without dropout and batch norm nothing changes from one iteration to the next but the weights.
+    plain = dataclasses.replace(config, network=dataclasses.replace(config.network, dropout=0.0, batch_norm=False))
     losses: dict[str, list[float]] = {}
     whole = memory.functional.cross_entropy
 
@@ -99,13 +102,13 @@ def test_an_iteration_begins_from_the_weights_of_the_run(tmp_path: Path, monkeyp
         return loss  # type: ignore[no-any-return]
 
     monkeypatch.setattr(memory.functional, "cross_entropy", noting)
-    for case, folder in (("new", None), ("trained", run)):
+    for case, folder in (("new", None), ("trained", run), ("plain", None)):
         losses[case] = []
-        with memory.iteration(config, dataset, memory.Arguments(run=folder)) as iterate:
+        with memory.iteration(plain if case == "plain" else config, dataset, memory.Arguments(run=folder)) as iterate:
             for _ in range(2):
                 iterate()
     assert losses["trained"][0] < losses["new"][0]
-    assert losses["trained"][1] != losses["trained"][0]
+    assert losses["plain"][1] != losses["plain"][0]
 
 
 def test_the_configuration_takes_gradient_and_steps() -> None:
@@ -150,6 +153,13 @@ def test_curves_are_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(name.encode() in first for name in names)
     assert convergence.main(kept) == 0
     assert picture.read_bytes() == first, "drawn from what is kept, the same each time"
+
+
+def test_the_kept_picture_is_of_the_kept_curves() -> None:
+    kept = json.loads((RESULTS / "convergence.json").read_text())
+    picture = (RESULTS / "convergence.svg").read_text()
+    assert convergence.description(kept) in picture, "python benchmarks/paper_convergence.py"
+    assert len(picture) < 60_000
 
 
 def test_nothing_to_draw_and_runs_of_no_row_are_refused(tmp_path: Path) -> None:
