@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 import tyro
 from common.paper_tables import accuracy_table, convergence_table, growth, memory_table, rates_table
 from common.published import FIRING_RATES, SAMPLES, Row, published_rows
-from common.results import RESULTS, TRAININGS, RunResult, extent, read_run, save_result, stored, stored_results
+from common.results import RESULTS, TRAININGS, RunResult, commit, extent, read_run, save_result, stored, stored_results
 from common.tables import TextTable, with_blocks
 
 from fsnn_lava.checkpoint import TrainedNetwork, save_checkpoint
@@ -176,6 +177,21 @@ def test_what_is_kept_is_read_back(tmp_path: Path) -> None:
 )
 def test_extent_says_what_is_missing(config: str, changes: dict[str, object], expected: str) -> None:
     assert re.fullmatch(expected, extent(result(config, **changes), CONFIGS[config]))
+
+
+def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
+    assert commit(tmp_path) == "unknown"
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "result.json").write_text("1")
+    alone = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
+    for command in (("init",), ("add", "."), (*alone, "commit", "-m", "one")):
+        subprocess.run(("git", *command), cwd=tmp_path, check=True, capture_output=True)
+    head = commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{7,}", head)
+    (tmp_path / "result.json").write_text("2")
+    assert commit(tmp_path) == head
+    (tmp_path / "code.py").write_text("2")
+    assert commit(tmp_path) == f"{head}-dirty"
 
 
 # ---- tables -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -154,8 +155,16 @@ def stored(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def commit() -> str:
-    """The tree's commit, with "-dirty" if its code was changed since; "unknown" outside a repository."""
-    command = ("git", "describe", "--always", "--abbrev=7", "--dirty", "--exclude=*")
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent, check=False)
-    return done.stdout.strip() or "unknown"
+def commit(tree: Path = RESULTS.parents[1]) -> str:
+    """The tree's commit, with "-dirty" if its code was changed since; "unknown" outside a repository.
+
+    Changed documents and results are no change of the code.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(("git", *arguments), capture_output=True, text=True, cwd=tree, check=False)
+        return done.stdout.strip()
+
+    found = git("rev-parse", "--short=7", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.toml")
+    return (f"{found}-dirty" if changed else found) if re.fullmatch("[0-9a-f]+", found) else "unknown"
