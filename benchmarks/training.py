@@ -1,8 +1,10 @@
 """Time, gradient error and memory of one training iteration, against a plain restatement of the published procedure.
 
-The library's own training runs; after its first iterations the variants take turns in it: as configured,
-and the plain procedure (`common/plain.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing
-else of the iteration differs. Every figure is from one run on one machine: compare within a table.
+The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
+adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), and the plain procedure (`common/plain.py`: dense
+products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of the iteration differs. Every figure is from
+one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most in
+their first iterations (--train-first).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from torch.nn import functional
 from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import load_checkpoint, load_training, new_model, save_checkpoint
 from fsnn_lava.command import run_script
-from fsnn_lava.config import SolverName, TrainConfig, read_config
+from fsnn_lava.config import PrecisionName, SolverName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.devices import place
 from fsnn_lava.errors import DatasetError
@@ -83,12 +85,14 @@ class Variant:
     Parameters
     ----------
     plain : the published procedure takes the place of the library's.
+    bfloat16 : products with J^T are taken in bfloat16 (`training.precision = "bf16"`).
     times : seconds before, in and after the adjoint solve, of each iteration.
     steps : products with J^T of each iteration.
     """
 
     name: str
     plain: bool = False
+    bfloat16: bool = False
     times: list[tuple[float, float, float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
@@ -152,9 +156,14 @@ class Stopwatch:
     def __init__(self, config: TrainConfig, input_shape: tuple[int, ...], *, skip: int) -> None:
         training = config.training
         configured = f"{training.adjoint_solver}, {training.adjoint_tolerance:g}"
-        self.variants = [Variant(configured), Variant("plain: dense, Broyden 1e-6", plain=True)]
+        self.variants = [
+            Variant(configured),
+            Variant(f"{configured}, bf16", bfloat16=True),
+            Variant("plain: dense, Broyden 1e-6", plain=True),
+        ]
         self.config, self.input_shape, self.skip = config, input_shape, skip
         self.rates: list[float] = []
+        self.firing: list[float] = []
         self.count, self.steps = 0, 0
         self.began = self.now()
         self.solving = (0.0, 0.0)
@@ -180,6 +189,7 @@ class Stopwatch:
         """Stands in for the library's `with_implicit_gradient`: the variant's own."""
         if self.variant.plain:
             return plain_gradient(bound, drive, rates, solver=partial(self.timed, plain_broyden))
+        settings = dataclasses.replace(settings, bfloat16=self.variant.bfloat16)
         return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
 
     def run(self, bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
@@ -213,13 +223,18 @@ class Stopwatch:
         self.began = self.now()
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Leaves the evaluation out of the next iteration's time."""
+        """Leaves the evaluation out of the next iteration's time; notes how much the populations fired."""
+        begin = "train/firing_rate/"
+        self.firing = [rate for name, rate in metrics.items() if name.startswith(begin)]
         self.began = self.now()
 
 
-def measure(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> tuple[Stopwatch, dict[str, float]]:
+def measure(
+    config: TrainConfig, dataset: Dataset, arguments: Arguments
+) -> tuple[Stopwatch, dict[str, dict[str, float]]]:
     """One training, in which the variants take turns after the first iterations; then the error of its gradients."""
-    skip = TURN * 2 * math.ceil(arguments.train_first / (TURN * 2))
+    around = TURN * 3
+    skip = around * math.ceil(arguments.train_first / around)
     watch = Stopwatch(config, dataset.input_shape, skip=skip)
     iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
@@ -249,14 +264,15 @@ def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainCo
     small = dataclasses.replace(
         dataset, train=dataset.train.select(order[:train]), test=dataset.test.select(np.arange(2))
     )
-    return _with_training(config, epochs=epochs, milestones=(), threads=0), small
+    whole = dataclasses.replace(config, train_samples=0, test_samples=0)
+    return _with_training(whole, epochs=epochs, milestones=(), threads=0), small
 
 
 # ---- error of the gradient -------------------------------------------------------------------------------
 
 
-def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -> dict[str, float]:
-    """Parameter -> ||g - g'|| / ||g'|| of one batch's gradients, g as configured and g' with the plain Broyden solve.
+def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Precision -> parameter -> ||g - g'|| / ||g'|| of a batch's gradients, g as configured, g' by the plain solve.
 
     Both take the same rates and masks. The readout has no part in the solve and is left out, and so are parameters
     whose gradient is zero but for rounding: biases that a batch norm takes away again.
@@ -266,14 +282,14 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
     place(model.train(), x.device)
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def gradients(implicit_gradient: Callable[..., Tensor]) -> dict[str, Tensor]:
+    def gradients(implicit_gradient: Callable[..., Tensor], precision: PrecisionName) -> dict[str, Tensor]:
         model.load_state_dict(state)
         model.zero_grad()
         with patch.object(ide, "with_implicit_gradient", implicit_gradient):
             implicit = rates_with_gradient(
                 model,
                 x,
-                training=config.training,
+                training=dataclasses.replace(config.training, precision=precision),
                 time_steps=config.network.time_steps,
                 generator=torch.Generator(x.device).manual_seed(1),
             )
@@ -283,16 +299,18 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
     def plain(bound: BoundNetwork, drive: Drive, rates: Tensor, **_: object) -> Tensor:
         return plain_gradient(bound, drive, rates, solver=plain_broyden)
 
-    exact, ours = gradients(plain), gradients(with_implicit_gradient)
+    exact = gradients(plain, "float32")
     largest = max(float(gradient.norm()) for gradient in exact.values())
+    names = [n for n, g in exact.items() if not n.startswith("readout") and float(g.norm()) > 1e-4 * largest]
+    precisions: tuple[PrecisionName, ...] = ("float32", "bf16")
+    found = {precision: gradients(with_implicit_gradient, precision) for precision in precisions}
     return {
-        name: float((ours[name] - exact[name]).norm() / exact[name].norm())
-        for name in exact
-        if not name.startswith("readout") and float(exact[name].norm()) > 1e-4 * largest
+        precision: {name: float((ours[name] - exact[name]).norm() / exact[name].norm()) for name in names}
+        for precision, ours in found.items()
     }
 
 
-def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mapping[str, float]) -> None:
+def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mapping[str, Mapping[str, float]]) -> None:
     """The table of times."""
     rate = statistics.median(watch.rates)
     network = config.network
@@ -309,15 +327,19 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
         ratio = f"{totals[-1] / total:.2f}"
         table.add_row(variant.name, f"{steps:g}", *milliseconds, ratio, f"{1e3 * limit:.1f}", f"{limit / total:.0%}")
     console.print(f"\n{network.notation}, {neurons}, {conditions}, {where}", table)
-    worst = max(errors, key=lambda name: errors[name])
     console.print(
         f"Milliseconds, medians of {len(watch.variants[0].times)}; forward: batch, spiking run, f once, loss; rest: "
         "gradients of the weights, optimizer, metrics; ratio: the plain total over this one.\n"
         f"dense limit: the iteration's dense products alone at {rate / 1e9:.0f} GFLOP/s, the faster of a matrix "
-        "product and this network's convolution, measured here; more than 100 % of it means that zeros were skipped.\n"
-        f"Error of the gradient against the plain solve: {errors[worst]:.1e} at most ({worst}), "
-        f"{statistics.median(errors.values()):.1e} in the median parameter."
+        "product and this network's largest layer, measured here; over 100 % of it means that zeros were skipped.\n"
+        f"Spikes per neuron and step: {', '.join(f'{firing:.3f}' for firing in watch.firing)}."
     )
+    for precision, of_parameters in errors.items():
+        worst = max(of_parameters, key=lambda name: of_parameters[name])
+        console.print(
+            f"Error of the gradient against the plain solve, {precision}: {of_parameters[worst]:.1e} at most "
+            f"({worst}), {statistics.median(of_parameters.values()):.1e} in the median parameter."
+        )
 
 
 # ---- memory ----------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Geometry(NamedTuple):
     top, left : zeros' margin above and left of the response in its buffer, which outputs off the edge fall into.
     buffer_width, buffer_size : columns of that buffer, and its numbers in all.
     pool : window of the average pooling, 1 without.
+    block : source channels whose weights are used together.
     row, first_weight : numbers of one source channel's weights, and where the first channel's begin.
     first_start : where this connection's entries in `starts` begin.
     source, target : populations from 0; source -1 is the input.
@@ -50,6 +51,7 @@ class Geometry(NamedTuple):
     buffer_width: int
     buffer_size: int
     pool: int
+    block: int
     row: int
     first_weight: int
     first_start: int
@@ -59,44 +61,61 @@ class Geometry(NamedTuple):
     first_mask: int
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True)
 def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> None:
-    """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers."""
+    """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers.
+
+    Channels come in blocks whose weights stay in the cache while they go over all positions.
+    """
+    for block in range(0, g.channels, g.block):
+        end = min(block + g.block, g.channels)
+        for y in range(g.height):
+            for x in range(g.width):
+                first = (y * g.width + x) * g.channels
+                count = 0
+                for c in range(block, end):
+                    active[count] = c
+                    count += values[first + c] != 0
+                if count:
+                    corner = (y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up
+                    kind = g.first_start + (y % g.down) * g.down + x % g.down
+                    _add_channels(
+                        values[first : first + g.channels],
+                        active[:count],
+                        (g.first_weight, g.row, kind),
+                        maps,
+                        out[corner * g.out_channels :],
+                    )
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
+    """Adds the weights of the active channels of one position, times their values, to the outputs that it reaches."""
     weights, segments, starts = maps
-    zero = values.dtype.type(0)
-    for y in range(g.height):
-        for x in range(g.width):
-            first = (y * g.width + x) * g.channels
-            count = 0
-            for c in range(g.channels):
-                active[count] = c
-                count += values[first + c] != 0
-            corner = ((y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up) * g.out_channels
-            kind = g.first_start + (y % g.down) * g.down + x % g.down
-            for k in range(0, count - 1, 4):
-                # Four rows of weights in one pass over the outputs; at the end the last one again, times zero.
-                a, b, c, d = active[k], active[k + 1], active[min(k + 2, count - 1)], active[min(k + 3, count - 1)]
-                va, vb = values[first + a], values[first + b]
-                vc = values[first + c] if k + 2 < count else zero
-                vd = values[first + d] if k + 3 < count else zero
-                at, bt = g.first_weight + a * g.row, g.first_weight + b * g.row
-                ct, dt = g.first_weight + c * g.row, g.first_weight + d * g.row
-                for s in range(starts[kind], starts[kind + 1]):
-                    begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
-                    total = out[corner + segments[s, 2] : corner + segments[s, 2] + segments[s, 1]]
-                    wa, wb = weights[at + begin : at + end], weights[bt + begin : bt + end]
-                    wc, wd = weights[ct + begin : ct + end], weights[dt + begin : dt + end]
-                    for i in range(len(total)):
-                        total[i] += va * wa[i] + vb * wb[i] + vc * wc[i] + vd * wd[i]
-            if count % 4 == 1:
-                va = values[first + active[count - 1]]
-                at = g.first_weight + active[count - 1] * g.row
-                for s in range(starts[kind], starts[kind + 1]):
-                    begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
-                    total = out[corner + segments[s, 2] : corner + segments[s, 2] + segments[s, 1]]
-                    wa = weights[at + begin : at + end]
-                    for i in range(len(total)):
-                        total[i] += va * wa[i]
+    first_weight, row, kind = place
+    zero, count = values.dtype.type(0), len(active)
+    for k in range(0, count - 1, 4):
+        # Four rows of weights in one pass over the outputs; at the end the last one again, times zero.
+        a, b, c, d = active[k], active[k + 1], active[min(k + 2, count - 1)], active[min(k + 3, count - 1)]
+        va, vb = values[a], values[b]
+        vc = values[c] if k + 2 < count else zero
+        vd = values[d] if k + 3 < count else zero
+        at, bt, ct, dt = first_weight + a * row, first_weight + b * row, first_weight + c * row, first_weight + d * row
+        for s in range(starts[kind], starts[kind + 1]):
+            begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
+            total = out[segments[s, 2] : segments[s, 2] + segments[s, 1]]
+            wa, wb = weights[at + begin : at + end], weights[bt + begin : bt + end]
+            wc, wd = weights[ct + begin : ct + end], weights[dt + begin : dt + end]
+            for i in range(len(total)):
+                total[i] += va * wa[i] + vb * wb[i] + vc * wc[i] + vd * wd[i]
+    if count % 4 == 1:
+        va, at = values[active[count - 1]], first_weight + active[count - 1] * row
+        for s in range(starts[kind], starts[kind + 1]):
+            begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
+            total = out[segments[s, 2] : segments[s, 2] + segments[s, 1]]
+            wa = weights[at + begin : at + end]
+            for i in range(len(total)):
+                total[i] += va * wa[i]
 
 
 @numba.njit(cache=True)
@@ -104,7 +123,7 @@ def _geometry(row: Array) -> Any:
     """The numbers of one row by their names."""
     return Geometry(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
-        row[10], row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19],
+        row[10], row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], row[20],
     )  # fmt: skip
 
 

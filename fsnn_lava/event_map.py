@@ -18,6 +18,9 @@ from fsnn_lava.spec import LayerSpec
 DENSE_SHARE = {"linear": 0.4, "conv": 0.15}
 """Share of nonzero values above which a dense product is faster, on a CPU with AVX-512."""
 
+BLOCK_NUMBERS = 2**18
+"""Weights that are used together: a second-level cache of 1 MiB of them, in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class EventMap:
@@ -105,7 +108,9 @@ def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) 
     matrix = inner(weight.view(features, *input_shape))
     rows = matrix if adjoint else matrix.t()
     sources, targets = rows.shape
-    geometry = Geometry(sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets, 1, targets, 0, 0, 0, 0, 0, 0)
+    geometry = Geometry._make(
+        (sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets, 1, _block(targets), targets, 0, 0, 0, 0, 0, 0)
+    )
     segments = np.array([[0, targets, 0]], np.int64)
     return EventMap(geometry, _flat(rows), segments, np.array([0, 1], np.int64))
 
@@ -133,7 +138,12 @@ def _conv_map(
     flat = rows_first.flatten(2)[:, :, torch.from_numpy(taps)].transpose(1, 2)  # (source, tap, target)
     row = len(taps) * target[0]
     sizes = (*source, *target, down, up, top, top, width, height * width * target[0])
-    return EventMap(Geometry._make((*sizes, 1, row, 0, 0, 0, 0, 0, 0)), _flat(flat), segments, starts)
+    return EventMap(Geometry._make((*sizes, 1, _block(row), row, 0, 0, 0, 0, 0, 0)), _flat(flat), segments, starts)
+
+
+def _block(row: int) -> int:
+    """Channels whose rows of weights fit the cache, at least as many as are added at a time."""
+    return max(4, BLOCK_NUMBERS // row)
 
 
 def _segments(

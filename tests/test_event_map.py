@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fsnn_lava import event_map as event_map_module
 from fsnn_lava.event_map import event_map
 from fsnn_lava.layers import apply_layer
 from fsnn_lava.spec import LayerSpec
@@ -79,6 +80,17 @@ def test_channels_last_inputs_and_weights_give_the_same() -> None:
     )
     assert torch.equal(last, found)
     assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_blocks_of_channels_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    layer, shape = LayerSpec("conv", 6, 3, 2), (11, 8, 6)
+    weight, x = _weight(layer, shape, torch.float64), _sparse(3, shape, 0.6)
+    monkeypatch.setattr(event_map_module, "BLOCK_NUMBERS", 1)
+    ready = event_map(layer, weight, shape)
+    assert ready.geometry.block == 4  # so that eleven channels make three blocks, the last one not full
+    expected = apply_layer(layer, weight, None, x)
+    torch.testing.assert_close(ready.product(x, expected.shape[1:]), expected, rtol=0, atol=1e-12)
 
 
 def test_every_tap_belongs_to_one_class_of_positions() -> None:

@@ -52,19 +52,23 @@ def now(device: str) -> float:
 
 
 def machine_rate(config: TrainConfig, input_shape: Shape) -> float:
-    """Float32 operations per second of the faster of two dense products: of matrices, or the network's feedback."""
+    """Float32 operations per second of the faster of a product of matrices and the network's largest convolution."""
     device = config.training.device
     matrix = torch.rand(MATRIX, MATRIX, device=device)
     began = now(device)
     torch.mm(matrix, matrix)
     best = 2 * MATRIX**3 / (now(device) - began)
-    spec = parse_spec(config.network.notation)
-    layer, shape = spec.feedback, spec.populations(input_shape)[-1].shape
-    if layer is None or layer.kind == "linear" or layer.transposed:
+    populations = parse_spec(config.network.notation).populations(input_shape)
+    layers = [(p.layer, p.input_shape) for p in populations[1:]]
+    feedback = parse_spec(config.network.notation).feedback
+    layers += [] if feedback is None else [(feedback, populations[-1].shape)]
+    convolutions = [(layer, shape) for layer, shape in layers if layer.kind == "conv" and not layer.transposed]
+    if not convolutions:
         return best
+    layer, shape = max(convolutions, key=lambda each: products_of(*each))
     x = torch.rand(config.training.batch_size, *shape, device=device)
     weight = torch.rand(layer.features, shape[0], layer.kernel, layer.kernel, device=device)
-    functional.conv2d(x, weight, padding=layer.padding)
+    functional.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
     began = now(device)
-    functional.conv2d(x, weight, padding=layer.padding)
+    functional.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
     return max(best, len(x) * products_of(layer, shape) / (now(device) - began))
