@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -47,7 +48,7 @@ class RunResult:
     changed : settings other than the config's, "key (config's -> run's)".
     mean_spikes : population -> spikes per neuron and step over the test samples in the best epoch, plain mean; and
         "total", over all neurons.
-    seconds_per_epoch : of training, without the evaluation.
+    seconds_per_epoch : of training, without the evaluation; the median.
     commit : of the tree that read the run.
     """
 
@@ -94,7 +95,7 @@ def read_run(folder: Path, configs: Mapping[str, TrainConfig]) -> RunResult | No
         note=str(metrics.get("note", "")),
         changed=_changed(configs[name], trained.config),
         mean_spikes=_mean_spikes(trained, best),
-        seconds_per_epoch=round(sum(epoch["train/seconds"] for epoch in history) / len(history), 2),
+        seconds_per_epoch=round(statistics.median(epoch["train/seconds"] for epoch in history), 2),
         commit=commit(),
     )
 
