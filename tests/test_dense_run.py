@@ -8,42 +8,10 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from firing_networks import NETWORKS, T, bound_network
 from fsnn_lava.dense_run import DenseSettings, dense_run, folded, split_tf32, step
-from fsnn_lava.model import BoundNetwork, FeedbackSNN
+from fsnn_lava.model import BoundNetwork
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts, fire, integrate
-from fsnn_lava.spec import parse_spec
-
-NETWORKS = [
-    ("12 (F12)", (1, 6, 6)),
-    ("9", (1, 4, 4)),
-    ("8C5s (F8C5)", (1, 12, 12)),
-    ("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8)),
-    ("5C5-P2-7C3-P2-20", (2, 8, 8)),
-]
-T = 9
-
-
-def bound_network(
-    notation: str,
-    shape: tuple[int, ...],
-    leak: float,
-    *,
-    training: bool = True,
-    batch_norm: bool = True,
-    dtype: torch.dtype = torch.float64,
-) -> BoundNetwork:
-    """Its statistics and biases drawn so that every population fires."""
-    torch.manual_seed(0)
-    model = FeedbackSNN(
-        parse_spec(notation), shape, neuron=NeuronParameters(1.0, 0.8, leak), batch_norm=batch_norm, dropout=0.2
-    )
-    for name, buffer in model.named_buffers():
-        if "running" in name:
-            buffer.uniform_(0.1, 0.6)
-    for name, parameter in model.named_parameters():
-        if "batch_norm" in name or "bias" in name:
-            parameter.data.uniform_(0.2, 0.8)
-    return model.to(dtype).train(training).bind(5, generator=torch.Generator().manual_seed(1)).detached()
 
 
 def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: DenseSettings) -> SpikeCounts:
