@@ -96,7 +96,7 @@ def test_an_iteration_begins_from_the_weights_of_the_run(tmp_path: Path, monkeyp
 
     def noting(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = whole(logits, labels)
-        losses[case].append(float(loss))
+        losses[case].append(loss.item())
         return loss  # type: ignore[no-any-return]
 
     monkeypatch.setattr(memory.functional, "cross_entropy", noting)
