@@ -11,29 +11,27 @@ import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from common.iteration import iteration
 from common.memory import in_own_process, peak_increment
 from common.paper_tables import METHODS, growth
 from common.published import CONFIGS, TITLES
 from common.results import RESULTS, commit
 from rich.console import Console
-from torch.nn import functional
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import load_checkpoint, new_model
+from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script
 from fsnn_lava.config import MethodName, PrecisionName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
-from fsnn_lava.devices import check_precision, device_title, open_device, place, prepared, tf32
+from fsnn_lava.devices import check_precision, device_title
 from fsnn_lava.errors import DatasetError
-from fsnn_lava.gradients.methods import rates_with_gradient
 from fsnn_lava.runs import write_json
 from fsnn_lava.training import BEST
 
@@ -141,16 +139,24 @@ def few_images(config: TrainConfig, arguments: Arguments) -> tuple[Dataset, str]
     return Dataset("random", samples, samples, (3, 32, 32), tuple("0123456789"), coding), "random"
 
 
+def weighted_iteration(
+    config: TrainConfig, dataset: Dataset, arguments: Arguments
+) -> AbstractContextManager[Callable[[], None]]:
+    """An iteration with the best weights of the run, if one is named."""
+    weights = None if arguments.run is None else load_checkpoint(arguments.run / BEST).model().state_dict()
+    return iteration(config, dataset, weights=weights)
+
+
 def memory_of(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> float:
     """MiB that an iteration holds at most, in addition to what stays."""
-    with iteration(config, dataset, arguments) as iterate:
+    with weighted_iteration(config, dataset, arguments) as iterate:
         return peak_increment(iterate, device=torch.device(arguments.device).type)
 
 
 def seconds_of(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> float:
     """Median time of an iteration."""
     times = []
-    with iteration(config, dataset, arguments) as iterate:
+    with weighted_iteration(config, dataset, arguments) as iterate:
         for _ in range(1 + arguments.repeats):
             began = time.perf_counter()
             iterate()
@@ -158,36 +164,6 @@ def seconds_of(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> f
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
-
-
-@contextmanager
-def iteration(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> Iterator[Callable[[], None]]:
-    """One training iteration, always on the same batch, and within it the device as in training."""
-    torch.set_num_threads(config.training.threads)
-    device = open_device(config.training.device)
-    model = new_model(config, dataset.input_shape, len(dataset.classes))
-    if arguments.run is not None:
-        model.load_state_dict(load_checkpoint(arguments.run / BEST).model().state_dict())
-    place(model.train(), device)
-    samples = DeviceSamples(dataset.train, dataset.coding, device=device)
-    indices = torch.arange(len(dataset.train))
-    masks = torch.Generator(device).manual_seed(0)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=1e-3, momentum=config.training.momentum, weight_decay=config.training.weight_decay
-    )
-
-    def iterate() -> None:
-        x, labels = samples.batch(indices)
-        steps = config.network.time_steps
-        found = rates_with_gradient(model, x, training=config.training, time_steps=steps, generator=masks)
-        loss = functional.cross_entropy(model.classify(found.rates), labels)
-        optimizer.zero_grad()
-        with tf32(config.training.precision != "float32"):
-            loss.backward()
-        optimizer.step()
-
-    with prepared(device):
-        yield iterate
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import tyro
+from common.iteration import iteration
 from common.memory import in_own_process, peak_increment
 from common.plain import plain_broyden, plain_gradient, plain_run
 from common.work import dense_products, machine_rate, now
@@ -100,10 +101,9 @@ class Variant:
 def main(argv: list[str]) -> int:
     """Exit status 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    all_threads = torch.get_num_threads()
     for config in configurations(arguments):
-        threads = arguments.threads or config.training.threads
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(arguments.threads or config.training.threads or all_threads)
         dataset = images(config, arguments)
         watch, errors = measure(config, dataset, arguments)
         show(config, dataset, watch, errors)
@@ -315,7 +315,9 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
     rate = statistics.median(watch.rates)
     network = config.network
     neurons = "IF" if network.leak == 1 else f"LIF, leak {network.leak}"
-    where = f"{torch.get_num_threads()} threads" if config.training.device == "cpu" else config.training.device
+    threads = torch.get_num_threads()
+    cores = "1 thread" if threads == 1 else f"{threads} threads"
+    where = cores if config.training.device == "cpu" else config.training.device
     conditions = f"{dataset.name}, T = {network.time_steps}, batch {config.training.batch_size}"
     table = Table("adjoint solver", "products", "forward", "solve", "rest", "total", "ratio", "dense limit", "of it")
     totals = [statistics.median(sum(t) for t in variant.times) for variant in watch.variants]
@@ -347,20 +349,8 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
 
 def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
     """MiB that one iteration takes for a while."""
-    model = new_model(config, dataset.input_shape, len(dataset.classes))
-    samples = DeviceSamples(dataset.train, dataset.coding, device=config.training.device)
-    place(model, samples.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=config.training.momentum)
-
-    def iterate() -> None:
-        x, labels = samples.batch(torch.arange(config.training.batch_size))
-        steps = config.network.time_steps
-        implicit = rates_with_gradient(model, x, training=config.training, time_steps=steps)
-        optimizer.zero_grad()
-        functional.cross_entropy(model.classify(implicit.rates), labels).backward()
-        optimizer.step()
-
-    return peak_increment(iterate, device=config.training.device)
+    with iteration(config, dataset) as iterate:
+        return peak_increment(iterate, device=torch.device(config.training.device).type)
 
 
 def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> None:

@@ -77,7 +77,7 @@ def test_training_measures_time_and_memory(tiny_config: Path) -> None:
     sizes = ("--train-first", "2", "--repeats", "2", "--memory-steps", "4")
     text = _run("training", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes)
     for batch in (16, 8):
-        assert f"synthetic, T = 3, batch {batch}, 1 threads" in text
+        assert f"synthetic, T = 3, batch {batch}, 1 thread" in text
     assert "plain: dense, Broyden 1e-6" in text
     assert "Error of the gradient against the plain solve" in text
     assert "a graph through time" in text

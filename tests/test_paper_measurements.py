@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from common import iteration
 from common.published import published_rows
 from common.results import RESULTS
 
@@ -92,19 +93,19 @@ def test_an_iteration_begins_from_the_weights_of_the_run(tmp_path: Path, monkeyp
     run = trained(tmp_path, "fashion_mnist_fc_lif", dataset)
     config = tiny("fashion_mnist_fc_lif")
     losses: dict[str, list[float]] = {}
-    whole = memory.functional.cross_entropy
+    whole = iteration.functional.cross_entropy
 
     def noting(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = whole(logits, labels)
         losses[case].append(loss.item())
         return loss  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(memory.functional, "cross_entropy", noting)
+    monkeypatch.setattr(iteration.functional, "cross_entropy", noting)
     updates: list[torch.optim.Optimizer] = []
     monkeypatch.setattr(torch.optim.SGD, "step", updates.append)
     for case, folder in (("new", None), ("trained", run)):
         losses[case] = []
-        with memory.iteration(config, dataset, memory.Arguments(run=folder)) as iterate:
+        with memory.weighted_iteration(config, dataset, memory.Arguments(run=folder)) as iterate:
             for _ in range(2):
                 iterate()
     assert losses["trained"][0] < losses["new"][0]
