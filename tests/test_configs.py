@@ -94,7 +94,10 @@ def test_files_bear_the_names_of_their_configs() -> None:
 
 @pytest.mark.parametrize("config", named([config for config in CONFIGS if config.name not in OURS]))
 def test_row_has_the_published_settings(config: TrainConfig) -> None:
-    """Momentum SGD, 100 epochs, batches of 128, dropout 0.2, V_th = 2 in all of them; the rest is the row's."""
+    """Momentum SGD, 100 epochs, batches of 128, dropout 0.2, V_th = 2 in all of them; the rest is the row's.
+
+    Where the adjoint solve stops is ours; deep networks, which contract strongly, stop it earlier.
+    """
     notation, leak, time_steps, published = ROWS[config.name]
     assert config.network == NetworkConfig(
         notation=notation, v_threshold=2.0, reset_amount=2.0, leak=leak, time_steps=time_steps, dropout=0.2
@@ -111,6 +114,7 @@ def test_row_has_the_published_settings(config: TrainConfig) -> None:
         warmup_iterations=400 if cifar else 0,
         momentum=0.9,
         weight_decay=5e-4,
+        adjoint_tolerance=1e-2 if cifar and not bptt else TrainingConfig().adjoint_tolerance,
     )
     assert dataclasses.replace(config.training, threads=0) == expected
     neurons, parameters = SIZES[notation, config.dataset]
