@@ -47,7 +47,8 @@ def chain(*forward: float, feedback: float, neuron: NeuronParameters) -> Feedbac
         # Of a 1x1 weight the power iteration's vectors are the signs.
         model.feedback.restriction.left.fill_(1.0)
         model.feedback.restriction.right.fill_(1.0)
-        model.feedback.restriction.bound = abs(feedback)
+        # Above the gain: at the bound itself the derivative is a convention, which differs between versions of torch.
+        model.feedback.restriction.bound = 1 + abs(feedback)
         model.feedback.restriction.gain.fill_(feedback)
     return model
 

@@ -152,7 +152,7 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: NeuronParamete
     x = torch.tensor([[0.9, -0.4, 1.3]], dtype=torch.float64)
     bound = model.eval().bind(1)
     assert bound.feedback is not None
-    weights = [s.weight.tolist() for s in (*bound.feedforward, bound.feedback)]
+    weights = [s.weight.detach().tolist() for s in (*bound.feedforward, bound.feedback)]
     found = bptt_rates(model, x, time_steps=6, width=1.5)
     assert 0 < float(found.rates.sum()) < 3
     assert model.feedback is not None
@@ -168,7 +168,7 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: NeuronParamete
             assert float(gradient[i, j]) == pytest.approx(expected, rel=1e-12, abs=1e-14), (layer, i, j)
         assert float(gradient.abs().max()) > 0.1
     # The effective feedback is the gain times a weight of norm one.
-    directions = [*nothing[:-1], (bound.feedback.weight / gain).tolist()]
+    directions = [*nothing[:-1], (bound.feedback.weight / gain).detach().tolist()]
     expected = tangent(weights, directions, x[0].tolist(), neuron)
     assert abs(expected) > 1e-2
     assert float(to_gain) == pytest.approx(expected, rel=1e-12)
