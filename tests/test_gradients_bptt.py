@@ -154,7 +154,7 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: NeuronParamete
     assert bound.feedback is not None
     weights = [s.weight.detach().tolist() for s in (*bound.feedforward, bound.feedback)]
     found = bptt_rates(model, x, time_steps=6, width=1.5)
-    assert 0 < float(found.rates.sum()) < 3
+    assert 0 < float(found.rates.detach().sum()) < 3
     assert model.feedback is not None
     assert model.feedback.restriction is not None
     gain = model.feedback.restriction.gain
