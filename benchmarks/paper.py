@@ -40,6 +40,10 @@ class Arguments:
     """Folder of the datasets, to say with --runs which are not at hand; default: the variable FSNN_DATA."""
     results: Path = RESULTS
     """Where figures are kept."""
+    replace: bool = False
+    """Keep a run's figures even if those kept under its name saw more samples."""
+    replace: bool = False
+    """Keep a run's figures even where those kept under its name are of more samples."""
     readme: bool = False
     """Put the tables into the documents that show them."""
 
@@ -82,13 +86,26 @@ def keep(rows: list[Row], arguments: Arguments) -> None:
             if result is None:
                 console.print(f"{folder}: left out; it is of no published row, or no epoch is done")
             else:
-                save_result(result, arguments.results / TRAININGS)
+                keep_result(result, arguments)
     done = {result.config for result in stored_results(arguments.results / TRAININGS)}
     reasons = {dataset: absence(dataset, arguments.data_dir) for dataset in {r.config.dataset for r in rows}}
     write_json(
         arguments.results / "not_run.json",
         {row.config.name: reasons[row.config.dataset] for row in rows if row.config.name not in done},
     )
+
+
+def keep_result(result: RunResult, arguments: Arguments) -> None:
+    """Keeps a run's figures, unless those kept under its name are of more samples."""
+    folder = arguments.results / TRAININGS
+    before = next((kept for kept in stored_results(folder) if kept.run == result.run), None)
+    if before is not None and before.seen > result.seen and not arguments.replace:
+        console.print(
+            f"{result.run}: left out; what is kept under that name saw more ({before.epochs} epochs of "
+            f"{before.train_samples} samples, this run {result.epochs} of {result.train_samples}); --replace takes it"
+        )
+        return
+    save_result(result, folder)
 
 
 def absence(dataset: str, data_dir: Path | None) -> str:

@@ -75,6 +75,7 @@ class TrainingConfig:
     milestones: tuple[int, ...] = (30, 60, 90)
     """Epochs at which the learning rate is multiplied by `learning_rate_decay`."""
     learning_rate_decay: float = 0.1
+    """Factor of the learning rate at each milestone."""
     warmup_iterations: int = 0
     """Iterations over which the learning rate rises linearly to its value."""
     momentum: float = 0.9

@@ -277,9 +277,13 @@ class _Trainer:
 
     def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
         progress = self.progress
+        self._check_weights()
         metrics = epoch_means(progress.sums)
         metrics |= {"train/learning_rate": last_rate, "train/seconds": seconds}
-        metrics |= feedback_norms(self.model.feedback)
+        try:
+            metrics |= feedback_norms(self.model.feedback)
+        except torch.linalg.LinAlgError:
+            raise self._diverged("the feedback weight has grown out of all bounds") from None
         test = evaluate(
             self.model,
             self.dataset.test,
@@ -289,7 +293,6 @@ class _Trainer:
         )
         metrics |= {"test/accuracy": test.accuracy, "test/loss": test.loss}
         metrics |= {f"test/firing_rate/{name}": rate for name, rate in test.mean_spikes.items()}
-        self._check_weights()
         progress.end_epoch(metrics)
         if test.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch

@@ -94,7 +94,8 @@ def test_two_processes_write_once_and_stop_together(tmp_path: Path) -> None:
     assert progress["epoch"] >= 3
     assert trained.metrics["processes"] == 2
     more = str(progress["epoch"] + 2)
-    finish(torchrun(train, "--resume", str(tmp_path / "digits"), "--training.epochs", more, processes=1))
+    shown = finish(torchrun(train, "--resume", str(tmp_path / "digits"), "--training.epochs", more, processes=1))
+    assert "processes (2 -> 1): what follows differs by rounding" in shown
     _, progress, _ = load_training(tmp_path / "digits" / LAST)
     assert progress["epoch"] == int(more)
     assert progress["history"][-1]["train/loss"] < progress["history"][0]["train/loss"]

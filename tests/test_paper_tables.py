@@ -13,7 +13,7 @@ import pytest
 import torch
 import tyro
 from common.paper_tables import accuracy_table, convergence_table, growth, memory_table, rates_table
-from common.published import FIRING_RATES, SAMPLES, Row, published_rows
+from common.published import FIRING_RATES, LAYERS, SAMPLES, Row, published_rows
 from common.results import RESULTS, TRAININGS, RunResult, commit, extent, read_run, save_result, stored, stored_results
 from common.tables import TextTable, with_blocks
 
@@ -206,6 +206,7 @@ def test_accuracy_has_a_line_for_every_config_and_extent() -> None:
         result(accuracy=0.9941),
         result(accuracy=0.9945, run="mnist_conv_if-2", seed=1, device=""),
         result(epochs=2, run="mnist_conv_if-3", seed=2, accuracy=0.98, best_epoch=2),
+        result(accuracy=0.5, run="mnist_conv_if-4"),  # of a seed that is there already
     ]
     table = accuracy_table(ROWS, runs, {"cifar100_alexnet_if_t100": "no CIFAR-100 at hand"})
     full, part = lines(table, "mnist_conv_if")
@@ -296,6 +297,19 @@ def test_runs_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert ALEXNET not in reasons
     assert paper.main(["--results", str(tmp_path / "kept")]) == 0
     assert "75.00 (2)" in capsys.readouterr().out
+
+
+def test_what_saw_more_samples_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(tmp_path / "runs", CONFIGS[ALEXNET])
+    rates = {name: 0.1 for name in (*LAYERS, "total")}
+    more = result(ALEXNET, run=ALEXNET, mean_spikes=rates)
+    options = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "kept"), "--data-dir", str(tmp_path)]
+    for replace, epochs in (([], 100), (["--replace"], 3)):
+        save_result(more, tmp_path / "kept" / TRAININGS)
+        assert paper.main([*options, *replace]) == 0
+        (found,) = stored_results(tmp_path / "kept" / TRAININGS)
+        assert found.epochs == epochs
+        assert ("--replace takes it" in capsys.readouterr().out) is not bool(replace)
 
 
 def test_folders_without_runs_or_with_two_of_a_name_are_refused(tmp_path: Path) -> None:

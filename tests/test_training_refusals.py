@@ -172,3 +172,31 @@ def test_device_that_is_not_there_is_refused(digits: Dataset, tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"training\.device: found 'cuda:99'; .*this machine has "):
         fit(changed(device="cuda:99"), digits, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weight_that_breaks_in_the_last_iteration_of_an_epoch_is_named(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = torch.optim.SGD.step, []
+
+    def breaking(optimizer: torch.optim.SGD) -> None:
+        calls.append(optimizer)
+        step(optimizer)
+        if len(calls) == PER_EPOCH:
+            optimizer.param_groups[0]["params"][0].data.fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", breaking)
+    with pytest.raises(ConvergenceError, match=r"weight \"feedforward\.0\.weight\" has values that are not finite"):
+        fit(CONFIG, digits, tmp_path)
+    assert load_training(tmp_path / LAST)[1]["epoch"] == 0
+
+
+def test_norm_that_cannot_be_found_stops_the_training(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(feedback: object) -> None:
+        raise torch.linalg.LinAlgError("non-finite values")
+
+    monkeypatch.setattr("fsnn_lava.training.feedback_norms", failing)
+    with pytest.raises(ConvergenceError, match=r"the feedback weight has grown out of all bounds; .*learning_rate"):
+        fit(CONFIG, digits, tmp_path)

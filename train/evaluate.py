@@ -22,6 +22,7 @@ from fsnn_lava.devices import open_device, place, prepared
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import Evaluation, convergence_curve, evaluate
 from fsnn_lava.runs import newest_run
+from fsnn_lava.spec import parse_spec
 from fsnn_lava.training import BEST
 
 console = Console()
@@ -83,7 +84,8 @@ def main(argv: list[str]) -> int:
         f"distance from the equilibrium, mean of {len(few)} samples; it falls as 1/t for IF, to a floor for LIF"
     )
     console.print(curve_table(curve.tolist()))
-    show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=arguments.data_dir)
+    if all(layer.kind == "linear" for layer in parse_spec(trained.config.network.notation).layers):
+        show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=arguments.data_dir)
     return 0
 
 

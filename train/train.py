@@ -30,8 +30,9 @@ from fsnn_lava.distributed import Ranks, joined, ranks_of_environment
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.schedule import check_dataset, check_shares, chosen_samples
+from fsnn_lava.spec import parse_spec
 from fsnn_lava.tensorboard_log import TensorBoardLog
-from fsnn_lava.training import LAST, FitResult, fit
+from fsnn_lava.training import FREE_ON_RESUME, LAST, FitResult, fit
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.toml"
 SECONDS_BETWEEN_LINES = 60.0
@@ -145,9 +146,9 @@ def main(argv: list[str]) -> int:
         what = f"{config.network.notation} on {config.dataset}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
         if arguments.resume is not None:
-            tell_of_resume(config, arguments.resume)
+            tell_of_resume(config, arguments.resume, processes=ranks.size)
         result = train(arguments, dataset, folder, ranks)
-        return report(result, folder, arguments.data_dir)
+        return report(result, folder, config, arguments.data_dir)
 
 
 def new_folder(arguments: Arguments) -> Path:
@@ -162,15 +163,21 @@ def parts(config: TrainConfig, dataset: Dataset) -> str:
     count = f"{len(dataset.train)} samples"
     if config.train_samples or config.test_samples:
         count += f", tested on {len(dataset.test)} (a part of the data: not comparable with published figures)"
-    return count
+    return f"{count} ({dataset.note}: not comparable with published figures)" if dataset.note else count
 
 
-def tell_of_resume(config: TrainConfig, folder: Path) -> None:
-    """Says what changes when a run goes on, or that it is done."""
+def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None:
+    """Says what changes when a run goes on, or that it is done; what may not change is refused later."""
     before = load_checkpoint(folder / LAST)
+    if changed_settings(before.config, config, free=FREE_ON_RESUME):
+        return
     changed = changed_settings(before.config, config, free=EXACT_ON_RESUME)
     if changed:
-        console.print(f"{', '.join(changed)}: what follows differs in its last bits", soft_wrap=True)
+        console.print(f"{', '.join(changed)}: what follows differs by rounding", soft_wrap=True)
+    found = before.metrics.get("processes", 1)
+    if found != processes:
+        apart = "by rounding" if config.training.sync_batch_norm else "in its batch norms, whose batches are others"
+        console.print(f"processes ({found} -> {processes}): what follows differs {apart}", soft_wrap=True)
     if before.metrics["epoch"] >= config.training.epochs:
         console.print(f"all {before.metrics['epoch']} epochs are done; more with --training.epochs", soft_wrap=True)
 
@@ -186,14 +193,18 @@ def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) ->
         return fit(config, dataset, folder, resume=resume, observer=observer, ranks=ranks)
 
 
-def report(result: FitResult, folder: Path, data_dir: Path | None) -> int:
+def report(result: FitResult, folder: Path, config: TrainConfig, data_dir: Path | None) -> int:
     """Says how it ended and what to run next."""
     if not result.finished:
         console.print(f"interrupted after {result.epochs} whole epochs; what was done of the next one is kept")
         show_next(console, f"python train/train.py --resume {folder}", data_dir=data_dir)
         return 130
     console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
-    show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=data_dir)
+    layers = parse_spec(config.network.notation).layers
+    if all(layer.kind == "linear" for layer in layers):
+        show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=data_dir)
+    else:  # convolutional networks cannot be exported yet
+        show_next(console, f"python train/evaluate.py --run {folder}", data_dir=data_dir)
     return 0
 
 

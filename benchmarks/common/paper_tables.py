@@ -34,8 +34,9 @@ def accuracy_table(rows: Sequence[Row], results: Sequence[RunResult], missing: M
         begin = (row.table, f"`{name}`", published)
         groups: dict[str, list[RunResult]] = {}
         for result in results:
-            if result.config == name:
-                groups.setdefault(extent(result, row.config), []).append(result)
+            group = groups.setdefault(extent(result, row.config), []) if result.config == name else None
+            if group is not None and result.seed not in {other.seed for other in group}:  # a copy is no further run
+                group.append(result)
         for what, group in groups.items():
             seeds = ", ".join(str(result.seed) for result in group)
             devices = ", ".join(dict.fromkeys(result.device or "CPU" for result in group))
@@ -116,7 +117,7 @@ def _accuracy_at(method: str, steps: int, rows: Sequence[Row], results: Sequence
 def fullest(results: Sequence[RunResult], config: str) -> RunResult | None:
     """The run of a config that saw most samples; None if there is none."""
     runs = [result for result in results if result.config == config]
-    return max(runs, key=lambda r: r.epochs * r.train_samples, default=None)
+    return max(runs, key=lambda r: r.seen, default=None)
 
 
 def rates_table(rows: Sequence[Row], results: Sequence[RunResult]) -> TextTable:

@@ -67,6 +67,11 @@ class RunResult:
     seconds_per_epoch: float
     commit: str
 
+    @property
+    def seen(self) -> int:
+        """Samples that the training went over in all its epochs."""
+        return self.epochs * self.train_samples
+
 
 def read_run(folder: Path, configs: Mapping[str, TrainConfig]) -> RunResult | None:
     """What the training in that folder gave so far; None if its config is not one of these or no epoch is done.
