@@ -15,70 +15,12 @@ from typing import Any
 
 import pytest
 
+from house import BACKEND_FILES, FLOORS, HOMES, LOADS_BY_NAME
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = "fsnn_lava"
 SCRIPTS = ("train", "deploy", "benchmarks")
 
-# (wing, floor, files from left to right). A file may import what is on a lower floor of its own wing or of the
-# contracts, and what stands left of it on its own floor; "folder.*" may import within the folder.
-FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    ("contracts", 0, ("errors",)),
-    (
-        "contracts",
-        1,
-        (
-            *("spec", "ir", "result", "inputs", "whole_file", "network_file", "config"),
-            *("samples", "datasets.*", "data", "runs", "command"),
-        ),
-    ),
-    (
-        "torch",
-        2,
-        (
-            "devices",
-            "distributed",
-            "normalisation",
-            "batches",
-            "event_kernels",
-            "event_map",
-            "neuron",
-            "event_run",
-            "layers",
-            "dense_run",
-            "solver",
-        ),
-    ),
-    ("torch", 3, ("model",)),
-    ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
-    ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
-    ("numpy", 2, ("bounds", "equilibrium", "quantize", "deployed", "backends")),
-    ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
-    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "verify")),
-    ("numpy", 5, ("report",)),
-    ("bridge", 6, ("lower",)),
-)
-# Files of one backend, by its name: no backend imports another one.
-BACKEND_FILES: Mapping[str, tuple[str, ...]] = {
-    "simulator": ("simulator.*",),
-    "lava": ("backends.lava_graph.*", "backends.lava_runner", "backends.hardware", "backends.isolated"),
-    "netx": ("backends.to_netx",),
-    "nir": ("backends.to_nir",),
-}
-# The only homes of packages that need one; "contracts" and the like are wings.
-HOMES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch", "bridge"),
-    "torchvision": (),
-    "tensorboard": ("torch",),
-    "safetensors": ("torch",),
-    "lava": ("backends.lava_graph.*",),
-    "nir": ("backends.to_nir",),
-    "h5py": ("network_file", "backends.to_netx"),
-    "sklearn": ("datasets.digits",),
-    "tonic": ("datasets.nmnist",),
-    "PIL": ("datasets.cifar",),
-}
-# The one place that may load a module by a name that is not written out.
-LOADS_BY_NAME = "backends"
 FILE_LINES = 400
 FUNCTION_LINES = 50
 
