@@ -14,6 +14,7 @@
     ├── StateOverflowError      (OverflowError) a membrane potential left the 24-bit range during a run
     ├── ConvergenceError        (RuntimeError)  an iteration diverged (not finite)
     ├── BackendError            (RuntimeError)  a backend failed or did not answer in time
+    │   └── IncompleteRunError                  it failed or was interrupted on the way; holds what was done until then
     ├── MissingDependencyError  (ImportError)   an optional package is absent; names the extra to install
     └── OutputError             (OSError)       a file or folder cannot be written
 
@@ -69,6 +70,21 @@ class ConvergenceError(FsnnError, RuntimeError):
 
 class BackendError(FsnnError, RuntimeError):
     """A backend that failed, or did not answer in time."""
+
+
+class IncompleteRunError(BackendError):
+    """A run that failed or was interrupted after some samples.
+
+    Attributes
+    ----------
+    samples : how many samples were finished.
+    result : the `RunResult` of these samples, the first of the batch; None if there are none.
+    """
+
+    def __init__(self, message: str, *, samples: int, result: object = None) -> None:
+        super().__init__(message)
+        self.samples = samples
+        self.result = result
 
 
 class MissingDependencyError(FsnnError, ImportError):

@@ -12,7 +12,8 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         "contracts",
         1,
         (
-            *("spec", "ir", "result", "inputs", "whole_file", "network_file", "config"),
+            *("spec", "geometry", "elements", "invariants", "ir", "linear_map"),
+            *("result", "inputs", "whole_file", "network_file", "config"),
             *("samples", "datasets.*", "data", "runs", "command"),
         ),
     ),
