@@ -1,7 +1,9 @@
 """The bridge: a trained network as a float `HardwareNetwork`, and as a run to compare hardware with.
 
-Batch norm (running statistics), dropout and norm restriction become plain weights and constant currents, and the
-dataset's normalisation is folded into the first connection, so that inputs are the integer codes themselves.
+Batch norm (running statistics), dropout and norm restriction become plain weights and constant currents, average
+pooling becomes part of the convolution before it, and the dataset's normalisation is folded into the first connection,
+so that inputs are the integer codes themselves. The convolution pads with zeros what is normalised: so on codes the
+constant current differs at the border.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import fsnn_lava
 from fsnn_lava.checkpoint import TrainedNetwork
 from fsnn_lava.config import config_to_dict
 from fsnn_lava.data import InputCoding
-from fsnn_lava.errors import UnsupportedError
+from fsnn_lava.geometry import DENSE, Convolution, Geometry, TransposedConvolution, pooled
 from fsnn_lava.inputs import check_inputs
 from fsnn_lava.ir import (
     ALWAYS_ON,
@@ -29,11 +31,10 @@ from fsnn_lava.ir import (
     InputSpec,
     Population,
     Readout,
-    Violation,
     with_timing,
 )
 from fsnn_lava.layers import Synapse
-from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.linear_map import LinearMap
 from fsnn_lava.result import RunResult, rates_from_spikes, read_out
 
 Array = npt.NDArray[Any]
@@ -44,25 +45,25 @@ def lower(trained: TrainedNetwork) -> HardwareNetwork:
 
     Raises
     ------
-    UnsupportedError : naming every layer that cannot be lowered.
     CheckpointError : if the weights do not fit the network.
     """
     model = trained.model().double()
-    _refuse_unsupported(model)
     names = model.population_names
     neuron = FloatNeuron(model.neuron.v_threshold, model.neuron.reset_amount, model.neuron.leak)
     populations = tuple(Population(n, s, neuron) for n, s in zip(names, model.population_shapes, strict=True))
     connections: list[Connection] = []
     for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
         assert isinstance(synapse, Synapse)
-        weight, current = _folded(synapse)
+        folded, current = _folded(synapse)
         if source == INPUT:
-            weight, current = _on_codes(weight, current, trained.coding, trained.input_shape)
-        connections.append(Connection(f"{source}_to_{target}", source, target, weight))
+            folded, current = _on_codes(folded, current, trained.coding)
+        name = f"{source}_to_{target}"
+        connections.append(Connection(name, source, target, folded.weight, geometry=folded.geometry))
         connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
     if model.feedback is not None:
-        weight = _array(model.feedback.effective_weight())
-        connections.append(Connection("feedback", names[-1], names[0], weight, delay=1))
+        returning = _map(model.feedback, _array(model.feedback.effective_weight()))
+        feedback = Connection("feedback", names[-1], names[0], returning.weight, 1, geometry=returning.geometry)
+        connections.append(feedback)
     network = HardwareNetwork(
         name=trained.config.name,
         input=InputSpec(trained.input_shape, trained.coding.kind, trained.coding.maximum),
@@ -121,39 +122,40 @@ def run_torch(
     )
 
 
-def _refuse_unsupported(model: FeedbackSNN) -> None:
-    synapses = list(zip(model.population_names, model.feedforward, strict=True))
-    if model.feedback is not None:
-        synapses.append(("feedback", model.feedback))
-    violations = [
-        Violation(name, f'layer "{synapse.layer}"', "fully connected layers (<units>)")
-        for name, synapse in synapses
-        if isinstance(synapse, Synapse) and (synapse.layer.kind != "linear" or synapse.pool is not None)
-    ]
-    if violations:
-        listed = "\n  ".join(map(str, violations))
-        raise UnsupportedError(
-            f'network "{model.spec}" cannot be lowered yet:\n  {listed}\n'
-            "Convolutions train, but only fully connected networks can be exported in this version."
-        )
+def _map(synapse: Synapse, weight: Array) -> LinearMap:
+    """The layer with these weights, and its pooling, as one linear map."""
+    layer = synapse.layer
+    geometry: Geometry = DENSE
+    if layer.kind == "conv" and layer.transposed:
+        geometry = TransposedConvolution(layer.stride, layer.padding, output_padding=1)
+    elif layer.kind == "conv":
+        geometry = Convolution(layer.stride, layer.padding)
+        if synapse.pool is not None:
+            weight, geometry = pooled(weight, geometry, synapse.pool.kernel)
+    return LinearMap(geometry, weight, synapse.input_shape, synapse.shape)
 
 
-def _folded(synapse: Synapse) -> tuple[Array, Array]:
-    """Weight (N, M) and constant current (N,) of a linear connection with its batch norm."""
+def _folded(synapse: Synapse) -> tuple[LinearMap, Array]:
+    """Map and constant current (N,) of a feedforward connection with its batch norm."""
     weight, norm = synapse.effective_weight(), synapse.batch_norm
     bias = torch.zeros(len(weight), dtype=weight.dtype) if synapse.bias is None else synapse.bias
     if norm is not None:
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        weight, bias = weight * scale[:, None], (bias - norm.running_mean) * scale + norm.bias
-    return _array(weight), _array(bias)
+        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        bias = (bias - norm.running_mean) * scale + norm.bias
+    positions = int(np.prod(synapse.shape[1:]))
+    return _map(synapse, _array(weight)), np.repeat(_array(bias), positions)
 
 
-def _on_codes(weight: Array, current: Array, coding: InputCoding, input_shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Weight and current that act on codes as the given ones act on (code * scale - mean) / std."""
-    per_channel = int(np.prod(input_shape[1:]))
-    mean, std = (np.repeat(np.asarray(v, dtype=np.float64), per_channel) for v in (coding.mean, coding.std))
-    return weight * (coding.scale / std), current - weight @ (mean / std)
+def _on_codes(connection: LinearMap, current: Array, coding: InputCoding) -> tuple[LinearMap, Array]:
+    """Map and current that act on codes as the given ones act on (code * scale - mean) / std."""
+    per_channel = int(np.prod(connection.source[1:]))
+    mean, std = (np.asarray(value, dtype=np.float64) for value in (coding.mean, coding.std))
+    shift = connection.product(np.repeat(mean / std, per_channel)[None])[0]
+    factor = coding.scale / std
+    columns = np.repeat(factor, per_channel) if connection.geometry == DENSE else factor[:, None, None]
+    return connection.with_weight(connection.weight * columns), current - shift
 
 
 def _array(tensor: Tensor) -> Array:

@@ -13,8 +13,8 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         1,
         (
             *("spec", "geometry", "elements", "invariants", "ir", "linear_map"),
-            *("result", "inputs", "whole_file", "network_file", "config"),
-            *("samples", "datasets.*", "data", "runs", "command"),
+            *("result", "inputs", "whole_file", "hdf5_entries", "network_file", "config"),
+            *("samples", "datasets.*", "data", "runs", "command", "markdown"),
         ),
     ),
     (
@@ -39,8 +39,8 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
     ("numpy", 2, ("bounds", "equilibrium", "quantize", "deployed", "backends")),
     ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
-    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "verify")),
-    ("numpy", 5, ("report",)),
+    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "verify", "counts", "anytime")),
+    ("numpy", 5, ("report", "anytime_report")),
     ("bridge", 6, ("lower",)),
 )
 # Files of one backend, by its name: no backend imports another one.
@@ -58,10 +58,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("torch",),
     "lava": ("backends.lava_graph.*",),
     "nir": ("backends.to_nir",),
-    "h5py": ("network_file", "backends.to_netx"),
+    "h5py": ("hdf5_entries", "network_file", "backends.to_netx"),
     "sklearn": ("datasets.digits",),
     "tonic": ("datasets.nmnist",),
     "PIL": ("datasets.cifar",),
+    "matplotlib": ("anytime_report",),
 }
 # The one place that may load a module by a name that is not written out.
 LOADS_BY_NAME = "backends"

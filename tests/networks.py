@@ -120,3 +120,22 @@ def small_float_network() -> HardwareNetwork:
     )
     readout = Readout("p1", rng.normal(size=(2, 4)), rng.normal(size=2))
     return HardwareNetwork("floats", InputSpec((3,), "graded", 3), populations, connections, readout, 20)
+
+
+def assert_equal_networks(a: HardwareNetwork, b: HardwareNetwork) -> None:
+    for name in ("name", "input", "populations", "time_steps", "provenance", "arithmetic"):
+        assert getattr(a, name) == getattr(b, name)
+    for c, d in zip(a.connections, b.connections, strict=True):
+        for field in ("name", "source", "target", "delay", "weight_exponent", "weight_bits", "geometry"):
+            assert getattr(c, field) == getattr(d, field)
+        assert c.weight.dtype == d.weight.dtype
+        assert np.array_equal(c.weight, d.weight)
+    assert np.array_equal(a.readout.weight, b.readout.weight)
+    assert np.array_equal(a.readout.bias, b.readout.bias)
+    assert a.readout.source == b.readout.source
+    one, other = a.readout.integrators, b.readout.integrators
+    assert (one is None) == (other is None)
+    if one is not None and other is not None:
+        assert np.array_equal(one.weight, other.weight)
+        for field in ("weight_exponent", "weight_bits", "parts", "scale"):
+            assert getattr(one, field) == getattr(other, field)

@@ -15,7 +15,7 @@ from fsnn_lava.checkpoint import TrainedNetwork
 from fsnn_lava.config import config_from_dict
 from fsnn_lava.data import InputCoding
 from fsnn_lava.equilibrium import equilibrium_rates
-from fsnn_lava.errors import CheckpointError, InputError, UnsupportedError
+from fsnn_lava.errors import CheckpointError, InputError
 from fsnn_lava.ir import ALWAYS_ON, INPUT, Array, FloatNeuron, HardwareNetwork, with_timing
 from fsnn_lava.lower import lower, run_torch
 from fsnn_lava.result import RunResult
@@ -160,24 +160,6 @@ def test_provenance_is_complete_and_json() -> None:
     assert provenance["classes"] == list("0123456789")
     coding = provenance["input_coding"]
     assert InputCoding(**{**coding, "mean": tuple(coding["mean"]), "std": tuple(coding["std"])}) == network.coding
-
-
-def test_refuses_every_layer_that_is_not_fully_connected_at_once() -> None:
-    network = trained.random_network("4C3-4C3-P2 (F4C3u)", input_shape=(1, 16, 16))
-    with pytest.raises(UnsupportedError, match="cannot be lowered yet") as caught:
-        lower(network)
-    message = str(caught.value)
-    lines = message.splitlines()[1:-1]
-    assert [line.split(":")[0].strip() for line in lines] == ["population1", "population2", "feedback"]
-    assert 'layer "4C3"' in lines[0]
-    assert 'layer "4C3u"' in lines[2]
-    assert "only fully connected networks can be exported" in message
-
-
-def test_refuses_no_layer_that_is_fully_connected() -> None:
-    with pytest.raises(UnsupportedError, match='population1: found layer "4C3s"') as caught:
-        lower(trained.random_network("4C3s-12"))
-    assert "population2" not in str(caught.value)
 
 
 def test_refuses_weights_that_do_not_fit() -> None:
