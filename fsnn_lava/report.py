@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fsnn_lava.markdown import markdown_table
 from fsnn_lava.verify import Budget, Pair
 
 
@@ -56,9 +57,9 @@ class Report:
             f"{verdict} {self.samples} test samples, {self.time_steps} time steps each.",
             "\n".join(facts),
             "## Accuracy",
-            _table(("backend", "accuracy"), [(name, f"{value:.2%}") for name, value in self.accuracy.items()]),
+            markdown_table(("backend", "accuracy"), [(name, f"{value:.2%}") for name, value in self.accuracy.items()]),
             "## Runs compared pairwise",
-            _table(
+            markdown_table(
                 ("pair", "relation", "agrees", "mean rate difference", "max", "first divergence"),
                 [_pair_row(pair) for pair in self.pairs],
             ),
@@ -69,7 +70,9 @@ class Report:
             "The causes overlap and partly cancel, so the rows do not add up to the total.",
             _budget_table(self.budget),
             *([] if self.budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
-            _table(("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]),
+            markdown_table(
+                ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
+            ),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -104,9 +107,4 @@ def _budget_table(budget: Budget) -> str:
         )
         for cause in budget.causes
     ]
-    return _table(("cause", "compares", *populations), rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(("cause", "compares", *populations), rows)

@@ -12,7 +12,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         "contracts",
         1,
         (
-            *("spec", "geometry", "elements", "invariants", "ir", "linear_map"),
+            *("spec", "geometry", "elements", "invariants", "ir", "linear_map", "reach"),
             *("result", "inputs", "whole_file", "hdf5_entries", "network_file", "config"),
             *("samples", "datasets.*", "data", "runs", "command", "markdown"),
         ),
@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("torch", 3, ("model",)),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
-    ("numpy", 2, ("bounds", "equilibrium", "quantize", "deployed", "backends")),
+    ("numpy", 2, ("spike_kernels", "bounds", "equilibrium", "quantize", "deployed", "backends")),
     ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
     ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "verify", "counts", "anytime")),
     ("numpy", 5, ("report", "anytime_report")),
