@@ -23,7 +23,7 @@ NETWORKS = [
     ("6C5s (F6C5)", (2, 9, 7), EVENTS, 0.95, True),
     ("4C3-6C3-P2 (F4C3u)", (3, 8, 6), COLOURS, 0.95, True),
     ("4C3s-8C3-6C3s-5C3 (F4C3u)", (3, 12, 12), COLOURS, 1.0, True),
-    ("4C5s-P2-12 (F64)", (3, 16, 16), COLOURS, 0.9, False),
+    ("4C5s-P2-12", (3, 16, 16), COLOURS, 0.9, False),
     ("5C3-P3-4C1-10", (2, 9, 9), EVENTS, 1.0, False),
 ]
 
