@@ -19,12 +19,16 @@ theta = 64 (2 V - 1).
    u <= theta, nor on u > theta, and over low .. high it is smallest and largest at an end of one of the pieces.
 
 Adding the extremes of 1 to those of 3 encloses the next potential. ∎
+
+The claim holds as well if 1 is given less than is known: `bounds_alone` takes must = none and may = all for every
+source. Sets of spikes mostly stay as they are from one step to the next; what they add up to is then used again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +46,7 @@ from fsnn_lava.ir import (
     Population,
     Violation,
 )
+from fsnn_lava.linear_map import LinearMap, linear_map
 
 INT32_LIMIT = 2**31 - 1
 """Largest value that Lava's 32-bit sums hold."""
@@ -60,15 +65,29 @@ def potential_bounds(network: HardwareNetwork) -> dict[str, tuple[Array, Array]]
     """
     _require_integer(network)
     tracks = {p.name: _Track.fresh(p) for p in network.populations}
-    feeds = {p.name: tuple(_Feed.of(network, c) for c in network.incoming(p.name)) for p in network.populations}
+    feeds = {p.name: _feeds(network, p.name) for p in network.populations}
     for step in range(network.time_steps):
         for population in network.populations:
             current = _current_bounds(feeds[population.name], tracks, size=population.size, step=step)
             tracks[population.name].advance(*current)
-    return {
-        p.name: (tracks[p.name].lowest.reshape(p.shape), tracks[p.name].highest.reshape(p.shape))
-        for p in network.populations
-    }
+    return {p.name: tracks[p.name].reached(p) for p in network.populations}
+
+
+def bounds_alone(network: HardwareNetwork, name: str) -> tuple[Array, Array]:
+    """Bounds of one population, (*N) int64 each, if nothing is known of when the others fire: they may at every step.
+
+    Valid like those of `potential_bounds`, never narrower, and much cheaper: nothing else is followed.
+
+    Raises
+    ------
+    NetworkError : for a float network, or one without that population.
+    """
+    _require_integer(network)
+    population = network.population(name)
+    track, feeds = _Track.fresh(population), _feeds(network, name)
+    for step in range(network.time_steps):
+        track.advance(*_current_bounds(feeds, {}, size=population.size, step=step))
+    return track.reached(population)
 
 
 def prove(network: HardwareNetwork) -> None:
@@ -111,7 +130,7 @@ def accumulator_violations(network: HardwareNetwork) -> list[Violation]:
         high = np.zeros(population.size, np.int64)
         for connection in network.incoming(population.name):
             largest = network.input.maximum if connection.source == INPUT else 1
-            negative, positive = _doubled_sums(connection, largest)
+            negative, positive = _doubled_sums(network, connection, largest)
             found += _sum_violation(f'connection "{connection.name}", doubled weights', negative, positive)
             low += _shifted(negative, connection.weight_exponent)
             high += _shifted(positive, connection.weight_exponent)
@@ -148,10 +167,18 @@ def _sum_violation(where: str, low: Array, high: Array) -> list[Violation]:
     return [Violation(where, f"a sum that could reach {int(reach[worst])} at neuron {worst}", f"at most {INT32_LIMIT}")]
 
 
-def _doubled_sums(connection: Connection, largest: int) -> tuple[Array, Array]:
+def _doubled_sums(network: HardwareNetwork, connection: Connection, largest: int) -> tuple[Array, Array]:
     """(N,) sums of the negative and of the positive doubled weights, each times the largest thing it can carry."""
-    weight = connection.weight.astype(np.int64)
-    return 2 * largest * np.minimum(weight, 0).sum(axis=1), 2 * largest * np.maximum(weight, 0).sum(axis=1)
+    doubled = linear_map(network, connection)
+    doubled = doubled.with_weight(2 * connection.weight)
+    negative, positive = (_sums_of_sign(doubled, sign) for sign in (-1, 1))
+    return largest * negative, largest * positive
+
+
+def _sums_of_sign(doubled: LinearMap, sign: int) -> Array:
+    """(N_target,) int64 sum of the weights of that sign."""
+    of_sign = np.maximum(doubled.weight, 0) if sign > 0 else np.minimum(doubled.weight, 0)
+    return np.asarray(doubled.with_weight(of_sign).sums().astype(np.int64))
 
 
 def _shifted(value: Array, exponent: int) -> Array:
@@ -197,46 +224,81 @@ class _Track:
         self.low = low + STATE_PER_HALF_WEIGHT * current_low
         self.high = high + STATE_PER_HALF_WEIGHT * current_high
         self.lowest, self.highest = np.minimum(self.lowest, self.low), np.maximum(self.highest, self.high)
-        self.must.append((self.low > self.threshold).astype(np.int64))
-        self.may.append((self.high > self.threshold).astype(np.int64))
+        self.must.append(_kept_if_equal(self.must, self.low > self.threshold))
+        self.may.append(_kept_if_equal(self.may, self.high > self.threshold))
+
+    def reached(self, population: Population) -> tuple[Array, Array]:
+        """Lowest and highest potential of all steps so far."""
+        return self.lowest.reshape(population.shape), self.highest.reshape(population.shape)
 
 
-@dataclass(frozen=True, eq=False)
+def _kept_if_equal(sets: list[Array], new: Array) -> Array:
+    """The last of the sets, itself, if the new one is equal, so that what it adds up to is known already."""
+    return sets[-1] if sets and np.array_equal(sets[-1], new) else new
+
+
 class _Feed:
     """One connection: its doubled weights split by sign, and what its source is known to send at least and at most."""
 
-    source: str
-    delay: int
-    exponent: int
-    negative: Array
-    positive: Array
-    least: Array
-    most: Array
-
-    @classmethod
-    def of(cls, network: HardwareNetwork, connection: Connection) -> _Feed:
-        weight = 2 * connection.weight.astype(np.int64)
-        always = connection.source == ALWAYS_ON
-        sources = weight.shape[1]
-        return cls(
-            connection.source,
-            network.local_delay(connection),
-            connection.weight_exponent,
-            np.minimum(weight, 0),
-            np.maximum(weight, 0),
-            np.full(sources, 1 if always else 0, np.int64),
-            np.full(sources, 1 if always else network.input.maximum, np.int64),
-        )
+    def __init__(self, network: HardwareNetwork, connection: Connection) -> None:
+        doubled = linear_map(network, connection)
+        doubled = doubled.with_weight(2 * connection.weight)
+        graded = connection.source == INPUT
+        largest = network.input.maximum if graded else 1
+        self.source = connection.source
+        self.delay = network.local_delay(connection)
+        self.exponent = connection.weight_exponent
+        self.negative = _Sums(doubled.with_weight(np.minimum(doubled.weight, 0)), largest)
+        self.positive = _Sums(doubled.with_weight(np.maximum(doubled.weight, 0)), largest)
+        size = int(np.prod(doubled.source))
+        self.all, self.none = np.ones(size, bool), np.zeros(size, bool)
 
     def bounds(self, tracks: Mapping[str, _Track], step: int) -> tuple[Array, Array]:
         """Step 1 of the proof: least and greatest current of this connection in that step."""
-        least, most = self.least, self.most
+        least, most = (self.all if self.source == ALWAYS_ON else self.none), self.all
         if self.source in tracks:
             track = tracks[self.source]
             least, most = track.must[step - self.delay], track.may[step - self.delay]
-        low = self.negative @ most + self.positive @ least
-        high = self.negative @ least + self.positive @ most
+        low = self.negative.over(most) + self.positive.over(least)
+        high = self.negative.over(least) + self.positive.over(most)
         return _shifted(low, self.exponent), _shifted(high, self.exponent)
+
+
+class _Sums:
+    """What weights of one sign add up to, exactly, when each source of a set sends the largest thing that it can."""
+
+    def __init__(self, weights: LinearMap, largest: int) -> None:
+        self.largest, self.total = largest, largest * weights.sums().astype(np.int64)
+        # Of one sign, so that no partial sum exceeds the whole one.
+        reach = int(np.abs(self.total // largest).max(initial=0))
+        self.weights = weights.with_weight(weights.weight.astype(_exact_type(reach)))
+        self.known: list[tuple[Array, Array]] = []
+
+    def over(self, senders: Array) -> Array:
+        """(N_target,) int64 sums over the senders (N_source,) bool."""
+        for before, sums in self.known:
+            if before is senders:
+                return sums
+        sums = self._computed(senders)
+        self.known = [*self.known[-1:], (senders, sums)]
+        return sums
+
+    def _computed(self, senders: Array) -> Array:
+        if senders.all():
+            return self.total
+        if not senders.any():
+            return np.zeros_like(self.total)
+        product = self.weights.product(senders[None].astype(self.weights.weight.dtype))
+        return np.asarray(self.largest * product[0].astype(np.int64))
+
+
+def _exact_type(reach: int) -> Any:
+    """The fastest type in which sums up to that magnitude are exact."""
+    return np.float32 if reach < 2**24 else np.float64 if reach < 2**53 else np.int64
+
+
+def _feeds(network: HardwareNetwork, name: str) -> tuple[_Feed, ...]:
+    return tuple(_Feed(network, c) for c in network.incoming(name))
 
 
 def _current_bounds(

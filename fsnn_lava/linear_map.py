@@ -57,7 +57,12 @@ class LinearMap:
 
     def sums(self) -> Array:
         """(N_target,) float64 sum of the weights that reach each target neuron."""
-        return np.asarray(self.product(np.ones((1, prod(self.source))))[0])
+        if isinstance(self.geometry, Dense):
+            return np.asarray(self.weight.sum(axis=1, dtype=np.float64))
+        axis = 1 if isinstance(self.geometry, Convolution) else 0
+        total = self.weight.sum(axis=axis, keepdims=True, dtype=np.float64)
+        plane = (1, *self.source[1:])
+        return np.asarray(LinearMap(self.geometry, total, plane, self.target).product(np.ones((1, prod(plane))))[0])
 
     def fan_out(self) -> Array:
         """(N_source,) int64 number of synapses, weights that are not zero, that leave each source neuron."""
