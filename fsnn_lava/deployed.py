@@ -59,7 +59,9 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
 
 
 def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: int | None) -> Samples:
-    """The first test samples of the dataset that a network was trained on; all without a count.
+    """Test samples of the dataset that a network was trained on, evenly spread over the test set; all without a count.
+
+    (Files may hold the classes one after the other.)
 
     Raises
     ------
@@ -71,7 +73,7 @@ def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: i
         return test
     if not 1 <= count <= len(test):
         raise ConfigError(f"--samples: found {count}; allowed: 1 .. {len(test)}, the size of the test set")
-    return test.select(np.arange(count))
+    return test.select(_spread(len(test), count))
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
@@ -79,8 +81,12 @@ def calibration_codes(dataset: Dataset, *, count: int) -> Array:
 
     Event frames come time first, (T, count, *shape), as networks take them.
     """
-    which = np.linspace(0, len(dataset.train) - 1, min(count, len(dataset.train))).round().astype(np.int64)
-    return time_first(dataset.train.select(which).codes)
+    return time_first(dataset.train.select(_spread(len(dataset.train), min(count, len(dataset.train)))).codes)
+
+
+def _spread(total: int, count: int) -> Array:
+    """`count` indices below `total`, rising, the first and the last among them."""
+    return np.asarray(np.linspace(0, total - 1, count).round().astype(np.int64))
 
 
 def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:
