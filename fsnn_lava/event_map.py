@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.event_kernels import Geometry, apply_map, count_nonzero
+from fsnn_lava.reach import convolution_reach
 from fsnn_lava.result import Array
 from fsnn_lava.spec import LayerSpec
 
@@ -118,54 +119,20 @@ def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) 
 def _conv_map(
     rows_first: Tensor, source: tuple[int, ...], target: tuple[int, ...], *, kernel: int, stride: int, upwards: bool
 ) -> EventMap:
-    down, up = (1, stride) if upwards else (stride, 1)
-    padding = (kernel - 1) // 2
-    # Along one axis: for each remainder of the position, the (output's offset, tap) pairs that it reaches, rising.
-    if upwards:
-        classes = [[(k - padding, k) for k in range(kernel)]]
-    else:
-        classes = [
-            sorted(((r + padding - k) // stride, k) for k in range(kernel) if (r + padding - k) % stride == 0)
-            for r in range(stride)
-        ]
-    reached = [offset for pairs in classes for offset, _ in pairs]
-    top = max(0, -min(reached))
-    corners = [(size - 1) // down * up for size in source[1:]]
-    height, width = (
-        top + max(size, corner + max(reached) + 1) for size, corner in zip(target[1:], corners, strict=True)
+    reach = convolution_reach(
+        source, target, kernel=kernel, stride=stride, padding=(kernel - 1) // 2, transposed=upwards
     )
-    taps, segments, starts = _segments(classes, kernel=kernel, top=top, width=width, channels=target[0])
-    flat = rows_first.flatten(2)[:, :, torch.from_numpy(taps)].transpose(1, 2)  # (source, tap, target)
-    row = len(taps) * target[0]
-    sizes = (*source, *target, down, up, top, top, width, height * width * target[0])
-    return EventMap(Geometry._make((*sizes, 1, _block(row), row, 0, 0, 0, 0, 0, 0)), _flat(flat), segments, starts)
+    flat = rows_first.flatten(2)[:, :, torch.from_numpy(reach.taps)].transpose(1, 2)  # (source, tap, target)
+    row = len(reach.taps) * target[0]
+    buffer = (reach.margin, reach.margin, reach.width, reach.height * reach.width * target[0])
+    sizes = (*source, *target, reach.down, reach.up, *buffer)
+    geometry = Geometry._make((*sizes, 1, _block(row), row, 0, 0, 0, 0, 0, 0))
+    return EventMap(geometry, _flat(flat), reach.segments, reach.starts)
 
 
 def _block(row: int) -> int:
     """Channels whose rows of weights fit the cache, at least as many as are added at a time."""
     return max(4, BLOCK_NUMBERS // row)
-
-
-def _segments(
-    classes: list[list[tuple[int, int]]], *, kernel: int, top: int, width: int, channels: int
-) -> tuple[Array, Array, Array]:
-    """Order of the taps in a row, and the runs of each class of positions."""
-    taps: list[int] = []
-    segments: list[tuple[int, int, int]] = []
-    starts = [0]
-    for rows in classes:
-        for columns in classes:
-            for dy, ky in rows if columns else []:
-                segments.append(
-                    (
-                        len(taps) * channels,
-                        len(columns) * channels,
-                        ((dy + top) * width + columns[0][0] + top) * channels,
-                    )
-                )
-                taps += [ky * kernel + kx for _, kx in columns]
-            starts.append(len(segments))
-    return np.array(taps, np.int64), np.array(segments, np.int64).reshape(-1, 3), np.array(starts, np.int64)
 
 
 def _flat(rows: Tensor) -> Array:
