@@ -1,6 +1,7 @@
 """Export a trained network to Lava: lower it, quantize it, prove its 24-bit state, write both networks.
 
-Writes network-float.h5 and network-integer.h5 into the run's folder (their format: docs/network-format.md).
+Writes network-float.h5 and network-integer.h5 into the run's folder (their format: docs/network-format.md), and a
+report of what rounding did, how large the network is and how much it works: export.md, export.json.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
-from rich.table import Column, Table
 
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script, show_next
 from fsnn_lava.config import DeployConfig
+from fsnn_lava.counts import LOIHI_1, EnergyModel, network_size, run_activity
 from fsnn_lava.data import load_dataset
 from fsnn_lava.deployed import NETWORK_FILES, calibration_codes
-from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.ir import with_timing
+from fsnn_lava.errors import ConfigError, UnsupportedError
+from fsnn_lava.export_report import ExportReport
+from fsnn_lava.ir import Array, HardwareNetwork, with_timing
 from fsnn_lava.lower import lower
 from fsnn_lava.network_file import save_network
 from fsnn_lava.quantize import LOST_SHARE, QuantizationReport, quantize
-from fsnn_lava.runs import newest_run
+from fsnn_lava.runs import newest_run, write_json, write_text
+from fsnn_lava.simulator import IntegerSimulator
 from fsnn_lava.training import BEST
 
 console = Console()
+WORK_SAMPLES = 32
+"""Calibration samples on which spikes and synaptic operations are counted."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Arguments:
     """Where run folders are."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    energy: EnergyModel = LOIHI_1
+    """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
 
 
@@ -59,14 +67,37 @@ def main(argv: list[str]) -> int:
     with console.status(f"quantizing, and proving the 24-bit state over {floating.time_steps} steps"):
         integer, report = quantize(floating, calibration, config=arguments.settings)
     refuse_lost(report, integer.time_steps)
+    work = work_on(integer, calibration, arguments.energy, report)
     for network in (floating, integer):
         path = folder / NETWORK_FILES[network.arithmetic]
         save_network(network, path)
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
-    show(report)
+    write_json(folder / "export.json", work.as_json())
+    write_text(folder / "export.md", work.as_markdown())
+    console.print(Markdown(work.as_markdown()))
     console.print(f"24-bit state proven for every allowed input over T = {integer.time_steps} steps")
+    console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, f"python deploy/run.py --backend lava-fixed --run {folder}", data_dir=arguments.data_dir)
     return 0
+
+
+def work_on(
+    network: HardwareNetwork, calibration: Array, energy: EnergyModel, report: QuantizationReport
+) -> ExportReport:
+    """The report of the export; spikes and operations are those of some calibration samples in the simulator.
+
+    Raises
+    ------
+    ConfigError : if the energy is not the default's but its source is.
+    """
+    if energy != LOIHI_1 and energy.source == LOIHI_1.source:
+        raise ConfigError(
+            f"--energy.pj-per-synaptic-operation: found {energy.pj_per_synaptic_operation} pJ without a source; say "
+            "where the figure is from with --energy.source"
+        )
+    some = calibration[:, :WORK_SAMPLES] if network.input.kind == "event" else calibration[:WORK_SAMPLES]
+    activity = run_activity(network, IntegerSimulator().run(network, some), inputs=some)
+    return ExportReport(network.name, report, network_size(network), activity, energy)
 
 
 def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
@@ -83,27 +114,6 @@ def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
             f"error of {LOST_SHARE:.0%} of the weights'):\n  {listed}\n"
             "A potential sums up negative currents for the whole window and must fit 24 bits: use fewer --time-steps, "
             "or more --weight-bits"
-        )
-
-
-def show(report: QuantizationReport) -> None:
-    """Tables of what quantization did."""
-    connections = Table(Column("connection", overflow="fold"), "bits", "exponent", "rms error", "max error", "clipped")
-    for name, c in report.connections.items():
-        values = (c.weight_bits, c.weight_exponent, f"{c.relative_error:.2%}", f"{c.max_error:.3g}", c.clipped)
-        connections.add_row(name, *map(str, values))
-    populations = Table(
-        Column("population", overflow="fold"), "reset r", "threshold V", "scale", "rate error, mean", "max"
-    )
-    for name, p in report.populations.items():
-        errors = (f"{p.mean_rate_error:.3g}", f"{p.max_rate_error:.3g}")
-        populations.add_row(name, f"{p.reset_amount:.1f}", str(p.v_threshold), f"{p.scale:.3g}", *errors)
-    console.print(connections, populations)
-    console.print("rms error: share of the connection's rms weight; max error: in the trained network's unit")
-    console.print(f"rate error: at the equilibrium, on {report.calibration_samples} training samples, spikes per step")
-    if not report.equilibrium_converged:
-        console.print(
-            "[yellow]the iteration did not converge to an equilibrium: these rate errors mean little[/yellow]"
         )
 
 

@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("numpy", 2, ("spike_kernels", "bounds", "equilibrium", "quantize", "deployed", "backends")),
     ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
     ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "ties", "verify", "counts", "anytime")),
-    ("numpy", 5, ("report", "anytime_report")),
+    ("numpy", 5, ("report", "anytime_report", "export_report")),
     ("bridge", 6, ("lower",)),
 )
 # Files of one backend, by its name: no backend imports another one.
