@@ -19,11 +19,14 @@ from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script
 from fsnn_lava.deployed import Deployed, load_deployed, samples_to_test
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.ir import with_timing
 from fsnn_lava.lower import run_torch
 from fsnn_lava.report import Report
 from fsnn_lava.result import Array, RunResult, accuracy
 from fsnn_lava.runs import write_json, write_text
 from fsnn_lava.samples import time_first
+from fsnn_lava.simulator import FloatSimulator
+from fsnn_lava.ties import spike_agreement
 from fsnn_lava.training import BEST
 from fsnn_lava.verify import compare_all, error_budget
 
@@ -58,13 +61,23 @@ def main(argv: list[str]) -> int:
     codes = time_first(samples.codes)
     results = {name: run(name, deployed, codes) for name in dict.fromkeys(("torch", *arguments.backends))}
     compared = [results[name] for name in dict.fromkeys(arguments.backends)]
+    sequential = with_timing(deployed.floating, "sequential")
+    lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
     report = Report(
         network=facts(deployed),
         samples=len(samples),
         time_steps=deployed.integer.time_steps,
         accuracy={result.backend: accuracy(result, samples.labels) for result in compared},
         pairs=compare_all(compared, sequential=("torch",) if len(deployed.floating.populations) > 1 else ()),
-        budget=error_budget(deployed.floating, deployed.integer, codes, samples.labels, trained=results["torch"]),
+        lowering=spike_agreement(sequential, codes, lowered, results["torch"]),
+        budget=error_budget(
+            deployed.floating,
+            deployed.integer,
+            codes,
+            samples.labels,
+            trained=results["torch"],
+            lowered=lowered,
+        ),
     )
     write_json(deployed.folder / "report.json", report.as_json())
     write_text(deployed.folder / "report.md", report.as_markdown())
@@ -76,6 +89,8 @@ def main(argv: list[str]) -> int:
                 f"first divergence: {pair.first_divergence or 'none recorded'}",
                 soft_wrap=True,
             )
+    if not report.lowering.agrees:
+        console.print(f"lowering changed spikes that rounding does not explain: {report.lowering.unexplained[0]}")
     console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
     return 0 if report.agrees else 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsnn_lava.markdown import markdown_table
+from fsnn_lava.ties import SpikeAgreement, SpikeDifference
 from fsnn_lava.verify import Budget, Pair
 
 
@@ -21,6 +22,7 @@ class Report:
     samples, time_steps : how many test samples ran, for how many steps each.
     accuracy : backend -> share of samples classified rightly.
     pairs : comparison of every two backends.
+    lowering : the trained network against its lowered form in the same timing, spike by spike.
     budget : the deviation by cause.
     """
 
@@ -29,12 +31,13 @@ class Report:
     time_steps: int
     accuracy: Mapping[str, float]
     pairs: Sequence[Pair]
+    lowering: SpikeAgreement
     budget: Budget
 
     @property
     def agrees(self) -> bool:
-        """Whether every pair keeps its relation."""
-        return all(pair.agrees for pair in self.pairs)
+        """Whether every pair keeps its relation, and rounding explains all that lowering changed."""
+        return self.lowering.agrees and all(pair.agrees for pair in self.pairs)
 
     def as_json(self) -> dict[str, Any]:
         """Nested dictionaries; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
@@ -45,12 +48,16 @@ class Report:
             "agrees": self.agrees,
             "accuracy": dict(self.accuracy),
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
+            "lowering": {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
             "budget": dataclasses.asdict(self.budget),
         }
 
     def as_markdown(self) -> str:
         """The report for people."""
-        verdict = "Every pair keeps its relation." if self.agrees else "**A pair breaks its relation.**"
+        verdict = "Every pair keeps its relation."
+        if not self.agrees:
+            what = "A pair breaks its relation" if self.lowering.agrees else "Lowering changed spikes without a tie"
+            verdict = f"**{what}.**"
         facts = [f"- {name}: {value}" for name, value in self.network.items()]
         parts = [
             "# Verification report",
@@ -65,6 +72,8 @@ class Report:
             ),
             "Rates in spikes per step. "
             + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
+            "## Lowering, spike by spike",
+            lowering_text(self.lowering),
             "## Error budget",
             "Absolute difference of the firing rates in spikes per step, mean / maximum over samples and neurons. "
             "The causes overlap and partly cancel, so the rows do not add up to the total.",
@@ -75,6 +84,28 @@ class Report:
             ),
         ]
         return "\n\n".join(parts) + "\n"
+
+
+def lowering_text(lowering: SpikeAgreement) -> str:
+    """What became of the trained network's spikes when it was lowered, with every sample that took another course."""
+    same = lowering.samples - len(lowering.ties) - len(lowering.unexplained)
+    text = (
+        f"PyTorch (float64) and the lowered network, both in the papers' timing: every spike is the same in {same} of "
+        f"{lowering.samples} samples."
+    )
+    listed = [("tie", d) for d in lowering.ties] + [("**not explained**", d) for d in lowering.unexplained]
+    if not listed:
+        return text
+    rows = [_difference_row(kind, d) for kind, d in listed]
+    return (
+        f"{text} The others part at these spikes. A tie is a potential within {lowering.tolerance:g} of the threshold, "
+        "as a share of it: sums in another order may fall on either side.\n\n"
+        + markdown_table(("", "sample", "population", "step", "neuron", "distance from the threshold"), rows)
+    )
+
+
+def _difference_row(kind: str, place: SpikeDifference) -> tuple[str, ...]:
+    return kind, str(place.sample), place.population, str(place.step), str(place.neuron), f"{place.distance:.3g}"
 
 
 def _pair_row(pair: Pair) -> tuple[str, ...]:

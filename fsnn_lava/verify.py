@@ -195,6 +195,7 @@ def error_budget(
     labels: Array,
     *,
     trained: RunResult | None = None,
+    lowered: RunResult | None = None,
 ) -> Budget:
     """What lowering, timing, rounding and finite time each do to the firing rates and to the accuracy.
 
@@ -204,12 +205,13 @@ def error_budget(
     inputs, labels : samples as backends take them, and their classes (B,).
     trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
         stands for it.
+    lowered : the float network's run of these inputs in sequential timing, if there is one already.
 
     Raises
     ------
     InputError : if the inputs do not fit the networks, or the labels not the inputs.
     """
-    sequential = FloatSimulator().run(with_timing(floating, "sequential"), inputs)
+    sequential = lowered or FloatSimulator().run(with_timing(floating, "sequential"), inputs)
     hardware = FloatSimulator().run(floating, inputs)
     rounded = IntegerSimulator().run(integer, inputs)
     settled, converged = _at_equilibrium(floating, inputs, sequential)

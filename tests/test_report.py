@@ -12,6 +12,7 @@ import trained
 from fsnn_lava.quantize import quantize
 from fsnn_lava.report import Report
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.ties import SpikeAgreement, SpikeDifference
 from fsnn_lava.verify import Budget, Cause, Difference, Divergence, Pair, compare_all, error_budget
 
 NOTHING = Difference(0.0, 0.0)
@@ -38,12 +39,15 @@ BROKEN = dataclasses.replace(
 )
 CAUSE = Cause("timing", "one - other", {"population1": Difference(0.0123, 0.456), "population2": NOTHING})
 BUDGET = Budget((CAUSE,), {"trained": 0.975, "integer": 0.9625}, equilibrium_converged=True)
+TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
+LOWERING = SpikeAgreement(80, (TIE,), ())
 REPORT = Report(
     network={"name": "digits", "notation": "24-20 (F24)"},
     samples=80,
     time_steps=30,
     accuracy={"torch": 0.9725, "lava-fixed": 0.9375},
     pairs=(PAIR, BROKEN),
+    lowering=LOWERING,
     budget=BUDGET,
 )
 
@@ -62,7 +66,7 @@ def numbers(value: Any) -> Iterator[float]:
 def test_json_has_the_promised_keys() -> None:
     """Other programs read them: a change here is a change of an interface."""
     values = json.loads(json.dumps(REPORT.as_json(), allow_nan=False))
-    promised = {"accuracy", "pairs", "budget", "network", "samples", "time_steps"}
+    promised = {"accuracy", "pairs", "lowering", "budget", "network", "samples", "time_steps"}
     assert set(values) == promised | {"agrees"}
     promised = {"a", "b", "relation", "agrees", "mean_rate_difference", "max_rate_difference", "first_divergence"}
     for pair in values["pairs"]:
@@ -86,7 +90,8 @@ def test_json_of_real_runs_holds_finite_numbers_only() -> None:
     integer, _ = quantize(floating, codes)
     names = [p.name for p in floating.populations]
     runs = [FloatSimulator().run(floating, codes), IntegerSimulator().run(integer, codes, record=names)]
-    report = Report({}, 10, 20, {}, compare_all(runs), error_budget(floating, integer, codes, labels))
+    budget = error_budget(floating, integer, codes, labels)
+    report = Report({}, 10, 20, {}, compare_all(runs), SpikeAgreement(10, (), ()), budget)
     found = list(numbers(json.loads(json.dumps(report.as_json(), allow_nan=False))))
     assert len(found) > 30
     assert all(map(math.isfinite, found))
@@ -103,7 +108,7 @@ def test_markdown_holds_every_figure() -> None:
 def test_markdown_tables_are_rectangular() -> None:
     """Every row has as many cells as the header above it."""
     blocks = [block for block in REPORT.as_markdown().split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
@@ -112,10 +117,24 @@ def test_verdict() -> None:
     assert not REPORT.agrees
     assert "**A pair breaks its relation.**" in REPORT.as_markdown()
     assert "**no**" in REPORT.as_markdown()
-    right = dataclasses.replace(REPORT, pairs=(PAIR,))
+    right = dataclasses.replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), ()))
     assert right.agrees
     assert "Every pair keeps its relation." in right.as_markdown()
     assert "**" not in right.as_markdown()
+
+
+def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
+    text = REPORT.as_markdown()
+    assert "every spike is the same in 79 of 80 samples" in text
+    assert "| tie | 2 | population1 | 5 | 19 | 3e-16 |" in text
+    assert list(REPORT.as_json()["lowering"]["ties"]) == [dataclasses.asdict(TIE)]
+    wrong = dataclasses.replace(TIE, distance=0.02)
+    broken = dataclasses.replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), (wrong,)))
+    assert not broken.agrees
+    assert "| **not explained** | 2 | population1 | 5 | 19 | 0.02 |" in broken.as_markdown()
+    same = dataclasses.replace(REPORT, lowering=SpikeAgreement(80, (), ()))
+    assert "every spike is the same in 80 of 80 samples." in same.as_markdown()
+    assert "A tie is" not in same.as_markdown()
 
 
 def test_markdown_says_that_nothing_converged() -> None:
