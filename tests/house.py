@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
             "solver",
         ),
     ),
-    ("torch", 3, ("model",)),
+    ("torch", 3, ("model", "integer_model")),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
     ("numpy", 2, ("spike_kernels", "bounds", "equilibrium", "quantize", "deployed", "backends")),

@@ -5,6 +5,7 @@ It is slow and obvious on purpose: the fast simulator is tested against it, and 
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import h5py
@@ -14,7 +15,7 @@ def read(path: Any) -> dict[str, Any]:
     """The network file as nested dictionaries and lists."""
     with h5py.File(path, "r") as file:
         assert file.attrs["format"] == b"fsnn-lava-network"
-        assert file.attrs["version"] == 1
+        assert file.attrs["version"] == 2
         return entries(file) | {
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},
@@ -38,6 +39,35 @@ def size(shape: list[int]) -> int:
     return count
 
 
+def synapses(network: dict[str, Any], connection: dict[str, Any]) -> list[list[tuple[int, int]]]:
+    """For each element of the source, the neurons of the target that it reaches, with the weights.
+
+    A kernel joins each position (d, y, x) of one end, the narrow one, with K x K positions of the other: a
+    convolution gathers them, so its target is the narrow end; a transposed convolution spreads from its source.
+    """
+    weight, geometry = connection["weight"], connection["geometry"]
+    if geometry == "dense":
+        return [list(enumerate(column)) for column in zip(*weight, strict=True)]
+    ends: list[list[int]] = [
+        (network["input"] if name == "input" else network["populations"][name])["shape"]
+        for name in (connection["source"], connection["target"])
+    ]
+    wide, narrow = ends if geometry == "convolution" else ends[::-1]
+    reached: list[list[tuple[int, int]]] = [[] for _ in range(size(ends[0]))]
+    stride, padding, kernel = connection["stride"], connection["padding"], len(weight[0][0])
+    for d, y, x, c, a, b in product(*map(range, [*narrow, wide[0], kernel, kernel])):
+        y_wide, x_wide = stride * y + a - padding, stride * x + b - padding
+        if 0 <= y_wide < wide[1] and 0 <= x_wide < wide[2]:
+            one, other = flat(narrow, d, y, x), flat(wide, c, y_wide, x_wide)
+            j, i = (other, one) if geometry == "convolution" else (one, other)
+            reached[j].append((i, weight[d][c][a][b]))
+    return reached
+
+
+def flat(shape: list[int], channel: int, y: int, x: int) -> int:
+    return (channel * shape[1] + y) * shape[2] + x
+
+
 def arriving(
     network: dict[str, Any], connection: dict[str, Any], sample: Any, spikes: Any, step: int
 ) -> list[int] | None:
@@ -56,20 +86,23 @@ def arriving(
 
 def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Spikes and potentials, population -> step -> neuron, of one sample: codes, or frames of 0/1 for events."""
+    reached = [synapses(network, c) for c in network["connections"]]
     spikes: dict[str, Any] = {name: [] for name in network["populations"]}
     potentials: dict[str, Any] = {name: [] for name in network["populations"]}
     for step in range(network["time_steps"]):
         for name, p in network["populations"].items():
             n = size(p["shape"])
             current = [0] * n
-            for c in network["connections"]:
+            for k, c in enumerate(network["connections"]):
                 values = arriving(network, c, sample, spikes, step) if c["target"] == name else None
                 if values is None:
                     continue
-                for i in range(n):
-                    total = 2 * sum(w * x for w, x in zip(c["weight"][i], values, strict=True))
-                    e = c["weight_exponent"]
-                    current[i] += 64 * (total << e if e >= 0 else total >> -e)
+                totals = [0] * n
+                for x, leaving in zip(values, reached[k], strict=True):
+                    for i, w in leaving if x else ():
+                        totals[i] += 2 * w * x
+                e = c["weight_exponent"]
+                current = [i + 64 * (y << e if e >= 0 else y >> -e) for i, y in zip(current, totals, strict=True)]
             before = potentials[name][-1] if step else [0] * n
             fired = spikes[name][-1] if step else [0] * n
             leaked = [(abs(u) * (4096 - p["decay"]) >> 12) * (1 if u >= 0 else -1) for u in before]
