@@ -1,0 +1,122 @@
+"""The anytime report: accuracy and rate error over the steps, early exit; as JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fsnn_lava.anytime import EQUILIBRIUM_TOLERANCE, REFERENCES, Anytime, EarlyExit
+from fsnn_lava.errors import MissingDependencyError
+from fsnn_lava.markdown import markdown_table
+
+
+@dataclass(frozen=True, eq=False)
+class AnytimeReport:
+    """What one run says about stopping earlier.
+
+    Parameters
+    ----------
+    backend : which ran.
+    exits : early exit for each delta, see `early_exits`.
+    """
+
+    backend: str
+    anytime: Anytime
+    exits: Sequence[EarlyExit]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the lists over steps begin after one step. An infinite delta is None, which JSON can say."""
+        anytime = self.anytime
+        exits = [asdict(e) | {"delta": None if e.delta == float("inf") else e.delta} for e in self.exits]
+        return {
+            "network": anytime.network,
+            "backend": self.backend,
+            "samples": anytime.samples,
+            "time_steps": anytime.time_steps,
+            "accuracy": anytime.accuracy.tolist(),
+            "rate_error": {
+                "mean": anytime.rate_error.tolist(),
+                "reference": anytime.reference,
+                "reference_converged": anytime.reference_converged,
+                "samples": anytime.rate_samples,
+            },
+            "early_exit": exits,
+        }
+
+    def as_markdown(self) -> str:
+        """For people: two tables, and what their columns mean."""
+        anytime = self.anytime
+        steps = [
+            (str(t), f"{accuracy:.2%}", f"{error:.3g}")
+            for t, (accuracy, error) in enumerate(zip(anytime.accuracy, anytime.rate_error, strict=True), start=1)
+        ]
+        exits = [
+            (f"{e.delta:g}", f"{e.accuracy:.2%}", f"{e.mean_steps:.2f}", f"{e.left_early:.1%}") for e in self.exits
+        ]
+        stable = ", ".join(sorted({str(e.stable_steps) for e in self.exits}))
+        parts = [
+            "# Anytime report",
+            f"{anytime.network} on {self.backend}: one run of {anytime.samples} test samples, "
+            f"{anytime.time_steps} time steps each.",
+            "## Stopped after t steps",
+            markdown_table(("t", "accuracy", "mean rate error"), steps),
+            "Rate error: mean difference of the rates of the readout's population from "
+            f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and {anytime.rate_samples} samples.",
+            *([] if anytime.reference_converged else [f"**{UNCONVERGED}**"]),
+            "## Early exit",
+            markdown_table(("delta", "accuracy", "mean steps", "left early"), exits),
+            f"A sample leaves when for {stable} steps, none before the first spike of the readout's population, its "
+            "class has stayed the same and its margin (largest logit less the second) has moved by less than delta.",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def picture(self) -> bytes:
+        """The same curves as SVG, the same bytes each time.
+
+        Raises
+        ------
+        MissingDependencyError : if matplotlib is absent.
+        """
+        require_matplotlib()
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        anytime = self.anytime
+        steps = range(1, anytime.time_steps + 1)
+        with matplotlib.rc_context({"svg.hashsalt": "anytime", "svg.fonttype": "none"}):
+            figure = Figure(figsize=(9, 4), layout="constrained")
+            left, right = figure.subplots(1, 2)
+            left.plot(steps, anytime.accuracy, label="every sample t steps")
+            left.plot([e.mean_steps for e in self.exits], [e.accuracy for e in self.exits], "o-", label="early exit")
+            left.set_xlabel("time steps t, or their mean")
+            left.set_ylabel("accuracy")
+            left.legend()
+            right.loglog(steps, anytime.rate_error)
+            right.set_xlabel("time steps t")
+            right.set_ylabel(f"mean rate error against {anytime.reference} rates")
+            figure.suptitle(f"{anytime.network}, {self.backend}, {anytime.samples} samples", fontsize=10)
+            file = io.BytesIO()
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        return file.getvalue()
+
+
+UNCONVERGED = (
+    f"For some samples the iteration did not converge to an equilibrium within {EQUILIBRIUM_TOLERANCE:g}: "
+    "their rate errors mean little."
+)
+
+
+def require_matplotlib() -> None:
+    """Nothing, if pictures can be drawn.
+
+    Raises
+    ------
+    MissingDependencyError : if matplotlib is absent; the message names the extra to install.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[notebooks]"'
+        raise MissingDependencyError(message) from error

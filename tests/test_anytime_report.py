@@ -1,0 +1,88 @@
+"""The anytime report as JSON, as Markdown and as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from fsnn_lava.anytime import Anytime, early_exits
+from fsnn_lava.anytime_report import AnytimeReport
+from fsnn_lava.errors import MissingDependencyError
+
+ANYTIME = Anytime(
+    network="made up",
+    labels=np.array([1, 0, 1]),
+    predictions=np.array([[0, 0, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]]),
+    margins=np.array([[1, 5, 2], [2, 5, 2], [3, 5, 2], [4, 0.5, 2]]),
+    first_spike=np.array([0, 0, 1]),
+    rate_error=np.array([0.25, 0.125, 0.0625, 0.03125]),
+    rate_samples=2,
+    reference="equilibrium",
+    reference_converged=True,
+)
+REPORT = AnytimeReport("simulator", ANYTIME, early_exits(ANYTIME, [0, 0.5, float("inf")], stable_steps=1))
+
+
+def test_json_has_the_promised_keys() -> None:
+    values = json.loads(json.dumps(REPORT.as_dict(), allow_nan=False))
+    assert set(values) == {"network", "backend", "samples", "time_steps", "accuracy", "rate_error", "early_exit"}
+    assert (values["network"], values["backend"], values["samples"], values["time_steps"]) == (
+        *("made up", "simulator"),
+        *(3, 4),
+    )
+    assert values["accuracy"] == [2 / 3, 1, 1, 2 / 3]
+    assert values["rate_error"] == {
+        "mean": [0.25, 0.125, 0.0625, 0.03125],
+        "reference": "equilibrium",
+        "reference_converged": True,
+        "samples": 2,
+    }
+    assert values["early_exit"] == [
+        {"delta": 0, "stable_steps": 1, "accuracy": 2 / 3, "mean_steps": 4, "left_early": 0},
+        {"delta": 0.5, "stable_steps": 1, "accuracy": 1, "mean_steps": (4 + 2 + 3) / 3, "left_early": 2 / 3},
+        {"delta": None, "stable_steps": 1, "accuracy": 1, "mean_steps": (3 + 2 + 3) / 3, "left_early": 1},
+    ]
+
+
+def test_markdown_holds_every_figure() -> None:
+    text = REPORT.as_markdown()
+    figures = ["| 1 | 66.67% | 0.25 |", "| 4 | 66.67% | 0.0312 |", "made up on simulator", "3 test samples"]
+    figures += ["4 time steps", "| 0 | 66.67% | 4.00 | 0.0% |", "| 0.5 | 100.00% | 3.00 | 66.7% |"]
+    figures += [
+        "| inf | 100.00% | 2.67 | 100.0% |",
+        "the rates at which the network settles",
+        "2 samples",
+        "for 1 steps",
+    ]
+    assert [figure for figure in figures if figure not in text] == []
+    assert "converge" not in text
+    for table in (block for block in text.split("\n\n") if block.startswith("|")):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_markdown_says_what_the_rates_are_compared_with() -> None:
+    final = dataclasses.replace(REPORT, anytime=dataclasses.replace(ANYTIME, reference="final"))
+    assert "from the same run's rates after all steps" in final.as_markdown()
+    open_ = dataclasses.replace(REPORT, anytime=dataclasses.replace(ANYTIME, reference_converged=False))
+    assert "**For some samples the iteration did not converge to an equilibrium within 1e-05" in open_.as_markdown()
+
+
+def test_the_picture_is_the_same_each_time() -> None:
+    pytest.importorskip("matplotlib")
+    picture = REPORT.picture()
+    assert picture == REPORT.picture()
+    assert len(picture) < 60_000
+    for words in (b"made up, simulator, 3 samples", b"early exit", b"mean rate error against equilibrium rates"):
+        assert words in picture
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        MissingDependencyError, match=r'needs matplotlib; install .*: pip install "fsnn-lava\[notebooks'
+    ):
+        REPORT.picture()
