@@ -11,7 +11,7 @@ from fsnn_lava.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Nothing; afterwards the file holds the content or, after an error, what it held before.
+    """Nothing; afterwards the file holds the content or, after an error or an interrupt, what it held before.
 
     It is written beside the file, flushed to the disk and renamed over it, so that a reader sees the old content or
     the new one, also after a kill or a power cut.
@@ -32,9 +32,11 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"{path}: cannot be written: {error.strerror or error}; choose a folder that is there and writable"
         ) from error
