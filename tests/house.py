@@ -37,18 +37,22 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("torch", 3, ("model", "integer_model")),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
-    ("numpy", 2, ("spike_kernels", "bounds", "equilibrium", "quantize", "deployed", "backends")),
-    ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.to_netx", "backends.to_nir")),
-    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_runner", "ties", "verify", "counts", "anytime")),
+    ("numpy", 2, ("spike_kernels", "integrators", "bounds", "equilibrium", "quantize", "deployed", "backends")),
+    ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.finished")),
+    ("numpy", 3, ("backends.to_netx", "backends.to_nir", "backends.nir_graphs", "backends.from_nir")),
+    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner", "ties", "verify", "counts", "anytime")),
     ("numpy", 5, ("report", "anytime_report", "export_report")),
     ("bridge", 6, ("lower",)),
 )
 # Files of one backend, by its name: no backend imports another one.
 BACKEND_FILES: Mapping[str, tuple[str, ...]] = {
     "simulator": ("simulator.*",),
-    "lava": ("backends.lava_graph.*", "backends.lava_runner", "backends.hardware", "backends.isolated"),
+    "lava": (
+        *("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner"),
+        *("backends.hardware", "backends.isolated", "backends.finished"),
+    ),
     "netx": ("backends.to_netx",),
-    "nir": ("backends.to_nir",),
+    "nir": ("backends.to_nir", "backends.nir_graphs", "backends.from_nir"),
 }
 # The only homes of packages that need one; "contracts" and the like are wings.
 HOMES: Mapping[str, tuple[str, ...]] = {
@@ -57,8 +61,8 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "tensorboard": ("torch",),
     "safetensors": ("torch",),
     "lava": ("backends.lava_graph.*",),
-    "nir": ("backends.to_nir",),
-    "h5py": ("hdf5_entries", "network_file", "backends.to_netx"),
+    "nir": ("backends.to_nir", "backends.nir_graphs", "backends.from_nir"),
+    "h5py": ("hdf5_entries", "network_file", "backends.to_netx", "backends.from_nir"),
     "sklearn": ("datasets.digits",),
     "tonic": ("datasets.nmnist",),
     "PIL": ("datasets.cifar",),

@@ -7,7 +7,7 @@ so that Lava need not be installed to use the simulator.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from fsnn_lava.errors import UnsupportedError
@@ -16,6 +16,8 @@ from fsnn_lava.result import RunResult
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples that are done and their total."""
+Sink = Callable[[int, Mapping[str, Array]], None]
+"""Called in order with the index of the first of some finished samples, and their spikes, population -> (T, b, *N)."""
 
 _RUNNERS: dict[str, tuple[str, str]] = {
     "simulator": ("fsnn_lava.simulator", "IntegerSimulator"),

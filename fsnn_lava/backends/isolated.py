@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from fsnn_lava.errors import BackendError
@@ -30,7 +30,14 @@ class SilenceError(BackendError):
     """A process that sent nothing for too long."""
 
 
-def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool], silence_s: float) -> None:
+def run_isolated(
+    module: str,
+    job: object,
+    *,
+    on_message: Callable[[Any], bool],
+    silence_s: float,
+    inherited: Sequence[int] = (),
+) -> None:
     """Start ``python -m module FD``, send it the job, and hand over its messages until ``on_message`` says True.
 
     Parameters
@@ -38,6 +45,7 @@ def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool],
     module : a module whose program reads the job from the connection with file descriptor FD.
     job : anything that can be pickled.
     silence_s : longest time between two messages, in seconds.
+    inherited : file descriptors that it has as well, under the same numbers.
 
     Raises
     ------
@@ -46,7 +54,7 @@ def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool],
     """
     here, there = multiprocessing.connection.Pipe()
     with here, tempfile.TemporaryFile() as output:
-        process = _start(module, there, output)
+        process = _start(module, there, output, inherited)
         try:
             here.send(job)
             _listen(here, process, on_message=on_message, silence_s=silence_s)
@@ -56,14 +64,14 @@ def run_isolated(module: str, job: object, *, on_message: Callable[[Any], bool],
             _end_group(here, process)
 
 
-def _start(module: str, connection: Any, output: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(module: str, connection: Any, output: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
     """The process; its end of the connection is closed here, so that its death is noticed."""
     paths = [path or os.getcwd() for path in sys.path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     with connection:
         return subprocess.Popen(
             [sys.executable, "-m", module, str(connection.fileno())],
-            pass_fds=[connection.fileno()],
+            pass_fds=[connection.fileno(), *inherited],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-
-from fsnn_lava.backends import Progress, require_arithmetic
+from fsnn_lava.backends import Progress, Sink, require_arithmetic
+from fsnn_lava.backends.finished import FinishedSamples
 from fsnn_lava.backends.hardware import require_hardware
 from fsnn_lava.backends.isolated import SilenceError, run_isolated
-from fsnn_lava.backends.lava_graph.job import Device, GraphJob, NeuronKind
-from fsnn_lava.errors import BackendError, ConfigError, FsnnError, MissingDependencyError
+from fsnn_lava.backends.lava_graph.job import Device, GraphJob, NeuronKind, ReadoutPlace
+from fsnn_lava.backends.lava_stream import Stream
+from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.inputs import check_inputs
 from fsnn_lava.ir import Arithmetic, Array, HardwareNetwork
-from fsnn_lava.result import RunResult, rate_weights, read_out
+from fsnn_lava.result import RunResult
 
 _WORKER = "fsnn_lava.backends.lava_graph.worker"
-_MEMORY_BYTES = 2**28
-"""Largest recording of one Lava run; longer batches take several runs."""
 
 
 class LavaRunner:
@@ -35,10 +33,13 @@ class LavaRunner:
     ----------
     arithmetic : ``integer``: fixed_pt models, bit by bit as on the chip; ``float``: floating_pt models.
     neuron : ``stock``: a graph of stock processes; ``soft_reset``: one process of ours per population.
+    stock_models : whether Lava's own models run the stock processes; else, where there are any, faster ones of ours.
+    readout : ``lava``: the logits come from integrators in the graph; ``host``: from the firing rates.
     timeout_s : longest time in which Lava may finish no step, in seconds (starting up counts as well).
 
     Raises
     ------
+    ConfigError : settings that are not among these.
     MissingDependencyError : if Lava is not installed.
     """
 
@@ -47,22 +48,28 @@ class LavaRunner:
         arithmetic: Arithmetic = "integer",
         *,
         neuron: NeuronKind = "stock",
+        stock_models: bool = False,
+        readout: ReadoutPlace = "host",
         timeout_s: float = 120.0,
     ) -> None:
-        if neuron not in ("stock", "soft_reset") or not timeout_s > 0:
+        if neuron not in ("stock", "soft_reset") or readout not in ("host", "lava") or not timeout_s > 0:
             raise ConfigError(
-                f'LavaRunner: neuron "{neuron}", timeout_s {timeout_s}; allowed: "stock", "soft_reset"; more than 0'
+                f'LavaRunner: neuron "{neuron}", readout "{readout}", timeout_s {timeout_s}; allowed: "stock", '
+                '"soft_reset"; "host", "lava"; more than 0'
             )
         _require_lava()
         self.arithmetic: Final[Arithmetic] = arithmetic
         self.neuron: Final[NeuronKind] = neuron
+        self.stock_models: Final = stock_models
+        self.readout: Final[ReadoutPlace] = readout
         self.timeout_s: Final = timeout_s
 
     @property
     def name(self) -> str:
-        """``lava-fixed`` or ``lava-float``, and the neuron if it is not the stock one."""
-        suffix = "" if self.neuron == "stock" else "-soft-reset"
-        return ("lava-fixed" if self.arithmetic == "integer" else "lava-float") + suffix
+        """``lava-fixed`` or ``lava-float``; then ``-stock`` with Lava's own models, ``-soft-reset`` with our neuron."""
+        name = "lava-fixed" if self.arithmetic == "integer" else "lava-float"
+        name += "-stock" if self.stock_models else ""
+        return name + ("" if self.neuron == "stock" else "-soft-reset")
 
     @property
     def _device(self) -> Device:
@@ -74,26 +81,27 @@ class LavaRunner:
         inputs: Array,
         *,
         record: Sequence[str] = (),
+        sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
-        """What Lava did with a batch of inputs; see `fsnn_lava.backends.Runner.run`.
+        """What Lava did with a batch of inputs, in one run however long; see `fsnn_lava.backends.Runner.run`.
 
         Raises
         ------
         UnsupportedError : a network of the other arithmetic, or one that Lava cannot say.
         InputError : inputs that do not fit the network.
-        BackendError : Lava failed, or finished no step within the timeout.
+        StateOverflowError : with ``neuron="soft_reset"``, a potential that left 24 bits.
+        IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted; holds the result of
+            the samples that were finished.
         """
         total = self._check(network, inputs, record)
-        event = network.input.kind == "event"
-        chunk = self._samples_per_run(network)
-        parts: list[dict[str, Array]] = []
-        for first in range(0, total, chunk):
-            part = inputs[:, first : first + chunk] if event else inputs[first : first + chunk]
-            report = _shifted(progress, first, total)
-            parts.append(self._spikes((network,), (part,), progress=report)[0])
-        spikes = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        return _result(self.name, network, spikes, record)
+        finished = FinishedSamples(self.name, network, samples=total, record=record, sink=sink)
+        at_a_time = total if self._device == "cpu" else 1
+        for first in range(0, total, at_a_time):
+            some = slice(first, first + at_a_time)
+            part = inputs[:, some] if network.input.kind == "event" else inputs[some]
+            self._stream((part,), (finished,), progress=progress)
+        return finished.result()
 
     def run_side_by_side(self, networks: Sequence[HardwareNetwork], inputs: Sequence[Array]) -> list[RunResult]:
         """One result per network, all spikes recorded; all networks in one Lava run, which costs one start.
@@ -104,33 +112,61 @@ class LavaRunner:
 
         Raises
         ------
-        As `run`.
+        As `run`. An `IncompleteRunError` holds the list of results.
         """
+        finished = []
         for network, codes in zip(networks, inputs, strict=True):
-            self._check(network, codes, ())
-        spikes = self._spikes(tuple(networks), tuple(inputs), progress=None)
-        return [_result(self.name, n, s, tuple(s)) for n, s in zip(networks, spikes, strict=True)]
+            total = self._check(network, codes, ())
+            names = [p.name for p in network.populations]
+            finished.append(FinishedSamples(self.name, network, samples=total, record=names))
+        self._stream(tuple(inputs), tuple(finished), progress=None)
+        return [samples.result() for samples in finished]
 
     def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
         require_arithmetic(self, network)
         require_hardware(network, backend=self.name)
+        if self.readout == "lava" and network.readout.integrators is None:
+            raise UnsupportedError(
+                f'backend "{self.name}" cannot read out network "{network.name}" on Lava: it has no integrators; '
+                'quantize it again, or use readout="host"'
+            )
         return check_inputs(network, inputs, record=record)
 
-    def _samples_per_run(self, network: HardwareNetwork) -> int:
-        steps = max(p.start for p in network.populations) + network.time_steps
-        return max(1, _MEMORY_BYTES // (steps * sum(p.size for p in network.populations)))
-
-    def _spikes(
-        self, networks: tuple[HardwareNetwork, ...], inputs: tuple[Array, ...], *, progress: Progress | None
-    ) -> list[dict[str, Array]]:
-        """Per network: population -> (T, B, *N) uint8, cut to its window."""
-        job = GraphJob(networks, inputs, self.neuron, self._device)
-        memory = _run_worker(job, timeout_s=self.timeout_s, progress=progress)
-        return [_windows(job, index, memory) for index in range(len(networks))]
+    def _stream(
+        self, inputs: tuple[Array, ...], finished: tuple[FinishedSamples, ...], *, progress: Progress | None
+    ) -> None:
+        """Run the networks on their inputs, and add their samples up as they are finished."""
+        job = GraphJob(
+            tuple(f.network for f in finished),
+            tuple(x.shape[1 if f.network.input.kind == "event" else 0] for f, x in zip(finished, inputs, strict=True)),
+            neuron=self.neuron,
+            device=self._device,
+            readout=self.readout,
+            stock_models=self.stock_models,
+        )
+        stream = Stream(job, inputs, finished, progress=progress)
+        try:
+            run_isolated(
+                _WORKER,
+                (job, stream.ring.descriptor),
+                on_message=stream.on_message,
+                silence_s=self.timeout_s,
+                inherited=(stream.ring.descriptor,),
+            )
+        except SilenceError as error:
+            reason = f"Lava finished no step within {self.timeout_s:g} s; larger networks may need a longer timeout_s"
+            raise stream.incomplete(reason) from error
+        except KeyboardInterrupt as error:
+            raise stream.incomplete("the run was interrupted") from error
+        except BackendError as error:
+            raise stream.incomplete(str(error)) from error
+        finally:
+            stream.ring.close()
+        stream.require_success()
 
 
 class LavaFixedRunner(LavaRunner):
-    """Integer networks on stock fixed_pt models: backend ``lava-fixed``."""
+    """Integer networks on fixed_pt models: backend ``lava-fixed``."""
 
     def __init__(self) -> None:
         super().__init__("integer")
@@ -169,9 +205,6 @@ class Loihi2Runner(LavaRunner):
     def _device(self) -> Device:
         return "loihi2"
 
-    def _samples_per_run(self, network: HardwareNetwork) -> int:
-        return 1
-
 
 def _installed(module: str) -> bool:
     try:
@@ -185,72 +218,3 @@ def _require_lava() -> None:
         raise MissingDependencyError(
             'Lava is not installed; it needs Python 3.10: pip install "fsnn-lava[lava]" in such an environment'
         )
-
-
-def _run_worker(job: GraphJob, *, timeout_s: float, progress: Progress | None) -> dict[tuple[int, str], Array]:
-    """What the recorders wrote: (network's index, population) -> (steps, N)."""
-    steps = 0
-    answer: Any = None
-
-    def on_message(message: tuple[str, Any]) -> bool:
-        nonlocal steps, answer
-        kind, content = message
-        if kind == "step":
-            steps = content
-            if progress is not None:
-                progress(steps // job.sample_steps, job.samples)
-            return False
-        answer = content
-        return True
-
-    try:
-        run_isolated(_WORKER, job, on_message=on_message, silence_s=timeout_s)
-    except SilenceError as error:
-        sample, step = divmod(steps, job.sample_steps)
-        raise BackendError(
-            f"Lava finished no step within {timeout_s:g} s; it had finished {steps} of {job.steps} (sample {sample}, "
-            f"global step {step}). Its processes were ended. Larger networks may need a longer timeout_s"
-        ) from error
-    if isinstance(answer, FsnnError):
-        raise answer
-    if isinstance(answer, str):
-        raise BackendError(f"Lava failed after {steps} of {job.steps} steps:\n{answer}")
-    memory: dict[tuple[int, str], Array] = answer
-    return memory
-
-
-def _windows(job: GraphJob, index: int, memory: dict[tuple[int, str], Array]) -> dict[str, Array]:
-    """Population -> (T, B, *N): from the clock of the graph to the windows of the populations."""
-    network = job.networks[index]
-    samples = job.inputs[index].shape[1 if network.input.kind == "event" else 0]
-    spikes: dict[str, Array] = {}
-    for population in network.populations:
-        rows = memory[index, population.name].reshape(job.samples, job.sample_steps, *population.shape)
-        window = rows[:samples, population.start : population.start + network.time_steps]
-        spikes[population.name] = np.ascontiguousarray(window.swapaxes(0, 1))
-    return spikes
-
-
-def _result(name: str, network: HardwareNetwork, spikes: dict[str, Array], record: Sequence[str]) -> RunResult:
-    rates = {
-        p.name: np.tensordot(rate_weights(network.time_steps, p.neuron.leak), spikes[p.name], axes=1)
-        for p in network.populations
-    }
-    return RunResult(
-        backend=name,
-        network=network.name,
-        arithmetic=network.arithmetic,
-        time_steps=network.time_steps,
-        firing_rates=rates,
-        spike_counts={name: s.sum(axis=0, dtype=np.int32) for name, s in spikes.items()},
-        logits=read_out(network.readout, rates),
-        spikes={name: spikes[name] for name in record},
-    )
-
-
-def _shifted(progress: Progress | None, first: int, total: int) -> Progress | None:
-    """Progress within a part, told as progress in the whole."""
-    if progress is None:
-        return None
-    tell = progress
-    return lambda done, _: tell(first + done, total)

@@ -3,11 +3,14 @@
 ::
 
     job.py          what is to be run (plain data)
-    host.py         processes on the host: the source of the inputs, the recorders of spikes
+    layout.py       the order of neurons on Lava
+    ring.py         the shared memory through which samples stream
+    host.py         processes on the host: sources of inputs, recorders of spikes, readers of potentials
     connections.py  stock connection models that forget the spikes in flight between samples
     soft_reset.py   SoftResetLIF: one neuron process that says what the stock graph computes
+    processes.py    the stock processes that say a population, a connection, a delay, a readout
     build.py        HardwareNetwork -> graph; the clock is explained there
-    worker.py       builds the graph, runs it, watches it, sends the spikes back
+    worker.py       builds the graph, runs it, watches it
 
 Lava imports every file beside a Process again under its bare name: so there is nothing but Lava code here, imports
 are absolute, and importing a file does nothing.

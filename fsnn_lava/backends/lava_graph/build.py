@@ -8,10 +8,13 @@ after a spike. Constant currents come from one neuron that fires in every step.
 
     1 + b * sample_steps + g.
 
-What is sent at g over a connection of delay d arrives at g + d: a Lava connection takes one step, `DelayDense` adds
-d - 1; for inputs, the source starts d - 1 steps later. So a population's window [start, start + T) needs no mechanism
-of its own: nothing arrives before it, and what the population does after it reaches no window of the same sample.
-Before global step 0 of every sample, all potentials and all spikes in flight are zero.
+What is sent at g over a connection of delay d arrives at g + d: a Lava connection takes one step; the d - 1 before it
+are spent on the way to a relay neuron, which repeats the spike; for inputs, the source starts d - 1 steps later. So a
+population's window [start, start + T) needs no mechanism of its own: nothing arrives before it, and what the
+population does after it reaches no window of the same sample. Before global step 0 of every sample, all potentials
+and all spikes in flight are zero.
+
+**Neurons** are flat everywhere, in Lava's order (`layout`); only at a Conv are they given their three axes.
 """
 
 from __future__ import annotations
@@ -20,54 +23,38 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
+from lava.magma.compiler.compiler_graphs import find_processes
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg, RunConfig
-from lava.proc.dense.process import DelayDense, Dense
 from lava.proc.lif.models import PyLifModelBitAcc, PyLifModelFloat, PyLifResetModelBitAcc, PyLifResetModelFloat
 from lava.proc.lif.process import LIF, LIFReset
-from lava.proc.sparse.process import Sparse
-from lava.utils.weightutils import SignMode
-from scipy.sparse import csr_matrix, diags
 
 from fsnn_lava.backends.hardware import lava_delay
+from fsnn_lava.backends.lava_graph import processes
 from fsnn_lava.backends.lava_graph.connections import CONNECTION_MODELS
 from fsnn_lava.backends.lava_graph.host import (
     HostInput,
     HostInputFixed,
     HostInputFloat,
+    HostReader,
+    HostReaderFixed,
     HostRecorder,
     HostRecorderFixed,
     HostRecorderFloat,
-    InputBlock,
-    shared_zeros,
 )
 from fsnn_lava.backends.lava_graph.job import GraphJob
+from fsnn_lava.backends.lava_graph.ring import SampleRing
 from fsnn_lava.backends.lava_graph.soft_reset import SoftResetFixed, SoftResetFloat, SoftResetLIF
-from fsnn_lava.ir import (
-    ALWAYS_ON,
-    INPUT,
-    Arithmetic,
-    Array,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    IntegerNeuron,
-    Population,
-)
+from fsnn_lava.ir import ALWAYS_ON, INPUT, Arithmetic, Array, Connection, HardwareNetwork, IntegerNeuron, Population
 
 _Process = TypeVar("_Process", bound=AbstractProcess)
-
-MESSAGE_BITS = 8
-"""Width of a graded input spike; 0 says binary spikes."""
-SPARSE_SHARE = 0.1
-"""A matrix with at most this share of weights that are not zero becomes a Sparse connection."""
 
 _MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
     (HostInput, "integer"): HostInputFixed,
     (HostInput, "float"): HostInputFloat,
+    (HostReader, "integer"): HostReaderFixed,
     (HostRecorder, "integer"): HostRecorderFixed,
     (HostRecorder, "float"): HostRecorderFloat,
     (SoftResetLIF, "integer"): SoftResetFixed,
@@ -89,14 +76,10 @@ class Graph:
     ----------
     root : any of its processes; Lava finds the others.
     models : the model of each process on the CPU; empty for the chip, where Lava chooses.
-    memory : (network's index, population) -> (steps, N) uint8, shared with the recorders.
-    clock : (1,) number of steps that are finished.
     """
 
     root: AbstractProcess
     models: dict[AbstractProcess, type[PyLoihiProcessModel]] = field(default_factory=dict)
-    memory: dict[tuple[int, str], Array] = field(default_factory=dict)
-    clock: Array = field(default_factory=lambda: shared_zeros((1,), np.int64))
 
     def run_config(self, job: GraphJob) -> RunConfig:
         """Lava's run configuration for the job's device and arithmetic."""
@@ -106,85 +89,141 @@ class Graph:
         return Loihi2SimCfg(select_tag=select_tag, exception_proc_model_map=self.models)
 
 
-def build_graph(job: GraphJob) -> Graph:
-    """The graph of all networks of a job; they share the source of the inputs, which connects them."""
-    columns, blocks = _input_blocks(job)
-    source = HostInput(blocks=blocks, sample_steps=job.sample_steps)
-    builder = _Builder(job, Graph(root=source), source_size=source.s_out.shape[0])
-    builder.register(source)
-    inputs = builder.to_device(source.s_out)
+def build_graph(job: GraphJob, ring: SampleRing) -> Graph:
+    """The graph of all networks of a job, whose samples come and go through the ring."""
+    builder = _Builder(job, ring)
     for index, network in enumerate(job.networks):
-        builder.add_network(index, network, inputs=inputs, columns=columns)
-    return builder.graph
-
-
-def _input_blocks(job: GraphJob) -> tuple[dict[tuple[int, int], int], tuple[InputBlock, ...]]:
-    """Where (network, delay) begins in what the source sends, and its contents."""
-    columns: dict[tuple[int, int], int] = {}
-    blocks: list[InputBlock] = []
-    first = 0
-    for index, (network, inputs) in enumerate(zip(job.networks, job.inputs, strict=True)):
-        frames = inputs if network.input.kind == "event" else inputs[None]
-        frames = frames.reshape(*frames.shape[:2], network.input.size)
-        for delay in sorted({c.delay for c in network.connections if c.source == INPUT}):
-            columns[index, delay] = first
-            blocks.append(InputBlock(first, frames, network.time_steps, delay - 1))
-            first += network.input.size
-    if not blocks:  # no network listens to its input, but the source joins them
-        blocks.append(InputBlock(0, np.zeros((1, 1, 1), dtype=np.int32), 1, 0))
-    return columns, tuple(blocks)
+        builder.add_network(index, network)
+    return Graph(builder.joined(), builder.models)
 
 
 class _Builder:
     """Adds networks to a graph."""
 
-    def __init__(self, job: GraphJob, graph: Graph, *, source_size: int) -> None:
+    def __init__(self, job: GraphJob, ring: SampleRing) -> None:
         self.job = job
-        self.graph = graph
-        self.source_size = source_size
-        self.integer = job.networks[0].arithmetic == "integer"
-        self._always_on: LIF | None = None
+        self.ring = ring
+        self.arithmetic = job.networks[0].arithmetic
+        self.models: dict[AbstractProcess, type[PyLoihiProcessModel]] = {}
+        self.recorders: list[HostRecorder] = []
+        self.readers = 0
+        self._ports: dict[tuple[int, str, int], OutPort] = {}
+        """(network's index, source, steps) -> its spikes, so many steps late."""
 
-    def add_network(
-        self, index: int, network: HardwareNetwork, *, inputs: OutPort, columns: dict[tuple[int, int], int]
-    ) -> None:
-        """Populations, their recorders, then the connections between them."""
-        ports = {p.name: self._add_population(index, p) for p in network.populations}
+    def add_network(self, index: int, network: HardwareNetwork) -> None:
+        """Populations with their recorders, then the connections between them."""
+        targets = {p.name: self._add_population(index, network, p) for p in network.populations}
         for connection in network.connections:
-            weight = connection.weight
+            process = self._register(processes.synapses(network, connection))
+            delay = lava_delay(network, connection)
             if connection.source == INPUT:
-                source = inputs
-                first = columns[index, connection.delay]
-                weight = np.zeros((weight.shape[0], self.source_size), dtype=weight.dtype)
-                weight[:, first : first + network.input.size] = connection.weight
+                port = self._input(index, network, delay)
             else:
-                source = self._always_on_port() if connection.source == ALWAYS_ON else ports[connection.source][1]
-            process = self._connection(network, connection, weight)
-            source.connect(process.s_in)
-            process.a_out.connect(ports[connection.target][0])
-        if all(c.source != INPUT for c in network.connections):  # Lava runs what is connected
-            target = network.populations[0]
-            silent = self.register(
-                Dense(weights=np.zeros((target.size, self.source_size), int), sample_steps=self.job.sample_steps)
-            )
-            inputs.connect(silent.s_in)
-            silent.a_out.connect(ports[target.name][0])
+                size = 1 if connection.source == ALWAYS_ON else network.population(connection.source).size
+                port = self._late(index, connection, size=size, steps=delay - 1)
+            _connect(port, process.s_in)
+            _connect(process.a_out, targets[connection.target])
+        if self.job.readout == "lava":
+            self._add_integrators(index, network)
 
-    def register(self, process: _Process) -> _Process:
-        """The process, with its model noted."""
+    def joined(self) -> AbstractProcess:
+        """A process of the graph, once all of its parts are joined: Lava runs what is connected."""
+        root = self.recorders[0]
+        for recorder in self.recorders[1:]:
+            if recorder not in find_processes(root):
+                root.joint_out.connect(recorder.joint_in)
+        return root
+
+    def _register(self, process: _Process) -> _Process:
+        """The process, with its model noted, and told how long a sample takes."""
+        if processes.has_buffer(process):
+            process.proc_params["sample_steps"] = self.job.sample_steps
         if self.job.device == "cpu":
-            self.graph.models[process] = _MODELS[type(process), self.job.networks[0].arithmetic]
+            self.models[process] = _MODELS[type(process), self.arithmetic]
         return process
 
-    def to_device(self, port: OutPort) -> OutPort:
-        """The port as the device sees it; Loihi 2 needs an adapter between host and chip."""
-        if self.job.device == "cpu":
-            return port
-        adapter = importlib.import_module("lava.proc.embedded_io.spike").PyToNxAdapter(
-            shape=port.shape, num_message_bits=MESSAGE_BITS
+    def _input(self, index: int, network: HardwareNetwork, delay: int) -> OutPort:
+        """The network's input for connections of that delay; Loihi 2 needs an adapter between host and chip."""
+        key = (index, INPUT, delay - 1)
+        if key not in self._ports:
+            source = HostInput(
+                frames=self.ring.inputs[index],
+                time_steps=network.time_steps,
+                shift=delay - 1,
+                sample_steps=self.job.sample_steps,
+            )
+            port = self._register(source).s_out
+            if self.job.device == "loihi2":
+                adapter = importlib.import_module("lava.proc.embedded_io.spike").PyToNxAdapter(
+                    shape=port.shape, num_message_bits=processes.MESSAGE_BITS
+                )
+                port.connect(adapter.inp)
+                port = adapter.out
+            self._ports[key] = port
+        return self._ports[key]
+
+    def _late(self, index: int, connection: Connection, *, size: int, steps: int) -> OutPort:
+        """What the connection's source sends, so many steps later."""
+        always_on = connection.source == ALWAYS_ON
+        first = (-1 if always_on else index, connection.source, 0)  # one always-on neuron serves all networks
+        if always_on and first not in self._ports:
+            self._ports[first] = self._register(processes.always_on(self.arithmetic)).s_out
+        late = (*first[:2], steps)
+        if late not in self._ports:
+            line = self._register(processes.delay_line(size, steps, self.arithmetic))
+            relay = self._register(processes.relay(size, self.arithmetic))
+            self._ports[first].connect(line.s_in)
+            line.a_out.connect(relay.a_in)
+            self._ports[late] = relay.s_out
+        return self._ports[late]
+
+    def _add_population(self, index: int, network: HardwareNetwork, population: Population) -> InPort:
+        """Where currents go in; the spikes come out of ``_ports``."""
+        if self.job.neuron == "soft_reset":
+            neuron = SoftResetLIF(size=population.size, neuron=population.neuron, sample_steps=self.job.sample_steps)
+            self._register(neuron)
+        else:
+            neuron = processes.population(population.size, population.neuron, sample_steps=self.job.sample_steps)
+            inhibition = processes.inhibition(population.size, population.neuron)
+            self._register(neuron).s_out.connect(self._register(inhibition).s_in)
+            inhibition.a_out.connect(neuron.a_in)
+        self._ports[index, population.name, 0] = neuron.s_out
+        recorder = HostRecorder(
+            spikes=self.ring.spikes[index, population.name],
+            start=population.start,
+            sample_steps=self.job.sample_steps,
+            samples=self.job.total,
+            clock=self._clock(),
+            ready=self.ring.ready,
         )
-        port.connect(adapter.inp)
-        return adapter.out
+        self.recorders.append(self._register(recorder))
+        self._to_host(neuron.s_out).connect(recorder.a_in)
+        return neuron.a_in
+
+    def _add_integrators(self, index: int, network: HardwareNetwork) -> None:
+        """The readout's neurons, and who reads them. They keep Lava's own model: somebody looks into it."""
+        source = network.population(network.readout.source)
+        assert isinstance(source.neuron, IntegerNeuron)
+        synapses = self._register(processes.readout_synapses(network))
+        neurons = processes.integrators(
+            synapses.a_out.shape[0], decay=source.neuron.decay, sample_steps=self.job.sample_steps
+        )
+        self.models[neurons] = PyLifResetModelBitAcc
+        reader = HostReader(
+            potentials=self.ring.potentials[index],
+            step=self.job.read_step(network),
+            sample_steps=self.job.sample_steps,
+            clock=self._clock(),
+        )
+        self.readers += 1
+        self._ports[index, source.name, 0].connect(synapses.s_in)
+        synapses.a_out.connect(neurons.a_in)
+        self._register(reader).u.connect_var(neurons.u)
+
+    def _clock(self) -> Array:
+        """The next recorder's clock."""
+        used = len(self.recorders) + self.readers
+        return self.ring.clocks[used : used + 1]
 
     def _to_host(self, port: OutPort) -> OutPort:
         if self.job.device == "cpu":
@@ -193,77 +232,7 @@ class _Builder:
         port.connect(adapter.inp)
         return adapter.out
 
-    def _add_population(self, index: int, population: Population) -> tuple[InPort, OutPort]:
-        """Where currents go in and spikes come out."""
-        if self.job.neuron == "soft_reset":
-            neuron = SoftResetLIF(size=population.size, neuron=population.neuron, sample_steps=self.job.sample_steps)
-            self.register(neuron)
-        else:
-            neuron = self._stock_population(population)
-        memory = shared_zeros((self.job.steps, population.size), np.uint8)
-        self.graph.memory[index, population.name] = memory
-        recorder = self.register(HostRecorder(memory=memory, clock=self.graph.clock))
-        self._to_host(neuron.s_out).connect(recorder.a_in)
-        return neuron.a_in, neuron.s_out
 
-    def _stock_population(self, population: Population) -> LIFReset:
-        """A LIF that integrates in ``u``, and its self-inhibition. Lava fires above ``vth``, we at the threshold."""
-        parameters = population.neuron
-        du: float
-        vth: float
-        if isinstance(parameters, IntegerNeuron):
-            du, dv, vth = parameters.decay - 1, 4096, 2 * parameters.v_threshold - 1
-        else:
-            du, dv, vth = 1 - parameters.leak, 1, np.nextafter(parameters.v_threshold, -np.inf)
-        period = self.job.sample_steps  # the reset comes at Lava's steps 1, 1 + period, 1 + 2 period, ...
-        neuron = LIFReset(
-            shape=(population.size,), du=du, dv=dv, vth=vth, reset_interval=period, reset_offset=1 % period
-        )
-        self.register(neuron)
-        inhibition = self.register(Sparse(**self._inhibition(population.size, parameters)))
-        neuron.s_out.connect(inhibition.s_in)
-        inhibition.a_out.connect(neuron.a_in)
-        return neuron
-
-    def _inhibition(self, size: int, neuron: IntegerNeuron | FloatNeuron) -> dict[str, object]:
-        """Arguments of the diagonal connection that subtracts the reset. Float: leak * reset_amount (Eq. 2)."""
-        if isinstance(neuron, FloatNeuron):
-            weight = diags([-neuron.leak * neuron.reset_amount], shape=(size, size), format="csr")
-            return {"weights": weight, "sample_steps": self.job.sample_steps}
-        weight = diags([-neuron.reset_mantissa], shape=(size, size), format="csr", dtype=np.int32)
-        return {
-            "weights": weight,
-            "weight_exp": neuron.reset_exponent + 1,
-            "num_weight_bits": 8,
-            "sign_mode": SignMode.INHIBITORY,
-            "sample_steps": self.job.sample_steps,
-        }
-
-    def _connection(self, network: HardwareNetwork, connection: Connection, weight: Array) -> AbstractProcess:
-        """A connection process. Integer mantissas are doubled: with mixed signs Lava keeps even weights only."""
-        graded = connection.source == INPUT and network.input.kind == "graded"
-        arguments: dict[str, object] = {
-            "weights": 2 * weight if self.integer else weight,
-            "num_message_bits": MESSAGE_BITS if graded else 0,
-            "sample_steps": self.job.sample_steps,
-        }
-        if self.integer:
-            exponent = connection.weight_exponent
-            arguments |= {"weight_exp": exponent, "num_weight_bits": 8, "sign_mode": SignMode.MIXED}
-        delay = 1 if connection.source == INPUT else lava_delay(network, connection)
-        if delay > 1:
-            delays = np.full(weight.shape, delay - 1, dtype=int)
-            return self.register(DelayDense(delays=delays, **arguments))
-        if 0 < np.count_nonzero(weight) <= SPARSE_SHARE * weight.size:
-            return self.register(Sparse(**arguments | {"weights": csr_matrix(arguments["weights"])}))
-        return self.register(Dense(**arguments))
-
-    def _always_on_port(self) -> OutPort:
-        """Output of the neuron that fires in every step; memoryless, with a bias above its threshold."""
-        if self._always_on is None:
-            if self.integer:
-                self._always_on = LIF(shape=(1,), du=4095, dv=4096, vth=1, bias_mant=128)
-            else:
-                self._always_on = LIF(shape=(1,), du=1, dv=1, vth=0.5, bias_mant=1)
-            self.register(self._always_on)
-        return self._always_on.s_out
+def _connect(source: OutPort, target: InPort) -> None:
+    """Connect ports of one size, whatever their shapes."""
+    (source if source.shape == target.shape else source.reshape(target.shape)).connect(target)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import numpy as np
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.process import AbstractProcess
-from lava.proc.dense.models import (
-    PyDelayDenseModelBitAcc,
-    PyDelayDenseModelFloat,
-    PyDenseModelBitAcc,
-    PyDenseModelFloat,
+from lava.proc.conv.models import PyConvModelFixed, PyConvModelFloat
+from lava.proc.conv.process import Conv
+from lava.proc.dense.models import PyDenseModelBitAcc, PyDenseModelFloat
+from lava.proc.dense.process import Dense
+from lava.proc.sparse.models import (
+    PyDelaySparseModelBitAcc,
+    PyDelaySparseModelFloat,
+    PySparseModelBitAcc,
+    PySparseModelFloat,
 )
-from lava.proc.dense.process import DelayDense, Dense
-from lava.proc.sparse.models import PySparseModelBitAcc, PySparseModelFloat
-from lava.proc.sparse.process import Sparse
+from lava.proc.sparse.process import DelaySparse, Sparse
 
 from fsnn_lava.ir import Arithmetic, Array
 
@@ -29,8 +31,12 @@ class _ForgetsBetweenSamples(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         if (self.time_step - 1) % self.proc_params["sample_steps"] == 0:
-            self.a_buff = np.zeros_like(self.a_buff)
+            self.forget()
         super().run_spk()
+
+    def forget(self) -> None:
+        """Empty the buffer."""
+        self.a_buff = np.zeros_like(self.a_buff)
 
 
 class DenseFixed(_ForgetsBetweenSamples, PyDenseModelBitAcc):
@@ -41,14 +47,6 @@ class DenseFloat(_ForgetsBetweenSamples, PyDenseModelFloat):
     """Dense, floating_pt."""
 
 
-class DelayDenseFixed(_ForgetsBetweenSamples, PyDelayDenseModelBitAcc):
-    """DelayDense, fixed_pt."""
-
-
-class DelayDenseFloat(_ForgetsBetweenSamples, PyDelayDenseModelFloat):
-    """DelayDense, floating_pt."""
-
-
 class SparseFixed(_ForgetsBetweenSamples, PySparseModelBitAcc):
     """Sparse, fixed_pt."""
 
@@ -57,11 +55,39 @@ class SparseFloat(_ForgetsBetweenSamples, PySparseModelFloat):
     """Sparse, floating_pt."""
 
 
+class DelaySparseFixed(_ForgetsBetweenSamples, PyDelaySparseModelBitAcc):
+    """DelaySparse, fixed_pt."""
+
+
+class DelaySparseFloat(_ForgetsBetweenSamples, PyDelaySparseModelFloat):
+    """DelaySparse, floating_pt."""
+
+
+class _ConvForgets(_ForgetsBetweenSamples):
+    """Conv calls its buffer by another name."""
+
+    a_buf: Array
+
+    def forget(self) -> None:
+        """Empty the buffer."""
+        self.a_buf = np.zeros_like(self.a_buf)
+
+
+class ConvFixed(_ConvForgets, PyConvModelFixed):
+    """Conv, fixed_pt."""
+
+
+class ConvFloat(_ConvForgets, PyConvModelFloat):
+    """Conv, floating_pt."""
+
+
 CONNECTION_MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
+    (Conv, "integer"): ConvFixed,
+    (Conv, "float"): ConvFloat,
     (Dense, "integer"): DenseFixed,
     (Dense, "float"): DenseFloat,
-    (DelayDense, "integer"): DelayDenseFixed,
-    (DelayDense, "float"): DelayDenseFloat,
+    (DelaySparse, "integer"): DelaySparseFixed,
+    (DelaySparse, "float"): DelaySparseFloat,
     (Sparse, "integer"): SparseFixed,
     (Sparse, "float"): SparseFloat,
 }

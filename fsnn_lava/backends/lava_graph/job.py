@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fsnn_lava.ir import Array, HardwareNetwork
+from fsnn_lava.ir import HardwareNetwork
 
 NeuronKind = Literal["stock", "soft_reset"]
 Device = Literal["cpu", "loihi2"]
+ReadoutPlace = Literal["host", "lava"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,28 +19,36 @@ class GraphJob:
     Parameters
     ----------
     networks : of one arithmetic; they share nothing but the clock.
-    inputs : one array per network, as in `Runner.run`; batch sizes may differ.
+    samples : one batch size per network; a network with a smaller one idles at the end.
     neuron : ``stock``: stock processes only; ``soft_reset``: `SoftResetLIF` instead of a LIF with self-inhibition.
     device : where the graph runs.
+    readout : ``lava``: the graph contains the readout's integrators.
+    stock_models : whether Lava's own models run the stock processes, or faster ones of ours.
     """
 
     networks: tuple[HardwareNetwork, ...]
-    inputs: tuple[Array, ...]
+    samples: tuple[int, ...]
     neuron: NeuronKind = "stock"
     device: Device = "cpu"
+    readout: ReadoutPlace = "host"
+    stock_models: bool = False
 
     @property
-    def samples(self) -> int:
-        """The largest batch; a network with a smaller one idles at the end."""
-        pairs = zip(self.networks, self.inputs, strict=True)
-        return max(x.shape[1 if n.input.kind == "event" else 0] for n, x in pairs)
+    def total(self) -> int:
+        """The largest batch."""
+        return max(self.samples)
 
     @property
     def sample_steps(self) -> int:
-        """Steps that one sample takes: until the last window has closed."""
-        return max(p.start + n.time_steps for n in self.networks for p in n.populations)
+        """Steps that one sample takes: until the last window has closed, and its spikes have reached the readout."""
+        last = max(p.start + n.time_steps for n in self.networks for p in n.populations)
+        return max(last, *(self.read_step(n) + 1 for n in self.networks)) if self.readout == "lava" else last
 
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.samples * self.sample_steps
+        return self.total * self.sample_steps
+
+    def read_step(self, network: HardwareNetwork) -> int:
+        """Global step at which the integrators have received the last spike of their source's window."""
+        return network.population(network.readout.source).start + network.time_steps

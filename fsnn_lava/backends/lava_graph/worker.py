@@ -1,9 +1,10 @@
 """The program of the Python process in which Lava runs: ``python -m fsnn_lava.backends.lava_graph.worker FD``.
 
-It receives a `GraphJob` over the connection with that file descriptor and answers with messages
+It receives a `GraphJob` and the descriptor of its `SampleRing` over the connection with file descriptor FD; inputs and
+spikes travel through the ring. It answers with messages
 
     ("step", finished steps)      while it runs
-    ("done", spikes)              (network's index, population) -> (steps, N) uint8
+    ("done", None)                after the last one
     ("failed", error or text)     an error of this package, or the traceback of any other
 
 Lava's processes are children of this one. Whoever started it ends the whole process group, whatever happened; if it
@@ -28,9 +29,10 @@ from lava.utils import loihi
 
 from fsnn_lava.backends.lava_graph.build import Graph, build_graph
 from fsnn_lava.backends.lava_graph.job import GraphJob
+from fsnn_lava.backends.lava_graph.ring import SampleRing
 from fsnn_lava.errors import BackendError, FsnnError
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 _STANDSTILL_SECONDS = 0.2
 
 
@@ -41,9 +43,10 @@ def main(descriptor: int) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     status = 0
     try:
-        job = connection.recv()
+        job, ring = connection.recv()
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-        connection.send(("done", run_job(job, connection)))
+        run_job(job, SampleRing(job, ring), connection)
+        connection.send(("done", None))
     except FsnnError as error:
         connection.send(("failed", error))
         status = 1
@@ -62,25 +65,24 @@ def _end_with(connection: Connection[Any, Any]) -> None:
     os.killpg(0, signal.SIGTERM)
 
 
-def run_job(job: GraphJob, connection: Connection[Any, Any]) -> dict[tuple[int, str], Any]:
-    """The spikes of all populations, row by row as the steps went."""
-    graph = build_graph(job)
+def run_job(job: GraphJob, ring: SampleRing, connection: Connection[Any, Any]) -> None:
+    """Run all steps; their spikes are in the ring as they come."""
+    graph = build_graph(job, ring)
     if job.device == "loihi2":
         loihi.use_slurm_host(loihi_gen=loihi.ChipGeneration.N3B3)
     graph.root.run(RunSteps(num_steps=job.steps, blocking=False), run_cfg=graph.run_config(job))
-    _watch(graph, job, connection)
+    _watch(graph, job, ring, connection)
     graph.root.wait()
     graph.root.stop()
-    return graph.memory
 
 
-def _watch(graph: Graph, job: GraphJob, connection: Connection[Any, Any]) -> None:
+def _watch(graph: Graph, job: GraphJob, ring: SampleRing, connection: Connection[Any, Any]) -> None:
     """Report the clock until the last step; when it stands still, see whether one of Lava's processes has died."""
     reported = 0
     looked = time.monotonic()
     while reported < job.steps:
         time.sleep(_POLL_SECONDS)
-        finished = int(graph.clock[0])
+        finished = int(ring.clocks.min())
         if finished > reported:
             connection.send(("step", finished))
             reported = finished
