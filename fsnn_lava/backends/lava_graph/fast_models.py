@@ -1,0 +1,41 @@
+"""Which fast model runs which stock process. Floats keep Lava's own models: they are there to be compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.process.process import AbstractProcess
+from lava.proc.conv.process import Conv
+from lava.proc.dense.process import Dense
+from lava.proc.lif.process import LIF, LIFReset
+from lava.proc.sparse.process import DelaySparse, Sparse
+
+from fsnn_lava.backends.lava_graph.fast_connections import FastConv, FastDelaySparse, FastDense, FastSparse
+from fsnn_lava.backends.lava_graph.fast_host import FastHostInput, FastHostRecorder
+from fsnn_lava.backends.lava_graph.fast_lif import FastLif, FastLifReset, lif_step
+from fsnn_lava.backends.lava_graph.fast_products import matrix_product
+from fsnn_lava.backends.lava_graph.host import HostInput, HostRecorder
+from fsnn_lava.ir import Arithmetic, Array
+
+FAST_MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
+    (Conv, "integer"): FastConv,
+    (Dense, "integer"): FastDense,
+    (Sparse, "integer"): FastSparse,
+    (DelaySparse, "integer"): FastDelaySparse,
+    (HostInput, "integer"): FastHostInput,
+    (HostRecorder, "integer"): FastHostRecorder,
+    (LIF, "integer"): FastLif,
+    (LIFReset, "integer"): FastLifReset,
+}
+"""For Lava's `exception_proc_model_map`. Connections expect ``sample_steps`` among their process parameters."""
+
+
+def warm_up() -> None:
+    """Compile what the models run, for the processes that are forked from this one; later times read a cache."""
+    u, v, arriving, bias = np.zeros((4, 2), np.int32)
+    lif_step(u, v, arriving, bias, 0, 0, 1, np.zeros(2, np.uint8))
+    for kind in (np.uint8, np.int32):
+        message: Array = np.ones(1, kind)
+        for weight in (1, 2**15, 2**16):  # 16 bits; 32-bit sums; 32-bit weights
+            for graded in (False, True):
+                matrix_product(np.array([[weight // 2], [weight]]), graded=graded, kind=message.dtype).update(message)
