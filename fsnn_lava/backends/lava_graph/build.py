@@ -34,6 +34,7 @@ from lava.proc.lif.process import LIF, LIFReset
 from fsnn_lava.backends.hardware import lava_delay
 from fsnn_lava.backends.lava_graph import processes
 from fsnn_lava.backends.lava_graph.connections import CONNECTION_MODELS
+from fsnn_lava.backends.lava_graph.fast_models import FAST_MODELS, warm_up
 from fsnn_lava.backends.lava_graph.host import (
     HostInput,
     HostInputFixed,
@@ -91,6 +92,8 @@ class Graph:
 
 def build_graph(job: GraphJob, ring: SampleRing) -> Graph:
     """The graph of all networks of a job, whose samples come and go through the ring."""
+    if not job.stock_models:
+        warm_up()
     builder = _Builder(job, ring)
     for index, network in enumerate(job.networks):
         builder.add_network(index, network)
@@ -104,6 +107,7 @@ class _Builder:
         self.job = job
         self.ring = ring
         self.arithmetic = job.networks[0].arithmetic
+        self.kinds = _MODELS if job.stock_models else _MODELS | FAST_MODELS
         self.models: dict[AbstractProcess, type[PyLoihiProcessModel]] = {}
         self.recorders: list[HostRecorder] = []
         self.readers = 0
@@ -139,7 +143,7 @@ class _Builder:
         if processes.has_buffer(process):
             process.proc_params["sample_steps"] = self.job.sample_steps
         if self.job.device == "cpu":
-            self.models[process] = _MODELS[type(process), self.arithmetic]
+            self.models[process] = self.kinds[type(process), self.arithmetic]
         return process
 
     def _input(self, index: int, network: HardwareNetwork, delay: int) -> OutPort:
