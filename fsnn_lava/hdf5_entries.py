@@ -46,6 +46,10 @@ class EntryWriter:
         self._file = file
         self.checksum = Checksum()
 
+    def group(self, name: str) -> None:
+        """Make a group, should nothing be written into it."""
+        self._file.require_group(name)
+
     def text(self, group: str, name: str, value: str) -> None:
         """Write an attribute."""
         self.checksum.add(f"{group}@{name}", value)

@@ -96,6 +96,7 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
     writer.numbers("/input", "shape", np.asarray(network.input.shape, np.int64))
     for i, population in enumerate(network.populations):
         _write_population(writer, f"/populations/{i:03d}", population)
+    writer.group("/connections")
     for i, connection in enumerate(network.connections):
         _write_connection(writer, f"/connections/{i:03d}", connection)
     _write_readout(writer, network.readout)

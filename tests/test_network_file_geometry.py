@@ -130,3 +130,9 @@ def test_declared_shapes_that_disagree_are_refused(edit: str, tmp_path: Path) ->
         change(file)
     with pytest.raises(NetworkError, match=r'network file ".*edited.h5": (.|\n)*' + message):
         load_network(path)
+
+
+def test_a_network_without_connections_comes_back(tmp_path: Path) -> None:
+    network = dataclasses.replace(convolutional_network(integer=True), connections=())
+    save_network(network, tmp_path / "network.h5")
+    assert_equal_networks(network, load_network(tmp_path / "network.h5"))
