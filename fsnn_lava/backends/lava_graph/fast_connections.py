@@ -82,19 +82,25 @@ class _FastConnection(SingleThreadModel):
 class _OneStep(_FastConnection):
     """Connections whose messages arrive in the next step."""
 
+    buffer = "a_buff"
+    """Lava's name for what is in flight."""
     _product: Product
 
     def deliver(self, *, forget: bool) -> None:
         """Send the newest message's current."""
         if forget:
-            self.a_buff = np.zeros(self.a_out._shape, np.int32)
-        self.a_out.send(self.a_buff)
+            setattr(self, self.buffer, np.zeros(self.a_out._shape, np.int32))
+        self.a_out.send(getattr(self, self.buffer))
 
     def accumulate(self, message: Array) -> None:
         """Compute the message's current."""
         if self._product.update(message):
-            shift(self._product.current, self.proc_params.get("weight_exp", 0))
-        self.a_buff = self._product.current
+            self.finish(self._product.current)
+        setattr(self, self.buffer, self._product.current.reshape(self.a_out._shape))
+
+    def finish(self, current: Array) -> None:
+        """What the hardware does to sums of weights, in place."""
+        shift(current, self.proc_params.get("weight_exp", 0))
 
 
 @implements(proc=Dense, protocol=LoihiProtocol)
@@ -182,8 +188,10 @@ class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
 @implements(proc=Conv, protocol=LoihiProtocol)
 @requires(CPU)
 @tag("fixed_pt")
-class FastConv(_FastConnection, PyConvModelFixed):
+class FastConv(_OneStep, PyConvModelFixed):
     """Conv, fixed_pt, with one stride and padding for both axes, neither dilated nor grouped."""
+
+    buffer = "a_buf"
 
     def load(self) -> None:
         """Prepare the kernels: Lava convolves, (C_out, W, H, C_in), a `LinearMap` correlates, (C_out, C_in, H, W).
@@ -196,34 +204,25 @@ class FastConv(_FastConnection, PyConvModelFixed):
         source, target = self.s_in._shape[::-1], self.a_out._shape[::-1]
         geometry = Convolution(int(self.stride[0]), int(self.padding[0]))
         fault = geometry.weight_shape_fault(weight.shape, source, target)
-        wrong = [
-            f"{name} {value.tolist()}"
-            for name, value in vars(self).items()
-            if (name in ("stride", "padding") and value[0] != value[1])
-            or (name in ("dilation", "groups") and np.any(value != 1))
-        ]
-        if wrong or fault:
+        said = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        one_each = all(len(np.unique(said[name])) == 1 for name in ("stride", "padding"))
+        if fault or not one_each or any(np.any(said[name] != 1) for name in ("dilation", "groups")):
+            found = ", ".join(f"{name} {value.tolist()}" for name, value in said.items())
             raise UnsupportedError(
-                f"FastConv: {', '.join(wrong) or fault}; allowed: square kernels, one stride and one padding below the "
-                "kernel's size, neither dilation nor groups; run the graph with Lava's own models (--stock-models)"
+                f"FastConv: {found}, kernels of shape {self.weight.shape} on {source[::-1]}; allowed: square kernels, "
+                "one stride and one padding below the kernel's size, neither dilation nor groups; run the graph with "
+                "Lava's own models (--stock-models)"
             )
         graded = bool(self.num_message_bits.item() > 0)
         self._product = convolution_product(
             LinearMap(geometry, weight, source, target), graded=graded, kind=self._message.dtype
         )
-        self._sent = self._product.current.reshape(self.a_out._shape)
 
-    def deliver(self, *, forget: bool) -> None:
-        """Send the newest message's current."""
-        if forget:
-            self.a_buf = np.zeros(self.a_out._shape, np.int32)
-        self.a_out.send(self.a_buf)
-
-    def accumulate(self, message: Array) -> None:
-        """Compute the message's current, in 24 bits."""
-        if self._product.update(message):
-            wrap(self._product.current)
-        self.a_buf = self._sent
+    def finish(self, current: Array) -> None:
+        """Keep 24 bits, signed; there is no exponent."""
+        current += _HALF
+        current &= 2 * _HALF - 1
+        current -= _HALF
 
 
 def lava_weights(weights: Array, parameters: Mapping[str, Any]) -> Array:
@@ -246,10 +245,3 @@ def shift(current: Array, exponent: int) -> None:
         np.left_shift(current, exponent, out=current)
     elif exponent < 0:
         np.right_shift(current, -exponent, out=current)
-
-
-def wrap(current: Array) -> None:
-    """Keep the lowest 24 bits, signed, in place."""
-    current += _HALF
-    current &= 2 * _HALF - 1
-    current -= _HALF

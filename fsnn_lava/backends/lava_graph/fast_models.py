@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.process import AbstractProcess
@@ -34,8 +36,8 @@ def warm_up() -> None:
     """Compile what the models run, for the processes that are forked from this one; later times read a cache."""
     u, v, arriving, bias = np.zeros((4, 2), np.int32)
     lif_step(u, v, arriving, bias, 0, 0, 1, np.zeros(2, np.uint8))
-    for kind in (np.uint8, np.int32):
-        message: Array = np.ones(1, kind)
-        for weight in (1, 2**15, 2**16):  # 16 bits; 32-bit sums; 32-bit weights
-            for graded in (False, True):
-                matrix_product(np.array([[weight // 2], [weight]]), graded=graded, kind=message.dtype).update(message)
+    # Weights and their sums of 16 bits; of 16 and 32; of 32 bits.
+    matrices = [np.array(rows, np.int32) for rows in ([[1]], [[2**14, 2**14]], [[2**15]])]
+    for matrix, kind, graded in product(matrices, (np.uint8, np.int32), (False, True)):
+        message: Array = np.ones(matrix.shape[1], kind)
+        matrix_product(matrix, graded=graded, kind=message.dtype).update(message)
