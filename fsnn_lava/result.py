@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class RunResult:
     arithmetic : ``float`` or ``integer``.
     time_steps : T.
     firing_rates : population -> (B, *N), weighted by the leak (Proposition 2), spikes per step.
-    spike_counts : population -> (B, *N) int32, spikes in the window.
+    spike_counts : population -> (B, *N) signed integers wide enough for T, spikes in the window.
     logits : (B, classes) float64, the readout of `firing_rates`.
     spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
     """
@@ -44,6 +44,34 @@ class RunResult:
     def predictions(self) -> Array:
         """(B,) class with the largest logit."""
         return np.asarray(self.logits.argmax(axis=1))
+
+
+@final
+class RatesOfCounts(Mapping[str, Array]):
+    """Firing rates (B, *N) float64 that are counts over T, divided when they are asked for and not kept.
+
+    Parameters
+    ----------
+    counts : population -> (B, *N) spikes in the window.
+    time_steps : T.
+    weighted : rates of the populations, a subset, for which they are something else.
+    """
+
+    def __init__(self, counts: Mapping[str, Array], time_steps: int, *, weighted: Mapping[str, Array]) -> None:
+        self._counts = counts
+        self._time_steps = time_steps
+        self._weighted = weighted
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self._weighted:
+            return self._weighted[name]
+        return np.asarray(self._counts[name] / self._time_steps)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
 
 
 def rate_weights(time_steps: int, leak: float) -> Array:

@@ -218,9 +218,10 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def gather(out: Array, m: Any, shift: int, current: Array) -> None:
-    """Adds the response in the buffer, shifted left, to the current (N_target,), which is of a wider type."""
+    """Adds the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
+    factor = current.dtype.type(1 << shift)
     for y in range(m.rows):
         begin = m.first + y * m.pitch
         response, to = out[begin : begin + m.run], current[y * m.run : (y + 1) * m.run]
         for i in range(m.run):
-            to[i] += response[i] << shift
+            to[i] += response[i] * factor

@@ -327,8 +327,8 @@ def test_overflow_names_sample_and_step_across_batches() -> None:
 
 
 def test_networks_of_the_other_arithmetic_are_refused() -> None:
-    integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [], time_steps=2)
-    floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [], time_steps=2)
+    integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
+    floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     with pytest.raises(
         UnsupportedError, match=r'"simulator" runs integer networks; network "one" holds float.*quantize'
     ):
@@ -346,7 +346,7 @@ def test_sums_beyond_lavas_32_bits_are_refused() -> None:
 
 
 def test_wrong_requests_are_refused() -> None:
-    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [], time_steps=2)
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     with pytest.raises(InputError, match="no population"):
         IntegerSimulator().run(network, code(0), record=["q"])
     with pytest.raises(InputError, match="300"):
@@ -357,7 +357,7 @@ def test_wrong_requests_are_refused() -> None:
 
 def test_progress_is_told_after_each_batch() -> None:
     told: list[tuple[int, int]] = []
-    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [], time_steps=2)
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     IntegerSimulator(batch_size=2).run(network, np.zeros((5, 1), int), progress=lambda *done: told.append(done))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
@@ -379,7 +379,7 @@ def test_result_has_the_shapes_of_the_populations() -> None:
     assert result.spikes["p"].shape == (7, 4, 2, 3)
     assert result.spikes["p"].dtype == np.uint8
     assert result.spike_counts["p"].shape == (4, 2, 3)
-    assert result.spike_counts["p"].dtype == np.int32
+    assert result.spike_counts["p"].dtype == np.int16
     assert result.firing_rates["p"].shape == (4, 2, 3)
     assert result.logits.shape == (4, 5)
 

@@ -54,6 +54,7 @@ class Runner(Protocol):
         inputs: Array,
         *,
         record: Sequence[str] = (),
+        sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """The firing rates, counts, logits and recorded spikes of a batch.
@@ -61,13 +62,16 @@ class Runner(Protocol):
         Parameters
         ----------
         inputs : graded: (B, *shape) integer codes; event: (T, B, *shape) 0/1.
-        record : names of the populations whose spikes are returned.
+        record : names of the populations whose spikes are returned, or handed to the sink.
+        sink : takes the recorded spikes as they come, so that no run is too long for the memory; the result then holds
+            none.
         progress : told how many samples are done.
 
         Raises
         ------
         UnsupportedError : if the backend cannot run this network.
         InputError : if the inputs do not fit the network.
+        IncompleteRunError : if it is interrupted, or fails on the way; it holds the result of the finished samples.
         """
 
 

@@ -1,90 +1,43 @@
-"""The time loop that both simulators share: batches of samples, steps, populations in order, delays."""
+"""The run that both simulators share: batches within a memory budget, choice of the engine, results as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, final, get_args
 
 import numpy as np
 
-from fsnn_lava.errors import ConfigError, UnsupportedError
+from fsnn_lava.backends import Progress, Sink
+from fsnn_lava.errors import ConfigError, IncompleteRunError, UnsupportedError
+from fsnn_lava.geometry import Dense
 from fsnn_lava.inputs import check_inputs
-from fsnn_lava.ir import INPUT, Arithmetic, Array, HardwareNetwork, Population
-from fsnn_lava.result import RunResult, rate_weights, read_out
+from fsnn_lava.ir import INPUT, Arithmetic, Array, HardwareNetwork
+from fsnn_lava.result import RatesOfCounts, RunResult, read_out
+from fsnn_lava.simulator.dense_engine import DenseEngine
+from fsnn_lava.simulator.event_engine import EventEngine
+from fsnn_lava.simulator.plan import Engine, Outcome, Plan
 
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in total)."""
-DEFAULT_BATCH_SIZE = 512
+EngineName = Literal["auto", "event", "dense"]
+"""event: each spike adds its weights; dense: products with all weights; auto: the cheaper one by the firing rate."""
 
-
-@dataclass(frozen=True, eq=False)
-class Synapses:
-    """A connection that carries spikes; ``weight`` (N_target, N_source), ``delay`` local."""
-
-    source: str
-    delay: int
-    weight: Array
-
-
-@dataclass(frozen=True, eq=False)
-class GradedInput:
-    """A connection that carries codes: ``current(codes)``, (B, N_target), arrives in every step from ``delay`` on."""
-
-    delay: int
-    current: Callable[[Array], Array]
+BATCH_BYTES = 2**28
+"""Memory that the samples of one batch may take, unless its size is given."""
+MOST_SAMPLES = 512
+"""Samples of a batch above which dense products gain no more."""
+PROBE_SAMPLES = 32
+"""Samples that run event by event before `auto` decides."""
+BREAK_EVEN = {"dense": 0.2, "convolution": 0.8}
+"""Share of sources that spike in a step at which both engines take as long, for connections of that kind."""
 
 
-@dataclass(eq=False)
-class State:
-    """One population while one batch runs.
+@dataclass(frozen=True)
+class RunSettings:
+    """How a simulator runs; its fields are those of `IntegerSimulator` and `FloatSimulator`."""
 
-    Parameters
-    ----------
-    potential, drive : (B, N) membrane potential; current from always-on and graded sources.
-    arriving : (B, N) current from spikes.
-    ring : (depth, B, N) spikes of the last steps; step t is at t modulo depth.
-    counts, rates : (B, N) spikes so far; their weighted mean so far, empty where the rate is counts / T.
-    """
-
-    potential: Array
-    drive: Array
-    arriving: Array
-    ring: Array
-    counts: Array
-    rates: Array
-
-    def spikes(self, step: int) -> Array:
-        """(B, N) spikes of that step, 0 or 1."""
-        return np.asarray(self.ring[step % len(self.ring)])
-
-
-@dataclass(frozen=True, eq=False)
-class PopulationPlan:
-    """One population with all that reaches it, as the arrays that the loop works on.
-
-    Parameters
-    ----------
-    leak : share of the potential kept per step; weighs the firing rate.
-    constant : (N,) current from always-on sources, in the type of the potential.
-    advance : one step of a batch's neurons: (state, step, share of the step in the rate, first sample of the batch).
-        Raises if a potential leaves its range.
-    """
-
-    population: Population
-    leak: float
-    constant: Array
-    graded: tuple[GradedInput, ...]
-    synapses: tuple[Synapses, ...]
-    advance: Callable[[State, int, float, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A network made ready to run; ``spike_dtype``: the float type in which spikes are kept and summed."""
-
-    populations: tuple[PopulationPlan, ...]
-    spike_dtype: type[np.floating[Any]]
+    batch_size: int | None
+    engine: EngineName
+    keep: tuple[str, ...] | None
 
 
 def simulate(
@@ -94,45 +47,42 @@ def simulate(
     make_plan: Callable[[HardwareNetwork], Plan],
     backend: str,
     arithmetic: Arithmetic,
-    batch_size: int,
+    settings: RunSettings,
     record: Sequence[str],
+    sink: Sink | None,
     progress: Progress | None,
 ) -> RunResult:
     """What the network does with all inputs, one batch of samples after the other.
 
     Raises
     ------
-    InputError, UnsupportedError, ConfigError : for inputs, a network or a batch size that cannot be run.
+    InputError, UnsupportedError, ConfigError : for inputs, a network or settings that cannot be run.
+    IncompleteRunError : if it is interrupted from the keyboard; it holds the result of the batches that are finished.
     """
-    total = _check_run(network, inputs, backend=backend, arithmetic=arithmetic, batch_size=batch_size, record=record)
-    plan = make_plan(network)
-    steps = network.time_steps
-    flat = inputs.reshape(*inputs.shape[: inputs.ndim - len(network.input.shape)], network.input.size)
-    counts = {p.population.name: np.zeros((total, p.population.size), np.int32) for p in plan.populations}
-    rates = {p.population.name: np.zeros((_rate_rows(p, total), p.population.size)) for p in plan.populations}
-    spikes = {name: np.zeros((steps, total, network.population(name).size), np.uint8) for name in record}
-    for first in range(0, total, batch_size):
-        batch = slice(first, min(first + batch_size, total))
-        states = _fresh_states(plan, batch, steps=steps, counts=counts, rates=rates)
-        codes = flat[:, batch] if network.input.kind == "event" else flat[batch]
-        _run_batch(plan, states, codes=codes, steps=steps, first=first, record={n: spikes[n][:, batch] for n in record})
-        if progress is not None:
-            progress(batch.stop, total)
-    for p in plan.populations:
-        if p.leak == 1:
-            rates[p.population.name] = counts[p.population.name] / steps
-    shapes = {p.name: p.shape for p in network.populations}
-    firing_rates = {name: rate.reshape(total, *shapes[name]) for name, rate in rates.items()}
-    return RunResult(
-        backend=backend,
-        network=network.name,
-        arithmetic=arithmetic,
-        time_steps=steps,
-        firing_rates=firing_rates,
-        spike_counts={name: count.reshape(total, *shapes[name]) for name, count in counts.items()},
-        logits=read_out(network.readout, firing_rates),
-        spikes={name: s.reshape(steps, total, *shapes[name]) for name, s in spikes.items()},
-    )
+    total = _check_run(network, inputs, backend=backend, arithmetic=arithmetic, settings=settings, record=record)
+    engines = _Engines(make_plan(network), settings, total=total)
+    results = _Results(engines.plan, backend, total=total, keep=settings.keep, record=() if sink else record)
+    size = 0
+    try:
+        while results.done < total:
+            engine, size = engines.next_batch(results.done, record)
+            batch = slice(results.done, min(results.done + size, total))
+            part = inputs[:, batch] if network.input.kind == "event" else inputs[batch]
+            outcome = engine.run(part, first=batch.start, record=record)
+            engines.learn(outcome, part)
+            if sink is not None and record:
+                sink(batch.start, outcome.spikes)
+            results.add(outcome, batch)
+            if progress is not None:
+                progress(results.done, total)
+    except KeyboardInterrupt as interrupt:
+        raise IncompleteRunError(
+            f'backend "{backend}", network "{network.name}": interrupted when {results.done} of {total} samples were '
+            f"finished; their results are kept, and the next {size} were under way: run these and the rest again",
+            samples=results.done,
+            result=results.result() if results.done else None,
+        ) from interrupt
+    return results.result()
 
 
 def _check_run(
@@ -141,7 +91,7 @@ def _check_run(
     *,
     backend: str,
     arithmetic: Arithmetic,
-    batch_size: int,
+    settings: RunSettings,
     record: Sequence[str],
 ) -> int:
     if network.arithmetic != arithmetic:
@@ -149,72 +99,104 @@ def _check_run(
             f'backend "{backend}" runs {arithmetic} networks; network "{network.name}" holds {network.arithmetic} '
             f"values; {'quantize it first' if arithmetic == 'integer' else 'give it the float network'}"
         )
-    if batch_size < 1:
-        raise ConfigError(f'backend "{backend}": batch_size {batch_size}; expected at least 1')
+    if settings.batch_size is not None and settings.batch_size < 1:
+        raise ConfigError(f'backend "{backend}": batch_size {settings.batch_size}; expected at least 1')
+    if settings.engine not in get_args(EngineName):
+        allowed = ", ".join(get_args(EngineName))
+        raise ConfigError(f'backend "{backend}": engine "{settings.engine}"; expected one of {allowed}')
+    known = [p.name for p in network.populations]
+    unknown = [name for name in settings.keep or () if name not in known]
+    if unknown:
+        raise ConfigError(f'backend "{backend}": keep names {unknown}; the populations are {", ".join(known)}')
     return check_inputs(network, inputs, record=record)
 
 
-def _rate_rows(plan: PopulationPlan, total: int) -> int:
-    return 0 if plan.leak == 1 else total
+@final
+class _Engines:
+    """The engine of each batch. `auto` runs a few samples event by event, counts their spikes, and then decides."""
+
+    def __init__(self, plan: Plan, settings: RunSettings, *, total: int) -> None:
+        self.plan = plan
+        self._batch_size = settings.batch_size
+        self._total = total
+        self._chosen = settings.engine
+        self._made: dict[str, Engine] = {}
+        if self._chosen == "auto" and not any(p.synapses for p in plan.populations):
+            self._chosen = "dense"
+
+    def next_batch(self, done: int, record: Sequence[str]) -> tuple[Engine, int]:
+        """The engine of the next batch, and how many samples that has."""
+        name = "event" if self._chosen == "auto" else self._chosen
+        if name not in self._made:
+            self._made[name] = EventEngine(self.plan) if name == "event" else DenseEngine(self.plan)
+        engine = self._made[name]
+        size = self._batch_size or max(1, min(MOST_SAMPLES, BATCH_BYTES // engine.sample_bytes(record)))
+        return engine, min(size, PROBE_SAMPLES if self._chosen == "auto" else size, self._total - done)
+
+    def learn(self, outcome: Outcome, inputs: Array) -> None:
+        """Decides by the first batch, if that is still open."""
+        if self._chosen == "auto":
+            self._chosen = "event" if _event_cost(self.plan, outcome, inputs) < 1 else "dense"
+            if self._chosen == "dense":
+                self._made.clear()  # the event engine's weights are no longer needed
 
 
-def _fresh_states(
-    plan: Plan, batch: slice, *, steps: int, counts: Mapping[str, Array], rates: Mapping[str, Array]
-) -> dict[str, State]:
-    rows = batch.stop - batch.start
-    longest: dict[str, int] = {}
-    for synapses in (s for p in plan.populations for s in p.synapses if s.delay < steps):
-        longest[synapses.source] = max(synapses.delay, longest.get(synapses.source, 0))
-    states = {}
-    for p in plan.populations:
-        name, size = p.population.name, p.population.size
-        states[name] = State(
-            potential=np.zeros((rows, size), p.constant.dtype),
-            drive=np.tile(p.constant, (rows, 1)),
-            arriving=np.zeros((rows, size), plan.spike_dtype),
-            ring=np.zeros((1 + longest.get(name, 0), rows, size), plan.spike_dtype),
-            counts=counts[name][batch],
-            rates=rates[name][batch],
+def _event_cost(plan: Plan, outcome: Outcome, inputs: Array) -> float:
+    """What the event-driven engine costs at these firing rates, if the dense one costs 1.
+
+    Densely a connection costs its products; event by event this times (share of sources that spike / break-even share).
+    """
+    firing = {name: float(counts.mean()) / plan.steps for name, counts in outcome.counts.items()}
+    firing[INPUT] = float(inputs.mean())
+    synapses = [s for p in plan.populations for s in p.synapses]
+    dense = sum(s.products for s in synapses)
+    event = sum(s.products * firing[s.source] / BREAK_EVEN[_kind(s.map.geometry)] for s in synapses)
+    return event / dense
+
+
+def _kind(geometry: object) -> str:
+    return "dense" if isinstance(geometry, Dense) else "convolution"
+
+
+@final
+class _Results:
+    """The finished samples' results."""
+
+    def __init__(
+        self, plan: Plan, backend: str, *, total: int, keep: Sequence[str] | None, record: Sequence[str]
+    ) -> None:
+        self.done = 0
+        self._network, self._backend = plan.network, backend
+        names = [p.name for p in plan.network.populations]
+        kept = [n for n in names if keep is None or n in keep or n == plan.network.readout.source]
+        shapes = {p.name: p.shape for p in plan.network.populations}
+        leaky = [p.population.name for p in plan.populations if p.leaky]
+        self._counts = {n: np.zeros((total, *shapes[n]), plan.count_dtype) for n in kept}
+        self._rates = {n: np.zeros((total, *shapes[n])) for n in kept if n in leaky}
+        self._spikes = {n: np.zeros((plan.steps, total, *shapes[n]), np.uint8) for n in record}
+
+    def add(self, outcome: Outcome, batch: slice) -> None:
+        """Takes the next batch."""
+        for into, numbers in ((self._counts, outcome.counts), (self._rates, outcome.rates)):
+            for name in into:
+                into[name][batch] = numbers[name]
+        for name in self._spikes:
+            self._spikes[name][:, batch] = outcome.spikes[name]
+        self.done = batch.stop
+
+    def result(self) -> RunResult:
+        """Of the samples that are done."""
+        network, done = self._network, slice(self.done)
+        counts = {name: numbers[done] for name, numbers in self._counts.items()}
+        weighted = {name: numbers[done] for name, numbers in self._rates.items()}
+        rates = RatesOfCounts(counts, network.time_steps, weighted=weighted)
+        return RunResult(
+            backend=self._backend,
+            network=network.name,
+            arithmetic=network.arithmetic,
+            time_steps=network.time_steps,
+            firing_rates=rates,
+            spike_counts=counts,
+            logits=read_out(network.readout, rates),
+            spikes={name: numbers[:, done] for name, numbers in self._spikes.items()},
         )
-    return states
-
-
-def _run_batch(
-    plan: Plan,
-    states: Mapping[str, State],
-    *,
-    codes: Array,
-    steps: int,
-    first: int,
-    record: Mapping[str, Array],
-) -> None:
-    shares = {
-        p.population.name: np.zeros(steps) if p.leak == 1 else rate_weights(steps, p.leak) for p in plan.populations
-    }
-    for step in range(steps):
-        for p in plan.populations:
-            name = p.population.name
-            _collect(p, states, codes, step=step)
-            p.advance(states[name], step, float(shares[name][step]), first)
-            if name in record:
-                record[name][step] = states[name].spikes(step)
-
-
-def _collect(plan: PopulationPlan, states: Mapping[str, State], codes: Array, *, step: int) -> None:
-    """Bring ``drive`` and ``arriving`` of one population up to date."""
-    state = states[plan.population.name]
-    for graded in plan.graded:
-        if step == graded.delay:
-            state.drive += graded.current(codes)
-    first = True
-    for synapses in plan.synapses:
-        if step < synapses.delay:
-            continue
-        sent = step - synapses.delay
-        dtype = state.arriving.dtype
-        spikes = codes[sent].astype(dtype) if synapses.source == INPUT else states[synapses.source].spikes(sent)
-        if first:
-            np.matmul(spikes, synapses.weight.T, out=state.arriving)
-            first = False
-        else:
-            state.arriving += spikes @ synapses.weight.T

@@ -1,4 +1,4 @@
-"""The float reference: the same time loop in float64, for networks before quantization."""
+"""The float reference: the same run in float64, for networks before quantization."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from fsnn_lava.backends import Progress, Sink
 from fsnn_lava.ir import ALWAYS_ON, INPUT, Arithmetic, Array, FloatNeuron, HardwareNetwork, Population
+from fsnn_lava.linear_map import LinearMap, linear_map
 from fsnn_lava.result import RunResult
-from fsnn_lava.simulator.engine import (
-    DEFAULT_BATCH_SIZE,
-    GradedInput,
-    Plan,
-    PopulationPlan,
-    Progress,
-    State,
-    Synapses,
-    simulate,
-)
-from fsnn_lava.simulator.kernels import float_step
+from fsnn_lava.simulator.engine import EngineName, RunSettings, simulate
+from fsnn_lava.simulator.plan import GradedInput, Plan, PopulationPlan, Synapses
 
 
 @final
 @dataclass(frozen=True)
 class FloatSimulator:
-    """Runs float networks by the float law of ``docs/network-format.md``, in float64."""
+    """Runs float networks by the float law of ``docs/network-format.md``, in float64.
 
-    batch_size: int = DEFAULT_BATCH_SIZE
+    The engines add in different orders, so that potentials may differ in their last digits, and spikes where a
+    potential comes that close to the threshold.
+
+    Parameters
+    ----------
+    batch_size, engine, keep : as in `IntegerSimulator`.
+    """
+
+    batch_size: int | None = None
+    engine: EngineName = "auto"
+    keep: tuple[str, ...] | None = None
     name: ClassVar[str] = "simulator-float"
     arithmetic: ClassVar[Arithmetic] = "float"
 
@@ -38,6 +41,7 @@ class FloatSimulator:
         inputs: Array,
         *,
         record: Sequence[str] = (),
+        sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Rates, counts, logits and the recorded populations' spikes for all inputs.
@@ -45,13 +49,16 @@ class FloatSimulator:
         Parameters
         ----------
         inputs : (B, *shape) codes for graded input, (T, B, *shape) 0/1 for events.
-        record : names of the populations whose spikes are kept.
+        record : names of the populations whose spikes are kept, or handed to the sink.
+        sink : takes each batch's spikes instead.
         progress : called after each batch with (samples done, samples in total).
 
         Raises
         ------
         InputError : if the inputs do not fit the network.
         UnsupportedError : for an integer network.
+        ConfigError : for settings that mean nothing.
+        IncompleteRunError : if it is interrupted from the keyboard.
         """
         return simulate(
             network,
@@ -59,14 +66,16 @@ class FloatSimulator:
             make_plan=_plan,
             backend=self.name,
             arithmetic=self.arithmetic,
-            batch_size=self.batch_size,
+            settings=RunSettings(self.batch_size, self.engine, self.keep),
             record=record,
+            sink=sink,
             progress=progress,
         )
 
 
 def _plan(network: HardwareNetwork) -> Plan:
-    return Plan(tuple(_population_plan(network, p) for p in network.populations), np.float64)
+    populations = tuple(_population_plan(network, p) for p in network.populations)
+    return Plan(network, populations, np.float64)
 
 
 def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
@@ -79,30 +88,15 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
         delay = network.local_delay(connection)
         if connection.source == ALWAYS_ON:
             constant += connection.weight[:, 0]
+        elif delay >= network.time_steps:
+            continue
         elif connection.source == INPUT and network.input.kind == "graded":
-            graded.append(GradedInput(delay, _graded_current(connection.weight)))
+            graded.append(GradedInput(delay, _graded_current(linear_map(network, connection))))
         else:
-            synapses.append(Synapses(connection.source, delay, connection.weight))
-    return PopulationPlan(population, neuron.leak, constant, tuple(graded), tuple(synapses), _advance(neuron))
+            synapses.append(Synapses(connection.source, delay, linear_map(network, connection), 0))
+    constants = np.array([neuron.leak, neuron.reset_amount, neuron.v_threshold], np.float64)
+    return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
 
 
-def _graded_current(weight: Array) -> Callable[[Array], Array]:
-    return lambda codes: np.asarray(codes.astype(np.float64) @ weight.T)
-
-
-def _advance(neuron: FloatNeuron) -> Callable[[State, int, float, int], None]:
-    def advance(state: State, step: int, share: float, first: int) -> None:
-        float_step(
-            state.potential,
-            state.drive,
-            state.arriving,
-            state.spikes(step),
-            state.counts,
-            state.rates,
-            share,
-            float(neuron.leak),
-            float(neuron.reset_amount),
-            float(neuron.v_threshold),
-        )
-
-    return advance
+def _graded_current(weights: LinearMap) -> Callable[[Array], Array]:
+    return lambda codes: weights.product(codes.astype(np.float64))

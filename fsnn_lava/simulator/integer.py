@@ -8,33 +8,24 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from fsnn_lava.backends import Progress, Sink
 from fsnn_lava.bounds import accumulator_violations
-from fsnn_lava.errors import StateOverflowError, UnsupportedError
+from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
-    STATE_LIMIT,
     STATE_PER_WEIGHT,
     Arithmetic,
     Array,
-    Connection,
     HardwareNetwork,
     IntegerNeuron,
     Population,
 )
+from fsnn_lava.linear_map import LinearMap, linear_map
 from fsnn_lava.result import RunResult
-from fsnn_lava.simulator.engine import (
-    DEFAULT_BATCH_SIZE,
-    GradedInput,
-    Plan,
-    PopulationPlan,
-    Progress,
-    State,
-    Synapses,
-    simulate,
-)
-from fsnn_lava.simulator.kernels import integer_step
+from fsnn_lava.simulator.engine import EngineName, RunSettings, simulate
+from fsnn_lava.simulator.plan import GradedInput, Plan, PopulationPlan, Synapses
 
 
 @final
@@ -42,11 +33,19 @@ from fsnn_lava.simulator.kernels import integer_step
 class IntegerSimulator:
     """Runs integer networks by the integer law of ``docs/network-format.md``, exactly.
 
-    Sums of spikes are formed by floating-point matrix products, in a type wide enough that every partial sum is
-    an integer it holds exactly.
+    Parameters
+    ----------
+    batch_size : samples that are run together; None: as many as fit `engine.BATCH_BYTES`.
+    engine : ``event``: each spike adds its weights, in integers. ``dense``: products with all weights, in a float
+        type wide enough that every partial sum is an integer that it holds exactly. ``auto``: the first samples run
+        event by event, and their firing rates decide (`engine.BREAK_EVEN`). All give the same spikes.
+    keep : names of the populations whose rates and counts are in the result, beside the readout's source; None: all.
+        Per sample and neuron they take 2 bytes, and 8 more of LIF neurons.
     """
 
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
+    engine: EngineName = "auto"
+    keep: tuple[str, ...] | None = None
     name: ClassVar[str] = "simulator"
     arithmetic: ClassVar[Arithmetic] = "integer"
 
@@ -56,6 +55,7 @@ class IntegerSimulator:
         inputs: Array,
         *,
         record: Sequence[str] = (),
+        sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
         """Rates, counts, logits and the recorded populations' spikes for all inputs.
@@ -63,14 +63,17 @@ class IntegerSimulator:
         Parameters
         ----------
         inputs : (B, *shape) codes for graded input, (T, B, *shape) 0/1 for events.
-        record : names of the populations whose spikes are kept.
+        record : names of the populations whose spikes are kept, or handed to the sink.
+        sink : takes each batch's spikes instead.
         progress : called after each batch with (samples done, samples in total).
 
         Raises
         ------
         InputError : if the inputs do not fit the network.
         UnsupportedError : for a float network, or one whose sums could exceed the 32 bits that Lava adds them in.
+        ConfigError : for settings that mean nothing.
         StateOverflowError : naming population, sample, step and neuron, if a potential leaves 24 bits.
+        IncompleteRunError : if it is interrupted from the keyboard.
         """
         return simulate(
             network,
@@ -78,8 +81,9 @@ class IntegerSimulator:
             make_plan=_plan,
             backend=self.name,
             arithmetic=self.arithmetic,
-            batch_size=self.batch_size,
+            settings=RunSettings(self.batch_size, self.engine, self.keep),
             record=record,
+            sink=sink,
             progress=progress,
         )
 
@@ -103,87 +107,48 @@ def _plan(network: HardwareNetwork) -> Plan:
     if violations:
         listed = "\n  ".join(map(str, violations))
         raise UnsupportedError(f'network "{network.name}" could exceed Lava\'s 32-bit sums:\n  {listed}')
-    largest = max(_largest_arriving(network, p) for p in network.populations)
-    dtype = exact_dtype(largest)
-    return Plan(tuple(_population_plan(network, p, dtype) for p in network.populations), dtype)
+    populations = tuple(_population_plan(network, p) for p in network.populations)
+    return Plan(network, populations, exact_dtype(max(map(_largest_arriving, populations))))
 
 
-def _half_weights(connection: Connection) -> Array:
-    """(N_target, N_source) int64 weights in units of 64 states, the doubled weights that Lava holds; exponent >= 0."""
-    return np.asarray(connection.weight.astype(np.int64) << (connection.weight_exponent + 1))
-
-
-def _carries_spikes(network: HardwareNetwork, connection: Connection) -> bool:
-    if connection.source == INPUT:
-        return network.input.kind == "event"
-    return connection.source != ALWAYS_ON
-
-
-def _largest_arriving(network: HardwareNetwork, population: Population) -> int:
+def _largest_arriving(plan: PopulationPlan) -> int:
     """Bound on the magnitude of every partial sum of spike-driven current, in units of 64 states."""
-    sums = np.zeros(population.size, np.int64)
-    for connection in network.incoming(population.name):
-        if _carries_spikes(network, connection):
-            sums += np.abs(_half_weights(connection)).sum(axis=1)
+    sums = np.zeros(plan.population.size)
+    for s in plan.synapses:
+        sums += s.map.with_weight(np.abs(s.map.weight.astype(np.float64))).sums() * 2**s.shift
     return int(sums.max())
 
 
-def _population_plan(network: HardwareNetwork, population: Population, dtype: type[np.floating[Any]]) -> PopulationPlan:
+def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
     neuron = population.neuron
     assert isinstance(neuron, IntegerNeuron)
     constant = np.zeros(population.size, np.int64)
     graded: list[GradedInput] = []
     synapses: list[Synapses] = []
     for connection in network.incoming(population.name):
-        delay = network.local_delay(connection)
-        if _carries_spikes(network, connection):
-            synapses.append(Synapses(connection.source, delay, _half_weights(connection).astype(dtype)))
-        elif connection.source == INPUT:
-            graded.append(GradedInput(delay, _graded_current(connection, network.input.maximum)))
+        # Current is counted in units of 64 states, those of the doubled weights that Lava holds.
+        delay, shift = network.local_delay(connection), connection.weight_exponent + 1
+        if connection.source == ALWAYS_ON:
+            constant += connection.weight[:, 0].astype(np.int64) << shift
+        elif delay >= network.time_steps:
+            continue
+        elif connection.source == INPUT and network.input.kind == "graded":
+            graded.append(GradedInput(delay, _graded_current(linear_map(network, connection), shift, network)))
         else:
-            constant += _half_weights(connection)[:, 0]
-    advance = _advance(network.name, population, neuron)
-    return PopulationPlan(population, neuron.leak, constant, tuple(graded), tuple(synapses), advance)
+            synapses.append(Synapses(connection.source, delay, linear_map(network, connection), shift))
+    kept, reset = DECAY_UNITY - neuron.decay, STATE_PER_WEIGHT * neuron.reset_synapse
+    constants = np.array([kept, reset, STATE_PER_WEIGHT // 2 * (2 * neuron.v_threshold - 1)], np.int64)
+    return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
 
 
-def _graded_current(connection: Connection, maximum: int) -> Callable[[Array], Array]:
-    """Current of a sample's codes in units of 64 states: the doubled sum, shifted; a right shift rounds down."""
-    weight = connection.weight
-    dtype = exact_dtype(int(np.abs(weight.astype(np.int64)).sum(axis=1).max()) * maximum)
-    weight_t = weight.astype(dtype).T
-    exponent = connection.weight_exponent
+def _graded_current(weights: LinearMap, shift: int, network: HardwareNetwork) -> Callable[[Array], Array]:
+    """Current of a sample's codes in units of 64 states: the sum, shifted; a right shift rounds down."""
+    magnitudes = weights.with_weight(np.abs(weights.weight.astype(np.float64)))
+    dtype = exact_dtype(int(magnitudes.sums().max()) * network.input.maximum)
+    weights = weights.with_weight(weights.weight.astype(dtype))
 
     def current(codes: Array) -> Array:
-        doubled = 2 * (codes.astype(dtype) @ weight_t).astype(np.int64)
-        return np.asarray(doubled << exponent if exponent >= 0 else doubled >> -exponent)
+        sums = weights.product(codes.astype(dtype)).astype(np.int64)
+        return np.asarray(sums << shift if shift >= 0 else sums >> -shift)
 
     return current
-
-
-def _advance(network: str, population: Population, neuron: IntegerNeuron) -> Callable[[State, int, float, int], None]:
-    kept = DECAY_UNITY - neuron.decay
-    reset = STATE_PER_WEIGHT * neuron.reset_synapse
-    threshold = STATE_PER_WEIGHT // 2 * (2 * neuron.v_threshold - 1)
-
-    def advance(state: State, step: int, share: float, first: int) -> None:
-        peak = integer_step(
-            state.potential,
-            state.drive,
-            state.arriving,
-            state.spikes(step),
-            state.counts,
-            state.rates,
-            share,
-            kept,
-            reset,
-            threshold,
-        )
-        if peak > STATE_LIMIT:
-            row, n = np.argwhere(np.abs(state.potential) > STATE_LIMIT)[0]
-            raise StateOverflowError(
-                f'network "{network}", population "{population.name}", sample {first + row}, step {step}, neuron {n}: '
-                f"potential {state.potential[row, n]} units of state; allowed: -{STATE_LIMIT} .. {STATE_LIMIT} "
-                f"(24 bits); use fewer time steps or a smaller scale for this population"
-            )
-
-    return advance
