@@ -3,10 +3,16 @@
 After t of T steps the readout's logits are weight @ a[t] + bias, a[t] the leak-weighted mean of the first t steps'
 spikes (`result.rate_weights` of t steps). The *margin* is the largest logit less the second largest.
 
-Early exit, by sample: it leaves at the first step t at which, over the last k + 1 steps (t - k .. t), the class was the
-same and the margin's largest less its smallest value was below delta; k is `stable_steps`. These steps are counted
-from the first spike of the readout's population on, so that silence is not taken for rest. A sample that never
-settles uses all T steps; with delta 0 none settles.
+Early exit, by sample: it leaves at the first step t at which its class was the same over the last k + 1 steps
+(t - k .. t; k is `stable_steps`), none of them before the first spike of the readout's population, so that silence is
+not taken for rest, and
+
+- rule ``settled``: over these steps the margin's largest less its smallest value was below limit x the margin at t.
+  The change is taken relative to the margin, because a hard sample's small margin moves little: an absolute limit
+  would send away the hard samples first;
+- rule ``margin``: the margin at t was above the limit, in logits.
+
+A sample that never does uses all T steps: with limit 0 (settled) or infinity (margin) all of them.
 """
 
 from __future__ import annotations
@@ -25,6 +31,8 @@ from fsnn_lava.result import rates_from_spikes
 
 Reference = Literal["equilibrium", "final"]
 """What rates are compared with: those at which the network settles on these inputs, or the run's own after T steps."""
+ExitRule = Literal["settled", "margin"]
+"""When a sample leaves, see the top of this file."""
 REFERENCES: Mapping[Reference, str] = {
     "equilibrium": "the rates at which the network settles",
     "final": "the same run's rates after all steps",
@@ -86,14 +94,14 @@ class EarlyExit:
 
     Parameters
     ----------
-    delta : change of the margin below which a sample leaves, in logits.
-    stable_steps : k, how many steps it must last.
+    rule, limit, stable_steps : when a sample leaves, see the top of this file.
     accuracy : share of samples whose class was right when they left.
     mean_steps : mean number of steps used.
     left_early : share of samples that used less than T steps.
     """
 
-    delta: float
+    rule: ExitRule
+    limit: float
     stable_steps: int
     accuracy: float
     mean_steps: float
@@ -243,49 +251,61 @@ def running_means(values: Iterable[Array], leak: float) -> Iterator[Array]:
         yield total / weight
 
 
-def early_exits(anytime: Anytime, deltas: Sequence[float], *, stable_steps: int = 3) -> tuple[EarlyExit, ...]:
-    """Accuracy and mean steps of the rule at the top of this file, for each delta, in the order given.
+def early_exits(
+    anytime: Anytime, rule: ExitRule, *, limits: Sequence[float], stable_steps: int
+) -> tuple[EarlyExit, ...]:
+    """Accuracy and mean steps of a rule at the top of this file, for each limit, in the order given.
 
     Parameters
     ----------
-    deltas : in logits, 0 or more; infinity: the class alone must rest.
+    limits : 0 or more, infinity too; settled: shares of the margin; margin: logits.
     stable_steps : k, at least 1.
 
     Raises
     ------
-    ConfigError : if k or a delta is out of range.
+    ConfigError : if k or a limit is out of range.
+    """
+    check_exits(limits, stable_steps=stable_steps)
+    unrest, resting = _unrest(anytime, stable_steps)
+    exits = []
+    for limit in limits:
+        leaves = unrest < limit if rule == "settled" else resting & (anytime.margins > limit)
+        leaves[-1] = True
+        last = leaves.argmax(axis=0)
+        right = anytime.predictions[last, np.arange(anytime.samples)] == anytime.labels
+        steps = last + 1
+        early = float((steps < anytime.time_steps).mean())
+        exits.append(EarlyExit(rule, limit, stable_steps, float(right.mean()), float(steps.mean()), early))
+    return tuple(exits)
+
+
+def check_exits(limits: Sequence[float], *, stable_steps: int) -> None:
+    """Nothing, if `early_exits` takes these; so that a run need not end before a mistake is seen.
+
+    Raises
+    ------
+    ConfigError : if k or a limit is out of range.
     """
     if stable_steps < 1:
         raise ConfigError(f"early exit: stable for {stable_steps} steps; allowed: at least 1")
-    wrong = [delta for delta in deltas if not delta >= 0]
+    wrong = [limit for limit in limits if not limit >= 0]
     if wrong:
-        raise ConfigError(f"early exit: found a delta of {wrong[0]}; allowed: 0 or more, in logits")
-    unrest = _unrest(anytime, stable_steps)
-    return tuple(_early_exit(anytime, unrest, delta, stable_steps) for delta in deltas)
+        raise ConfigError(f"early exit: found a limit of {wrong[0]}; allowed: 0 or more")
 
 
-def _unrest(anytime: Anytime, stable_steps: int) -> Array:
-    """(T, B) how far the margin moved over the last steps; infinite where the class did too, or it is too early."""
+def _unrest(anytime: Anytime, stable_steps: int) -> tuple[Array, Array]:
+    """(T, B) movement of the margin over the last steps as a share of it, infinite without rest; (T, B) rest.
+
+    A sample rests where its class was the same over the last steps, and these do not begin before its first spike.
+    """
     unrest = np.full(anytime.margins.shape, np.inf)
+    resting = np.zeros(anytime.margins.shape, bool)
     if stable_steps >= anytime.time_steps:
-        return unrest
+        return unrest, resting
     classes = np.lib.stride_tricks.sliding_window_view(anytime.predictions, stable_steps + 1, axis=0)
     margins = np.lib.stride_tricks.sliding_window_view(anytime.margins, stable_steps + 1, axis=0)
-    resting = classes.min(axis=-1) == classes.max(axis=-1)
-    resting &= np.arange(len(resting))[:, None] >= anytime.first_spike
-    unrest[stable_steps:] = np.where(resting, margins.max(axis=-1) - margins.min(axis=-1), np.inf)
-    return unrest
-
-
-def _early_exit(anytime: Anytime, unrest: Array, delta: float, stable_steps: int) -> EarlyExit:
-    leaves = unrest < delta
-    leaves[-1] = True
-    last = leaves.argmax(axis=0)
-    answers = anytime.predictions[last, np.arange(anytime.samples)]
-    return EarlyExit(
-        delta,
-        stable_steps,
-        accuracy=float((answers == anytime.labels).mean()),
-        mean_steps=float((last + 1).mean()),
-        left_early=float((last + 1 < anytime.time_steps).mean()),
-    )
+    begun = np.arange(len(classes))[:, None] >= anytime.first_spike
+    resting[stable_steps:] = (classes.min(axis=-1) == classes.max(axis=-1)) & begun
+    moved, margin = margins.max(axis=-1) - margins.min(axis=-1), anytime.margins[stable_steps:]
+    np.divide(moved, margin, out=unrest[stable_steps:], where=resting[stable_steps:] & (margin > 0))
+    return unrest, resting

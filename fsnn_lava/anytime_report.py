@@ -19,7 +19,7 @@ class AnytimeReport:
     Parameters
     ----------
     backend : which ran.
-    exits : early exit for each delta, see `early_exits`.
+    exits : early exit by one rule or several, for several limits each, see `early_exits`.
     """
 
     backend: str
@@ -27,9 +27,9 @@ class AnytimeReport:
     exits: Sequence[EarlyExit]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the lists over steps begin after one step. An infinite delta is None, which JSON can say."""
+        """For JSON; the lists over steps begin after one step. An infinite limit is None: JSON has no infinity."""
         anytime = self.anytime
-        exits = [asdict(e) | {"delta": None if e.delta == float("inf") else e.delta} for e in self.exits]
+        exits = [asdict(e) | {"limit": None if e.limit == float("inf") else e.limit} for e in self.exits]
         return {
             "network": anytime.network,
             "backend": self.backend,
@@ -53,7 +53,8 @@ class AnytimeReport:
             for t, (accuracy, error) in enumerate(zip(anytime.accuracy, anytime.rate_error, strict=True), start=1)
         ]
         exits = [
-            (f"{e.delta:g}", f"{e.accuracy:.2%}", f"{e.mean_steps:.2f}", f"{e.left_early:.1%}") for e in self.exits
+            (e.rule, f"{e.limit:g}", f"{e.accuracy:.2%}", f"{e.mean_steps:.2f}", f"{e.left_early:.1%}")
+            for e in self.exits
         ]
         stable = ", ".join(sorted({str(e.stable_steps) for e in self.exits}))
         parts = [
@@ -66,9 +67,11 @@ class AnytimeReport:
             f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and {anytime.rate_samples} samples.",
             *([] if anytime.reference_converged else [f"**{UNCONVERGED}**"]),
             "## Early exit",
-            markdown_table(("delta", "accuracy", "mean steps", "left early"), exits),
-            f"A sample leaves when for {stable} steps, none before the first spike of the readout's population, its "
-            "class has stayed the same and its margin (largest logit less the second) has moved by less than delta.",
+            markdown_table(("rule", "limit", "accuracy", "mean steps", "left early"), exits),
+            f"A sample leaves when its class has stayed the same for {stable} steps, none of them before the first "
+            "spike of the readout's population, and, *settled*: in these steps its margin (largest logit less the "
+            "second) has moved by less than the limit, a share of the margin; *margin*: its margin is above the limit, "
+            "in logits.",
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -88,8 +91,10 @@ class AnytimeReport:
         with matplotlib.rc_context({"svg.hashsalt": "anytime", "svg.fonttype": "none"}):
             figure = Figure(figsize=(9, 4), layout="constrained")
             left, right = figure.subplots(1, 2)
-            left.plot(steps, anytime.accuracy, label="every sample t steps")
-            left.plot([e.mean_steps for e in self.exits], [e.accuracy for e in self.exits], "o-", label="early exit")
+            left.plot(steps, anytime.accuracy, label="all samples t steps")
+            for rule in dict.fromkeys(e.rule for e in self.exits):
+                points = [(e.mean_steps, e.accuracy) for e in self.exits if e.rule == rule]
+                left.plot(*zip(*sorted(points), strict=True), "o-", label=f"early exit, {rule}")
             left.set_xlabel("time steps t, or their mean")
             left.set_ylabel("accuracy")
             left.legend()

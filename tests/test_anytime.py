@@ -187,57 +187,85 @@ def test_a_reference_that_did_not_converge_is_said(monkeypatch: pytest.MonkeyPat
 # ---- early exit --------------------------------------------------------------------------------------------
 
 
-def test_early_exit_by_hand() -> None:
-    """k = 2; sample 0 rests within 0.5 at steps 3 .. 5 (leaves after 5), sample 1 changes class, 2 moves by 1."""
+def steps_of(anytime: Anytime, limit: float, *, rule: Any = "settled", k: int) -> float:
+    (found,) = early_exits(anytime, rule, limits=[limit], stable_steps=k)
+    return found.mean_steps
+
+
+def test_settled_by_hand() -> None:
+    """k = 2: sample 0 rests at step 5, sample 1 changes class, sample 2 moves by 1 a step and so by less and less."""
     predictions = [[0, 1, 2], [0, 0, 2], [0, 1, 2], [0, 0, 2], [0, 1, 2], [1, 0, 2]]
-    margins = [[5, 1, 1], [4, 1, 2], [3, 1, 3], [2.75, 1, 4], [2.625, 1, 5], [9, 1, 6]]
+    margins = [[8, 1, 1], [6, 1, 2], [4, 1, 3], [3.5, 1, 4], [4, 1, 5], [9, 1, 6]]
     anytime = settling(predictions, margins, [0, 0, 1])
-    (found,) = early_exits(anytime, [0.5], stable_steps=2)
-    assert (found.delta, found.stable_steps) == (0.5, 2)
+    # sample 0: (8 - 4) / 4, (6 - 3.5) / 3.5, (4 - 3.5) / 4; sample 2: 2 / 3, 2 / 4, 2 / 5, 2 / 6
+    (found,) = early_exits(anytime, "settled", limits=[0.2], stable_steps=2)
+    assert (found.rule, found.limit, found.stable_steps) == ("settled", 0.2, 2)
     assert found.accuracy == 2 / 3, "0 was right when it left, 1 in the end, 2 never"
     assert found.mean_steps == (5 + 6 + 6) / 3
     assert found.left_early == 1 / 3
-    (wider,) = early_exits(anytime, [2.01], stable_steps=2)
-    assert wider.mean_steps == (3 + 6 + 3) / 3
-    assert early_exits(anytime, [2.0], stable_steps=2)[0].mean_steps == (4 + 6 + 6) / 3, "below delta, not at it"
-    assert early_exits(anytime, [1.1], stable_steps=1)[0].mean_steps == (2 + 6 + 2) / 3
+    assert steps_of(anytime, 0.125, k=2) == 6, "below the limit, not at it"
+    assert steps_of(anytime, 0.45, k=2) == (5 + 6 + 5) / 3
+    assert steps_of(anytime, 0.8, k=2) == (4 + 6 + 3) / 3
+    assert steps_of(anytime, 1.01, k=2) == (3 + 6 + 3) / 3
+    assert steps_of(anytime, 0.4, k=1) == (2 + 6 + 3) / 3
 
 
-def test_silence_is_not_taken_for_rest() -> None:
+def test_margin_by_hand() -> None:
+    """k = 2: the class must have rested, however large the margin."""
+    predictions = [[0, 1, 2], [0, 0, 2], [0, 0, 2], [0, 0, 2], [0, 0, 2]]
+    anytime = settling(predictions, [[9, 9, 1], [9, 9, 1], [4, 9, 2], [5, 9, 3], [9, 9, 4]], [0, 0, 1])
+    (found,) = early_exits(anytime, "margin", limits=[4.0], stable_steps=2)
+    assert (found.rule, found.limit, found.stable_steps) == ("margin", 4.0, 2)
+    assert (found.mean_steps, found.left_early, found.accuracy) == ((4 + 4 + 5) / 3, 2 / 3, 2 / 3)
+    assert steps_of(anytime, 0.0, rule="margin", k=2) == (3 + 4 + 3) / 3
+    assert steps_of(anytime, INFINITY, rule="margin", k=2) == 5
+
+
+@pytest.mark.parametrize("rule", ["settled", "margin"])
+def test_silence_is_not_taken_for_rest(rule: Any) -> None:
     """The margin of the bias alone is constant: the k steps begin at the first spike."""
     anytime = settling([[1], [1], [1], [1], [1], [1]], [[3]] * 6, [1], first_spike=2)
-    assert early_exits(anytime, [1.0], stable_steps=2)[0].mean_steps == 5
-    assert early_exits(anytime, [1.0], stable_steps=3)[0].mean_steps == 6
+    assert steps_of(anytime, 1.0, rule=rule, k=2) == 5
+    assert steps_of(anytime, 1.0, rule=rule, k=3) == 6
     silent = settling([[1], [1], [1]], [[3]] * 3, [1], first_spike=3)
-    assert early_exits(silent, [INFINITY], stable_steps=1)[0].left_early == 0
+    assert steps_of(silent, 1.0, rule=rule, k=1) == 3
 
 
-def test_delta_zero_uses_every_step() -> None:
-    """Nothing is below 0, a constant margin neither."""
+@pytest.mark.parametrize(("rule", "limit"), [("settled", 0.0), ("margin", INFINITY)])
+def test_the_strictest_limit_uses_every_step(rule: Any, limit: float) -> None:
+    """Nothing is below 0, a constant margin neither; nothing is above infinity."""
     found, result, labels = ran(networks.random_integer_network(5), 40, chunk=11, reference="final")
     constant = settling([[1]] * 5, [[3]] * 5, [1])
     for anytime in (found, constant):
-        (exit_,) = early_exits(anytime, [0.0], stable_steps=1)
+        (exit_,) = early_exits(anytime, rule, limits=[limit], stable_steps=1)
         assert (exit_.accuracy, exit_.mean_steps) == (anytime.accuracy[-1], anytime.time_steps)
         assert exit_.left_early == 0
-    assert early_exits(found, [0.0])[0].accuracy == accuracy(result, labels)
+    assert early_exits(found, rule, limits=[limit], stable_steps=2)[0].accuracy == accuracy(result, labels)
+
+
+def test_a_tie_never_rests() -> None:
+    """No warning of a division by zero either."""
+    tied = settling([[1]] * 5, [[0]] * 5, [1])
+    assert steps_of(tied, INFINITY, k=1) == steps_of(tied, 0.0, rule="margin", k=1) == 5
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_larger_deltas_leave_earlier(seed: int) -> None:
+def test_looser_limits_leave_earlier(seed: int) -> None:
     rng = np.random.default_rng(seed)
     anytime = settling(rng.integers(0, 2, (20, 50)).cumsum(0) // 9, rng.random((20, 50)), rng.integers(0, 3, 50))
-    for stable in (1, 2, 5):
-        steps = [e.mean_steps for e in early_exits(anytime, [0, 0.2, 0.5, 0.9, INFINITY], stable_steps=stable)]
-        assert steps == sorted(steps, reverse=True)
-        assert steps[-1] < steps[0] == 20
+    for k in (1, 2, 5):
+        for rule, limits in (("settled", [0, 0.2, 0.5, 2, INFINITY]), ("margin", [INFINITY, 0.9, 0.5, 0.2, 0])):
+            steps = [e.mean_steps for e in early_exits(anytime, rule, limits=limits, stable_steps=k)]  # type: ignore[arg-type]
+            assert steps == sorted(steps, reverse=True)
+            assert steps[-1] < steps[0] == 20
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_early_exit_is_that_of_a_loop(seed: int) -> None:
+@pytest.mark.parametrize("rule", ["settled", "margin"])
+@pytest.mark.parametrize("seed", range(6))
+def test_early_exit_is_that_of_a_loop(seed: int, rule: Any) -> None:
     """Step by step and sample by sample, as a device would decide."""
     rng = np.random.default_rng(seed)
-    steps, samples, delta, k = 15, 60, 0.4, int(rng.integers(1, 4))
+    steps, samples, limit, k = 15, 60, 0.6, int(rng.integers(1, 4))
     anytime = settling(rng.integers(0, 2, (steps, samples)).cumsum(0) // 6, rng.random((steps, samples)), [0] * samples)
     right, used = 0, 0
     for b in range(samples):
@@ -245,19 +273,21 @@ def test_early_exit_is_that_of_a_loop(seed: int) -> None:
         for t in range(k, steps):
             classes = [int(c) for c in anytime.predictions[t - k : t + 1, b]]
             margins = [float(m) for m in anytime.margins[t - k : t + 1, b]]
-            if len(set(classes)) == 1 and max(margins) - min(margins) < delta:
+            done = max(margins) - min(margins) < limit * margins[-1] if rule == "settled" else margins[-1] > limit
+            if len(set(classes)) == 1 and done:
                 left = t + 1
                 break
         used += left
         right += int(anytime.predictions[left - 1, b] == 0)
-    (found,) = early_exits(anytime, [delta], stable_steps=k)
+    (found,) = early_exits(anytime, rule, limits=[limit], stable_steps=k)
     assert (found.mean_steps, found.accuracy) == (used / samples, right / samples)
+    assert found.left_early > 0
 
 
 def test_more_stable_steps_than_there_are() -> None:
     anytime = settling([[1]] * 4, [[3]] * 4, [1])
-    assert early_exits(anytime, [INFINITY], stable_steps=4)[0].mean_steps == 4
-    assert early_exits(anytime, [INFINITY], stable_steps=9)[0].left_early == 0
+    assert steps_of(anytime, INFINITY, k=3) == steps_of(anytime, INFINITY, k=4) == 4
+    assert early_exits(anytime, "margin", limits=[0.0], stable_steps=9)[0].left_early == 0
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------
@@ -266,10 +296,10 @@ def test_more_stable_steps_than_there_are() -> None:
 def test_refuses_settings_out_of_range() -> None:
     anytime = settling([[1]] * 4, [[3]] * 4, [1])
     with pytest.raises(ConfigError, match="early exit: stable for 0 steps; allowed: at least 1"):
-        early_exits(anytime, [1.0], stable_steps=0)
-    for delta in (-0.5, float("nan")):
-        with pytest.raises(ConfigError, match=rf"early exit: found a delta of {delta}; allowed: 0 or more, in logits"):
-            early_exits(anytime, [1.0, delta])
+        early_exits(anytime, "settled", limits=[1.0], stable_steps=0)
+    for limit in (-0.5, float("nan")):
+        with pytest.raises(ConfigError, match=rf"early exit: found a limit of {limit}; allowed: 0 or more"):
+            early_exits(anytime, "margin", limits=[1.0, limit], stable_steps=1)
 
 
 def test_refuses_labels_and_samples_that_do_not_fit() -> None:

@@ -24,7 +24,9 @@ ANYTIME = Anytime(
     reference="equilibrium",
     reference_converged=True,
 )
-REPORT = AnytimeReport("simulator", ANYTIME, early_exits(ANYTIME, [0, 0.5, float("inf")], stable_steps=1))
+EXITS = early_exits(ANYTIME, "settled", limits=[0, 0.3, float("inf")], stable_steps=1)
+EXITS += early_exits(ANYTIME, "margin", limits=[4], stable_steps=1)
+REPORT = AnytimeReport("simulator", ANYTIME, EXITS)
 
 
 def test_json_has_the_promised_keys() -> None:
@@ -41,19 +43,22 @@ def test_json_has_the_promised_keys() -> None:
         "reference_converged": True,
         "samples": 2,
     }
+    row = {"rule": "settled", "stable_steps": 1, "limit": 0, "accuracy": 2 / 3, "mean_steps": 4, "left_early": 0}
     assert values["early_exit"] == [
-        {"delta": 0, "stable_steps": 1, "accuracy": 2 / 3, "mean_steps": 4, "left_early": 0},
-        {"delta": 0.5, "stable_steps": 1, "accuracy": 1, "mean_steps": (4 + 2 + 3) / 3, "left_early": 2 / 3},
-        {"delta": None, "stable_steps": 1, "accuracy": 1, "mean_steps": (3 + 2 + 3) / 3, "left_early": 1},
+        row,
+        row | {"limit": 0.3, "accuracy": 1, "mean_steps": (4 + 2 + 3) / 3, "left_early": 2 / 3},
+        row | {"limit": None, "accuracy": 1, "mean_steps": (3 + 2 + 3) / 3, "left_early": 1},
+        row | {"rule": "margin", "limit": 4, "accuracy": 1, "mean_steps": (4 + 2 + 4) / 3, "left_early": 1 / 3},
     ]
 
 
 def test_markdown_holds_every_figure() -> None:
     text = REPORT.as_markdown()
     figures = ["| 1 | 66.67% | 0.25 |", "| 4 | 66.67% | 0.0312 |", "made up on simulator", "3 test samples"]
-    figures += ["4 time steps", "| 0 | 66.67% | 4.00 | 0.0% |", "| 0.5 | 100.00% | 3.00 | 66.7% |"]
+    figures += ["4 time steps", "| settled | 0 | 66.67% | 4.00 | 0.0% |", "| settled | 0.3 |"]
     figures += [
-        "| inf | 100.00% | 2.67 | 100.0% |",
+        "| settled | inf | 100.00% | 2.67 | 100.0% |",
+        "| margin | 4 |",
         "the rates at which the network settles",
         "2 samples",
         "for 1 steps",
@@ -76,7 +81,12 @@ def test_the_picture_is_the_same_each_time() -> None:
     picture = REPORT.picture()
     assert picture == REPORT.picture()
     assert len(picture) < 60_000
-    for words in (b"made up, simulator, 3 samples", b"early exit", b"mean rate error against equilibrium rates"):
+    for words in (
+        b"made up, simulator, 3 samples",
+        b"exit, settled",
+        b"exit, margin",
+        b"mean rate error against equilibrium rates",
+    ):
         assert words in picture
 
 
