@@ -48,18 +48,17 @@ class FinishedSamples:
             self._counts[p.name][b] = spikes[p.name].sum(axis=0, dtype=np.int32)
         for name, kept in self._spikes.items():
             kept[:, b] = spikes[name]
-        if potentials is not None:
-            self._potentials.append(potentials)
-        self.finished = b + 1
+        self._potentials[b : b + 1] = [] if potentials is None else [potentials]
         if self._sink is not None and self._record:
             self._sink(b, {name: spikes[name][:, None] for name in self._record})
+        self.finished = b + 1  # last: who is interrupted before has not finished it
 
     def result(self) -> RunResult:
         """The result of the samples that are finished."""
         network, n = self.network, self.finished
         rates = {name: values[:n] for name, values in self._rates.items()}
         if self._potentials:
-            logits = integrated_logits(network, np.stack(self._potentials))
+            logits = integrated_logits(network, np.stack(self._potentials[:n]))
         else:
             logits = read_out(network.readout, rates)
         return RunResult(

@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 from fsnn_lava.errors import BackendError
@@ -61,7 +62,8 @@ def run_isolated(
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
         finally:
-            _end_group(here, process)
+            with _deaf_to_interrupts():
+                _end_group(here, process)
 
 
 def _start(module: str, connection: Any, output: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -93,6 +95,19 @@ def _listen(
             raise EOFError
         elif time.monotonic() > deadline:
             raise SilenceError(f"no message for {silence_s:g} s")
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C a second time must not stop the ending; only the main thread would hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def _end_group(here: Any, process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from fsnn_lava.backends import Progress, Sink, require_arithmetic
 from fsnn_lava.backends.finished import FinishedSamples
 from fsnn_lava.backends.hardware import require_hardware
 from fsnn_lava.backends.isolated import SilenceError, run_isolated
-from fsnn_lava.backends.lava_graph.job import Device, GraphJob, NeuronKind, ReadoutPlace
+from fsnn_lava.backends.lava_graph.job import RING_BYTES, Device, GraphJob, NeuronKind, ReadoutPlace
 from fsnn_lava.backends.lava_stream import Stream
 from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.inputs import check_inputs
@@ -143,6 +143,7 @@ class LavaRunner:
             device=self._device,
             readout=self.readout,
             stock_models=self.stock_models,
+            ring_bytes=RING_BYTES,
         )
         stream = Stream(job, inputs, finished, progress=progress)
         try:
@@ -166,10 +167,10 @@ class LavaRunner:
 
 
 class LavaFixedRunner(LavaRunner):
-    """Integer networks on fixed_pt models: backend ``lava-fixed``."""
+    """Integer networks on fixed_pt models: backend ``lava-fixed``; parameters as `LavaRunner`'s."""
 
-    def __init__(self) -> None:
-        super().__init__("integer")
+    def __init__(self, *, stock_models: bool = False, readout: ReadoutPlace = "host") -> None:
+        super().__init__("integer", stock_models=stock_models, readout=readout)
 
 
 class LavaFloatRunner(LavaRunner):

@@ -68,7 +68,7 @@ class Stream:
     def incomplete(self, reason: str) -> IncompleteRunError:
         """The error that says how far the run had come, with the results of the finished samples."""
         sample, step = divmod(self.steps, self.job.sample_steps)
-        samples = self._before + self._taken
+        samples = max(f.finished for f in self._finished)
         results = [f.result() for f in self._finished] if samples else [None]
         message = (
             f"Lava's run of {self._total} samples ended in sample {self._before + sample} at global step {step}, after "

@@ -11,6 +11,9 @@ NeuronKind = Literal["stock", "soft_reset"]
 Device = Literal["cpu", "loihi2"]
 ReadoutPlace = Literal["host", "lava"]
 
+RING_BYTES = 2**26
+"""Memory for samples on their way in and out."""
+
 
 @dataclass(frozen=True, eq=False)
 class GraphJob:
@@ -24,6 +27,7 @@ class GraphJob:
     device : where the graph runs.
     readout : ``lava``: the graph contains the readout's integrators.
     stock_models : whether Lava's own models run the stock processes, or faster ones of ours.
+    ring_bytes : size of the memory through which samples stream, unless two samples are larger.
     """
 
     networks: tuple[HardwareNetwork, ...]
@@ -32,6 +36,7 @@ class GraphJob:
     device: Device = "cpu"
     readout: ReadoutPlace = "host"
     stock_models: bool = False
+    ring_bytes: int = RING_BYTES
 
     @property
     def total(self) -> int:

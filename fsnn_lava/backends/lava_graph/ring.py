@@ -17,8 +17,6 @@ from fsnn_lava.backends.lava_graph.job import GraphJob
 from fsnn_lava.backends.lava_graph.layout import from_lava, to_lava
 from fsnn_lava.ir import Array, HardwareNetwork
 
-RING_BYTES = 2**26
-"""Size of a ring, unless two samples are larger."""
 _ALIGNMENT = 64
 
 _Plan = dict[tuple[str, int, str], tuple[tuple[int, ...], np.dtype[np.generic]]]
@@ -41,7 +39,7 @@ class SampleRing:
         """Map the memory behind a file descriptor, or make a new one."""
         plan = _plan(job, 1)
         slot_bytes = sum(_bytes(shape, dtype) for (kind, _, _), (shape, dtype) in plan.items() if kind != "control")
-        self.slots = max(1, min(job.total, max(2, RING_BYTES // slot_bytes)))
+        self.slots = max(1, min(job.total, max(2, job.ring_bytes // slot_bytes)))
         plan = _plan(job, self.slots)
         size = sum(_bytes(shape, dtype) for shape, dtype in plan.values())
         if descriptor is None:
