@@ -191,6 +191,9 @@ class DeployConfig:
     threshold: Literal["full", "half"] = "full"
     """Integer threshold. full: as trained, so that rates are rounded down as in training. half: half the reset amount,
     so that rates are rounded to the nearest."""
+    rounding: Literal["compensated", "nearest"] = "compensated"
+    """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
+    the current that the calibration samples' firing rates give; nearest: each one by itself."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256
@@ -199,6 +202,8 @@ class DeployConfig:
     def __post_init__(self) -> None:
         _require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
         _require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
+        rounding = ("compensated", "nearest")
+        _require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
         _require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
         _require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
 

@@ -118,7 +118,7 @@ def mean_input(network: HardwareNetwork, inputs: Array, leak: float) -> Array:
 
 
 def _input_current(network: HardwareNetwork, connection: Connection, mean: Array) -> Array:
-    """Current per step; graded input to integers is rounded down to whole half weight units (twice the sum to whole)."""
+    """Current per step; graded input to integers is rounded down to whole half weight units."""
     total = linear_map(network, connection).product(mean)
     if network.arithmetic == "integer" and network.input.kind == "graded":
         return np.asarray(np.floor(np.ldexp(total, connection.weight_exponent + 1)) / 2)

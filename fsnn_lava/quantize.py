@@ -9,101 +9,37 @@ inputs. Everything that rounding did is counted in the report.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.bounds import prove
+from fsnn_lava.bounds import bounds_alone, prove
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.equilibrium import equilibrium_rates, real_weight
-from fsnn_lava.errors import NetworkError, PotentialBoundError, UnsupportedError
-from fsnn_lava.ir import (
-    ALWAYS_ON,
-    DECAY_UNITY,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    IntegerNeuron,
-    Population,
+from fsnn_lava.equilibrium import constant_current, equilibrium_rates, real_weight
+from fsnn_lava.errors import NetworkError, PotentialBoundError
+from fsnn_lava.integrators import leak_sum, quantize_readout
+from fsnn_lava.ir import ALWAYS_ON, INPUT, STATE_LIMIT, Connection, HardwareNetwork, IntegerNeuron, Readout
+from fsnn_lava.linear_map import linear_map
+from fsnn_lava.quantization_report import (
+    LOST_SHARE,
+    ConnectionReport,
+    PopulationReport,
+    QuantizationReport,
+    report_of,
 )
+from fsnn_lava.rounding import HIGH_EXPONENT, MOST_PARTS
+from fsnn_lava.scales import Rounder, Size, parts_of, reset_sizes, value_of
+from fsnn_lava.search_effort import Effort
+
+__all__ = ["LOST_SHARE", "ConnectionReport", "PopulationReport", "QuantizationReport", "quantize"]
 
 Array = npt.NDArray[Any]
 
-LOST_SHARE = 0.5
-"""A connection whose rounding error is above this share of its weights (rms) is not the trained one any more."""
-CURRENT_BITS = 8
-"""Mantissa of each of the (at most two) connections that carry a population's constant current."""
-_HIGH_EXPONENT = 7
-"""Largest exponent, and that of the coarse one of two constant-current connections."""
-_FINEST_INPUT_EXPONENT = -8
-
-
-@dataclass(frozen=True)
-class ConnectionReport:
-    """What rounding did to one connection of the float network.
-
-    Parameters
-    ----------
-    weight_bits, weight_exponent : mantissa width and power of two (of the coarse one, where two carry a current).
-    max_error, rms_error : of a weight, in the float network's unit.
-    relative_error : rms error over rms weight.
-    clipped : weights that the mantissa could not hold and that were cut to its end.
-    """
-
-    weight_bits: int
-    weight_exponent: int
-    max_error: float
-    rms_error: float
-    relative_error: float
-    clipped: int
-
-
-@dataclass(frozen=True)
-class PopulationReport:
-    """What was chosen for one population.
-
-    Parameters
-    ----------
-    scale : real value of one weight unit.
-    reset_amount, v_threshold : in weight units.
-    leak_error : difference of the integer leak from the wanted one.
-    mean_rate_error, max_rate_error : |integer - float| of the equilibrium rates on the calibration inputs.
-    """
-
-    scale: float
-    reset_amount: float
-    v_threshold: int
-    leak_error: float
-    mean_rate_error: float
-    max_rate_error: float
-
-
-@dataclass(frozen=True)
-class QuantizationReport:
-    """All counts and errors of one quantization, by name.
-
-    Parameters
-    ----------
-    calibration_samples : inputs on which the error of the rates was measured.
-    equilibrium_converged : whether both networks' equilibria were found there; if not, the errors mean little.
-    """
-
-    calibration_samples: int
-    equilibrium_converged: bool
-    connections: Mapping[str, ConnectionReport]
-    populations: Mapping[str, PopulationReport]
-
-    def lost(self) -> tuple[str, ...]:
-        """Names of the connections of which rounding left less than half (`LOST_SHARE`)."""
-        return tuple(name for name, c in self.connections.items() if c.relative_error > LOST_SHARE)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Nested dictionaries for JSON."""
-        return dataclasses.asdict(self)
+PRICE_OF_A_PART = 1.1
+"""One more connection for the same weights has to lower the error by this factor."""
 
 
 def quantize(
@@ -115,15 +51,16 @@ def quantize(
     ----------
     network : float network whose connections have names of their own; the proof holds for its own timing.
     calibration : inputs as a backend takes them, on which the error of the rates is measured.
-    config : weight bits, threshold and time steps.
+    config : weight bits, threshold, rounding and time steps.
 
     Raises
     ------
     NetworkError : if the network is not a float network.
     InputError : if the calibration inputs do not fit the network.
-    PotentialBoundError : if no scale can be proven to stay in range.
+    PotentialBoundError : if no scale can be proven to stay in range; names the population and its bound.
     UnsupportedError : if something cannot be expressed, e.g. a leak that rounds to nothing.
     """
+    began = time.perf_counter()
     config = config or DeployConfig()
     if network.arithmetic != "float":
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
@@ -133,223 +70,162 @@ def quantize(
     resets = search.largest_proven()
     for population in network.populations:
         resets[population.name] = search.best(population.name, resets)
-    integer, clipped = search.quantized(resets)
-    report = _report(network, integer, calibration, clipped)
+    integer = search.rounder.network_of(resets)
+    report = report_of(search.rounder, resets, calibration, search.compared, wanted=search.wanted, effort=search.effort)
     provenance = {**network.provenance, "deployment": dataclasses.asdict(config), "quantization": report.as_dict()}
-    return dataclasses.replace(integer, provenance=provenance), report
+    integer = dataclasses.replace(integer, readout=_integer_readout(integer, config.weight_bits), provenance=provenance)
+    return integer, dataclasses.replace(report, seconds=time.perf_counter() - began)
+
+
+def _integer_readout(integer: HardwareNetwork, bits: int) -> Readout:
+    """The readout with integrators for hardware; of fewer bits if one weight could add up to more than 24."""
+    neuron = integer.population(integer.readout.source).neuron
+    assert isinstance(neuron, IntegerNeuron)
+    most = int((2**16 - 1) / leak_sum(neuron.decay, integer.time_steps))  # the largest mantissa that fits
+    bits = max(2, min(bits, (most + 1).bit_length()))
+    integrators = quantize_readout(integer.readout, decay=neuron.decay, time_steps=integer.time_steps, weight_bits=bits)
+    return dataclasses.replace(integer.readout, integrators=integrators)
 
 
 class _Search:
-    """Candidates of one network: the reset synapse m * 2**e of every population decides everything else."""
+    """Candidates of one network: sizes of the reset synapses."""
 
     def __init__(self, network: HardwareNetwork, calibration: Array, config: DeployConfig) -> None:
-        _refuse_unsupported(network)
-        self.network, self.calibration, self.config = network, calibration, config
-        self.wanted = equilibrium_rates(network, calibration, tolerance=1e-6).firing_rates
-
-    def quantized(self, resets: Mapping[str, tuple[int, int]]) -> tuple[HardwareNetwork, dict[str, int]]:
-        """The integer network of these sizes, and how many weights were clipped per float connection."""
-        populations = tuple(
-            dataclasses.replace(p, neuron=_integer_neuron(p, resets[p.name], self.config))
-            for p in self.network.populations
+        self.network = network
+        self.effort = Effort.for_network(network)
+        self.wanted = equilibrium_rates(
+            network, calibration, tolerance=self.effort.final_tolerance, dtype=self.effort.dtype
         )
-        connections: list[Connection] = []
-        clipped: dict[str, int] = {}
-        for population in populations:
-            assert isinstance(population.neuron, IntegerNeuron)
-            scale = population.neuron.scale
-            shift = 0.0  # what rounding down a graded input's current costs on average, weight units
-            incoming = self.network.incoming(population.name)
-            for c in (c for c in incoming if c.source != ALWAYS_ON):
-                graded = c.source == INPUT and self.network.input.kind == "graded"
-                rounded, clipped[c.name] = _round_weights(c, scale, bits=self.config.weight_bits, graded=graded)
-                connections.append(rounded)
-                shift += _mean_floor(rounded.weight_exponent)
-            for c in (c for c in incoming if c.source == ALWAYS_ON):
-                pair, clipped[c.name] = _round_current(c, scale, shift=shift)
-                connections += pair
-                shift = 0.0
-        network = dataclasses.replace(self.network, populations=populations, connections=tuple(connections))
-        return network, clipped
+        rates = self.wanted.firing_rates
+        self.rounder = Rounder(network, rates, calibration, config=config)
+        axis = 0 if network.input.kind == "graded" else 1
+        samples = calibration.shape[axis]
+        count = min(samples, self.effort.compared)
+        self.compared: Array = np.linspace(0, samples - 1, count).round().astype(np.int64)
+        self.inputs = calibration.take(self.compared, axis)
+        self.rates = {name: r[self.compared] for name, r in rates.items()}
 
-    def largest_proven(self) -> dict[str, tuple[int, int]]:
-        """The largest common size that is proven to stay in range, then raised in each population as far as it goes."""
-        sizes = _reset_sizes()
-        common, failure = self._bisect(lambda size: {p.name: size for p in self.network.populations}, sizes)
-        if common is None:
-            raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
-        resets = {p.name: common for p in self.network.populations}
-        for name in resets if len(resets) > 1 else ():
-            larger = [size for size in sizes if _value(size) > _value(common)]
-            raised, _ = self._bisect(lambda size, name=name: {**resets, name: size}, larger)  # type: ignore[misc]
-            resets[name] = raised or common
+    # ---- what can be proven ------------------------------------------------------------------------------
+
+    def largest_proven(self) -> dict[str, Size]:
+        """For each population the largest size that is proven to stay in range, the others given.
+
+        First each by itself, whatever the others send; then as far as the proof of the whole network reaches.
+        """
+        sizes = reset_sizes()
+        resets = {p.name: sizes[0] for p in self.network.populations}
+        for name in list(resets):
+            found = _largest(sizes, lambda size, n=name: self._fits_alone(n, size, nearest=True))  # type: ignore[misc]
+            while found and not self._fits_alone(name, sizes[found - 1], nearest=False):
+                found -= 1
+            resets[name] = sizes[max(found - 1, 0)]
+        while (failure := self._failure(resets)) is not None:
+            if all(size == sizes[0] for size in resets.values()):
+                raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
+            resets = {name: sizes[sizes.index(size) * 9 // 10] for name, size in resets.items()}
+        for name in resets:
+            resets[name] = self._raised(name, resets)
         return resets
 
-    def _bisect(
-        self, resets: Callable[[tuple[int, int]], dict[str, tuple[int, int]]], sizes: Sequence[tuple[int, int]]
-    ) -> tuple[tuple[int, int] | None, NetworkError | None]:
-        """The largest of the rising sizes that can be used (None: none can), and why the next one cannot."""
-        low, high = 0, len(sizes)  # sizes[low - 1] can be used, sizes[high] cannot
-        failure: NetworkError | None = None
-        while low < high:
-            middle = (low + high) // 2
-            error = self._failure(resets(sizes[middle]))
-            if error is None:
-                low = middle + 1
-            else:
-                failure, high = error, middle
-        return (sizes[low - 1] if low else None), failure
+    def _fits_alone(self, name: str, size: Size, *, nearest: bool) -> bool:
+        """Whether one population stays in range whatever the others do."""
+        sizes = {p.name: reset_sizes()[0] for p in self.network.populations} | {name: size}
+        try:
+            network = self.rounder.network_of(sizes, nearest=nearest)
+            lowest, highest = bounds_alone(network, name)
+        except NetworkError:
+            return False
+        clipped = self.rounder.rounded(name, size, nearest=nearest).clipped
+        return max(-lowest.min(), highest.max()) <= STATE_LIMIT and not self._too_large(network, name, clipped)
 
-    def _failure(self, resets: Mapping[str, tuple[int, int]]) -> NetworkError | None:
+    def _raised(self, name: str, resets: Mapping[str, Size]) -> Size:
+        """The largest size of one population with which the whole network is proven, from a proven one upwards."""
+        larger = [size for size in reset_sizes() if value_of(size) > value_of(resets[name])]
+        step = 1
+        while step <= len(larger) and self._failure({**resets, name: larger[step - 1]}) is None:
+            step *= 2
+        below = larger[step // 2 : min(step - 1, len(larger))]
+        found = _largest(below, lambda size: self._failure({**resets, name: size}) is None)
+        at = step // 2 + found
+        return larger[at - 1] if at else resets[name]
+
+    def _failure(self, resets: Mapping[str, Size]) -> NetworkError | None:
         """Why these sizes cannot be used (a threshold, weight or potential that is too large); None: they can."""
         try:
-            network, clipped = self.quantized(resets)
+            network = self.rounder.network_of(resets)
             prove(network)
         except NetworkError as error:
             return error
-        too_large = [
-            c.name
-            for c in self.network.connections
-            if clipped[c.name] and any(part.weight_exponent == _HIGH_EXPONENT for part in _parts(network, c))
-        ]
-        return PotentialBoundError(f"weights of {', '.join(too_large)} exceed 8 bits at 2**7") if too_large else None
+        found = [n for name, s in resets.items() for n in self._too_large(network, name, self._clipped(name, s))]
+        if not found:
+            return None
+        limit = f"8 bits at 2**{HIGH_EXPONENT}, or {MOST_PARTS} connections of a convolution"
+        return PotentialBoundError(f"weights of {', '.join(found)} exceed {limit}")
 
-    def best(self, name: str, resets: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    def _clipped(self, name: str, size: Size) -> Mapping[str, int]:
+        return self.rounder.rounded(name, size).clipped
+
+    def _too_large(self, network: HardwareNetwork, name: str, clipped: Mapping[str, int]) -> list[str]:
+        """Connections into a population that were clipped where nothing larger exists."""
+        found = []
+        for c in (c for c in self.network.incoming(name) if clipped[c.name]):
+            parts = parts_of(network, c)
+            if len(parts) == MOST_PARTS or any(part.weight_exponent == HIGH_EXPONENT for part in parts):
+                found.append(c.name)
+        return found
+
+    # ---- what is best ------------------------------------------------------------------------------------
+
+    def best(self, name: str, resets: Mapping[str, Size]) -> Size:
         """The size for one population, at most its proven one, with the smallest error; ties take the largest."""
-        largest = _value(resets[name])
-        allowed = [size for size in _reset_sizes() if largest / 4 <= _value(size) <= largest]
-        tried = sorted({allowed[int(i)] for i in np.linspace(0, len(allowed) - 1, 24)}, key=_value, reverse=True)
-        by_error = sorted(tried, key=lambda size: self._error({**resets, name: size}))
+        largest = value_of(resets[name])
+        allowed = [size for size in reset_sizes() if largest / 4 <= value_of(size) <= largest]
+        chosen = np.linspace(0, len(allowed) - 1, self.effort.tried)
+        tried = sorted({allowed[int(i)] for i in chosen}, key=value_of, reverse=True)
+        if len(tried) > self.effort.finalists:
+            tried = sorted(tried, key=lambda size: self._local_error(name, {**resets, name: size}))
+            tried = sorted(tried[: self.effort.finalists], key=value_of, reverse=True)
+        by_error = sorted(tried, key=lambda size: self._error({**resets, name: size}) * self._price(name, size))
         # A smaller size rounds differently, so that it is not proven because a larger one is; the given one is.
         return next((size for size in by_error if self._failure({**resets, name: size}) is None), resets[name])
 
-    def _error(self, resets: Mapping[str, tuple[int, int]]) -> float:
-        found = equilibrium_rates(self.quantized(resets)[0], self.calibration, tolerance=1e-6).firing_rates
-        return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.wanted.items()]))
+    def _price(self, name: str, size: Size) -> float:
+        return float(PRICE_OF_A_PART ** len(self.rounder.rounded(name, size).connections))
+
+    def _error(self, resets: Mapping[str, Size]) -> float:
+        """Mean |integer - float| of the equilibrium rates, all populations alike."""
+        found = equilibrium_rates(
+            self.rounder.network_of(resets),
+            self.inputs,
+            tolerance=self.effort.tolerance,
+            start=self.rates,
+            dtype=self.effort.dtype,
+        ).firing_rates
+        return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.rates.items()]))
+
+    def _local_error(self, name: str, resets: Mapping[str, Size]) -> float:
+        """Mean error of one population's rates if its sources had none."""
+        network = self.rounder.network_of(resets)
+        population = network.population(name)
+        current = constant_current(network, population, self.inputs)
+        for c in (c for c in self.network.incoming(name) if c.source not in (INPUT, ALWAYS_ON)):
+            rates = self.rates[c.source].reshape(len(current), -1)
+            current += linear_map(self.network, c).with_weight(_carried(parts_of(network, c))).product(rates)
+        found = np.clip(current / population.neuron.reset_amount, 0.0, 1.0)
+        return float(np.abs(found - self.rates[name].reshape(found.shape)).mean())
 
 
-def _value(size: tuple[int, int]) -> int:
-    return size[0] << size[1]
+def _carried(parts: Sequence[Connection]) -> Array:
+    return np.asarray(np.sum([real_weight(c) for c in parts], axis=0))
 
 
-def _reset_sizes() -> list[tuple[int, int]]:
-    """Every reset synapse (m, e) worth trying, rising; Lava is given e + 1, which must not exceed 7."""
-    sizes = [(m, 0) for m in range(1, 256)]
-    sizes += [(m, e) for e in range(1, 7) for m in range(128, 256)]
-    return sizes
-
-
-def _integer_neuron(population: Population, reset: tuple[int, int], config: DeployConfig) -> IntegerNeuron:
-    neuron = population.neuron
-    assert isinstance(neuron, FloatNeuron)
-    decay = round(DECAY_UNITY * (1 - neuron.leak))
-    trial = IntegerNeuron(1, reset[0], reset[1], decay, 1.0)
-    scale = neuron.reset_amount / trial.reset_amount
-    wanted = neuron.v_threshold if config.threshold == "full" else neuron.reset_amount / 2
-    return dataclasses.replace(trial, v_threshold=max(1, round(wanted / scale)), scale=scale)
-
-
-def _refuse_unsupported(network: HardwareNetwork) -> None:
-    names = [c.name for c in network.connections]
-    made = {f"{c.name}_coarse" for c in network.connections if c.source == ALWAYS_ON}
-    lost = [
-        f'connection "{name}": found a name that another connection has or is given; allowed: a name of its own'
-        for name in sorted({name for name in names if names.count(name) > 1 or name in made})
-    ]
-    lost += [
-        f'population "{p.name}": found leak {p.neuron.leak}; allowed: at least {1 / DECAY_UNITY} (12 bits)'
-        for p in network.populations
-        if round(DECAY_UNITY * (1 - p.neuron.leak)) >= DECAY_UNITY
-    ]
-    if lost:
-        raise UnsupportedError(f'network "{network.name}" cannot be quantized:\n  ' + "\n  ".join(lost))
-
-
-def _round_weights(connection: Connection, scale: float, *, bits: int, graded: bool) -> tuple[Connection, int]:
-    """Mantissas of a connection and how many were clipped; the exponent with the smallest squared error."""
-    weight = connection.weight / scale
-    top = (1 << (bits - 1)) - 1
-    largest = float(np.abs(weight).max(initial=0.0))
-    fitting = int(np.ceil(np.log2(largest / top))) if largest > 0 else 0
-    lowest = _FINEST_INPUT_EXPONENT if graded else 0
-    exponents = [min(max(e, lowest), _HIGH_EXPONENT) for e in (fitting, fitting - 1)]
-
-    def rounded(exponent: int) -> tuple[Array, int]:
-        exact = np.rint(np.ldexp(weight, -exponent))
-        return np.clip(exact, -top - 1, top), int(np.count_nonzero((exact > top) | (exact < -top - 1)))
-
-    def error(exponent: int) -> float:
-        return float(np.square(np.ldexp(rounded(exponent)[0], exponent) - weight).sum())
-
-    exponent = min(exponents, key=error)
-    mantissa, clipped = rounded(exponent)
-    integer = dataclasses.replace(
-        connection, weight=mantissa.astype(np.int32), weight_exponent=exponent, weight_bits=bits
-    )
-    return integer, clipped
-
-
-def _mean_floor(exponent: int) -> float:
-    """Mean of what rounding down takes from a current, weight units: twice the sum loses half a step of 2**-e."""
-    return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
-
-
-def _round_current(connection: Connection, scale: float, *, shift: float) -> tuple[list[Connection], int]:
-    """A constant current as one connection of 8 bits, or as two whose exponents differ; and the clipped ones."""
-    exact = np.rint(connection.weight / scale + shift).astype(np.int64)
-    half = 1 << (CURRENT_BITS - 1)
-    fine = Connection(connection.name, ALWAYS_ON, connection.target, exact.astype(np.int32), weight_bits=CURRENT_BITS)
-    if exact.min(initial=0) >= -half and exact.max(initial=0) < half:
-        return [fine], 0
-    step = 1 << _HIGH_EXPONENT
-    held = np.clip(exact // step, -half, half - 1)
-    high = dataclasses.replace(
-        fine, name=f"{connection.name}_coarse", weight=held.astype(np.int32), weight_exponent=_HIGH_EXPONENT
-    )
-    low = np.clip(exact - held * step, -half, half - 1)
-    clipped = int(np.count_nonzero(held * step + low != exact))
-    return [high, dataclasses.replace(fine, weight=low.astype(np.int32))], clipped
-
-
-def _report(
-    network: HardwareNetwork, integer: HardwareNetwork, calibration: Array, clipped: Mapping[str, int]
-) -> QuantizationReport:
-    wanted, found = equilibrium_rates(network, calibration), equilibrium_rates(integer, calibration)
-    populations = {}
-    for before, after in zip(network.populations, integer.populations, strict=True):
-        neuron = after.neuron
-        assert isinstance(neuron, IntegerNeuron)
-        error = np.abs(found.firing_rates[after.name] - wanted.firing_rates[after.name])
-        populations[after.name] = PopulationReport(
-            scale=neuron.scale,
-            reset_amount=neuron.reset_amount,
-            v_threshold=neuron.v_threshold,
-            leak_error=neuron.leak - before.neuron.leak,
-            mean_rate_error=float(error.mean()),
-            max_rate_error=float(error.max()),
-        )
-    connections = {
-        c.name: _connection_report(c, _parts(integer, c), populations[c.target].scale, clipped[c.name])
-        for c in network.connections
-    }
-    samples = len(next(iter(wanted.firing_rates.values())))
-    return QuantizationReport(samples, wanted.converged and found.converged, connections, populations)
-
-
-def _parts(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
-    names = (connection.name, f"{connection.name}_coarse")
-    return [c for c in integer.incoming(connection.target) if c.name in names]
-
-
-def _connection_report(wanted: Connection, parts: Sequence[Connection], scale: float, clipped: int) -> ConnectionReport:
-    error = np.sum([real_weight(c) for c in parts], axis=0) * scale - wanted.weight
-    size = float(np.sqrt(np.square(wanted.weight).mean()))
-    rms = float(np.sqrt(np.square(error).mean()))
-    return ConnectionReport(
-        weight_bits=parts[0].weight_bits,
-        weight_exponent=parts[0].weight_exponent,
-        max_error=float(np.abs(error).max()),
-        rms_error=rms,
-        relative_error=rms / size if size else 0.0,
-        clipped=clipped,
-    )
+def _largest(rising: Sequence[Size], holds: Callable[[Size], bool]) -> int:
+    """How many of the rising sizes hold, if those that do come first."""
+    low, high = 0, len(rising)  # rising[low - 1] holds, rising[high] does not
+    while low < high:
+        middle = (low + high) // 2
+        if holds(rising[middle]):
+            low = middle + 1
+        else:
+            high = middle
+    return low

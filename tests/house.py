@@ -37,9 +37,17 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("torch", 3, ("model", "integer_model")),
     ("torch", 4, ("gradients.*", "checkpoint", "evaluation")),
     ("torch", 5, ("tensorboard_log", "schedule", "progress", "training")),
-    ("numpy", 2, ("spike_kernels", "integrators", "bounds", "equilibrium", "quantize", "deployed", "backends")),
+    (
+        "numpy",
+        2,
+        (
+            *("spike_kernels", "integrators", "bounds", "equilibrium"),
+            *("source_statistics", "rounding", "scales", "channel_scales", "search_effort", "quantization_report"),
+            *("quantize", "deployed", "backends"),
+        ),
+    ),
     ("numpy", 3, ("simulator.*", "backends.hardware", "backends.isolated", "backends.finished")),
-    ("numpy", 3, ("backends.to_netx", "backends.to_nir", "backends.nir_graphs", "backends.from_nir")),
+    ("numpy", 3, ("backends.to_netx", "backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir")),
     ("numpy", 4, ("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner")),
     ("numpy", 4, ("ties", "verify", "counts", "anytime")),
     ("numpy", 5, ("report", "anytime_report", "export_report")),
@@ -53,7 +61,7 @@ BACKEND_FILES: Mapping[str, tuple[str, ...]] = {
         *("backends.hardware", "backends.isolated", "backends.finished"),
     ),
     "netx": ("backends.to_netx",),
-    "nir": ("backends.to_nir", "backends.nir_graphs", "backends.from_nir"),
+    "nir": ("backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
 }
 # The only homes of packages that need one; "contracts" and the like are wings.
 HOMES: Mapping[str, tuple[str, ...]] = {
@@ -62,7 +70,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "tensorboard": ("torch",),
     "safetensors": ("torch",),
     "lava": ("backends.lava_graph.*",),
-    "nir": ("backends.to_nir", "backends.nir_graphs", "backends.from_nir"),
+    "nir": ("backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
     "h5py": ("hdf5_entries", "network_file", "backends.to_netx", "backends.from_nir"),
     "sklearn": ("datasets.digits",),
     "tonic": ("datasets.nmnist",),

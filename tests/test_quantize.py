@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import trained
 from fsnn_lava import quantize as module
+from fsnn_lava import scales
 from fsnn_lava.bounds import prove
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.equilibrium import equilibrium_rates
@@ -33,6 +35,14 @@ NETWORKS = [("30 (F30)", 1.0), ("30 (F30)", 0.95), ("24-20-16 (F24)", 1.0), ("24
 def assert_sound(report: QuantizationReport) -> None:
     json.dumps(report.as_dict(), allow_nan=False)
     assert report.equilibrium_converged
+
+
+def of_size(net: HardwareNetwork, size: scales.Size) -> tuple[HardwareNetwork, Mapping[str, int]]:
+    """The network of one population with that reset synapse, rounded to the nearest, and what was clipped."""
+    codes = codes_for(net)
+    rates = equilibrium_rates(net, codes).firing_rates
+    rounder = scales.Rounder(net, rates, codes, config=DeployConfig(rounding="nearest"))
+    return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
 
 
 # ---- what is chosen ------------------------------------------------------------------------------------
@@ -115,12 +125,12 @@ def test_largest_proven_size_is_the_largest() -> None:
     floating = trained.on_hardware(trained.random_network("30 (F30)"))
     search = module._Search(floating, trained.some_codes(), DeployConfig())
     largest = search.largest_proven()["population1"]
-    sizes = module._reset_sizes()
+    sizes = scales.reset_sizes()
     above = sizes[sizes.index(largest) + 1]
-    prove(search.quantized({"population1": largest})[0])
+    prove(search.rounder.network_of({"population1": largest}))
     with pytest.raises(PotentialBoundError):
-        prove(search.quantized({"population1": above})[0])
-    assert [module._value(s) for s in sizes] == sorted({module._value(s) for s in sizes})
+        prove(search.rounder.network_of({"population1": above}))
+    assert [scales.value_of(s) for s in sizes] == sorted({scales.value_of(s) for s in sizes})
     assert all(1 <= m <= 255 and 0 <= e <= 6 for m, e in sizes)  # Lava is given e + 1
 
 
@@ -131,9 +141,9 @@ def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> 
     )
     search = module._Search(dataclasses.replace(floating, connections=strong), trained.some_codes(), DeployConfig())
     resets = search.largest_proven()
-    sizes = {name: module._value(size) for name, size in resets.items()}
+    sizes = {name: scales.value_of(size) for name, size in resets.items()}
     assert min(sizes["population1"], sizes["population3"]) > 1.5 * sizes["population2"]
-    prove(search.quantized(resets)[0])
+    prove(search.rounder.network_of(resets))
 
 
 @pytest.mark.parametrize("notation", ["30 (F30)", "24-20 (F24)"])
@@ -159,7 +169,7 @@ def test_chosen_scale_has_the_smallest_error_of_those_tried(notation: str, monke
     search = module._Search(floating, codes, DeployConfig())
     last = [r for r in tried if all(r[p.name] == _size(p) for p in integer.populations[:-1])]
     assert len(last) >= 24
-    errors = [error(search.quantized(resets)[0]) for resets in last]
+    errors = [error(search.rounder.network_of(resets)) for resets in last]
     # 2e-6: the search stops its equilibria at 1e-6.
     assert error(integer) <= min(errors) + 2e-6
     assert max(errors) > 1.2 * min(errors), "all candidates are alike: the test says nothing"
@@ -206,8 +216,7 @@ def test_large_constant_currents_take_two_connections_and_are_exact() -> None:
     """Every current from -16,384 to 16,255 in weight units: r = 16, so that one unit is 1/8."""
     wanted = np.array([-16384, -16383, -300, -129, -128, -1, 0, 1, 127, 128, 129, 5000, 16255, 16256, 16383])
     net = network(np.zeros((len(wanted), 1)), wanted / 8)
-    search = module._Search(net, codes_for(net), DeployConfig())
-    integer, clipped = search.quantized({"p": (16, 0)})
+    integer, clipped = of_size(net, (16, 0))
     fine, coarse = sorted(parts_of(integer, "on"), key=lambda c: c.weight_exponent)
     assert (fine.weight_exponent, coarse.weight_exponent) == (0, 7)
     assert (fine.name, coarse.name) == ("on", "on_coarse")
@@ -219,7 +228,7 @@ def test_large_constant_currents_take_two_connections_and_are_exact() -> None:
 def test_constant_currents_beyond_two_connections_are_counted() -> None:
     wanted = np.array([-16513, -16512, 16383, 16384, 60000])
     net = network(np.zeros((5, 1)), wanted / 8)
-    integer, clipped = module._Search(net, codes_for(net), DeployConfig()).quantized({"p": (16, 0)})
+    integer, clipped = of_size(net, (16, 0))
     held = sum(c.weight.astype(np.int64) << c.weight_exponent for c in parts_of(integer, "on"))
     assert np.array_equal(held[:, 0], [-16512, -16512, 16383, 16383, 16383])
     assert clipped["on"] == 3
@@ -227,7 +236,7 @@ def test_constant_currents_beyond_two_connections_are_counted() -> None:
 
 def test_small_constant_currents_take_one_connection() -> None:
     net = network(np.zeros((3, 1)), np.array([-128, 0, 127]) / 8)
-    integer, _ = module._Search(net, codes_for(net), DeployConfig()).quantized({"p": (16, 0)})
+    integer, _ = of_size(net, (16, 0))
     (only,) = parts_of(integer, "on")
     assert only.weight[:, 0].tolist() == [-128, 0, 127]
 
@@ -237,7 +246,7 @@ def test_rounding_down_the_input_is_made_good_in_the_constant_current() -> None:
     rng = np.random.default_rng(5)
     net = network(rng.normal(0, 0.05, (2000, 12)), rng.normal(0.3, 0.3, 2000))
     codes = codes_for(net, 200)
-    integer, _ = module._Search(net, codes, DeployConfig()).quantized({"p": (200, 0)})
+    integer, _ = of_size(net, (200, 0))
     weights = {c.name: c for c in integer.connections}
     assert weights["in"].weight_exponent <= -3
     doubled = 2 * (codes.astype(np.int64) @ weights["in"].weight.T) >> -weights["in"].weight_exponent
@@ -278,7 +287,7 @@ def test_short_windows_do_not_clip_large_currents() -> None:
     integer, report = quantize(net, codes)
     assert report.connections["on"].clipped == 0
     assert report.populations["p"].max_rate_error < 0.01
-    assert module._value(_size(integer.populations[0])) * 3 < 2**14
+    assert scales.value_of(_size(integer.populations[0])) * 3 < 2**14
 
 
 def test_threshold_beyond_16_bits_takes_a_smaller_scale() -> None:

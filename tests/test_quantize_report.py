@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import trained
-from fsnn_lava import quantize as module
 from fsnn_lava.bounds import potential_bounds
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.equilibrium import equilibrium_rates
 from fsnn_lava.ir import ALWAYS_ON, STATE_LIMIT, Array, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron
 from fsnn_lava.quantize import quantize
+from fsnn_lava.rounding import round_weights
 from small import codes_for, network, parts_of
 
 NETWORKS = [("30 (F30)", 1.0), ("30 (F30)", 0.95), ("24-20-16 (F24)", 1.0), ("24-20-16 (F24)", 0.8)]
@@ -29,13 +29,14 @@ def in_float_units(integer: HardwareNetwork, name: str) -> Array:
     return sum(c.weight * 2.0**c.weight_exponent for c in parts) * neuron.scale
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("notation", "leak"), NETWORKS)
-def test_report_says_what_happened(notation: str, leak: float, bits: Any) -> None:
+def test_report_says_what_happened(notation: str, leak: float, bits: Any, rounding: Any) -> None:
     """Every figure computed again from the two networks."""
     floating = trained.on_hardware(trained.random_network(notation, leak=leak))
     codes = trained.some_codes()
-    integer, report = quantize(floating, codes, config=DeployConfig(weight_bits=bits))
+    integer, report = quantize(floating, codes, config=DeployConfig(weight_bits=bits, rounding=rounding))
     assert report.calibration_samples == 40
     assert list(report.connections) == [c.name for c in floating.connections]
     for c in floating.connections:
@@ -49,14 +50,16 @@ def test_report_says_what_happened(notation: str, leak: float, bits: Any) -> Non
             scale = report.populations[c.target].scale
             half = 1 << (bits - 1)
             exact = np.rint(c.weight / scale / 2.0**found.weight_exponent)
-            assert np.array_equal(parts[0].weight, np.clip(exact, -half, half - 1))
+            if rounding == "nearest":
+                assert np.array_equal(parts[0].weight, np.clip(exact, -half, half - 1))
             assert found.clipped == np.sum((exact < -half) | (exact >= half))
     wanted, settled = (equilibrium_rates(n, codes).firing_rates for n in (floating, integer))
     for p in integer.populations:
         line, neuron = report.populations[p.name], p.neuron
         assert isinstance(neuron, IntegerNeuron)
         error = np.abs(settled[p.name] - wanted[p.name])
-        assert (line.mean_rate_error, line.max_rate_error) == (error.mean(), error.max())
+        # Both iterations stop at changes of 1e-9, a few of which are still to come.
+        assert (line.mean_rate_error, line.max_rate_error) == pytest.approx((error.mean(), error.max()), abs=1e-8)
         assert (line.scale, line.reset_amount, line.v_threshold) == (
             neuron.scale,
             neuron.reset_amount,
@@ -70,9 +73,9 @@ def test_clipping_is_counted_and_taken_where_it_pays() -> None:
     """One weight a little above what 127 holds at exponent 0: cutting it costs less than doubling every step."""
     weight = np.append(np.random.default_rng(0).integers(-100, 101, 400) + 0.25, 127.8)[None, :] / 100
     c = Connection("w", "p", "p", weight)
-    integer, clipped = module._round_weights(c, 0.01, bits=8, graded=False)
+    (integer,), clipped = round_weights(c, 0.01, bits=8, graded=False)
     assert (integer.weight_exponent, clipped, integer.weight.max()) == (0, 1, 127)
-    far, clipped = module._round_weights(dataclasses.replace(c, weight=weight * 3), 0.01, bits=8, graded=False)
+    (far,), clipped = round_weights(dataclasses.replace(c, weight=weight * 3), 0.01, bits=8, graded=False)
     assert (far.weight_exponent, clipped) == (2, 0)
 
 
