@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from fsnn_lava.backends.nir_graphs import Edges, Nodes, Reading, network_of, refuse
-from fsnn_lava.backends.to_nir import METADATA, VERSION, nir_graph, require_nir
+from fsnn_lava.backends.to_nir import METADATA, VERSION, nir_graph, require_nir, require_time_step
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
@@ -71,7 +71,8 @@ def read_nir(
         if time_steps is None:
             raise ConfigError(f"{where}: does not say for how many steps it runs; give time_steps")
         maximum = 1 if input_maximum is None else input_maximum
-        reading = Reading(time_steps, input_kind or "event", maximum, 1.0 if time_step is None else time_step)
+        step = 1.0 if time_step is None else require_time_step(time_step)
+        reading = Reading(time_steps, input_kind or "event", maximum, step)
         return _located(where, lambda: network_of(Path(path).stem, nodes, edges, reading=reading))
     given = {"input_kind": input_kind, "input_maximum": input_maximum, "time_step": time_step}
     known = [name for name, value in given.items() if value is not None]
@@ -121,7 +122,8 @@ def _node(entries: dict[str, Any]) -> Any:
     """The nir node; a graph within the graph stays as it is, since it is refused anyway."""
     if entries["type"] == "NIRGraph":
         return require_nir().NIRGraph(nodes={}, edges=[], type_check=False)
-    return require_nir().dict2NIRNode(dict(entries))
+    optional = {"input_shape": None} if entries["type"] == "Conv2d" else {}
+    return require_nir().dict2NIRNode(optional | entries)
 
 
 def _plain(group: h5py.Group) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def network_of(name: str, nodes: Nodes, edges: Edges, *, reading: Reading) -> Ha
     refuse(UnsupportedError, "cannot be understood", graph.node_violations())
     refuse(UnsupportedError, "cannot be understood", graph.topology_violations())
     refuse(NetworkError, "its shapes disagree", graph.shape_violations())
+    refuse(UnsupportedError, "cannot be understood", graph.product_violations())
     populations = tuple(Population(n, graph.sent[n], graph.neuron(n)) for n in graph.order)
     connections, readout = graph.connections(), graph.readout()
     spec = InputSpec(graph.sent[graph.only("Input")], reading.input_kind, reading.input_maximum)
@@ -192,7 +193,7 @@ class _Graph:
             left = kept
 
     def shape_violations(self) -> list[Violation]:
-        """Edges whose ends disagree, and products that would be too large. Fills in the shapes that nodes send."""
+        """Edges whose ends disagree. Fills in the shapes that nodes send."""
         for name in self.nodes:
             self._shape(name)
         found = []
@@ -202,16 +203,17 @@ class _Graph:
                 found.append(Violation(where, f"shape {sent} sent", "three axes, (C, H, W)"))
             elif sent and sent != self._wanted(b):
                 found.append(Violation(where, f"shape {sent} sent", f"{self._wanted(b)}, what the other end declares"))
-        return found or self._product_violations()
+        return found
 
-    def _product_violations(self) -> list[Violation]:
+    def product_violations(self) -> list[Violation]:
+        """Paths that would have to be multiplied out and are too large for it."""
         found = []
         for target in (*self.order, self.only("Output")):
             for source, path in self.paths(target):
                 weights = prod(self.sent[source]) * prod(self.sent[target])
                 if weights > PRODUCT_LIMIT and self._is_product(self.maps(path), target):
-                    where = f'path "{source}" -> {" -> ".join(path)} -> "{target}"'
-                    found.append(Violation(where, f"{weights} weights when multiplied out", f"{PRODUCT_LIMIT}"))
+                    where = "path " + " -> ".join(f'"{name}"' for name in (source, *path, target))
+                    found.append(Violation(where, f"{weights} weights when multiplied out", f"at most {PRODUCT_LIMIT}"))
         return found
 
     # ---- shapes --------------------------------------------------------------------------------------------

@@ -81,6 +81,18 @@ def require_nir() -> ModuleType:
     return module
 
 
+def require_time_step(time_step: float) -> float:
+    """The time step, if it is one.
+
+    Raises
+    ------
+    ConfigError : if it is not a finite number above 0.
+    """
+    if not 0 < time_step < np.inf:
+        raise ConfigError(f"time_step is {time_step}; allowed: a finite number > 0, in NIR's unit of time")
+    return time_step
+
+
 def write_nir(network: HardwareNetwork, path: str | Path, *, time_step: float = 1.0) -> Path:
     """The path; the file holds the network, or, after an error, what it held before.
 
@@ -125,8 +137,7 @@ def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:
     ------
     As `write_nir`.
     """
-    if not 0 < time_step < np.inf:
-        raise ConfigError(f"time_step is {time_step}; allowed: a finite number > 0, in NIR's unit of time")
+    require_time_step(time_step)
     violations = nir_violations(network)
     if violations:
         listed = "\n  ".join(map(str, violations))
