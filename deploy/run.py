@@ -12,13 +12,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fsnn_lava.backends import get_backend
+from fsnn_lava.backends import BackendSettings, get_backend
 from fsnn_lava.command import run_script, show_next
 from fsnn_lava.deployed import load_deployed, samples_to_test
+from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.ir import Array
 from fsnn_lava.result import RunResult, accuracy
 from fsnn_lava.samples import time_first
 
 console = Console()
+LAVA_SAMPLES = 100
+"""Test samples on Lava and Loihi, if no number is given."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,14 @@ class Arguments:
     runs: Path = Path("runs")
     """Where run folders are."""
     samples: int | None = None
-    """How many test samples; default: 100 on Lava and Loihi, all in the simulator."""
+    """How many test samples, evenly spread over the test set; default: 100 on Lava and Loihi, all in the simulator."""
+    engine: Literal["auto", "event", "dense"] = "auto"
+    """simulator: event: each spike adds its weights; dense: products with all weights; auto: by the firing rate of the
+    first samples. The same spikes."""
+    stock_models: bool = False
+    """lava-fixed: Lava's own process models instead of our faster ones. The same spikes."""
+    readout: Literal["host", "lava"] = "host"
+    """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
@@ -42,28 +53,31 @@ def main(argv: list[str]) -> int:
     """Exit status 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     deployed = load_deployed(arguments.run, runs=arguments.runs)
-    backend = get_backend(arguments.backend)
+    settings = BackendSettings(arguments.engine, arguments.stock_models, arguments.readout)
+    backend = get_backend(arguments.backend, settings)
     network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
-    count = arguments.samples
-    if count is None and not arguments.backend.startswith("simulator"):
-        count = 100
-    samples = samples_to_test(network, data_dir=arguments.data_dir, count=count)
+    most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES
+    samples = samples_to_test(network, data_dir=arguments.data_dir, count=arguments.samples, most=most)
     started = time.monotonic()
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(arguments.backend, total=len(samples))
-        result = backend.run(
-            network,
-            time_first(samples.codes),
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    show(result, time.monotonic() - started)
-    console.print(f"accuracy on {len(samples)} test samples: {accuracy(result, samples.labels):.2%}")
+    try:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(arguments.backend, total=len(samples))
+            result = backend.run(
+                network,
+                time_first(samples.codes),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except IncompleteRunError as error:
+        if isinstance(error.result, RunResult):
+            show(error.result, samples.labels[: error.samples], time.monotonic() - started)
+        raise
+    show(result, samples.labels, time.monotonic() - started)
     show_next(console, f"python deploy/verify.py --run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
 
 
-def show(result: RunResult, seconds: float) -> None:
-    """Table of firing per population."""
+def show(result: RunResult, labels: Array, seconds: float) -> None:
+    """Table of firing per population, and the accuracy."""
     table = Table("population", "neurons", "spikes per neuron and step", "spikes per sample")
     for name, counts in result.spike_counts.items():
         per_sample = counts.reshape(len(counts), -1).sum(axis=1).mean()
@@ -72,6 +86,7 @@ def show(result: RunResult, seconds: float) -> None:
     samples = len(result.logits)
     console.print(f"{result.backend}: {samples} samples, T = {result.time_steps}, {seconds:.2f} s in all")
     console.print(table)
+    console.print(f"accuracy on {samples} test samples: {accuracy(result, labels):.2%}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from fsnn_lava.backends import get_backend
+from fsnn_lava.backends import BackendSettings, get_backend
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import run_script
 from fsnn_lava.deployed import Deployed, load_deployed, samples_to_test
@@ -31,6 +31,8 @@ from fsnn_lava.training import BEST
 from fsnn_lava.verify import compare_all, error_budget
 
 console = Console()
+SAMPLES = 100
+"""Test samples, if no number is given."""
 
 Backend = Literal["torch", "simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"]
 
@@ -45,8 +47,10 @@ class Arguments:
     """Run folder; default: the one exported last."""
     runs: Path = Path("runs")
     """Where run folders are."""
-    samples: int = 100
-    """How many test samples."""
+    samples: int | None = None
+    """How many test samples, evenly spread over the test set; default: 100."""
+    stock_models: bool = False
+    """lava-fixed runs with Lava's own process models instead of our faster ones. The same spikes."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
@@ -57,9 +61,10 @@ def main(argv: list[str]) -> int:
     if len(set(arguments.backends)) < 2:
         raise ConfigError(f"--backends: found {' '.join(arguments.backends)}; at least two different ones are compared")
     deployed = load_deployed(arguments.run, runs=arguments.runs)
-    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)
+    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples, most=SAMPLES)
     codes = time_first(samples.codes)
-    results = {name: run(name, deployed, codes) for name in dict.fromkeys(("torch", *arguments.backends))}
+    names = dict.fromkeys(("torch", *arguments.backends))
+    results = {name: run(name, deployed, codes, stock_models=arguments.stock_models) for name in names}
     compared = [results[name] for name in dict.fromkeys(arguments.backends)]
     sequential = with_timing(deployed.floating, "sequential")
     lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
@@ -95,7 +100,7 @@ def main(argv: list[str]) -> int:
     return 0 if report.agrees else 1
 
 
-def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
+def run(name: Backend, deployed: Deployed, codes: Array, *, stock_models: bool) -> RunResult:
     """One backend's run of the samples, every population recorded."""
     with console.status(name):
         if name == "torch":
@@ -106,7 +111,8 @@ def run(name: Backend, deployed: Deployed, codes: Array) -> RunResult:
                     f"python deploy/export.py --to lava --run {deployed.folder}"
                 )
             return run_torch(trained, deployed.floating, codes, time_steps=deployed.floating.time_steps)
-        backend = get_backend(name)
+        stock = stock_models and name == "lava-fixed"
+        backend = get_backend(name, BackendSettings(stock_models=True) if stock else None)
         network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
         return backend.run(network, codes, record=[p.name for p in network.populations])
 

@@ -58,10 +58,17 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
     return Deployed(folder, floating, integer)
 
 
-def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: int | None) -> Samples:
-    """Test samples of the dataset that a network was trained on, evenly spread over the test set; all without a count.
+def samples_to_test(
+    network: HardwareNetwork, *, data_dir: Path | None, count: int | None, most: int | None = None
+) -> Samples:
+    """Test samples of the dataset that a network was trained on, evenly spread over the test set.
 
     (Files may hold the classes one after the other.)
+
+    Parameters
+    ----------
+    count : how many; None: all.
+    most : how many at most, if no count is given.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def samples_to_test(network: HardwareNetwork, *, data_dir: Path | None, count: i
     """
     test = _dataset(network, data_dir).test
     if count is None:
-        return test
+        return test if most is None or most >= len(test) else test.select(_spread(len(test), most))
     if not 1 <= count <= len(test):
         raise ConfigError(f"--samples: found {count}; allowed: 1 .. {len(test)}, the size of the test set")
     return test.select(_spread(len(test), count))

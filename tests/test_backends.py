@@ -10,10 +10,11 @@ import numpy as np
 import psutil
 import pytest
 
-from fsnn_lava.backends import BACKENDS, get_backend, require_arithmetic
+from fsnn_lava.backends import BACKENDS, BackendSettings, get_backend, require_arithmetic
 from fsnn_lava.backends.hardware import hardware_violations, lava_delay, require_hardware
 from fsnn_lava.backends.isolated import SilenceError, run_isolated
-from fsnn_lava.errors import BackendError, MissingDependencyError, UnsupportedError
+from fsnn_lava.backends.lava_runner import LavaFixedRunner
+from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
     INPUT,
@@ -27,6 +28,7 @@ from fsnn_lava.ir import (
     Readout,
     with_timing,
 )
+from fsnn_lava.simulator import IntegerSimulator
 
 
 def ones(rows: int, columns: int, value: int = 1) -> Array:
@@ -67,6 +69,37 @@ def test_missing_lava_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r'Python 3\.10: pip install "fsnn-lava\[lava\]"'):
         get_backend(name)
+
+
+def test_settings_reach_the_backend() -> None:
+    simulator = get_backend("simulator", BackendSettings(engine="dense"))
+    assert isinstance(simulator, IntegerSimulator)
+    assert simulator.engine == "dense"
+    assert get_backend("simulator", BackendSettings()) == IntegerSimulator()
+
+
+@pytest.mark.lava
+def test_settings_reach_lava() -> None:
+    runner = get_backend("lava-fixed", BackendSettings(stock_models=True, readout="lava"))
+    assert isinstance(runner, LavaFixedRunner)
+    assert (runner.stock_models, runner.readout, runner.name) == (True, "lava", "lava-fixed-stock")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        (
+            "simulator",
+            BackendSettings(stock_models=True),
+            "found stock_models; stock_models is a setting of lava-fixed",
+        ),
+        ("lava-fixed", BackendSettings(engine="event"), '"lava-fixed": found engine; engine is a setting of simulator'),
+        ("loihi2", BackendSettings(readout="lava"), '"loihi2": found readout; readout is a setting of lava-fixed'),
+    ],
+)
+def test_settings_of_another_backend_are_refused(name: str, settings: BackendSettings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_backend(name, settings)
 
 
 def test_wrong_arithmetic_says_which_file_to_use() -> None:

@@ -91,6 +91,7 @@ def test_export_writes_both_networks(digits: Path, export: ModuleType, capsys: p
         "threshold": "half",
         "time_steps": 17,
         "calibration_samples": 30,
+        "rounding": "compensated",
     }
     printed = words(capsys.readouterr().out)
     assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
@@ -231,7 +232,7 @@ def test_verify_of_several_populations_compares_other_timing_by_rates(exported: 
 def test_verify_names_the_first_divergence(
     digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "get_backend", lambda n: Tampered() if n == "lava-fixed" else get_backend(n))
+    monkeypatch.setattr(verify, "get_backend", lambda n, _: Tampered() if n == "lava-fixed" else get_backend(n))
     assert verify.main(["--run", str(digits), "--samples", "20"]) == 1
     printed = words(capsys.readouterr().out)
     assert (

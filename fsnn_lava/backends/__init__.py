@@ -6,11 +6,13 @@ so that Lava need not be installed to use the simulator.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from fsnn_lava.errors import UnsupportedError
+from fsnn_lava.errors import ConfigError, UnsupportedError
 from fsnn_lava.ir import Arithmetic, Array, HardwareNetwork
 from fsnn_lava.result import RunResult
 
@@ -29,6 +31,27 @@ _RUNNERS: dict[str, tuple[str, str]] = {
 
 BACKENDS: tuple[str, ...] = tuple(_RUNNERS)
 """Names that `get_backend` knows."""
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """How a backend runs; what a backend has no use for must stay as it is.
+
+    Parameters
+    ----------
+    engine : simulator: ``event``: each spike adds its weights; ``dense``: products with all weights; ``auto``: by the
+        firing rate of the first samples. All give the same spikes.
+    stock_models : lava-fixed: Lava's own models of its processes instead of our faster ones; the same spikes.
+    readout : lava-fixed: ``host``: logits from firing rates; ``lava``: from integrators in Lava.
+    """
+
+    engine: Literal["auto", "event", "dense"] = "auto"
+    stock_models: bool = False
+    readout: Literal["host", "lava"] = "host"
+
+
+_SETTINGS: dict[str, tuple[str, ...]] = {"simulator": ("engine",), "lava-fixed": ("stock_models", "readout")}
+"""Settings that each backend knows."""
 
 
 class Runner(Protocol):
@@ -75,18 +98,27 @@ class Runner(Protocol):
         """
 
 
-def get_backend(name: str) -> Runner:
-    """The runner of that name, with its default settings.
+def get_backend(name: str, settings: BackendSettings | None = None) -> Runner:
+    """The runner of that name.
 
     Raises
     ------
     UnsupportedError : if there is no such backend.
+    ConfigError : if a setting was changed that the backend does not know.
     MissingDependencyError : if the backend needs a package that is absent; the message names the extra to install.
     """
     if name not in _RUNNERS:
         raise UnsupportedError(f'no backend "{name}"; there are: {", ".join(BACKENDS)}')
+    default = BackendSettings()
+    values = dataclasses.asdict(settings or default)
+    changed = {key: value for key, value in values.items() if value != getattr(default, key)}
+    foreign = sorted(set(changed) - set(_SETTINGS.get(name, ())))
+    if foreign:
+        known = {key: [b for b, keys in _SETTINGS.items() if key in keys] for key in foreign}
+        listed = "; ".join(f"{key} is a setting of {', '.join(owners)}" for key, owners in known.items())
+        raise ConfigError(f'backend "{name}": found {", ".join(foreign)}; {listed}')
     module, runner = _RUNNERS[name]
-    made: Runner = getattr(importlib.import_module(module), runner)()
+    made: Runner = getattr(importlib.import_module(module), runner)(**changed)
     return made
 
 
