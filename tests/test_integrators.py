@@ -120,6 +120,6 @@ def test_refusals() -> None:
         quantize_readout(readout, decay=0, time_steps=1000, weight_bits=8)
     net = network(readout, decay=0, time_steps=2, shape=(20,), integrators=None)
     spikes: Array = np.zeros((2, 1, 20), np.uint8)
-    for call in (lambda: integrate(net, spikes), lambda: integrated_logits(net, spikes[0])):
+    for call in (integrate, integrated_logits):
         with pytest.raises(NetworkError, match=r'"readout" has no integrators.*quantize the network again'):
-            call()
+            call(net, spikes)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-import psutil
 import pytest
 
 from fsnn_lava.backends import get_backend, lava_runner
 from fsnn_lava.backends.lava_runner import LavaRunner
 from fsnn_lava.errors import (
-    BackendError,
     ConfigError,
-    IncompleteRunError,
     InputError,
     MissingDependencyError,
     StateOverflowError,
@@ -173,71 +164,7 @@ def test_float_agrees_with_the_float_simulator(kind: lava_runner.NeuronKind) -> 
     np.testing.assert_allclose(lava.logits, simulated.logits, atol=1e-12)
 
 
-# ---- refusals and failures ------------------------------------------------------------------------------
-
-
-def slow_network() -> tuple[HardwareNetwork, Array]:
-    """Something that is busy for a while."""
-    network = one_neuron(IntegerNeuron(100, 100, 0, 0, 1.0), (constant(60),))
-    return network, np.zeros((5000, 1), dtype=np.int32)
-
-
-class Interference:
-    """Does something to Lava's processes when the first sample is done; afterwards, all of them must be gone."""
-
-    def __init__(self, number: signal.Signals | None) -> None:
-        self.number = number
-        self.processes: list[psutil.Process] = []
-
-    def __call__(self, done: int, total: int) -> None:
-        if done < 1 or self.processes:
-            return
-        self.processes = psutil.Process().children(recursive=True)
-        if self.number is None:
-            raise KeyboardInterrupt
-        os.kill(self.processes[-1].pid, self.number)
-
-    def assert_all_gone(self) -> None:
-        assert len(self.processes) > 5
-        _, alive = psutil.wait_procs(self.processes, timeout=10)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def test_timeout_instead_of_a_hang() -> None:
-    stopper = Interference(signal.SIGSTOP)
-    with pytest.raises(BackendError, match=r"after \d+ of 35000 steps;.*finished no step within 8 s"):
-        LavaRunner(timeout_s=8).run(*slow_network(), progress=stopper)
-    stopper.assert_all_gone()
-
-
-def test_timeout_before_the_first_step() -> None:
-    with pytest.raises(BackendError, match=r"after 0 of 35000 steps;.*no step within 0.01 s"):
-        LavaRunner(timeout_s=0.01).run(*slow_network())
-
-
-def test_a_lava_process_that_dies() -> None:
-    killer = Interference(signal.SIGKILL)
-    with pytest.raises(BackendError, match=r"ended by itself after step \d+, exit code -9"):
-        LavaRunner().run(*slow_network(), progress=killer)
-    killer.assert_all_gone()
-
-
-def test_interrupt_leaves_nothing_behind() -> None:
-    interrupt = Interference(None)
-    with pytest.raises(IncompleteRunError, match="1 samples are finished.*interrupted") as caught:
-        LavaRunner().run(*slow_network(), progress=interrupt)
-    interrupt.assert_all_gone()
-    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
-
-
-def test_an_ordinary_run_leaves_nothing_behind() -> None:
-    network, _ = slow_network()
-    seen: list[psutil.Process] = []
-    progress = lambda done, total: seen.extend(psutil.Process().children(recursive=True))  # noqa: E731
-    LavaRunner().run(network, np.zeros((20, 1), dtype=np.int32), progress=progress)
-    _, alive = psutil.wait_procs(seen, timeout=10)
-    assert seen
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+# ---- refusals ------------------------------------------------------------------------------------------
 
 
 def test_overflow_in_a_lava_process_raises() -> None:
@@ -245,56 +172,6 @@ def test_overflow_in_a_lava_process_raises() -> None:
     network = one_neuron(IntegerNeuron(65536, 1, 0, 0, 1.0), (on,))
     with pytest.raises(StateOverflowError, match=r"potential 10\d+ units of state at neuron 0 of 1, Lava step 7"):
         LavaRunner(neuron="soft_reset").run(network, ONE_INPUT)
-
-
-SCRIPT = """
-import numpy as np
-from fsnn_lava.backends import get_backend
-from fsnn_lava.ir import *
-
-network = HardwareNetwork(
-    "n",
-    InputSpec((1,), "graded", 255),
-    (Population("a", (1,), IntegerNeuron(100, 100, 0, 0, 1.0), 1),),
-    (Connection("on", "always_on", "a", np.array([[60]], dtype=np.int32), 0, 0, 8),),
-    Readout("a", np.ones((1, 1)), np.zeros(1)),
-    5,
-)
-"""
-
-
-def run_script(folder: Path, text: str) -> subprocess.Popen[bytes]:
-    (folder / "script.py").write_text(SCRIPT + text)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "script.py"], cwd=folder, env=environment, stdout=pipe, stderr=pipe)
-
-
-def test_a_script_without_main_guard_prints_and_writes_nothing(tmp_path: Path) -> None:
-    ran = run_script(
-        tmp_path,
-        "counts = get_backend('lava-fixed').run(network, np.zeros((2, 1), dtype=int)).spike_counts\n"
-        "assert counts['a'].tolist() == [[3], [3]]\n",
-    )
-    assert ran.communicate(timeout=120) == (b"", b"")
-    assert ran.returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
-
-
-def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
-    ran = run_script(
-        tmp_path,
-        "tell = lambda done, total: print(done, flush=True)\n"
-        "get_backend('lava-fixed').run(network, np.zeros((5000, 1), dtype=int), progress=tell)\n",
-    )
-    with ran:
-        assert ran.stdout is not None
-        assert ran.stdout.readline()
-        lava = psutil.Process(ran.pid).children(recursive=True)
-        ran.kill()
-    assert len(lava) > 5
-    _, alive = psutil.wait_procs(lava, timeout=10)
-    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_refuses_what_it_cannot_run() -> None:
