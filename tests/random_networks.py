@@ -1,4 +1,4 @@
-"""Random integer networks of every kind that hardware can say, with inputs, and what the reference makes of them.
+"""Random integer networks of every kind, with inputs, and what the reference makes of them.
 
 A network is drawn from a seed. Images and flat populations are mixed; between two images any kernel that leads from
 one shape to the other may be drawn. Thresholds follow what arrives, so that most networks fire without saturating.
@@ -52,11 +52,11 @@ class Case(NamedTuple):
 
 
 @functools.cache
-def random_case(seed: int) -> Case:
-    """Drawn again from the same generator until no potential leaves 24 bits."""
+def random_case(seed: int, *, lava: bool = True) -> Case:
+    """Drawn again from the same generator until no potential leaves 24 bits; `lava` as in `random_network`."""
     rng = np.random.default_rng(seed)
     while True:
-        network = random_network(rng, f"seed {seed}")
+        network = random_network(rng, f"seed {seed}", lava=lava)
         inputs = random_inputs(rng, network)
         try:
             return Case(network, inputs, reference_spikes(network, inputs))
@@ -90,18 +90,23 @@ def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     return np.where(rng.random(shape) < density, rng.integers(lowest, spec.maximum + 1, shape), 0)
 
 
-def random_network(rng: np.random.Generator, name: str) -> HardwareNetwork:
-    """One to five populations with any parameters, connections and delays that Lava can say."""
+def random_network(rng: np.random.Generator, name: str, *, lava: bool) -> HardwareNetwork:
+    """One to five populations with any parameters, connections and delays.
+
+    Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, and convolutions
+    whose exponent is 0, unless they carry codes.
+    """
     event, fine = bool(rng.random() < 0.5), bool(rng.random() < 0.4)
     shape = random_shape(rng, flat=0.1)
     spec = InputSpec(shape, "event", 1) if event else InputSpec(shape, "graded", int(rng.choice([3, 16, 255])))
     shapes, starts = {INPUT: shape}, {INPUT: 0}
-    for i in range(rng.integers(1, 6)):
+    for i in range(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.15, 0.1])):
         shape = next_shape(rng, shape)
         shapes[f"p{i}"] = shape
-        starts[f"p{i}"] = max(1, starts[f"p{i - 1}" if i else INPUT] + int(rng.integers(0, 3)))
-    steps = int(rng.integers(8, 14) if fine else rng.integers(3, 11))
-    connections = _Wiring(rng, spec, shapes, starts, fine, steps).connections()
+        earliest = max(1, max(starts.values())) if lava else 0
+        starts[f"p{i}"] = earliest + int(rng.integers(0, 3))
+    steps = int(rng.integers(8, 14) if fine else rng.integers(3 if lava else 1, 11))
+    connections = _Wiring(rng, spec, shapes, starts, steps, fine, lava).connections()
     populations = [
         Population(p, shapes[p], random_neuron(rng, typical_current(spec, shapes[p], connections, p), fine), starts[p])
         for p in shapes
@@ -156,29 +161,32 @@ class _Wiring:
     spec: InputSpec
     shapes: dict[str, Shape]
     starts: dict[str, int]
-    fine: bool
     steps: int
+    fine: bool
+    lava: bool
 
     def connections(self) -> list[Connection]:
         """The chain, and any others: recurrent, backward, skipping, doubled, from the input, constant."""
         names = list(self.shapes)
         edges = list(itertools.pairwise(names))
-        edges += [(s, t) for s in names for t in names[1:] if self.rng.random() < 0.12]
+        edges += [(s, t) for s in names for t in names[1:] if self.rng.random() < 0.08]
         made = [self._connection(f"c{k}", source, target) for k, (source, target) in enumerate(edges)]
         for target in names[1:]:
-            for k in range(self.rng.choice([0, 0, 1, 2])):
+            for k in range(self.rng.choice([0, 0, 0, 1, 2])):
                 exponent = 0 if self.fine else int(self.rng.choice([0, 1, 4]))
-                weight = random_weight(self.rng, (math.prod(self.shapes[target]), 1), fine=self.fine)
-                made.append(Connection(f"on{target}{k}", ALWAYS_ON, target, weight, 0, exponent, 8))
+                weight, bits = random_weight(self.rng, (math.prod(self.shapes[target]), 1), fine=self.fine)
+                made.append(Connection(f"on{target}{k}", ALWAYS_ON, target, weight, 0, exponent, bits))
         return made
 
     def _connection(self, name: str, source: str, target: str) -> Connection:
-        lowest = max(1, self.starts[target] - self.starts[source])  # a population starts at 1: feedback takes a step
-        longest = self.steps + 2 if self.rng.random() < 0.1 else 6
+        order = list(self.shapes)
+        feedback = order.index(source) >= order.index(target)
+        lowest = max(int(self.lava), self.starts[target] - self.starts[source] + feedback)
+        longest = self.rng.choice([1, 6, self.steps + 4], p=[0.5, 0.4, 0.1])
+        delay = max(lowest, int(self.rng.integers(0, longest)))
         geometry, shape = self._geometry(self.shapes[source], self.shapes[target])
-        weight = random_weight(self.rng, shape, fine=self.fine)
-        delay = max(lowest, int(self.rng.integers(1, longest)))
-        return Connection(name, source, target, weight, delay, self._exponent(source, geometry), 8, geometry)
+        weight, bits = random_weight(self.rng, shape, fine=self.fine)
+        return Connection(name, source, target, weight, delay, self._exponent(source, geometry), bits, geometry)
 
     def _geometry(self, source: Shape, target: Shape) -> tuple[Geometry, Shape]:
         """Any that joins these shapes, and the shape of its weights."""
@@ -195,26 +203,28 @@ class _Wiring:
     def _exponent(self, source: str, geometry: Geometry) -> int:
         if source == INPUT and self.spec.kind == "graded":
             return int(np.clip(self.rng.integers(-1, 5) - self.spec.maximum.bit_length(), -8, 7))
-        if isinstance(geometry, Convolution) or self.fine:
+        if self.fine or (self.lava and isinstance(geometry, Convolution)):
             return 0
         return int(self.rng.choice([0, 0, 1, 3, 7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
 
 
-def random_weight(rng: np.random.Generator, shape: Shape, *, fine: bool) -> Array:
-    """Mantissas: moderate, at the extremes, sparse, with rows of zeros; fine: few units, so that rounding tells."""
+def random_weight(rng: np.random.Generator, shape: Shape, *, fine: bool) -> tuple[Array, int]:
+    """Mantissas and their bits: moderate, extreme, sparse, rows of zeros; fine: few units, so that rounding tells."""
     if fine:
-        return rng.integers(-4, 6, shape).astype(np.int32)
-    weight = rng.integers(-128, 128, shape)
-    if rng.random() < 0.5:
-        weight = np.minimum(weight + 60, 127)  # excitation prevails: something has to fire
+        return rng.integers(-4, 6, shape).astype(np.int32), int(rng.integers(4, 9))
+    bits = int(rng.choice([8, 8, 8, rng.integers(2, 8)]))
+    half = 1 << (bits - 1)
+    weight = rng.integers(-half, half, shape)
+    if rng.random() < 0.7:
+        weight = np.minimum(weight + half // 2, half - 1)  # excitation prevails: something has to fire
     kind = rng.integers(4)
     if kind == 1:
-        weight = rng.choice([-128, -127, 126, 127], shape)
+        weight = rng.choice([-half, 1 - half, half - 2, half - 1], shape)
     if kind == 2:
         weight = np.where(rng.random(shape) < 0.2, weight, 0)
     if kind == 3:
         weight[rng.random(shape[0]) < 0.4] = 0
-    return weight.astype(np.int32)
+    return weight.astype(np.int32), bits
 
 
 def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection], target: str) -> float:
@@ -231,7 +241,7 @@ def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection]
 
 def random_neuron(rng: np.random.Generator, current: float, fine: bool) -> IntegerNeuron:
     """IF or LIF with a reset about as large as the current, and a threshold of r, r/2 or anything."""
-    reset = int(np.clip(current * rng.uniform(0.15, 1.5), 1, 255 << 6))
+    reset = int(np.clip(current * rng.uniform(0.1, 1.3), 1, 255 << 6))
     exponent = max(0, reset.bit_length() - 8)
     mantissa = reset >> exponent
     if not fine and exponent < 6 and mantissa > 1 and rng.random() < 0.5:
