@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from fsnn_lava.anytime import EQUILIBRIUM_TOLERANCE, REFERENCES, Anytime, EarlyExit
 from fsnn_lava.errors import MissingDependencyError
 from fsnn_lava.markdown import markdown_table
@@ -76,7 +78,7 @@ class AnytimeReport:
         return "\n\n".join(parts) + "\n"
 
     def picture(self) -> bytes:
-        """The same curves as SVG, the same bytes each time.
+        """The same curves as SVG, the same bytes each time. Logarithmic, so what is zero is not seen.
 
         Raises
         ------
@@ -91,12 +93,12 @@ class AnytimeReport:
         with matplotlib.rc_context({"svg.hashsalt": "anytime", "svg.fonttype": "none"}):
             figure = Figure(figsize=(9, 4), layout="constrained")
             left, right = figure.subplots(1, 2)
-            left.plot(steps, anytime.accuracy, label="all samples t steps")
+            left.semilogy(steps, 1 - np.asarray(anytime.accuracy), label="all samples t steps")
             for rule in dict.fromkeys(e.rule for e in self.exits):
-                points = [(e.mean_steps, e.accuracy) for e in self.exits if e.rule == rule]
-                left.plot(*zip(*sorted(points), strict=True), "o-", label=f"early exit, {rule}")
+                points = [(e.mean_steps, 1 - e.accuracy) for e in self.exits if e.rule == rule]
+                left.semilogy(*zip(*sorted(points), strict=True), "o-", markersize=4, label=f"early exit, {rule}")
             left.set_xlabel("time steps t, or their mean")
-            left.set_ylabel("accuracy")
+            left.set_ylabel("share classified wrongly")
             left.legend()
             right.loglog(steps, anytime.rate_error)
             right.set_xlabel("time steps t")

@@ -90,6 +90,16 @@ def test_the_picture_is_the_same_each_time() -> None:
         assert words in picture
 
 
+def test_what_is_zero_is_no_trouble() -> None:
+    """A logarithmic axis has no place for it: nothing is wrong here, and no rate is off."""
+    pytest.importorskip("matplotlib")
+    right = dataclasses.replace(
+        ANYTIME, rate_error=np.zeros(4), labels=np.ones(3, np.int64), predictions=np.ones((4, 3), np.int64)
+    )
+    exits = early_exits(right, "settled", limits=[0, 1], stable_steps=1)
+    assert b"<svg" in AnytimeReport("simulator", right, exits).picture()
+
+
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(
