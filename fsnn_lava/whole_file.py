@@ -11,7 +11,7 @@ from fsnn_lava.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Nothing; afterwards the file holds the content or, after an error or an interrupt, what it held before.
+    """Nothing; afterwards the file holds the content or, after an error, what it held before.
 
     It is written beside the file, flushed to the disk and renamed over it, so that a reader sees the old content or
     the new one, also after a kill or a power cut.
@@ -20,23 +20,39 @@ def write_whole(path: Path, content: bytes) -> None:
     ------
     OutputError : if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     try:
         with open(temporary, "xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException as error:  # Ctrl-C too
+        put_in_place(temporary, path)
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror or error}; choose a folder that is there and writable"
-        ) from error
+        raise not_writable(path, error) from error
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder under which a file is written before it is renamed."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Nothing; the temporary file, flushed to the disk, has taken the place of the other one."""
+    _flush(temporary)
+    os.replace(temporary, path)
+    _flush(path.parent)
+
+
+def not_writable(path: Path, error: OSError) -> OutputError:
+    """The error for a file that the system does not let us write."""
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}; choose a folder that is there and writable"
+    )
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -74,17 +74,16 @@ class EventEngine:
         source = plan.network.input
         dtype = self._tables.constant.dtype
         if source.kind == "event":
-            frames = inputs.reshape(*inputs.shape[:2], source.size)[..., flat_order(source.shape)].astype(np.uint8)
+            frames = _channels_inner(inputs, source.shape).astype(np.uint8, copy=False)
             return frames, np.zeros((frames.shape[1], 0), dtype)
         codes = inputs.reshape(len(inputs), source.size)
         currents = [
-            graded.current(codes)[:, self._orders[p.population.name]].astype(dtype)
+            _channels_inner(graded.current(codes).reshape(len(codes), *p.population.shape), p.population.shape)
             for p in plan.populations
             for graded in p.graded
         ]
-        return np.zeros((plan.steps, len(codes), 0), np.uint8), np.concatenate(
-            [np.zeros((len(codes), 0), dtype), *currents], axis=1
-        )
+        together = np.concatenate([np.zeros((len(codes), 0), dtype), *currents], axis=1, dtype=dtype, casting="unsafe")
+        return np.zeros((plan.steps, len(codes), 0), np.uint8), together
 
     def _room(self, rows: int, record: Sequence[str]) -> Filled:
         """Zeros for what a batch of so many samples fills in."""
@@ -122,6 +121,12 @@ class EventEngine:
             of(filled.rates, filled.rate_column),
             {name: spikes[name] for name in record},
         )
+
+
+def _channels_inner(numbers: Array, shape: tuple[int, ...]) -> Array:
+    """(..., N), contiguous, with the channels innermost, of (..., *shape)."""
+    moved = np.moveaxis(numbers, -3, -1) if len(shape) == 3 else numbers
+    return np.ascontiguousarray(moved).reshape(*numbers.shape[: numbers.ndim - len(shape)], -1)
 
 
 def _in_c_order(numbers: Array, shape: tuple[int, ...]) -> Array:

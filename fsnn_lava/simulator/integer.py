@@ -38,7 +38,7 @@ class IntegerSimulator:
     batch_size : samples that are run together; None: as many as fit `engine.BATCH_BYTES`.
     engine : ``event``: each spike adds its weights, in integers. ``dense``: products with all weights, in a float
         type wide enough that every partial sum is an integer that it holds exactly. ``auto``: the first samples run
-        event by event, and their firing rates decide (`engine.BREAK_EVEN`). All give the same spikes.
+        event by event, and their firing rates decide (`engine.cheaper_engine`). All give the same spikes.
     keep : names of the populations whose rates and counts are in the result, beside the readout's source; None: all.
         Per sample and neuron they take 2 bytes, and 8 more of LIF neurons.
     """
