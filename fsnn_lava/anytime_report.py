@@ -93,16 +93,20 @@ class AnytimeReport:
         with matplotlib.rc_context({"svg.hashsalt": "anytime", "svg.fonttype": "none"}):
             figure = Figure(figsize=(9, 4), layout="constrained")
             left, right = figure.subplots(1, 2)
-            left.semilogy(steps, 1 - np.asarray(anytime.accuracy), label="all samples t steps")
+            left.plot(steps, 1 - np.asarray(anytime.accuracy), label="all samples t steps")
             for rule in dict.fromkeys(e.rule for e in self.exits):
                 points = [(e.mean_steps, 1 - e.accuracy) for e in self.exits if e.rule == rule]
-                left.semilogy(*zip(*sorted(points), strict=True), "o-", markersize=4, label=f"early exit, {rule}")
+                left.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=f"early exit, {rule}")
             left.set_xlabel("time steps t, or their mean")
             left.set_ylabel("share classified wrongly")
             left.legend()
-            right.loglog(steps, anytime.rate_error)
+            right.plot(steps, anytime.rate_error)
             right.set_xlabel("time steps t")
             right.set_ylabel(f"mean rate error against {anytime.reference} rates")
+            right.set_xscale("log")
+            for axes in (left, right):
+                if any(np.any(line.get_ydata() > 0) for line in axes.lines):
+                    axes.set_yscale("log")
             figure.suptitle(f"{anytime.network}, {self.backend}, {anytime.samples} samples", fontsize=10)
             file = io.BytesIO()
             figure.savefig(file, format="svg", metadata={"Date": None})
