@@ -103,7 +103,8 @@ def write(readout: AnytimeReadout, folder: Path, arguments: Arguments) -> None:
     write_text(folder / "anytime.md", report.as_markdown())
     if arguments.picture:
         write_text(folder / "anytime.svg", report.picture().decode())
-    console.print(f"report: {escape(str(folder / 'anytime.md'))}, its figures and picture beside it", soft_wrap=True)
+    others = "anytime.json and anytime.svg" if arguments.picture else "anytime.json"
+    console.print(f"report: {escape(str(folder / 'anytime.md'))}, {others}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_one_run_writes_every_file(folder: Path, anytime: ModuleType, capsys: py
     assert "| settled | 0 |" in (folder / "anytime.md").read_text()
     assert (folder / "anytime.svg").read_text().endswith("</svg>\n")
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"report: {folder / 'anytime.md'}, its figures and picture beside it" in printed
+    assert printed.endswith(f"report: {folder / 'anytime.md'}, anytime.json and anytime.svg")
     assert "one run of 150 test samples, 10 time steps each" in printed
 
 
