@@ -11,7 +11,7 @@ from fsnn_lava.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Nothing; afterwards the file holds the content or, after an error, what it held before.
+    """Nothing; afterwards the file holds the content or, after an error or interrupt, what it held before.
 
     It is written beside the file, flushed to the disk and renamed over it, so that a reader sees the old content or
     the new one, also after a kill or a power cut.
@@ -25,10 +25,12 @@ def write_whole(path: Path, content: bytes) -> None:
         with open(temporary, "xb") as file:
             file.write(content)
         put_in_place(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise not_writable(path, error) from error
+        if isinstance(error, OSError):
+            raise not_writable(path, error) from error
+        raise
 
 
 def temporary_beside(path: Path) -> Path:

@@ -14,17 +14,19 @@ threshold V            one ``vThMant`` for the block; ``bias`` is added to the m
                        vThMant - bias = 2 V - 1 gives each population its own
 weight w · 2^e         2 w · 2^e, in ``weight`` (from the input) or ``weight_rec``
 reset synapse          -2 ρ on the diagonal of ``weight_rec``
+larger ones            weights end at 127 weight units. A population (or the input) that sends more is there in several
+                       copies, which receive the same and fire together; their weights add up
 constant current       from input elements after the network's own, which the host keeps at 1. Populations that start
-                       later get theirs from relay neurons, one step later each. Several of them add up to large ones
+                       later get theirs from relay neurons, one step later each
 readout                not in the file; the host computes it from the spikes
 =====================  ============================================================================================
 
 One more neuron, the last, never receives anything. Its weight of 254 to itself keeps lava-dl from scaling the
 weights, which would let Lava's clipping cut some of them.
 
-What it cannot say is refused, with every reason at once: weights (or a diagonal with its reset) outside -128 .. 127
-weight units, negative exponents (so most networks with image input), delays other than one step, populations of
-different leak, thresholds too far apart, blocks that lava-dl could not hold in memory.
+What it cannot say is refused, with every reason at once: negative exponents (so most networks with image input),
+delays other than one step, populations of different leak, thresholds too far apart, blocks that lava-dl could not
+hold in memory.
 
 How to run it. lava-dl loads ``dense_rec`` blocks, but has no ProcessModel for them; `backends.lava_graph.netx` has.
 `netx_frames` makes what the host must send, `netx_spikes` finds the populations in what the block sends back. Lava's
@@ -61,12 +63,14 @@ from fsnn_lava.whole_file import write_whole
 
 SYNAPSE_LIMIT = 2**24
 """Most weights of a block, zeros too: lava-dl holds several copies of all of them, with 8 bytes each."""
-_LOWEST, _HIGHEST = -128, 127
-"""Weight units: lava-dl cuts even weights to -256 .. 254."""
+_HIGHEST = 127
+"""Largest weight, either sign, in weight units: lava-dl cuts even weights to -256 .. 254."""
 _BIAS_LOWEST, _BIAS_HIGHEST = -4096, 4095
 """13 bits, in the threshold's unit."""
 _RELAY_THRESHOLD = 127
 """2 V - 1 of a relay: half of what drives it."""
+
+_Blocks = dict[tuple[str, str], Array]
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class NetxLayout:
 
     Parameters
     ----------
-    inputs : elements of the network's own input; they come first.
+    copies : source -> how often its elements or neurons are there, one whole copy after the other.
+    inputs : elements of the network's own input, all copies; they come first.
     always_on : further input elements, 1 from global step ``always_on_from`` on.
     first : population -> its first neuron in the block.
     relays : relay neurons, one number per step of distance to the first constant current; after the populations.
@@ -83,6 +88,7 @@ class NetxLayout:
     steps : global steps of one sample.
     """
 
+    copies: Mapping[str, int]
     inputs: int
     always_on: int
     always_on_from: int
@@ -114,8 +120,7 @@ def write_netx(network: HardwareNetwork, path: str | Path) -> Path:
         listed = "\n  ".join(map(str, violations))
         raise UnsupportedError(
             f'netx cannot say network "{network.name}", {len(violations)} violation(s); nothing was written:\n'
-            f"  {listed}\n"
-            "Fewer --weight-bits make weights and resets smaller; fsnn_lava.ir.with_timing sets the hardware's delays"
+            f"  {listed}\nfsnn_lava.ir.with_timing sets the hardware's delays"
         )
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -126,20 +131,7 @@ def write_netx(network: HardwareNetwork, path: str | Path) -> Path:
 
 def netx_layout(network: HardwareNetwork) -> NetxLayout:
     """Where populations, relays and constant currents are; see the module's docstring."""
-    currents = _constant_currents(network)
-    columns = {p.name: ceil(np.abs(currents[p.name]).max() / _HIGHEST) for p in network.populations}
-    constant = [p for p in network.populations if columns[p.name]]
-    begin = min((p.start for p in constant), default=1)
-    needed = [0] * (max((p.start for p in constant), default=begin) - begin + 1)
-    for p in constant:
-        needed[p.start - begin] = max(needed[p.start - begin], columns[p.name])
-    chain = [max(n, 1) if i + 1 < len(needed) else n for i, n in enumerate(needed)]
-    first, total = {}, 0
-    for p in network.populations:
-        first[p.name], total = total, total + p.size
-    steps = max(p.start for p in network.populations) + network.time_steps
-    neurons = total + sum(chain[1:]) + 1
-    return NetxLayout(network.input.size, chain[0], begin - 1, first, tuple(chain[1:]), neurons, steps)
+    return _layout(network, _copies(network, _blocks(network)))
 
 
 def netx_frames(network: HardwareNetwork, inputs: Array) -> Array:
@@ -157,7 +149,8 @@ def netx_frames(network: HardwareNetwork, inputs: Array) -> Array:
     layout, steps = netx_layout(network), network.time_steps
     frames = np.zeros((layout.steps, samples, layout.elements), np.int32)
     event = network.input.kind == "event"
-    frames[:steps, :, : layout.inputs] = inputs.reshape(*((steps,) if event else ()), samples, layout.inputs)
+    flat = inputs.reshape(*((steps,) if event else ()), samples, network.input.size)
+    frames[:steps, :, : layout.inputs] = np.concatenate([flat] * layout.copies[INPUT], axis=-1)
     frames[layout.always_on_from :, :, layout.inputs :] = 1
     return frames
 
@@ -183,17 +176,12 @@ def netx_violations(network: HardwareNetwork) -> list[Violation]:
         return [Violation("arithmetic", network.arithmetic, "integer: quantize the network first")]
     found = [v for p in network.populations for v in _population_violations(network, p)]
     found += _connection_violations(network)
-    thresholds = _thresholds(network)
+    thresholds = _thresholds(network, _layout(network, _single(network)))
     if max(thresholds) - min(thresholds) > _BIAS_HIGHEST - _BIAS_LOWEST:
         lowest, highest = (min(thresholds) + 1) // 2, (max(thresholds) + 1) // 2
         allowed = f"a difference of at most {(_BIAS_HIGHEST - _BIAS_LOWEST) // 2} weight units"
         found.append(Violation("populations", f"thresholds from {lowest} to {highest}", allowed))
-    layout = netx_layout(network)
-    synapses = layout.neurons * (layout.neurons + layout.elements)
-    if synapses > SYNAPSE_LIMIT:
-        sizes = f"{layout.elements} inputs, {layout.neurons} neurons: {synapses} weights in one block"
-        return [*found, Violation("network", sizes, f"at most {SYNAPSE_LIMIT}")]
-    return found + _weight_violations(network)
+    return found + _size_violations(network)
 
 
 def _population_violations(network: HardwareNetwork, population: Population) -> list[Violation]:
@@ -219,23 +207,21 @@ def _connection_violations(network: HardwareNetwork) -> list[Violation]:
     return found
 
 
-def _weight_violations(network: HardwareNetwork) -> list[Violation]:
-    """Sums of weights between two ends, resets included, that lava-dl would cut."""
-    found = []
-    for (source, target), block in _blocks(network).items():
-        names = [f'connection "{c.name}"' for c in network.connections if (c.source, c.target) == (source, target)]
-        if source == target:
-            names.append(f"reset synapse {_neuron(network.population(target)).reset_synapse}")
-        if block.min() < _LOWEST or block.max() > _HIGHEST:
-            where, spread = f"{' + '.join(names)} ({source} -> {target})", f"weights {block.min()} .. {block.max()}"
-            found.append(Violation(where, spread, f"{_LOWEST} .. {_HIGHEST} weight units"))
-    if not found:
-        weight = _matrices(network)[0]
-        if weight.min() == _LOWEST and weight.max() <= 0:
-            found.append(
-                Violation("input", f"weights {_LOWEST} .. {weight.max()}", f"{_LOWEST + 1} .. 0 if none is > 0")
-            )
-    return found
+def _size_violations(network: HardwareNetwork) -> list[Violation]:
+    """A block that is too large, without or, as large weights need them, with copies."""
+    layout = _layout(network, _single(network))
+    if _synapses(layout) <= SYNAPSE_LIMIT:  # so it can be unrolled
+        layout = netx_layout(network)
+    if _synapses(layout) <= SYNAPSE_LIMIT:
+        return []
+    several = [f'{count} copies of "{name}"' for name, count in layout.copies.items() if count > 1]
+    with_copies = f" (with {', '.join(several)} for weights above {_HIGHEST} units)" if several else ""
+    found = f"{layout.elements} inputs, {layout.neurons} neurons{with_copies}: {_synapses(layout)} weights in one block"
+    return [Violation("network", found, f"at most {SYNAPSE_LIMIT}")]
+
+
+def _synapses(layout: NetxLayout) -> int:
+    return layout.neurons * (layout.neurons + layout.elements)
 
 
 # ---- the block ---------------------------------------------------------------------------------------------
@@ -255,7 +241,7 @@ def _constant_currents(network: HardwareNetwork) -> dict[str, Array]:
     return currents
 
 
-def _blocks(network: HardwareNetwork) -> dict[tuple[str, str], Array]:
+def _blocks(network: HardwareNetwork) -> _Blocks:
     """(source, target) -> (N_target, N_source) int64: all connections between them, and the reset synapses."""
     blocks = {(p.name, p.name): -_neuron(p).reset_synapse * np.eye(p.size, dtype=np.int64) for p in network.populations}
     for c in network.connections:
@@ -265,29 +251,75 @@ def _blocks(network: HardwareNetwork) -> dict[tuple[str, str], Array]:
     return blocks
 
 
-def _matrices(network: HardwareNetwork) -> tuple[Array, Array]:
+def _single(network: HardwareNetwork) -> dict[str, int]:
+    return {INPUT: 1} | {p.name: 1 for p in network.populations}
+
+
+def _copies(network: HardwareNetwork, blocks: _Blocks) -> dict[str, int]:
+    """Source -> how many copies its largest weight needs."""
+    copies = _single(network)
+    for (source, _), block in blocks.items():
+        copies[source] = max(copies[source], ceil(np.abs(block).max() / _HIGHEST))
+    return copies
+
+
+def _layout(network: HardwareNetwork, copies: Mapping[str, int]) -> NetxLayout:
+    currents = _constant_currents(network)
+    columns = {p.name: ceil(np.abs(currents[p.name]).max() / _HIGHEST) for p in network.populations}
+    constant = [p for p in network.populations if columns[p.name]]
+    begin = min((p.start for p in constant), default=1)
+    needed = [0] * (max((p.start for p in constant), default=begin) - begin + 1)
+    for p in constant:
+        needed[p.start - begin] = max(needed[p.start - begin], columns[p.name])
+    chain = [max(n, 1) if i + 1 < len(needed) else n for i, n in enumerate(needed)]
+    first, total = {}, 0
+    for p in network.populations:
+        first[p.name], total = total, total + p.size * copies[p.name]
+    steps = max(p.start for p in network.populations) + network.time_steps
+    neurons, inputs = total + sum(chain[1:]) + 1, network.input.size * copies[INPUT]
+    return NetxLayout(dict(copies), inputs, chain[0], begin - 1, first, tuple(chain[1:]), neurons, steps)
+
+
+def _matrices(network: HardwareNetwork, blocks: _Blocks, layout: NetxLayout) -> tuple[Array, Array]:
     """(neurons, elements) and (neurons, neurons) int64, weight units: from the input, and among the neurons."""
-    layout = netx_layout(network)
     weight = np.zeros((layout.neurons, layout.elements), np.int64)
     recurrent = np.zeros((layout.neurons, layout.neurons), np.int64)
-    rows = {p.name: slice(layout.first[p.name], layout.first[p.name] + p.size) for p in network.populations}
-    for (source, target), block in _blocks(network).items():
+    rows = {p.name: _rows(layout, p) for p in network.populations}
+    for (source, target), block in blocks.items():
+        shared = np.tile(_shared(block, layout.copies[source]), (layout.copies[target], 1))
         if source == INPUT:
-            weight[rows[target], : layout.inputs] = block
+            weight[rows[target], : layout.inputs] = shared
         else:
-            recurrent[rows[target], rows[source]] = block
+            recurrent[rows[target], rows[source]] = shared
     always_on, stages = weight[:, layout.inputs :], _relay_stages(layout)
     for p in network.populations:
         stage = p.start - 1 - layout.always_on_from
         current = _constant_currents(network)[p.name]
         if current.any():
-            _spread(current, always_on[rows[p.name]] if stage == 0 else recurrent[rows[p.name], stages[stage - 1]])
+            columns = always_on if stage == 0 else recurrent[:, stages[stage - 1]]
+            shared = _shared(current[:, None], columns.shape[1])
+            columns[rows[p.name]] = np.tile(shared, (layout.copies[p.name], 1))
     for i, stage_rows in enumerate(stages):
-        driven = always_on[stage_rows, :1] if i == 0 else recurrent[stage_rows, stages[i - 1].start :][:, :1]
-        driven[:] = _HIGHEST
+        columns = always_on if i == 0 else recurrent[:, stages[i - 1]]
+        columns[stage_rows, 0] = _HIGHEST
         recurrent[stage_rows, stage_rows] = -_relay_reset(network) * np.eye(layout.relays[i], dtype=np.int64)
     recurrent[-1, -1] = _HIGHEST
     return weight, recurrent
+
+
+def _rows(layout: NetxLayout, population: Population) -> slice:
+    first = layout.first[population.name]
+    return slice(first, first + population.size * layout.copies[population.name])
+
+
+def _shared(block: Array, copies: int) -> Array:
+    """(N_target, copies * N_source): weights (N_target, N_source) shared among copies, each as much as it can hold."""
+    shares, left = [], block
+    for _ in range(copies):
+        shares.append(np.clip(left, -_HIGHEST, _HIGHEST))
+        left = left - shares[-1]
+    assert not left.any()
+    return np.concatenate(shares, axis=1)
 
 
 def _relay_stages(layout: NetxLayout) -> list[slice]:
@@ -303,28 +335,20 @@ def _relay_reset(network: HardwareNetwork) -> int:
     return (driven * (DECAY_UNITY - _neuron(network.populations[0]).decay) >> 12) // STATE_PER_WEIGHT
 
 
-def _spread(current: Array, columns: Array) -> None:
-    """Shares a current (N,) among columns (N, k) of weights, each as much as it can hold."""
-    left = current.copy()
-    for column in columns.T:
-        column[:] = np.clip(left, -_HIGHEST, _HIGHEST)
-        left -= column
-    assert not left.any()
-
-
-def _thresholds(network: HardwareNetwork) -> list[int]:
+def _thresholds(network: HardwareNetwork, layout: NetxLayout) -> list[int]:
     """2 V - 1 of everything that fires."""
     own = [2 * _neuron(p).v_threshold - 1 for p in network.populations]
-    return [*own, _RELAY_THRESHOLD] if netx_layout(network).relays else own
+    return [*own, _RELAY_THRESHOLD] if layout.relays else own
 
 
 def _write(file: h5py.File, network: HardwareNetwork) -> None:
-    layout, thresholds = netx_layout(network), _thresholds(network)
-    weight, recurrent = _matrices(network)
+    blocks = _blocks(network)
+    layout = _layout(network, _copies(network, blocks))
+    thresholds, (weight, recurrent) = _thresholds(network, layout), _matrices(network, blocks, layout)
     common = min(max(thresholds), min(thresholds) + _BIAS_HIGHEST)
     bias = np.zeros(layout.neurons, np.int32)
     for p in network.populations:
-        bias[layout.first[p.name] : layout.first[p.name] + p.size] = common - (2 * _neuron(p).v_threshold - 1)
+        bias[_rows(layout, p)] = common - (2 * _neuron(p).v_threshold - 1)
     for rows in _relay_stages(layout):
         bias[rows] = common - _RELAY_THRESHOLD
     file.attrs["fsnn_lava"] = json.dumps({"network": network.name, "time_steps": network.time_steps} | asdict(layout))
