@@ -18,8 +18,8 @@ from torch import Tensor
 
 import fsnn_lava
 from fsnn_lava.checkpoint import TrainedNetwork
+from fsnn_lava.coded_input import on_codes
 from fsnn_lava.config import config_to_dict
-from fsnn_lava.data import InputCoding
 from fsnn_lava.geometry import DENSE, Convolution, Geometry, TransposedConvolution, pooled
 from fsnn_lava.inputs import check_inputs
 from fsnn_lava.ir import (
@@ -55,8 +55,6 @@ def lower(trained: TrainedNetwork) -> HardwareNetwork:
     for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
         assert isinstance(synapse, Synapse)
         folded, current = _folded(synapse)
-        if source == INPUT:
-            folded, current = _on_codes(folded, current, trained.coding)
         name = f"{source}_to_{target}"
         connections.append(Connection(name, source, target, folded.weight, geometry=folded.geometry))
         connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
@@ -79,7 +77,7 @@ def lower(trained: TrainedNetwork) -> HardwareNetwork:
             "input_coding": dataclasses.asdict(trained.coding),
         },
     )
-    return with_timing(network, "sequential")
+    return on_codes(with_timing(network, "sequential"), trained.coding)
 
 
 @torch.no_grad()
@@ -146,16 +144,6 @@ def _folded(synapse: Synapse) -> tuple[LinearMap, Array]:
         bias = (bias - norm.running_mean) * scale + norm.bias
     positions = int(np.prod(synapse.shape[1:]))
     return _map(synapse, _array(weight)), np.repeat(_array(bias), positions)
-
-
-def _on_codes(connection: LinearMap, current: Array, coding: InputCoding) -> tuple[LinearMap, Array]:
-    """Map and current that act on codes as the given ones act on (code * scale - mean) / std."""
-    per_channel = int(np.prod(connection.source[1:]))
-    mean, std = (np.asarray(value, dtype=np.float64) for value in (coding.mean, coding.std))
-    shift = connection.product(np.repeat(mean / std, per_channel)[None])[0]
-    factor = coding.scale / std
-    columns = np.repeat(factor, per_channel) if connection.geometry == DENSE else factor[:, None, None]
-    return connection.with_weight(connection.weight * columns), current - shift
 
 
 def _array(tensor: Tensor) -> Array:

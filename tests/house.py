@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         (
             *("spec", "geometry", "elements", "invariants", "ir", "linear_map", "reach"),
             *("result", "inputs", "whole_file", "hdf5_entries", "network_file", "config"),
-            *("samples", "datasets.*", "data", "runs", "command", "markdown"),
+            *("samples", "datasets.*", "data", "coded_input", "runs", "command", "markdown"),
         ),
     ),
     (

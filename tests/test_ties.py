@@ -34,7 +34,7 @@ def with_threshold(network: HardwareNetwork, index: int, v_threshold: float) -> 
 @pytest.fixture
 def lowered() -> HardwareNetwork:
     return with_timing(
-        lower(trained.random_network("12C3s-8C3 (F12C3u)", leak=0.95, input_shape=(1, 8, 8))), "hardware"
+        lower(trained.random_network("12C3-8C3s (F12C3u)", leak=0.95, input_shape=(1, 8, 8))), "hardware"
     )
 
 
