@@ -60,6 +60,17 @@ def test_probe_tells_a_full_ring_and_an_empty_one() -> None:
     assert not made.dst_port.probe()
 
 
+def test_a_sender_waits_for_a_place() -> None:
+    made = threadless((1,), np.int32, name="port")
+    for message in range(3):
+        made.src_port.send(np.array([message]))
+    received: list[int] = []
+    made.src_port._ack = SimpleNamespace(acquire=lambda: received.append(int(made.dst_port.recv()[0])))
+    made.src_port.send(np.array([3]))
+    assert received == [0]
+    assert [int(made.dst_port.recv()[0]) for _ in range(3)] == [1, 2, 3]
+
+
 def test_a_message_that_is_looked_at_keeps_its_place() -> None:
     made = threadless((1,), np.int32, name="port")
     for message in range(3):

@@ -7,6 +7,7 @@
     ring.py         the shared memory through which samples stream
     host.py         processes on the host: sources of inputs, recorders of spikes, readers of potentials
     connections.py  stock connection models that forget the spikes in flight between samples
+    fast_*.py       faster models of the stock processes, listed in fast_models.py; how they wait, in fast_process.py
     soft_reset.py   SoftResetLIF: one neuron process that says what the stock graph computes
     processes.py    the stock processes that say a population, a connection, a delay, a readout
     build.py        HardwareNetwork -> graph; the clock is explained there
