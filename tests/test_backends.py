@@ -17,15 +17,19 @@ from fsnn_lava.backends.lava_runner import LavaFixedRunner
 from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
+    DENSE,
     INPUT,
     Array,
     Connection,
+    Convolution,
     FloatNeuron,
+    Geometry,
     HardwareNetwork,
     InputSpec,
     IntegerNeuron,
     Population,
     Readout,
+    TransposedConvolution,
     with_timing,
 )
 from fsnn_lava.simulator import IntegerSimulator
@@ -148,6 +152,52 @@ def test_messages_resets_and_sums_have_limits() -> None:
     large = "\n".join(map(str, hardware_violations(network(maximum=2**22, value=127))))
     assert 'connection "in" (input -> a): found a sum that can reach 4261412864; allowed: at most 2147483647' in large
     assert 'population "a": found an input that can reach' in large
+
+
+def convolved(weight: Array, geometry: Geometry, *, kind: str, exponent: int = 0) -> HardwareNetwork:
+    """An image of 1 x 4 x 4 through one kernel."""
+    spec = InputSpec((1, 4, 4), "event", 1) if kind == "event" else InputSpec((1, 4, 4), "graded", 255)
+    side = (4 + 2 * geometry.padding - weight.shape[2]) // geometry.stride + 1 if geometry.padding else 2
+    population = Population("a", (1, side, side), IntegerNeuron(100, 100, 0, 0, 1.0), 1)
+    kernel = Connection("k", INPUT, "a", weight, 1, exponent, 8, geometry)
+    readout = Readout("a", np.ones((1, side * side)), np.zeros(1))
+    return HardwareNetwork("kernels", spec, (population,), (kernel,), readout, 5)
+
+
+def test_convolutions_have_no_exponent_unless_they_carry_codes() -> None:
+    kernel = np.ones((1, 1, 3, 3), np.int32)
+    assert hardware_violations(convolved(kernel, Convolution(), kind="graded", exponent=-2)) == []
+    assert hardware_violations(convolved(kernel, Convolution(), kind="event")) == []
+    found = hardware_violations(convolved(kernel, Convolution(), kind="event", exponent=2))
+    assert [str(v) for v in found] == [
+        "connection \"k\" (input -> a): found weight exponent 2; allowed: 0: Lava's Conv has none; scale the target's "
+        "threshold instead"
+    ]
+    transposed = convolved(kernel, TransposedConvolution(1, 1), kind="event", exponent=2)
+    assert hardware_violations(transposed) == []
+
+
+def test_kernels_that_lavas_conv_cannot_count() -> None:
+    wide = convolved(np.ones((1, 1, 128, 128), np.int32), Convolution(1, 127), kind="event")
+    assert "found kernel 128, stride 1, padding 127; allowed: at most 127 each" in str(hardware_violations(wide)[0])
+
+
+def test_sums_of_convolutions_stay_in_24_bits() -> None:
+    """4 x 4 events times 2 * 127 per channel: 1032 channels fit, 1033 wrap in Lava's Conv, in Dense they would not."""
+    for channels, count in ((2064, 0), (2066, 1)):
+        spec = InputSpec((channels, 4, 4), "event", 1)
+        population = Population("a", (1, 1, 1), IntegerNeuron(100, 100, 0, 0, 1.0), 1)
+        weight = np.full((1, channels, 4, 4), -127, np.int32)
+        kernel = Connection("k", INPUT, "a", weight, 1, 0, 8, Convolution())
+        readout = Readout("a", np.ones((1, 1)), np.zeros(1))
+        net = HardwareNetwork("deep", spec, (population,), (kernel,), readout, 5)
+        found = hardware_violations(net)
+        assert len(found) == count
+        dense = dataclasses.replace(kernel, weight=weight.reshape(1, -1), geometry=DENSE)
+        assert hardware_violations(dataclasses.replace(net, connections=(dense,))) == []
+    assert str(found[0]) == (
+        'connection "k" (input -> a): found a sum that can reach 8396224; allowed: at most 8388607'
+    )
 
 
 def test_float_networks_only_have_delays_to_obey() -> None:
