@@ -6,6 +6,7 @@ one shape to the other may be drawn. Thresholds follow what arrives, so that mos
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -18,6 +19,7 @@ import numpy as np
 
 import reference_simulator as reference
 from fsnn_lava.geometry import DENSE, Convolution, Geometry, Shape, TransposedConvolution
+from fsnn_lava.integrators import quantize_readout
 from fsnn_lava.ir import (
     ALWAYS_ON,
     INPUT,
@@ -66,9 +68,7 @@ def random_case(seed: int, *, lava: bool = True) -> Case:
 
 def reference_spikes(network: HardwareNetwork, inputs: Array) -> dict[str, Array]:
     """What `reference_simulator` reads from the network's file and computes from it."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_network(network, Path(folder) / "network.h5")
-        read = reference.read(Path(folder) / "network.h5")
+    read = as_read(network)
     event = network.input.kind == "event"
     found = []
     for sample in inputs.swapaxes(0, 1) if event else inputs:
@@ -80,6 +80,22 @@ def reference_spikes(network: HardwareNetwork, inputs: Array) -> dict[str, Array
         p.name: np.stack([spikes[p.name] for spikes in found], axis=1).reshape(-1, len(found), *p.shape)
         for p in network.populations
     }
+
+
+def reference_potentials(case: Case) -> Array:
+    """(B, classes * parts) of the integrators, likewise, from the spikes of the case."""
+    network, _, spikes = case
+    source = network.readout.source
+    samples = spikes[source].reshape(*spikes[source].shape[:2], -1).swapaxes(0, 1)
+    read = as_read(network)
+    return np.array([reference.integrate(read, {source: sample.tolist()}) for sample in samples])
+
+
+def as_read(network: HardwareNetwork) -> dict[str, Any]:
+    """What the reference reads from the network's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_network(network, Path(folder) / "network.h5")
+        return reference.read(Path(folder) / "network.h5")
 
 
 def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
@@ -114,6 +130,7 @@ def random_network(rng: np.random.Generator, name: str, *, lava: bool) -> Hardwa
     ]
     source = populations[rng.integers(len(populations))]
     readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
+    readout = with_integrators(rng.spawn(1)[0], readout, source.neuron, steps)
     return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
 
 
@@ -225,6 +242,17 @@ def random_weight(rng: np.random.Generator, shape: Shape, *, fine: bool) -> tupl
     if kind == 3:
         weight[rng.random(shape[0]) < 0.4] = 0
     return weight.astype(np.int32), bits
+
+
+def with_integrators(rng: np.random.Generator, readout: Readout, neuron: Any, steps: int) -> Readout:
+    """Mostly the readout with integrators, in more parts than necessary, and a larger exponent where it fits."""
+    if rng.random() < 0.3:
+        return readout
+    least = quantize_readout(readout, decay=neuron.decay, time_steps=steps, weight_bits=int(rng.integers(2, 9)))
+    room = (2**15 - 1) // (steps * max(1, int(np.abs(least.weight).sum(axis=1).max())))
+    exponent = int(rng.integers(min(7, room.bit_length()) + 1))
+    parts = int(rng.integers(least.parts, readout.weight.shape[1] + 1))
+    return dataclasses.replace(readout, integrators=dataclasses.replace(least, parts=parts, weight_exponent=exponent))
 
 
 def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection], target: str) -> float:

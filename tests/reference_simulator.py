@@ -20,6 +20,8 @@ def read(path: Any) -> dict[str, Any]:
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},
             "connections": numbered(file["connections"]),
+            "readout": entries(file["readout"]),
+            "integrators": entries(file["readout/integrators"]) if "integrators" in file["readout"] else None,
         }
 
 
@@ -111,3 +113,18 @@ def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict
             potentials[name].append(after)
             spikes[name].append([int(u > 64 * (2 * p["v_threshold"] - 1)) for u in after])
     return spikes, potentials
+
+
+def integrate(network: dict[str, Any], spikes: dict[str, Any]) -> list[int]:
+    """Potentials of one sample's integrators after its T steps, class by class, part by part."""
+    readout, integrators = network["readout"], network["integrators"]
+    decay, run = network["populations"][readout["source"]]["decay"], -(-len(readout["weight"][0]) // readout["parts"])
+    potentials = []
+    for weights, part in product(integrators["weight"], range(readout["parts"])):
+        u = 0
+        for fired in spikes[readout["source"]]:
+            total = sum(w * s for j, (w, s) in enumerate(zip(weights, fired, strict=True)) if j // run == part)
+            u = (abs(u) * (4096 - decay) >> 12) * (1 if u >= 0 else -1)
+            u += 64 * (2 * total << integrators["weight_exponent"])
+        potentials.append(u)
+    return potentials

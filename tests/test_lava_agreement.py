@@ -15,13 +15,23 @@ import torch
 from fsnn_lava.backends.hardware import hardware_violations
 from fsnn_lava.backends.lava_runner import LavaRunner
 from fsnn_lava.integer_model import IntegerSNN
-from fsnn_lava.ir import ALWAYS_ON, DENSE, INPUT, Array, Convolution, HardwareNetwork, TransposedConvolution
+from fsnn_lava.integrators import integrate, integrated_logits
+from fsnn_lava.ir import (
+    ALWAYS_ON,
+    DENSE,
+    INPUT,
+    STATE_LIMIT,
+    Array,
+    Convolution,
+    HardwareNetwork,
+    TransposedConvolution,
+)
 from fsnn_lava.simulator import IntegerSimulator
-from random_networks import Overflow, random_case, reference_spikes
+from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
 from shrinking import described, smallest
 
-NETWORKS = 120
-STOCK = 40
+NETWORKS = 100
+STOCK = 30
 """Lava's own models start slowly and are given the first of the networks."""
 SIDE_BY_SIDE = 10
 
@@ -99,6 +109,30 @@ def test_same_spikes_on_lava(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, STOCK, SIDE_BY_SIDE))
 def test_same_spikes_on_lava_with_its_own_models(first: int) -> None:
     assert_equal_on_lava(LavaRunner(stock_models=True), first)
+
+
+def test_integrators_are_those_of_the_page() -> None:
+    cases = integrated_cases(NETWORKS)
+    for case in cases:
+        network = case.network
+        found = integrate(network, case.spikes[network.readout.source])
+        assert np.array_equal(found, reference_potentials(case)), network.name
+        assert np.abs(found).max() < STATE_LIMIT
+    assert {case.network.readout.integrators.parts > 1 for case in cases} == {False, True}  # type: ignore[union-attr]
+
+
+@pytest.mark.lava
+def test_same_logits_from_integrators_on_lava() -> None:
+    cases = integrated_cases(2 * SIDE_BY_SIDE)[:SIDE_BY_SIDE]
+    runner = LavaRunner(readout="lava")
+    results = runner.run_side_by_side([c.network for c in cases], [c.inputs for c in cases])
+    for case, result in zip(cases, results, strict=True):
+        assert np.array_equal(result.logits, integrated_logits(case.network, reference_potentials(case)))
+        assert equal(result.spikes, case.spikes), case.network.name
+
+
+def integrated_cases(seeds: int) -> list[Case]:
+    return [case for case in map(random_case, range(seeds)) if case.network.readout.integrators is not None]
 
 
 def assert_equal_on_lava(runner: LavaRunner, first: int) -> None:
