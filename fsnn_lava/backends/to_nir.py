@@ -34,6 +34,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -54,6 +55,7 @@ from fsnn_lava.ir import (
     HardwareNetwork,
     IntegerNeuron,
     Population,
+    TransposedConvolution,
     Violation,
 )
 from fsnn_lava.linear_map import linear_map
@@ -118,16 +120,25 @@ def nir_violations(network: HardwareNetwork) -> list[Violation]:
     found = []
     if all(c.source != INPUT for c in network.connections):
         found.append(Violation("input", "no connection from it", "at least one"))
-    flat = _flat_populations(network)
+    transposed = [c for c in network.connections if isinstance(c.geometry, TransposedConvolution)]
+    refused = [c for c in transposed if _unrolled_size(network, c) > UNROLLED_LIMIT]
+    found += [_too_large(network, c, "a transposed convolution") for c in refused]
+    flat = _flat_populations(network, without=refused)
     for c in network.connections:
-        weights = prod(network.shape_of(c.source)) * prod(network.shape_of(c.target))
-        if _is_unrolled(c, flat) and weights > UNROLLED_LIMIT:
-            kind = "a transposed convolution"
-            if isinstance(c.geometry, Convolution):
-                kind = "a convolution from a population with dense or transposed connections into it"
-            where = f'connection "{c.name}" ({c.source} -> {c.target})'
-            found.append(Violation(where, f"{kind}, {weights} weights when unrolled", f"at most {UNROLLED_LIMIT}"))
+        if isinstance(c.geometry, Convolution) and c.source in flat and _unrolled_size(network, c) > UNROLLED_LIMIT:
+            kind = "a convolution from a population with dense or transposed connections into it"
+            found.append(_too_large(network, c, kind))
     return found
+
+
+def _unrolled_size(network: HardwareNetwork, connection: Connection) -> int:
+    return prod(network.shape_of(connection.source)) * prod(network.shape_of(connection.target))
+
+
+def _too_large(network: HardwareNetwork, connection: Connection, kind: str) -> Violation:
+    where = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+    size = _unrolled_size(network, connection)
+    return Violation(where, f"{kind}, {size} weights when unrolled", f"at most {UNROLLED_LIMIT}")
 
 
 def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:
@@ -148,15 +159,12 @@ def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:
     return builder.graph()
 
 
-def _flat_populations(network: HardwareNetwork) -> set[str]:
+def _flat_populations(network: HardwareNetwork, *, without: Sequence[Connection] = ()) -> set[str]:
     """Populations whose nodes have one axis: NIR can flatten, but not unflatten what a Linear node sends."""
+    connections = [c for c in network.connections if c.source != ALWAYS_ON and c not in without]
     flat = {p.name for p in network.populations if len(p.shape) != 3}
     while True:
-        more = {
-            c.target
-            for c in network.connections
-            if c.source != ALWAYS_ON and (not isinstance(c.geometry, Convolution) or c.source in flat)
-        }
+        more = {c.target for c in connections if not isinstance(c.geometry, Convolution) or c.source in flat}
         if more <= flat:
             return flat
         flat |= more
