@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,6 +19,7 @@ from fsnn_lava.command import run_script, show_next
 from fsnn_lava.deployed import load_deployed, samples_to_test
 from fsnn_lava.errors import IncompleteRunError
 from fsnn_lava.ir import Array
+from fsnn_lava.recording import SpikeRecorder
 from fsnn_lava.result import RunResult, accuracy
 from fsnn_lava.samples import time_first
 
@@ -45,6 +48,8 @@ class Arguments:
     """lava-fixed: Lava's own process models instead of our faster ones. The same spikes."""
     readout: Literal["host", "lava"] = "host"
     """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
+    record: Path | None = None
+    """Keep every population's spikes of every step in this HDF5 file, whose form is that of fsnn_lava.recording."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
@@ -59,12 +64,20 @@ def main(argv: list[str]) -> int:
     most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES
     samples = samples_to_test(network, data_dir=arguments.data_dir, count=arguments.samples, most=most)
     started = time.monotonic()
+    names = [p.name for p in network.populations] if arguments.record else []
     try:
-        with Progress(console=console, transient=True) as progress:
+        with ExitStack() as stack:
+            recorder = None
+            if arguments.record:
+                recorder = SpikeRecorder(arguments.record, network, record=names, samples=len(samples))
+                stack.enter_context(recorder)
+            progress = stack.enter_context(Progress(console=console, transient=True))
             task = progress.add_task(arguments.backend, total=len(samples))
             result = backend.run(
                 network,
                 time_first(samples.codes),
+                record=names,
+                sink=recorder.add if recorder else None,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     except IncompleteRunError as error:
@@ -72,6 +85,8 @@ def main(argv: list[str]) -> int:
             show(error.result, samples.labels[: error.samples], time.monotonic() - started)
         raise
     show(result, samples.labels, time.monotonic() - started)
+    if arguments.record:
+        console.print(f"spikes: {escape(str(arguments.record))}", soft_wrap=True)
     show_next(console, f"python deploy/verify.py --run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
 

@@ -41,8 +41,9 @@ Backend = Literal["torch", "simulator", "simulator-float", "lava-float", "lava-f
 class Arguments:
     """Compare backends on the same test samples."""
 
-    backends: tuple[Backend, ...] = ("torch", "simulator", "lava-fixed")
-    """Two or more; torch is the trained network itself, in float64 and the papers' timing."""
+    backends: tuple[Backend, ...] | None = None
+    """Two or more; default: torch simulator lava-fixed. torch is the trained network itself, in float64 and the papers'
+    timing; a network that was not trained here (a NIR graph) has none."""
     run: Path | None = None
     """Run folder; default: the one exported last."""
     runs: Path = Path("runs")
@@ -58,29 +59,37 @@ class Arguments:
 def main(argv: list[str]) -> int:
     """Exit status: 0 all pairs agree, 1 a pair does not, 2 refused."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-    if len(set(arguments.backends)) < 2:
-        raise ConfigError(f"--backends: found {' '.join(arguments.backends)}; at least two different ones are compared")
+    chosen = arguments.backends
+    if chosen is not None and len(set(chosen)) < 2:
+        raise ConfigError(f"--backends: found {' '.join(chosen)}; at least two different ones are compared")
     deployed = load_deployed(arguments.run, runs=arguments.runs)
+    reference: tuple[Backend, ...] = ("torch",) if (deployed.folder / BEST).exists() else ()
+    compared = tuple(dict.fromkeys(chosen or (*reference, "simulator", "lava-fixed")))
     samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples, most=SAMPLES)
     codes = time_first(samples.codes)
-    names = dict.fromkeys(("torch", *arguments.backends))
-    results = {name: run(name, deployed, codes, stock_models=arguments.stock_models) for name in names}
-    compared = [results[name] for name in dict.fromkeys(arguments.backends)]
+    results = {
+        name: run(name, deployed, codes, stock_models=arguments.stock_models)
+        for name in dict.fromkeys((*reference, *compared))
+    }
     sequential = with_timing(deployed.floating, "sequential")
     lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
+    trained = results.get("torch")
     report = Report(
         network=facts(deployed),
         samples=len(samples),
         time_steps=deployed.integer.time_steps,
-        accuracy={result.backend: accuracy(result, samples.labels) for result in compared},
-        pairs=compare_all(compared, sequential=("torch",) if len(deployed.floating.populations) > 1 else ()),
-        lowering=spike_agreement(sequential, codes, lowered, results["torch"]),
+        accuracy={results[name].backend: accuracy(results[name], samples.labels) for name in compared},
+        pairs=compare_all(
+            [results[name] for name in compared],
+            sequential=("torch",) if len(deployed.floating.populations) > 1 else (),
+        ),
+        lowering=None if trained is None else spike_agreement(sequential, codes, lowered, trained),
         budget=error_budget(
             deployed.floating,
             deployed.integer,
             codes,
             samples.labels,
-            trained=results["torch"],
+            trained=trained,
             lowered=lowered,
         ),
     )
@@ -94,7 +103,7 @@ def main(argv: list[str]) -> int:
                 f"first divergence: {pair.first_divergence or 'none recorded'}",
                 soft_wrap=True,
             )
-    if not report.lowering.agrees:
+    if report.lowering is not None and not report.lowering.agrees:
         console.print(f"lowering changed spikes that rounding does not explain: {report.lowering.unexplained[0]}")
     console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
     return 0 if report.agrees else 1
@@ -121,14 +130,17 @@ def facts(deployed: Deployed) -> dict[str, str]:
     """What the report says about the network."""
     provenance = deployed.integer.provenance
     config, deployment = provenance["config"], provenance["deployment"]
-    leak = config["network"]["leak"]
+    leak = deployed.floating.populations[0].neuron.leak
+    trained = {
+        "notation": config.get("network", {}).get("notation"),
+        "seed": config.get("training", {}).get("seed"),
+        "epoch": provenance.get("metrics", {}).get("best_epoch"),
+    }
     return {
         "name": deployed.integer.name,
-        "notation": config["network"]["notation"],
         "dataset": config["dataset"],
+        **{name: str(value) for name, value in trained.items() if value is not None},
         "neurons": "IF" if leak == 1 else f"LIF, leak {leak}",
-        "seed": str(config["training"]["seed"]),
-        "epoch": str(provenance["metrics"]["best_epoch"]),
         "weights": f"{deployment['weight_bits']} bits",
         "threshold": {"full": "as trained", "half": "half the reset amount"}[deployment["threshold"]],
     }

@@ -22,7 +22,8 @@ class Report:
     samples, time_steps : how many test samples ran, for how many steps each.
     accuracy : backend -> share of samples classified rightly.
     pairs : comparison of every two backends.
-    lowering : the trained network against its lowered form in the same timing, spike by spike.
+    lowering : the trained network against its lowered form in the same timing, spike by spike; None if there is only
+        the lowered one.
     budget : the deviation by cause.
     """
 
@@ -31,13 +32,17 @@ class Report:
     time_steps: int
     accuracy: Mapping[str, float]
     pairs: Sequence[Pair]
-    lowering: SpikeAgreement
+    lowering: SpikeAgreement | None
     budget: Budget
 
     @property
     def agrees(self) -> bool:
         """Whether every pair keeps its relation, and rounding explains all that lowering changed."""
-        return self.lowering.agrees and all(pair.agrees for pair in self.pairs)
+        return self._lowered_rightly and all(pair.agrees for pair in self.pairs)
+
+    @property
+    def _lowered_rightly(self) -> bool:
+        return self.lowering is None or self.lowering.agrees
 
     def as_json(self) -> dict[str, Any]:
         """Nested dictionaries; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
@@ -48,7 +53,7 @@ class Report:
             "agrees": self.agrees,
             "accuracy": dict(self.accuracy),
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
-            "lowering": {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
+            "lowering": self.lowering and {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
             "budget": dataclasses.asdict(self.budget),
         }
 
@@ -56,7 +61,7 @@ class Report:
         """The report for people."""
         verdict = "Every pair keeps its relation."
         if not self.agrees:
-            what = "A pair breaks its relation" if self.lowering.agrees else "Lowering changed spikes without a tie"
+            what = "A pair breaks its relation" if self._lowered_rightly else "Lowering changed spikes without a tie"
             verdict = f"**{what}.**"
         facts = [f"- {name}: {value}" for name, value in self.network.items()]
         parts = [
@@ -72,8 +77,7 @@ class Report:
             ),
             "Rates in spikes per step. "
             + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
-            "## Lowering, spike by spike",
-            lowering_text(self.lowering),
+            *([] if self.lowering is None else ["## Lowering, spike by spike", lowering_text(self.lowering)]),
             "## Error budget",
             "Absolute difference of the firing rates in spikes per step, mean / maximum over samples and neurons. "
             "The causes overlap and partly cancel, so the rows do not add up to the total.",
