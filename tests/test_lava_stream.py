@@ -91,12 +91,12 @@ def test_both_ends_see_the_same_memory(rings: list[SampleRing]) -> None:
     assert np.array_equal(there.inputs[1][0], to_lava(codes[2:3], (2, 2, 3)))
     here.write_input(1, job.networks[1], sample=6, inputs=codes)  # beyond its batch
     assert not here.inputs[1][0].any()
-    spikes = rng.integers(0, 2, (3, *SHAPE)).astype(np.uint8)
-    there.spikes[0, "a"][1] = to_lava(spikes, SHAPE)
+    spikes, flat = rng.integers(0, 2, (3, *SHAPE)), rng.integers(0, 2, (3, 5))
+    there.spikes[0, "a"][1], there.spikes[0, "b"][1] = to_lava(spikes, SHAPE), flat
     found = here.read_spikes(0, job.networks[0], sample=3)
-    assert np.array_equal(found["a"], spikes)
-    there.spikes[0, "a"][1] = 0
-    assert np.array_equal(found["a"], spikes)  # a copy
+    there.spikes[0, "a"][1] = there.spikes[0, "b"][1] = 0
+    assert np.array_equal(found["a"], spikes)  # copies
+    assert np.array_equal(found["b"], flat)
     there.clocks[-1] = 9
     assert here.clocks.tolist() == [0, 0, 0, 9]
 
@@ -152,6 +152,45 @@ def test_finished_samples_add_up() -> None:
     assert sunk.result().spikes == {}
     assert [first for first, _ in handed] == [0, 1, 2, 3]
     assert np.array_equal(np.concatenate([s["b"] for _, s in handed], axis=1), spikes["b"][:, :4])
+
+
+class Counted:
+    """A number in shared memory that grows whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def __getitem__(self, index: int) -> int:
+        self.value += 1
+        return self.value
+
+
+class Silent:
+    """A port."""
+
+    def recv(self) -> Array:
+        return np.array([1, 0])
+
+    def send(self, data: Array) -> None: ...
+
+
+@pytest.mark.lava
+def test_a_recorder_holds_the_run_up_until_the_next_sample_may_begin() -> None:
+    """Samples of three steps; after the last step of sample b, ready must be more than b + 1, but at the very end."""
+    host = pytest.importorskip("fsnn_lava.backends.lava_graph.host", reason="Lava is not installed")
+    ready, spikes, clock = Counted(), np.zeros((2, 2, 2), np.uint8), np.zeros(1, np.int64)
+    model = host.HostRecorderFixed(
+        {"spikes": spikes, "start": 1, "sample_steps": 3, "samples": 6, "clock": clock, "ready": ready}
+    )
+    model.a_in = model.joint_in = model.joint_out = Silent()
+    seen = []
+    for step in range(1, 19):
+        model.time_step = step
+        model.run_spk()
+        assert clock[0] == step
+        seen.append(ready.value)
+    assert seen == [0, 0, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 6]
+    assert spikes.tolist() == [[[1, 0], [1, 0]]] * 2
 
 
 # ---- on Lava -------------------------------------------------------------------------------------------

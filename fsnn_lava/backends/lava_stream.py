@@ -57,13 +57,14 @@ class Stream:
 
         Raises
         ------
-        StateOverflowError : from a process of ours; it names the neuron and the step.
+        StateOverflowError : from a process of ours; it names the neuron and the step, and its cause is an
+            `IncompleteRunError` with what was finished.
         IncompleteRunError : if Lava failed.
         """
         if isinstance(self._failure, BackendError | str):
             raise self.incomplete(str(self._failure))
         if self._failure is not None:
-            raise self._failure
+            raise self._failure from self.incomplete(str(self._failure))
 
     def incomplete(self, reason: str) -> IncompleteRunError:
         """The error that says how far the run had come, with the results of the finished samples."""

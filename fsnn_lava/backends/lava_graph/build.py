@@ -212,7 +212,7 @@ class _Builder:
         neurons = processes.integrators(
             synapses.a_out.shape[0], decay=source.neuron.decay, sample_steps=self.job.sample_steps
         )
-        self.models[neurons] = PyLifResetModelBitAcc
+        self.models |= {neurons: PyLifResetModelBitAcc} if self.job.device == "cpu" else {}
         reader = HostReader(
             potentials=self.ring.potentials[index],
             step=self.job.read_step(network),
