@@ -91,7 +91,7 @@ def rates_from_spikes(spikes: Array, leak: float) -> Array:
 def read_out(readout: Readout, firing_rates: Mapping[str, Array]) -> Array:
     """(B, classes) logits of the readout's source rates, in float64."""
     rates = firing_rates[readout.source]
-    flat = rates.reshape(len(rates), -1).astype(np.float64)
+    flat = rates.reshape(len(rates), -1).astype(np.float64, copy=False)
     return np.asarray(flat @ readout.weight.T.astype(np.float64) + readout.bias)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from fsnn_lava.result import RatesOfCounts, RunResult, rates_from_spikes
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.simulator import engine as engine_module
 from fsnn_lava.simulator.dense_engine import DenseEngine
-from fsnn_lava.simulator.event_engine import EventEngine
+from fsnn_lava.simulator.event_engine import PARTS_PER_CORE, EventEngine
 from random_networks import random_case
 
 RANDOM_NETWORKS = 60
@@ -120,12 +121,13 @@ def test_every_spike_of_random_networks_is_the_references(engine: Literal["event
 @pytest.mark.parametrize("decay", [0, 205])
 def test_engines_and_unrolled_kernels_give_the_same_run(decay: int, event: bool) -> None:
     network = image_chain(decay=decay, event=event)
-    inputs = image_inputs(network, 5)
+    samples = 3 * PARTS_PER_CORE * len(os.sched_getaffinity(0))  # each part of a batch has three
+    inputs = image_inputs(network, samples)
     runs = [
         IntegerSimulator(engine=engine, batch_size=size).run(n, inputs, record=names(network))
         for n in (network, unrolled(network))
         for engine in ENGINES
-        for size in (1, 3, None)
+        for size in (samples // 2 + 1, None)
     ]
     assert all(0.02 < float(s.mean()) < 0.98 for s in runs[0].spikes.values()), "silent or saturated"
     assert all(same_run(runs[0], run) for run in runs[1:])
