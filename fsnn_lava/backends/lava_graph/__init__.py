@@ -12,6 +12,7 @@
     processes.py    the stock processes that say a population, a connection, a delay, a readout
     build.py        HardwareNetwork -> graph; the clock is explained there
     worker.py       builds the graph, runs it, watches it
+    netx.py         netx files, loaded with lava-dl; stands alone
 
 Lava imports every file beside a Process again under its bare name: so there is nothing but Lava code here, imports
 are absolute, and importing a file does nothing.
