@@ -1,4 +1,4 @@
-"""Small networks that several test modules run: random and often extreme ones, and those of the format's page."""
+"""Small networks that several test modules run, the page's worked example among them, and inputs for any network."""
 
 from __future__ import annotations
 
@@ -16,59 +16,6 @@ from fsnn_lava.ir import (
     Population,
     Readout,
 )
-
-
-def random_integer_network(seed: int) -> HardwareNetwork:
-    """1 to 3 populations with any topology that the invariants admit: skips, recurrence, several into one, delays."""
-    rng = np.random.default_rng(seed)
-    graded = bool(rng.integers(2))
-    spec = InputSpec((int(rng.integers(1, 6)),), "graded" if graded else "event", 255 if graded else 1)
-    populations = []
-    for i in range(rng.integers(1, 4)):
-        mantissa, exponent = int(rng.integers(1, 256)), int(rng.integers(0, 3))
-        threshold = max(1, int((mantissa << exponent) * rng.choice([0.5, 1, 1.3])))
-        neuron = IntegerNeuron(threshold, mantissa, exponent, int(rng.choice([0, 1, 40, 205, 819, 4095])), 1.0)
-        populations.append(Population(f"p{i}", (int(rng.integers(1, 7)),), neuron, start=int(rng.integers(0, 4))))
-    connections = []
-    for i, target in enumerate(populations):
-        connections.append(_connection(rng, ALWAYS_ON, -1, target, i, sources=1, graded=False))
-        connections += [
-            _connection(rng, INPUT, -1, target, i, sources=spec.size, graded=graded) for _ in range(rng.integers(0, 3))
-        ]
-        for k, source in enumerate(populations):
-            for _ in range(rng.integers(0, 3)):
-                c = _connection(rng, source.name, k, target, i, sources=source.size, start=source.start)
-                connections.append(c)
-    source = populations[-1]
-    readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
-    steps = int(rng.integers(1, 13))
-    return HardwareNetwork(f"random {seed}", spec, tuple(populations), tuple(connections), readout, steps)
-
-
-def _connection(
-    rng: np.random.Generator,
-    source: str,
-    source_order: int,
-    target: Population,
-    target_order: int,
-    *,
-    sources: int,
-    start: int = 0,
-    graded: bool = False,
-) -> Connection:
-    bits = int(rng.choice([4, 6, 8]))
-    half = 1 << (bits - 1)
-    weight = rng.integers(-half, half, (target.size, sources), dtype=np.int32)
-    if rng.integers(3) == 0:
-        weight = rng.choice([-half, half - 1], weight.shape).astype(np.int32)
-    exponent = int(rng.integers(-8, 1)) if graded else int(rng.integers(0, 3))
-    if source == ALWAYS_ON:
-        return Connection(f"{source} to {target.name}", source, target.name, weight, 0, exponent, bits)
-    earliest = max(target.start - start, 0)
-    if source_order >= target_order:  # feedback takes at least one local step
-        earliest = max(target.start - start + 1, 0)
-    delay = earliest + int(rng.choice([0, 0, 1, 2, 5]))
-    return Connection(f"{source} to {target.name}", source, target.name, weight, delay, exponent, bits)
 
 
 def random_inputs(network: HardwareNetwork, samples: int, *, seed: int) -> Array:

@@ -58,8 +58,8 @@ def random_case(seed: int, *, lava: bool = True) -> Case:
     """Drawn again from the same generator until no potential leaves 24 bits; `lava` as in `random_network`."""
     rng = np.random.default_rng(seed)
     while True:
-        network = random_network(rng, f"seed {seed}", lava=lava)
-        inputs = random_inputs(rng, network)
+        network = dataclasses.replace(random_network(rng, lava=lava), name=f"seed {seed}")
+        inputs = _inputs(rng, network)
         try:
             return Case(network, inputs, reference_spikes(network, inputs))
         except Overflow:
@@ -98,7 +98,7 @@ def as_read(network: HardwareNetwork) -> dict[str, Any]:
         return reference.read(Path(folder) / "network.h5")
 
 
-def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
+def _inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     """Codes (B, *shape) or frames (T, B, *shape), of any density."""
     spec, density = network.input, rng.uniform(0.1, 1)
     shape = ((network.time_steps,) if spec.kind == "event" else ()) + (SAMPLES, *spec.shape)
@@ -106,12 +106,13 @@ def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     return np.where(rng.random(shape) < density, rng.integers(lowest, spec.maximum + 1, shape), 0)
 
 
-def random_network(rng: np.random.Generator, name: str, *, lava: bool) -> HardwareNetwork:
+def random_network(seed: int | np.random.Generator, *, lava: bool = False) -> HardwareNetwork:
     """One to five populations with any parameters, connections and delays.
 
     Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, and convolutions
     whose exponent is 0, unless they carry codes.
     """
+    rng = np.random.default_rng(seed)  # a generator is taken as it is
     event, fine = bool(rng.random() < 0.5), bool(rng.random() < 0.4)
     shape = random_shape(rng, flat=0.1)
     spec = InputSpec(shape, "event", 1) if event else InputSpec(shape, "graded", int(rng.choice([3, 16, 255])))
@@ -131,7 +132,7 @@ def random_network(rng: np.random.Generator, name: str, *, lava: bool) -> Hardwa
     source = populations[rng.integers(len(populations))]
     readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
     readout = with_integrators(rng.spawn(1)[0], readout, source.neuron, steps)
-    return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
+    return HardwareNetwork("random", spec, tuple(populations), tuple(connections), readout, steps)
 
 
 def random_shape(rng: np.random.Generator, *, flat: float) -> Shape:

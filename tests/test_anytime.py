@@ -16,6 +16,7 @@ from fsnn_lava.errors import BackendError, ConfigError, InputError
 from fsnn_lava.ir import Array, FloatNeuron, HardwareNetwork, Readout
 from fsnn_lava.result import RunResult, accuracy, rates_from_spikes, read_out
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+from random_networks import random_network
 
 INFINITY = float("inf")
 
@@ -109,7 +110,7 @@ def test_running_means_are_the_rates_of_as_many_steps(leak: float) -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 40])
 def test_the_last_step_is_the_run(seed: int, chunk: int) -> None:
     """Accuracy and every class after T steps are those of the run itself, whatever the chunks."""
-    found, result, labels = ran(networks.random_integer_network(seed), 40, chunk=chunk, reference="final")
+    found, result, labels = ran(random_network(seed), 40, chunk=chunk, reference="final")
     assert np.array_equal(found.predictions[-1], result.predictions)
     assert found.accuracy[-1] == accuracy(result, labels)
     largest = np.sort(result.logits, axis=1)
@@ -234,7 +235,7 @@ def test_silence_is_not_taken_for_rest(rule: Any) -> None:
 @pytest.mark.parametrize(("rule", "limit"), [("settled", 0.0), ("margin", INFINITY)])
 def test_the_strictest_limit_uses_every_step(rule: Any, limit: float) -> None:
     """Nothing is below 0, a constant margin neither; nothing is above infinity."""
-    found, result, labels = ran(networks.random_integer_network(5), 40, chunk=11, reference="final")
+    found, result, labels = ran(random_network(5), 40, chunk=11, reference="final")
     constant = settling([[1]] * 5, [[3]] * 5, [1])
     for anytime in (found, constant):
         (exit_,) = early_exits(anytime, rule, limits=[limit], stable_steps=1)

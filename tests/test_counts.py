@@ -29,6 +29,7 @@ from fsnn_lava.ir import (
 from fsnn_lava.linear_map import linear_map
 from fsnn_lava.result import RunResult
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+from random_networks import random_network
 
 NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)
 
@@ -167,7 +168,7 @@ def test_operations_are_those_of_a_loop_over_synapses(kind: str) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_operations_of_random_graphs(seed: int) -> None:
-    network = networks.random_integer_network(seed)
+    network = random_network(seed)
     result, inputs = random_run(network, 2)
     activity = run_activity(network, result, inputs=inputs)
     for found, connection in zip(activity.connections, network.connections, strict=True):

@@ -18,13 +18,14 @@ from fsnn_lava.errors import NetworkError, OutputError, StateOverflowError
 from fsnn_lava.network_file import load_network, save_network
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from networks import assert_equal_networks, small_float_network, worked_example
+from random_networks import random_network
 
 # ---- round trips ---------------------------------------------------------------------------------------
 
 
 def test_integer_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
     for seed in range(20):
-        network = networks.random_integer_network(seed)
+        network = random_network(seed)
         save_network(network, tmp_path / "network.h5")
         loaded = load_network(tmp_path / "network.h5")
         assert_equal_networks(network, loaded)
