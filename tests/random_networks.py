@@ -58,8 +58,8 @@ def random_case(seed: int, *, lava: bool = True) -> Case:
     """Drawn again from the same generator until no potential leaves 24 bits; `lava` as in `random_network`."""
     rng = np.random.default_rng(seed)
     while True:
-        network = dataclasses.replace(random_network(rng, lava=lava), name=f"seed {seed}")
-        inputs = _inputs(rng, network)
+        network = random_network(rng, f"seed {seed}", lava=lava)
+        inputs = random_inputs(rng, network)
         try:
             return Case(network, inputs, reference_spikes(network, inputs))
         except Overflow:
@@ -98,7 +98,7 @@ def as_read(network: HardwareNetwork) -> dict[str, Any]:
         return reference.read(Path(folder) / "network.h5")
 
 
-def _inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
+def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     """Codes (B, *shape) or frames (T, B, *shape), of any density."""
     spec, density = network.input, rng.uniform(0.1, 1)
     shape = ((network.time_steps,) if spec.kind == "event" else ()) + (SAMPLES, *spec.shape)
@@ -106,7 +106,7 @@ def _inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     return np.where(rng.random(shape) < density, rng.integers(lowest, spec.maximum + 1, shape), 0)
 
 
-def random_network(seed: int | np.random.Generator, *, lava: bool = False) -> HardwareNetwork:
+def random_network(seed: int | np.random.Generator, name: str = "random", *, lava: bool = False) -> HardwareNetwork:
     """One to five populations with any parameters, connections and delays.
 
     Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, and convolutions
@@ -132,7 +132,7 @@ def random_network(seed: int | np.random.Generator, *, lava: bool = False) -> Ha
     source = populations[rng.integers(len(populations))]
     readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
     readout = with_integrators(rng.spawn(1)[0], readout, source.neuron, steps)
-    return HardwareNetwork("random", spec, tuple(populations), tuple(connections), readout, steps)
+    return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
 
 
 def random_shape(rng: np.random.Generator, *, flat: float) -> Shape:
