@@ -103,6 +103,13 @@ def test_no_potential_leaves_24_bits_and_fewer_parts_would_not_be_proven(
         assert max(max(s) for s in sums) * leak_sum(decay, time_steps) >= 2**16
 
 
+def test_parts_bound_both_signs() -> None:
+    readout = random_readout(4, classes=2, size=600)
+    for sign in (1, -1):
+        one_sided = Readout("a", sign * np.abs(readout.weight), readout.bias)
+        assert quantize_readout(one_sided, decay=0, time_steps=30, weight_bits=8).parts == 8
+
+
 def test_leak_sum_is_what_the_rates_are_divided_by() -> None:
     assert leak_sum(0, 30) == 30.0
     assert leak_sum(2048, 3) == 1.75
