@@ -248,6 +248,7 @@ def test_readout_on_lava(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
 
 def test_a_network_without_integrators_cannot_read_out_on_lava() -> None:
     network, inputs, _ = random_case(0)
+    network = dataclasses.replace(network, readout=dataclasses.replace(network.readout, integrators=None))
     with pytest.raises(
         UnsupportedError, match=r'cannot read out network "seed 0" on Lava: it has no integrators; .*host'
     ):
