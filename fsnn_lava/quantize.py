@@ -30,7 +30,7 @@ from fsnn_lava.quantization_report import (
     QuantizationReport,
     report_of,
 )
-from fsnn_lava.rounding import HIGH_EXPONENT, MOST_PARTS
+from fsnn_lava.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
 from fsnn_lava.scales import Rounder, Size, parts_of, reset_sizes, value_of
 from fsnn_lava.search_effort import Effort
 
@@ -38,7 +38,7 @@ __all__ = ["LOST_SHARE", "ConnectionReport", "PopulationReport", "QuantizationRe
 
 Array = npt.NDArray[Any]
 
-PRICE_OF_A_PART = 1.1
+PRICE_OF_A_PART = 1.5
 """One more connection for the same weights has to lower the error by this factor."""
 
 
@@ -159,8 +159,11 @@ class _Search:
         found = [n for name, s in resets.items() for n in self._too_large(network, name, self._clipped(name, s))]
         if not found:
             return None
-        limit = f"8 bits at 2**{HIGH_EXPONENT}, or {MOST_PARTS} connections of a convolution"
-        return PotentialBoundError(f"weights of {', '.join(found)} exceed {limit}")
+        bits = self.rounder.config.weight_bits
+        return PotentialBoundError(
+            f"weights of {', '.join(found)} are too large; allowed: {bits} bits times 2**{HIGH_EXPONENT}, or of a "
+            f"convolution from spikes {MOST_PARTS} connections of {bits} bits; constant currents: {CURRENT_LIMIT} units"
+        )
 
     def _clipped(self, name: str, size: Size) -> Mapping[str, int]:
         return self.rounder.rounded(name, size).clipped
@@ -190,7 +193,9 @@ class _Search:
         return next((size for size in by_error if self._failure({**resets, name: size}) is None), resets[name])
 
     def _price(self, name: str, size: Size) -> float:
-        return float(PRICE_OF_A_PART ** len(self.rounder.rounded(name, size).connections))
+        """What the error counts for, by the number of connections that weights are shared by."""
+        connections = self.rounder.rounded(name, size).connections
+        return float(PRICE_OF_A_PART ** sum(c.source != ALWAYS_ON for c in connections))
 
     def _error(self, resets: Mapping[str, Size]) -> float:
         """Mean |integer - float| of the equilibrium rates, all populations alike."""

@@ -23,6 +23,8 @@ CURRENT_BITS = 8
 """Mantissa of each of the (at most two) connections that carry a population's constant current."""
 HIGH_EXPONENT = 7
 """Largest exponent, and that of the coarse one of two constant-current connections."""
+CURRENT_LIMIT = (1 << (CURRENT_BITS - 1 + HIGH_EXPONENT)) - 1
+"""Largest constant current that two connections carry together, weight units."""
 MOST_PARTS = 4
 """Connections that may carry one convolution together."""
 _FINEST_INPUT_EXPONENT = -8

@@ -8,6 +8,7 @@ weights that are rounded one after the other, the last one first, can each make 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -63,19 +64,26 @@ def groups_of(weights: LinearMap, rates: Array) -> tuple[Group, ...]:
     ----------
     rates : (B, N_source) of the connection's source.
     """
+    return tuple(_group(places, patterns) for places, patterns in patterns_of(weights, rates))
+
+
+def patterns_of(weights: LinearMap, rates: Array) -> Iterator[tuple[Array, Array]]:
+    """For each group of a row's weights: its places in the row (n,), and patterns (P, n) float32 that it meets.
+
+    A row has one group, or several where it is long, or where targets meet different parts of it (a transposed
+    convolution with a stride).
+    """
     geometry, kernel, source, target = weights.geometry, weights.weight.shape[-1], weights.source, weights.target
     if isinstance(geometry, Dense):  # a convolution of one position
         geometry, kernel, source, target = Convolution(), 1, (prod(source), 1, 1), (prod(target), 1, 1)
     planes = np.zeros((len(rates), source[0], source[1] + 1, source[2] + 1), np.float32)  # a row and column of nothing
     planes[:, :, :-1, :-1] = rates.reshape(len(rates), *source)
-    groups = []
     for rows in _phases(geometry, kernel, source[1], target[1]):
         for columns in _phases(geometry, kernel, source[2], target[2]):
             taps = kernel * rows.taps[:, None] + columns.taps
             for channels in np.array_split(np.arange(source[0]), -(-source[0] * taps.size // GROUP)):
                 places = (channels[:, None] * kernel**2 + taps.ravel()).ravel()
-                groups.append(_group(places, _patterns(planes, channels, rows, columns)))
-    return tuple(groups)
+                yield places, _patterns(planes, channels, rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
