@@ -201,14 +201,15 @@ def test_an_ordinary_run_leaves_nothing_behind() -> None:
 
 
 def test_ten_runs_in_one_process_do_not_grow_its_memory() -> None:
-    """Not by more than 5 % after the first."""
+    """Not by more than 5 % after the first, and not by a single file descriptor."""
     network, inputs = slow_run()
-    inputs = inputs[:50]
-    resident = []
+    resident, descriptors = [], []
     for _ in range(10):
-        LavaRunner(stock_models=True).run(network, inputs, record=["a"])
+        LavaRunner(stock_models=True).run(network, inputs[:50], record=["a"])
         resident.append(psutil.Process().memory_info().rss)
+        descriptors.append(psutil.Process().num_fds())
     assert max(resident[1:]) <= 1.05 * resident[0]
+    assert len(set(descriptors)) == 1
 
 
 # ---- runs of whole programs ------------------------------------------------------------------------------
