@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import numpy as np
@@ -265,8 +266,10 @@ def test_too_large_for_24_bits() -> None:
     heavy = tuple(dataclasses.replace(c, weight=c.weight - 40.0) if c.name == "in" else c for c in network.connections)
     with pytest.raises(PotentialBoundError, match="even the smallest scale is not proven to stay in range") as caught:
         quantize(dataclasses.replace(network, connections=heavy), frames)
-    message = str(caught.value)  # the four corners meet fewer taps
-    assert 'potential of population "p": found 140 of 144 neurons could leave it, the worst is neuron ' in message
+    message = str(caught.value)
+    assert re.search(
+        r'potential of population "p": found 128 of 144 neurons could leave it, the worst is neuron \d+', message
+    )
     assert "allowed: -8388607 .. 8388607 (24 bits)" in message
 
 
