@@ -19,6 +19,7 @@ import numpy as np
 
 from fsnn_lava.geometry import Array, Dense, Shape, TransposedConvolution
 from fsnn_lava.linear_map import LinearMap
+from fsnn_lava.machine_code import compiled
 from fsnn_lava.reach import convolution_reach
 
 Order = Literal["hwc", "whc"]
@@ -146,7 +147,7 @@ def _dense_map(matrix: Array) -> ScatterMap:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def nonzero(spikes: Array, spiking: Array) -> int:
     """The number of spikes; their places are written into `spiking`, rising.
 
@@ -166,7 +167,7 @@ _place: Any = numba.uint64
 """A place in an array, without sign: for a signed one, numba would look out for places counted from the end."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_four(weights: Array, rows: tuple[int, int, int, int], length: int, out: Array, to: int) -> None:
     """out[to ..] += the runs of weights that begin at four places, in one pass over the outputs."""
     a, b, c, d = rows
@@ -174,14 +175,14 @@ def _add_four(weights: Array, rows: tuple[int, int, int, int], length: int, out:
         out[to + j] += weights[a + j] + weights[b + j] + weights[c + j] + weights[d + j]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_one(weights: Array, row: int, length: int, out: Array, to: int) -> None:
     """out[to ..] += the run of weights that begins at that place."""
     for j in range(length):
         out[to + j] += weights[row + j]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
     """Adds the weights of all spikes to `out`.
 
@@ -216,7 +217,7 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
         k = end
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def gather(out: Array, m: Any, shift: int, current: Array) -> None:
     """Adds the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
     factor = current.dtype.type(1 << shift)

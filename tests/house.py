@@ -12,7 +12,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         "contracts",
         1,
         (
-            *("spec", "geometry", "elements", "invariants", "ir", "linear_map", "reach"),
+            *("spec", "geometry", "elements", "invariants", "ir", "linear_map", "reach", "machine_code"),
             *("result", "inputs", "whole_file", "hdf5_entries", "network_file", "config"),
             *("samples", "datasets.*", "data", "coded_input", "runs", "command", "markdown"),
         ),

@@ -27,7 +27,6 @@ from fsnn_lava.ir import (
 from fsnn_lava.result import RunResult, rate_weights
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.simulator.integer import exact_dtype
-from fsnn_lava.simulator.kernels import compiled
 from random_networks import Overflow, random_network, reference_spikes
 
 RANDOM_NETWORKS = 80
@@ -374,10 +373,3 @@ def test_result_has_the_shapes_of_the_populations() -> None:
     assert result.spike_counts["p"].dtype == np.int16
     assert result.firing_rates["p"].shape == (4, 2, 3)
     assert result.logits.shape == (4, 5)
-
-
-def test_kernels_compile_where_no_folder_takes_the_cache() -> None:
-    """Numba keeps no cache for code without a file, as in an installation where nothing can be written."""
-    scope: dict[str, Any] = {}
-    exec("def double(x):\n    return 2 * x\n", scope)
-    assert compiled(scope["double"])(21) == 42

@@ -24,10 +24,11 @@ from fsnn_lava.ir import (
     Population,
     Readout,
 )
-from fsnn_lava.linear_map import linear_map
+from fsnn_lava.linear_map import LinearMap, linear_map
 from fsnn_lava.result import RatesOfCounts, RunResult, rates_from_spikes
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.simulator import engine as engine_module
+from fsnn_lava.simulator import event_engine as event_engine_module
 from fsnn_lava.simulator.dense_engine import DenseEngine
 from fsnn_lava.simulator.event_engine import PARTS_PER_CORE, EventEngine
 from random_networks import random_case
@@ -199,19 +200,31 @@ def test_overflow_names_the_neuron_of_an_image(engine: Literal["event", "dense"]
 
 
 def test_sums_that_need_more_than_16_bits_are_exact() -> None:
-    """300 neurons that always fire, through 127 and then through -127 at exponent 7; one unit is left and fires."""
-    source = Population("s", (600,), IntegerNeuron(1, 1, 0, 0, 1.0))
-    target = Population("p", (1,), IntegerNeuron(1, 1, 0, 0, 1.0))
-    large = np.where(np.arange(600) < 300, 127, -127)[None].astype(np.int32)
+    """300 neurons that always fire, through 127, are 38100 weight units, above the threshold; in 16 bits -27436."""
+    source = Population("s", (300,), IntegerNeuron(1, 1, 0, 0, 1.0))
+    target = Population("p", (1,), IntegerNeuron(38100, 255, 7, 0, 1.0))
     connections = (
-        Connection("on", ALWAYS_ON, "s", np.ones((600, 1), np.int32), 0, 0, 8),
-        Connection("large", "s", "p", large, 0, 7, 8),
-        Connection("small", "s", "p", np.eye(1, 600, dtype=np.int32), 0, 0, 8),
+        Connection("on", ALWAYS_ON, "s", np.ones((300, 1), np.int32), 0, 0, 8),
+        Connection("sum", "s", "p", np.full((1, 300), 127, np.int32), 0, 0, 8),
     )
     spec, readout = InputSpec((1,), "graded", 255), Readout("p", np.ones((1, 1)), np.zeros(1))
-    network = HardwareNetwork("wide", spec, (source, target), connections, readout, 3)
+    network = HardwareNetwork("wide", spec, (source, target), connections, readout, 1)
     result = IntegerSimulator(engine="event").run(network, np.zeros((1, 1), int), record=["p"])
-    assert result.spikes["p"].ravel().tolist() == [1, 1, 1]
+    assert result.spikes["p"].ravel().tolist() == [1]
+
+
+@pytest.mark.parametrize("wide", ["all", "some"])
+def test_wide_sums_begin_from_zero_in_every_step(wide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks have narrow sums, so wide ones are ordered here."""
+
+    def ordered(linear_map: LinearMap) -> type:
+        return np.int32 if wide == "all" or len(linear_map.target) == 3 else np.int16
+
+    network = image_chain(event=True)
+    inputs = image_inputs(network, 3)
+    monkeypatch.setattr(event_engine_module, "sum_dtype", ordered)
+    event, dense = (IntegerSimulator(engine=e).run(network, inputs, record=names(network)) for e in ENGINES)
+    assert same_run(event, dense)
 
 
 # ---- the choice of the engine ---------------------------------------------------------------------------

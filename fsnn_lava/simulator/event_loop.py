@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fsnn_lava.ir import Array
-from fsnn_lava.simulator.kernels import advance, compiled
+from fsnn_lava.machine_code import compiled
+from fsnn_lava.simulator.kernels import advance
 from fsnn_lava.spike_kernels import ScatterMap, gather, nonzero, scatter
 
 

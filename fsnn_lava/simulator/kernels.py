@@ -1,8 +1,8 @@
 """One step of one population, compiled: leak, reset, integrate, threshold, in a single pass over memory.
 
 Both engines use the same law, for a batch (`integer_step`, `float_step`, which also count) or for one sample
-(`advance`). The functions are plain Python; `compiled` turns them into machine code on first use. Nothing is allocated
-in them. They need one core: a step takes a quarter of a nanosecond per neuron, a few percent of the sums that feed it.
+(`advance`). Nothing is allocated in them. They need one core: a step takes a quarter of a nanosecond per neuron, a few
+percent of the sums that feed it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,11 @@ import numpy as np
 from numba.extending import overload
 
 from fsnn_lava.ir import Array
+from fsnn_lava.machine_code import compiled
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code, kept on disk for the next process where some folder is writable."""
-    njit: Any = numba.njit
-    machine_code: Callable[..., Any]
-    try:
-        machine_code = njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # Numba found no folder for its cache: compile once per process instead
-        machine_code = njit(nogil=True)(function)
-    return machine_code
-
-
-def _integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> int:
+@compiled
+def integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> int:
     """The potential after a step, in units of state; current in units of 64 of them."""
     after = (abs(before) * kept) >> 12
     if before < 0:
@@ -38,18 +29,16 @@ def _integer_law(before: int, current: int, kept: int, reset: int, threshold: in
     return after + 64 * current
 
 
-def _float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> float:
+@compiled
+def float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> float:
     """The potential after a step: leak (v - reset s) + current."""
     if before >= threshold:  # it fired in the previous step
         before -= reset
     return leak * before + current
 
 
-integer_law = compiled(_integer_law)
-float_law = compiled(_float_law)
-
-
-def _integer_step(
+@compiled
+def integer_step(
     potential: Array,
     drive: Array,
     arriving: Array,
@@ -91,7 +80,8 @@ def _integer_step(
     return peak
 
 
-def _float_step(
+@compiled
+def float_step(
     potential: Array,
     drive: Array,
     arriving: Array,
@@ -123,10 +113,6 @@ def _float_step(
             for n in range(potential.shape[1]):
                 rates[b, n] += share * spikes[b, n]
     return peak
-
-
-integer_step = compiled(_integer_step)
-float_step = compiled(_float_step)
 
 
 def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
