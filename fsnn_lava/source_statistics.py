@@ -21,7 +21,7 @@ from fsnn_lava.linear_map import LinearMap
 
 Array = npt.NDArray[Any]
 
-DAMPING = 0.01
+DAMPING = 0.03
 """Share of the mean square rate that is added to every rate's, so that sources that were silent are no excuse."""
 PATTERNS = 8192
 """Patterns that are looked at, evenly spread over samples and positions."""

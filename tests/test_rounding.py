@@ -83,11 +83,11 @@ def test_patterns_are_a_few_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_factors_are_those_of_the_mean_outer_product(kind: str) -> None:
-    """L D L' gives back the mean outer product of the patterns, with 1 % more on its diagonal."""
+    """L D L' gives back the mean outer product of the patterns, with a little more on its diagonal."""
     weights, rates = made(kind)
     for group, (places, patterns) in zip(groups_of(weights, rates), patterns_of(weights, rates), strict=True):
         moment = patterns.astype(float).T @ patterns / len(patterns)
-        moment += 0.01 * moment.diagonal().mean() * np.eye(len(moment))
+        moment += source_statistics.DAMPING * moment.diagonal().mean() * np.eye(len(moment))
         order = np.argsort(places)[np.searchsorted(np.sort(places), group.places)]
         moment = moment[np.ix_(order, order)]
         strengths = np.diag(np.linalg.inv(group.factor.astype(float)) @ moment @ np.linalg.inv(group.factor.T))
