@@ -13,7 +13,6 @@ from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, Unsupp
 from fsnn_lava.ir import (
     ALWAYS_ON,
     INPUT,
-    STATE_PER_WEIGHT,
     Array,
     Connection,
     FloatNeuron,
@@ -28,12 +27,9 @@ from fsnn_lava.result import RunResult, rate_weights
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.simulator.integer import exact_dtype
 from random_networks import Overflow, random_network, reference_spikes
+from simulated import float_twin, names, same_run
 
 RANDOM_NETWORKS = 80
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
 
 
 def one_neuron(
@@ -59,13 +55,6 @@ def trace(result: RunResult) -> list[int]:
     return [int(s) for s in result.spikes["p"].ravel()]
 
 
-def same_run(a: RunResult, b: RunResult) -> bool:
-    pairs = [(a.firing_rates, b.firing_rates), (a.spike_counts, b.spike_counts), (a.spikes, b.spikes)]
-    return all(
-        x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x) for x, y in pairs
-    ) and np.array_equal(a.logits, b.logits)
-
-
 # ---- against the oracle --------------------------------------------------------------------------------
 
 
@@ -88,25 +77,6 @@ def test_every_spike_of_random_networks_is_the_oracles() -> None:
             lively += 0 < expected.mean() < 1
     assert compared > 1.5 * RANDOM_NETWORKS, "too many networks overflow: the test has lost its meaning"
     assert lively > compared / 3, "too many populations are silent or saturated: the test has lost its meaning"
-
-
-def float_twin(network: HardwareNetwork) -> HardwareNetwork:
-    """The same IF network in floats whose values are units of state, all of them integers that float64 holds."""
-
-    def neuron(n: IntegerNeuron) -> FloatNeuron:
-        return FloatNeuron(64.0 * (2 * n.v_threshold - 1) + 1, float(STATE_PER_WEIGHT * n.reset_synapse), 1.0)
-
-    def weight(c: Connection) -> Array:
-        return STATE_PER_WEIGHT * c.weight * 2.0**c.weight_exponent
-
-    return dataclasses.replace(
-        network,
-        populations=tuple(dataclasses.replace(p, neuron=neuron(p.neuron)) for p in network.populations),  # type: ignore[arg-type]
-        connections=tuple(
-            dataclasses.replace(c, weight=weight(c), weight_exponent=0, weight_bits=0) for c in network.connections
-        ),
-        readout=dataclasses.replace(network.readout, integrators=None),
-    )
 
 
 def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
@@ -292,7 +262,7 @@ def test_wide_spike_sums_run_in_float64() -> None:
     )
     readout = Readout("p", np.ones((1, 1)), np.zeros(1))
     network = HardwareNetwork("wide", InputSpec((1,), "graded", 255), (sources, target), connections, readout, 3)
-    assert trace(IntegerSimulator().run(network, code(0), record=["p"])) == [1, 1, 1]
+    assert trace(IntegerSimulator(engine="dense").run(network, code(0), record=["p"])) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -14,7 +14,6 @@ from fsnn_lava.geometry import DENSE, Convolution, TransposedConvolution
 from fsnn_lava.ir import (
     ALWAYS_ON,
     INPUT,
-    STATE_PER_WEIGHT,
     Array,
     Connection,
     FloatNeuron,
@@ -32,20 +31,10 @@ from fsnn_lava.simulator import event_engine as event_engine_module
 from fsnn_lava.simulator.dense_engine import DenseEngine
 from fsnn_lava.simulator.event_engine import PARTS_PER_CORE, EventEngine
 from random_networks import random_case
+from simulated import float_twin, names, same_run
 
 RANDOM_NETWORKS = 60
 ENGINES: tuple[Literal["event", "dense"], ...] = ("event", "dense")
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
-
-
-def same_run(a: RunResult, b: RunResult) -> bool:
-    pairs = [(a.firing_rates, b.firing_rates), (a.spike_counts, b.spike_counts), (a.spikes, b.spikes)]
-    return all(
-        x.keys() == y.keys() and all(np.array_equal(x[n], y[n]) for n in x) for x, y in pairs
-    ) and np.array_equal(a.logits, b.logits)
 
 
 def image_chain(*, decay: int = 0, event: bool = False, time_steps: int = 12, start: int = 1) -> HardwareNetwork:
@@ -132,23 +121,6 @@ def test_engines_and_unrolled_kernels_give_the_same_run(decay: int, event: bool)
     ]
     assert all(0.02 < float(s.mean()) < 0.98 for s in runs[0].spikes.values()), "silent or saturated"
     assert all(same_run(runs[0], run) for run in runs[1:])
-
-
-def float_twin(network: HardwareNetwork) -> HardwareNetwork:
-    """The same IF network in floats whose values are units of state, all of them integers that float64 holds."""
-
-    def neuron(n: IntegerNeuron) -> FloatNeuron:
-        return FloatNeuron(64.0 * (2 * n.v_threshold - 1) + 1, float(STATE_PER_WEIGHT * n.reset_synapse), 1.0)
-
-    def connection(c: Connection) -> Connection:
-        weight = STATE_PER_WEIGHT * c.weight * 2.0**c.weight_exponent
-        return dataclasses.replace(c, weight=weight, weight_exponent=0, weight_bits=0)
-
-    return dataclasses.replace(
-        network,
-        populations=tuple(dataclasses.replace(p, neuron=neuron(p.neuron)) for p in network.populations),  # type: ignore[arg-type]
-        connections=tuple(map(connection, network.connections)),
-    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
