@@ -172,10 +172,10 @@ def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
     UnsupportedError : naming the connections.
     """
     if report.lost():
-        listed = "\n  ".join(f"{n}: rounding error {report.connections[n].relative_error:.0%}" for n in report.lost())
+        listed = "\n  ".join(f"{n}: {report.connections[n].current_error:.0%}" for n in report.lost())
         raise UnsupportedError(
-            f"nothing was written: integers for T = {time_steps} lose these connections (allowed: a root mean square "
-            f"error of {LOST_SHARE:.0%} of the weights'):\n  {listed}\n"
+            f"nothing was written: integers for T = {time_steps} lose these connections (root mean square error of the "
+            f"current they carry; allowed: {LOST_SHARE:.0%}):\n  {listed}\n"
             "A potential sums up negative currents for the whole window and must fit 24 bits: use fewer --time-steps, "
             "or more --weight-bits"
         )

@@ -96,6 +96,13 @@ def main(argv: list[str]) -> int:
     write_json(deployed.folder / "report.json", report.as_json())
     write_text(deployed.folder / "report.md", report.as_markdown())
     console.print(Markdown(report.as_markdown()))
+    show_disagreements(report)
+    console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
+    return 0 if report.agrees else 1
+
+
+def show_disagreements(report: Report) -> None:
+    """A line for every pair that breaks its relation, and for lowering if rounding does not explain what it changed."""
     for pair in report.pairs:
         if not pair.agrees:
             console.print(
@@ -105,8 +112,6 @@ def main(argv: list[str]) -> int:
             )
     if report.lowering is not None and not report.lowering.agrees:
         console.print(f"lowering changed spikes that rounding does not explain: {report.lowering.unexplained[0]}")
-    console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
-    return 0 if report.agrees else 1
 
 
 def run(name: Backend, deployed: Deployed, codes: Array, *, stock_models: bool) -> RunResult:

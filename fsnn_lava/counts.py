@@ -177,15 +177,12 @@ class Activity:
         spikes = [
             (name, f"{count:,.1f}") for name, count in (*self.spikes.items(), ("total", sum(self.spikes.values())))
         ]
-        work = [
-            (c.name, f"{c.source} to {c.target}", f"{c.messages:,.1f}", f"{c.synaptic_operations:,.1f}")
-            for c in self.connections
-        ]
-        work.append(("total", "", "", f"{self.synaptic_operations:,.1f}"))
+        work = [(c.name, f"{c.messages:,.1f}", f"{c.synaptic_operations:,.1f}") for c in self.connections]
+        work.append(("total", "", f"{self.synaptic_operations:,.1f}"))
         parts = [
             f"Per inference, mean of {self.samples} samples, {self.time_steps} time steps each.",
             markdown_table(("population", "spikes"), spikes),
-            markdown_table(("connection", "from, to", "messages", "synaptic operations"), work),
+            markdown_table(("connection", "messages", "synaptic operations"), work),
             "A message is a spike, an input event, or an input code that is not zero in one step; a synaptic operation "
             "is a message at a synapse.",
             f"Energy of the synaptic operations: {energy.microjoules(self.synaptic_operations):.4g} µJ, at "

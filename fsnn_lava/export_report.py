@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsnn_lava.counts import Activity, EnergyModel, NetworkSize
+from fsnn_lava.ir import STATE_LIMIT
 from fsnn_lava.markdown import markdown_table
 from fsnn_lava.quantize import QuantizationReport
 
@@ -57,10 +58,10 @@ def quantization_markdown(report: QuantizationReport) -> str:
     connections = [
         (
             name,
-            str(c.weight_bits),
-            str(c.weight_exponent),
-            f"{c.relative_error:.2%}",
-            f"{c.max_error:.3g}",
+            str(c.weight_exponent) if c.parts == 1 else f"{c.weight_exponent} and below",
+            f"{c.relative_error:.1%}",
+            f"{c.current_error:.1%}",
+            f"{c.current_error_per_channel:.1%}",
             str(c.clipped),
         )
         for name, c in report.connections.items()
@@ -71,17 +72,31 @@ def quantization_markdown(report: QuantizationReport) -> str:
             f"{p.reset_amount:.1f}",
             str(p.v_threshold),
             f"{p.scale:.3g}",
+            f"{p.potential_bound / STATE_LIMIT:.0%}",
             f"{p.mean_rate_error:.3g}",
             f"{p.max_rate_error:.3g}",
+            f"{p.mean_rate_error_per_channel:.3g}",
         )
         for name, p in report.populations.items()
     ]
+    bits = max(c.weight_bits for c in report.connections.values())
     converged = "" if report.equilibrium_converged else "**The iteration did not converge: rate errors mean little.** "
     return "\n\n".join(
         [
-            markdown_table(("connection", "bits", "exponent", "rms error", "max error", "clipped"), connections),
-            markdown_table(("population", "reset r", "threshold V", "scale", "rate error, mean", "max"), populations),
-            f"{converged}Rms error: share of the connection's rms weight; max error: in the trained network's unit. "
-            f"Rate error: at the equilibrium, on {report.calibration_samples} training samples, spikes per step.",
+            markdown_table(_CONNECTION, connections),
+            markdown_table(_POPULATION, populations),
+            converged + _NOTES.format(samples=report.calibration_samples, bits=bits),
         ]
     )
+
+
+_CONNECTION = ("connection", "exponent", "weights", "current", "per channel", "clipped")
+_POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max", "per channel")
+_NOTES = (
+    "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
+    "*Current*: that of the current which the connection carries at the equilibrium; rounding lets errors cancel "
+    "there. *Rate error*: of the rates at the equilibrium, mean and maximum, on {samples} training samples, spikes "
+    "per step. *Per channel*: what a scale for every output channel would give; a population has one, as stock LIF "
+    "has one threshold V. *24 bits*: how much of the state's range the proof needs. *Exponent*: the largest, where "
+    "several connections carry one together."
+)

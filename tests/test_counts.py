@@ -240,8 +240,8 @@ def test_markdown_holds_every_figure_and_the_source() -> None:
     assert "simulations before the chip was made" in text
     assert "IEEE Micro 38(1), 2018" in text
     for connection in activity.connections:
-        assert f"| {connection.source} to {connection.target} | {connection.messages:,.1f} |" in text
-    assert f"| total |  |  | {activity.synaptic_operations:,.1f} |" in text
+        assert f"| {connection.name} | {connection.messages:,.1f} |" in text
+    assert f"| total |  | {activity.synaptic_operations:,.1f} |" in text
     assert "mean of 3 samples, 6 time steps each" in text
     assert f"| a | 48 | {size.populations[0].synapses:,} | {size.populations[0].weight_bytes:,} |" in size.as_markdown()
     for table in (block for t in (text, size.as_markdown()) for block in t.split("\n\n") if block.startswith("|")):
