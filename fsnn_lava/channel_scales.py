@@ -19,7 +19,7 @@ from fsnn_lava.source_statistics import weight_rows
 Array = npt.NDArray[Any]
 
 
-def channel_scaled(rounder: Rounder, resets: Mapping[str, Size], reach: Mapping[str, Array]) -> HardwareNetwork:
+def channel_scaled(rounder: Rounder, resets: Mapping[str, Size], *, reach: Mapping[str, Array]) -> HardwareNetwork:
     """The float network with weights rounded as if every channel had a scale, threshold and reset of its own.
 
     Parameters

@@ -112,9 +112,9 @@ class QuantizationReport:
 def report_of(
     rounder: Rounder,
     resets: Mapping[str, Size],
+    *,
     calibration: Array,
     compared: Array,
-    *,
     wanted: EquilibriumRates,
     effort: Effort,
 ) -> QuantizationReport:
@@ -133,7 +133,7 @@ def report_of(
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)
     reach = {name: np.maximum(-low, high) for name, (low, high) in bounds.items()}
-    channels = channel_scaled(rounder, resets, reach)
+    channels = channel_scaled(rounder, resets, reach=reach)
     settled = equilibrium_rates(
         channels, inputs, tolerance=effort.tolerance, start=rates, dtype=effort.dtype
     ).firing_rates

@@ -71,7 +71,14 @@ def quantize(
     for population in network.populations:
         resets[population.name] = search.best(population.name, resets)
     integer = search.rounder.network_of(resets)
-    report = report_of(search.rounder, resets, calibration, search.compared, wanted=search.wanted, effort=search.effort)
+    report = report_of(
+        search.rounder,
+        resets,
+        calibration=calibration,
+        compared=search.compared,
+        wanted=search.wanted,
+        effort=search.effort,
+    )
     provenance = {**network.provenance, "deployment": dataclasses.asdict(config), "quantization": report.as_dict()}
     integer = dataclasses.replace(integer, readout=_integer_readout(integer, config.weight_bits), provenance=provenance)
     return integer, dataclasses.replace(report, seconds=time.perf_counter() - began)
@@ -97,7 +104,7 @@ class _Search:
             network, calibration, tolerance=self.effort.final_tolerance, dtype=self.effort.dtype
         )
         rates = self.wanted.firing_rates
-        self.rounder = Rounder(network, rates, calibration, config=config)
+        self.rounder = Rounder(network, rates, inputs=calibration, config=config)
         axis = 0 if network.input.kind == "graded" else 1
         samples = calibration.shape[axis]
         count = min(samples, self.effort.compared)

@@ -71,7 +71,7 @@ def rounded(
     whole = np.clip(weight_rows(connection.geometry, nearest), *limits)
     for group in groups:
         whole[:, group.places] = _compensated(rows[:, group.places], group.factor, limits)
-    return from_rows(connection.geometry, whole, units.shape), clipped
+    return from_rows(connection.geometry, whole, shape=units.shape), clipped
 
 
 def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:

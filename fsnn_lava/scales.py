@@ -88,7 +88,7 @@ class Rounder:
     """Rounds the populations of one float network, with regard to what its sources send on calibration inputs."""
 
     def __init__(
-        self, network: HardwareNetwork, rates: Mapping[str, Array], inputs: Array, *, config: DeployConfig
+        self, network: HardwareNetwork, rates: Mapping[str, Array], *, inputs: Array, config: DeployConfig
     ) -> None:
         refuse_unsupported(network)
         self.network, self.config = network, config

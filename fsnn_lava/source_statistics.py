@@ -50,7 +50,7 @@ def weight_rows(geometry: Geometry, weight: Array) -> Array:
     return np.asarray(weight.reshape(len(weight), -1))
 
 
-def from_rows(geometry: Geometry, rows: Array, shape: Shape) -> Array:
+def from_rows(geometry: Geometry, rows: Array, *, shape: Shape) -> Array:
     """Weights of that shape whose `weight_rows` these are."""
     if isinstance(geometry, TransposedConvolution):
         return np.asarray(rows.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1))

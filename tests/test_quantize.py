@@ -41,7 +41,7 @@ def of_size(net: HardwareNetwork, size: scales.Size) -> tuple[HardwareNetwork, M
     """The network of one population with that reset synapse, rounded to the nearest, and what was clipped."""
     codes = codes_for(net)
     rates = equilibrium_rates(net, codes).firing_rates
-    rounder = scales.Rounder(net, rates, codes, config=DeployConfig(rounding="nearest"))
+    rounder = scales.Rounder(net, rates, inputs=codes, config=DeployConfig(rounding="nearest"))
     return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
 
 

@@ -48,7 +48,7 @@ def connection_of(weights: LinearMap) -> Connection:
 def test_rows_come_back(kind: str) -> None:
     weights, _ = made(kind)
     rows = weight_rows(weights.geometry, weights.weight)
-    assert np.array_equal(from_rows(weights.geometry, rows, weights.weight.shape), weights.weight)
+    assert np.array_equal(from_rows(weights.geometry, rows, shape=weights.weight.shape), weights.weight)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
