@@ -113,21 +113,21 @@ def random_network(seed: int | np.random.Generator, name: str = "random", *, lav
     whose exponent is 0, unless they carry codes.
     """
     rng = np.random.default_rng(seed)  # a generator is taken as it is
-    event, fine = bool(rng.random() < 0.5), bool(rng.random() < 0.4)
-    shape = random_shape(rng, flat=0.1)
+    event, style = bool(rng.random() < 0.5), rng.choice(["fine", "wide", "any"], p=[0.4, 0.1, 0.5])
+    channels = range(8, 17) if style == "wide" else range(1, 4)
+    shape = random_shape(rng, channels, flat=0.1)
     spec = InputSpec(shape, "event", 1) if event else InputSpec(shape, "graded", int(rng.choice([3, 16, 255])))
     shapes, starts = {INPUT: shape}, {INPUT: 0}
     for i in range(rng.choice([1, 2, 3, 4, 5], p=[0.25, 0.3, 0.2, 0.15, 0.1])):
-        shape = next_shape(rng, shape)
+        shape = next_shape(rng, channels, shape)
         shapes[f"p{i}"] = shape
         earliest = max(1, max(starts.values())) if lava else 0
         starts[f"p{i}"] = earliest + int(rng.integers(0, 3))
-    steps = int(rng.integers(8, 14) if fine else rng.integers(3 if lava else 1, 11))
-    connections = _Wiring(rng, spec, shapes, starts, steps, fine, lava).connections()
+    steps = int(rng.integers(8, 14) if style == "fine" else rng.integers(3 if lava else 1, 11))
+    connections = _Wiring(rng, spec, shapes, starts, steps, style, lava).connections()
     populations = [
-        Population(p, shapes[p], random_neuron(rng, typical_current(spec, shapes[p], connections, p), fine), starts[p])
-        for p in shapes
-        if p != INPUT
+        Population(name, shapes[name], random_neuron(rng, current, style), starts[name])
+        for name, current in ((n, typical_current(spec, shapes[n], connections, n)) for n in starts if n != INPUT)
     ]
     source = populations[rng.integers(len(populations))]
     readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
@@ -135,13 +135,13 @@ def random_network(seed: int | np.random.Generator, name: str = "random", *, lav
     return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
 
 
-def random_shape(rng: np.random.Generator, *, flat: float) -> Shape:
+def random_shape(rng: np.random.Generator, channels: range, *, flat: float) -> Shape:
     if rng.random() < flat:
         return (int(rng.integers(1, 9)),)
-    return (int(rng.integers(1, 4)), int(rng.choice(SIDES)), int(rng.choice(SIDES)))
+    return (int(rng.choice(channels)), int(rng.choice(SIDES)), int(rng.choice(SIDES)))
 
 
-def next_shape(rng: np.random.Generator, source: Shape) -> Shape:
+def next_shape(rng: np.random.Generator, channels: range, source: Shape) -> Shape:
     """Mostly one that some kernel leads to."""
     if len(source) == 3 and rng.random() < 0.85:
         reached = [
@@ -150,8 +150,8 @@ def next_shape(rng: np.random.Generator, source: Shape) -> Shape:
         ]
         sides = reached[rng.integers(3)]
         if sides:
-            return (int(rng.integers(1, 4)), *sides[rng.integers(len(sides))])
-    return random_shape(rng, flat=0.3)
+            return (int(rng.choice(channels)), *sides[rng.integers(len(sides))])
+    return random_shape(rng, channels, flat=0.3)
 
 
 @functools.cache
@@ -180,7 +180,7 @@ class _Wiring:
     shapes: dict[str, Shape]
     starts: dict[str, int]
     steps: int
-    fine: bool
+    style: str
     lava: bool
 
     def connections(self) -> list[Connection]:
@@ -191,8 +191,8 @@ class _Wiring:
         made = [self._connection(f"c{k}", source, target) for k, (source, target) in enumerate(edges)]
         for target in names[1:]:
             for k in range(self.rng.choice([0, 0, 0, 1, 2])):
-                exponent = 0 if self.fine else int(self.rng.choice([0, 1, 4]))
-                weight, bits = random_weight(self.rng, (math.prod(self.shapes[target]), 1), fine=self.fine)
+                exponent = 0 if self.style != "any" else int(self.rng.choice([0, 1, 4]))
+                weight, bits = random_weight(self.rng, (math.prod(self.shapes[target]), 1), self.style)
                 made.append(Connection(f"on{target}{k}", ALWAYS_ON, target, weight, 0, exponent, bits))
         return made
 
@@ -203,7 +203,7 @@ class _Wiring:
         longest = self.rng.choice([1, 6, self.steps + 4], p=[0.5, 0.4, 0.1])
         delay = max(lowest, int(self.rng.integers(0, longest)))
         geometry, shape = self._geometry(self.shapes[source], self.shapes[target])
-        weight, bits = random_weight(self.rng, shape, fine=self.fine)
+        weight, bits = random_weight(self.rng, shape, self.style)
         return Connection(name, source, target, weight, delay, self._exponent(source, geometry), bits, geometry)
 
     def _geometry(self, source: Shape, target: Shape) -> tuple[Geometry, Shape]:
@@ -221,15 +221,20 @@ class _Wiring:
     def _exponent(self, source: str, geometry: Geometry) -> int:
         if source == INPUT and self.spec.kind == "graded":
             return int(np.clip(self.rng.integers(-1, 5) - self.spec.maximum.bit_length(), -8, 7))
-        if self.fine or (self.lava and isinstance(geometry, Convolution)):
+        if self.style != "any" or (self.lava and isinstance(geometry, Convolution)):
             return 0
         return int(self.rng.choice([0, 0, 1, 3, 7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
 
 
-def random_weight(rng: np.random.Generator, shape: Shape, *, fine: bool) -> tuple[Array, int]:
-    """Mantissas and their bits: moderate, extreme, sparse, rows of zeros; fine: few units, so that rounding tells."""
-    if fine:
+def random_weight(rng: np.random.Generator, shape: Shape, style: str) -> tuple[Array, int]:
+    """Mantissas and their bits: moderate, extreme, sparse, with rows of zeros.
+
+    In the style "fine" they are a few units, so that rounding tells; "wide" ones can add up to more than 16 bits.
+    """
+    if style == "fine":
         return rng.integers(-4, 6, shape).astype(np.int32), int(rng.integers(4, 9))
+    if style == "wide":
+        return rng.choice([-128, 125, 126, 127], shape, p=[0.1, 0.3, 0.3, 0.3]).astype(np.int32), 8
     bits = int(rng.choice([8, 8, 8, rng.integers(2, 8)]))
     half = 1 << (bits - 1)
     weight = rng.integers(-half, half, shape)
@@ -268,12 +273,13 @@ def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection]
     return max(mean, 0) + math.sqrt(square)
 
 
-def random_neuron(rng: np.random.Generator, current: float, fine: bool) -> IntegerNeuron:
+def random_neuron(rng: np.random.Generator, current: float, style: str) -> IntegerNeuron:
     """IF or LIF with a reset about as large as the current, and a threshold of r, r/2 or anything."""
-    reset = int(np.clip(current * rng.uniform(0.1, 1.3), 1, 255 << 6))
+    part = rng.uniform(1, 4) if style == "wide" else rng.uniform(0.1, 1.3)
+    reset = int(np.clip(current * part, 1, 255 << 6))
     exponent = max(0, reset.bit_length() - 8)
     mantissa = reset >> exponent
-    if not fine and exponent < 6 and mantissa > 1 and rng.random() < 0.5:
+    if style == "any" and exponent < 6 and mantissa > 1 and rng.random() < 0.5:
         mantissa, exponent = mantissa >> 1, exponent + 1
     reset = mantissa << exponent
     threshold = int(rng.choice([reset, max(1, reset // 2), rng.integers(1, 3 * reset // 2 + 1)]))
