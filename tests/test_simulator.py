@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -159,9 +159,17 @@ def test_float_lif_by_hand() -> None:
     assert result.firing_rates["p"].item() == pytest.approx((0.25 + 1) / 1.875, rel=1e-15)  # a few roundings
 
 
-def test_float_neuron_fires_at_its_threshold() -> None:
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_float_neuron_fires_at_its_threshold(engine: Literal["event", "dense"]) -> None:
     network = one_neuron(FloatNeuron(1.0, 2.0, 1.0), [(INPUT, 0.5, 0, 0)], time_steps=4)
-    assert trace(FloatSimulator().run(network, code(1), record=["p"])) == [0, 1, 0, 0]
+    assert trace(FloatSimulator(engine=engine).run(network, code(1), record=["p"])) == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_integer_neuron_fires_at_its_threshold(engine: Literal["event", "dense"]) -> None:
+    """V = 4, and 2 arrive in a step; the reset of 8 leaves -2, -0, 2, 4."""
+    network = one_neuron(IntegerNeuron(4, 8, 0, 0, 1.0), [(INPUT, 2, 0, 0)], time_steps=6)
+    assert trace(IntegerSimulator(engine=engine).run(network, code(1), record=["p"])) == [0, 1, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("decay", [1, 205])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +28,7 @@ from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.simulator import engine as engine_module
 from fsnn_lava.simulator import event_engine as event_engine_module
 from fsnn_lava.simulator.dense_engine import DenseEngine
-from fsnn_lava.simulator.event_engine import PARTS_PER_CORE, EventEngine
+from fsnn_lava.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
 from random_networks import random_case
 from simulated import float_twin, names, same_run
 
@@ -111,7 +110,7 @@ def test_every_spike_of_random_networks_is_the_references(engine: Literal["event
 @pytest.mark.parametrize("decay", [0, 205])
 def test_engines_and_unrolled_kernels_give_the_same_run(decay: int, event: bool) -> None:
     network = image_chain(decay=decay, event=event)
-    samples = 3 * PARTS_PER_CORE * len(os.sched_getaffinity(0))  # each part of a batch has three
+    samples = 3 * PARTS_PER_CORE * usable_cores()  # each part of a batch has three
     inputs = image_inputs(network, samples)
     runs = [
         IntegerSimulator(engine=engine, batch_size=size).run(n, inputs, record=names(network))

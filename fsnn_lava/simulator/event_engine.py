@@ -21,6 +21,13 @@ PARTS_PER_CORE = 4
 """A batch is cut into so many parts for each core, so that none waits long for the others."""
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @final
 class EventEngine:
     """Runs a plan event by event."""
@@ -49,10 +56,10 @@ class EventEngine:
         """
         plan = self._plan
         frames, codes_current = self._inputs(inputs)
-        filled = self._room(frames.shape[1], record)
-        cores = len(os.sched_getaffinity(0))
-        size = max(1, -(-frames.shape[1] // (cores * PARTS_PER_CORE)))
-        begins = range(0, frames.shape[1], size)
+        filled = self._room(len(frames), record)
+        cores = usable_cores()
+        size = max(1, -(-len(frames) // (cores * PARTS_PER_CORE)))
+        begins = range(0, len(frames), size)
         with ThreadPoolExecutor(min(cores, len(begins))) as pool:
             try:
                 runs = [pool.submit(self._run_part, frames, codes_current, filled, slice(b, b + size)) for b in begins]
@@ -69,13 +76,13 @@ class EventEngine:
         return self._outcome(filled, record)
 
     def _inputs(self, inputs: Array) -> tuple[Array, Array]:
-        """(T, b, M) uint8 frames, M = 0 without events, and (b, columns) current of the codes."""
+        """(b, T, M) uint8 frames, M = 0 without events, and (b, columns) current of the codes."""
         plan = self._plan
         source = plan.network.input
         dtype = self._tables.constant.dtype
         if source.kind == "event":
-            frames = _channels_inner(inputs, source.shape).astype(np.uint8, copy=False)
-            return frames, np.zeros((frames.shape[1], 0), dtype)
+            frames = _channels_inner(inputs.swapaxes(0, 1), source.shape).astype(np.uint8, copy=False)
+            return frames, np.zeros((len(frames), 0), dtype)
         codes = inputs.reshape(len(inputs), source.size)
         currents = [
             _channels_inner(graded.current(codes).reshape(len(codes), *p.population.shape), p.population.shape)
@@ -83,7 +90,7 @@ class EventEngine:
             for graded in p.graded
         ]
         together = np.concatenate([np.zeros((len(codes), 0), dtype), *currents], axis=1, dtype=dtype, casting="unsafe")
-        return np.zeros((plan.steps, len(codes), 0), np.uint8), together
+        return np.zeros((len(codes), plan.steps, 0), np.uint8), together
 
     def _room(self, rows: int, record: Sequence[str]) -> Filled:
         """Zeros for what a batch of so many samples fills in."""
@@ -95,14 +102,14 @@ class EventEngine:
             rates=np.zeros((rows, rates)),
             rate_column=rate_column,
             shares=self._shares,
-            spikes=np.zeros((plan.steps, rows, spikes), np.uint8),
+            spikes=np.zeros((rows, plan.steps, spikes), np.uint8),
             spike_column=spike_column,
         )
 
     def _run_part(self, frames: Array, codes_current: Array, filled: Filled, part: slice) -> Any:
-        outcome = filled._replace(counts=filled.counts[part], rates=filled.rates[part], spikes=filled.spikes[:, part])
+        outcome = filled._replace(counts=filled.counts[part], rates=filled.rates[part], spikes=filled.spikes[part])
         narrow, wide = (np.empty(size, dtype) for dtype, size in self._buffers)
-        return run_samples(self._tables, codes_current[part], frames[:, part], outcome, narrow, wide, STATE_LIMIT)
+        return run_samples(self._tables, codes_current[part], frames[part], outcome, narrow, wide, STATE_LIMIT)
 
     def _outcome(self, filled: Filled, record: Sequence[str]) -> Outcome:
         """The same by population, in C order."""
@@ -119,7 +126,7 @@ class EventEngine:
         return Outcome(
             of(filled.counts, self._tables.first_neuron[:-1]),
             of(filled.rates, filled.rate_column),
-            {name: spikes[name] for name in record},
+            {name: spikes[name].swapaxes(0, 1) for name in record},
         )
 
 

@@ -88,7 +88,7 @@ class Outcome(NamedTuple):
     rates : (B, columns) zeros in float64, for the populations whose rate is not their count over T.
     rate_column : (P,) int64: where each population's rates begin; -1: it has none.
     shares : (P, T) weight of each step in the rate.
-    spikes : (T, B, columns) uint8 zeros, for the populations that are recorded.
+    spikes : (B, T, columns) uint8 zeros, for the populations that are recorded.
     spike_column : (P,) int64: where each population's spikes begin; -1: it is not recorded.
     """
 
@@ -165,7 +165,7 @@ def _count(outcome: Any, spiking: Array, sample: int, step: int, population: int
             outcome.rates[sample, rate + n] += outcome.shares[population, step]
     if spike >= 0:
         for n in spiking:
-            outcome.spikes[step, sample, spike + n] = 1
+            outcome.spikes[sample, step, spike + n] = 1
 
 
 @compiled
@@ -187,7 +187,7 @@ def run_samples(
     ----------
     tables : `Tables`.
     codes_current : (B, columns) current that the samples' codes make, in the type of `constant`.
-    frames : (T, B, M) uint8 events; M = 0 where there are none.
+    frames : (B, T, M) uint8 events; M = 0 where there are none.
     outcome : `Outcome`.
     narrow, wide : buffers for the largest map, of two types of sums.
     limit : largest |potential|; for integers.
@@ -197,12 +197,12 @@ def run_samples(
     current = np.empty(len(potential), tables.constant.dtype)
     fired = np.empty(len(potential), np.uint8)
     lists = np.empty(tables.ring[populations, 0] + tables.ring[populations, 1] * tables.ring[populations, 2], np.int32)
-    counts = np.zeros((populations + 1, len(frames)), np.int64)  # spikes of each source in each step
+    counts = np.zeros((populations + 1, frames.shape[1]), np.int64)  # spikes of each source in each step
     for sample in range(len(outcome.counts)):
         potential[:] = 0
-        for step in range(len(frames)):
+        for step in range(frames.shape[1]):
             if frames.shape[2]:
-                counts[0, step] = nonzero(frames[step, sample], _list(tables, lists, 0, step))
+                counts[0, step] = nonzero(frames[sample, step], _list(tables, lists, 0, step))
             for p in range(populations):
                 begin, end = tables.first_neuron[p], tables.first_neuron[p + 1]
                 arriving = current[begin:end]
