@@ -1,0 +1,190 @@
+"""What is left of trained networks on hardware: accuracy, firing rates, and whether Lava gives the same spikes.
+
+Takes trainings (`python train/train.py --config train/configs/<name>.toml`), exports each, classifies test images with
+the integer simulator, runs some of them on Lava with our process models and fewer with Lava's own, and keeps the
+figures in benchmarks/results/on_hardware.json. With --readme nothing is run: README's table is made from that file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from common.results import RESULTS, commit, stored
+from common.tables import TextTable, with_blocks
+from rich.console import Console
+
+from fsnn_lava.backends import BackendSettings, get_backend
+from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
+from fsnn_lava.command import run_script
+from fsnn_lava.config import DeployConfig
+from fsnn_lava.data import Dataset, Samples, load_dataset
+from fsnn_lava.deployed import calibration_codes
+from fsnn_lava.evaluation import evaluate
+from fsnn_lava.ir import HardwareNetwork, with_timing
+from fsnn_lava.lower import lower, run_torch
+from fsnn_lava.quantize import quantize
+from fsnn_lava.result import RunResult, accuracy
+from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.samples import time_first
+from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.ties import spike_agreement
+from fsnn_lava.training import BEST
+from fsnn_lava.verify import compare
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+RESULT = RESULTS / "on_hardware.json"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many test samples: in the simulator, compared with PyTorch spike by spike, on Lava, on Lava's own models."""
+
+    simulator: int
+    compared: int
+    lava: int
+    stock: int
+
+
+DENSE, CONVOLUTION, DEEP = Extent(10_000, 200, 200, 20), Extent(10_000, 20, 20, 20), Extent(1_000, 5, 5, 1)
+CONFIGS = {
+    **dict.fromkeys(("fashion_mnist_fc_if", "fashion_mnist_fc_lif"), DENSE),
+    **dict.fromkeys(("fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"), DENSE),
+    **dict.fromkeys(("mnist_conv_if", "mnist_conv_lif", "nmnist_conv_if", "nmnist_conv_lif"), CONVOLUTION),
+    **dict.fromkeys(("cifar10_alexnet_if_t30", "cifar10_alexnet_lif_t30", "cifar10_cifarnet_if_t30"), DEEP),
+}
+console = Console(width=150)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Accuracy and firing rates in training, in integers and on Lava."""
+
+    runs: tuple[Path, ...] = (Path("runs"),)
+    """Folders of trainings, one folder in them for each configuration."""
+    configs: tuple[str, ...] = tuple(CONFIGS)
+    """Which configurations."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA."""
+    readme: bool = False
+    """Only put the table of the kept results into README.md."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0, or 1 if Lava's spikes differ from the simulator's."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    kept = stored(RESULT) or {}
+    for name in () if arguments.readme else arguments.configs:
+        folder = next((f / name for f in arguments.runs if (f / name / BEST).exists()), arguments.runs[0] / name)
+        trained = load_checkpoint(folder / BEST)
+        dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+        with console.status(name):
+            kept[name] = measure(trained, dataset, CONFIGS[name])
+        write_json(RESULT, {name: kept[name] for name in CONFIGS if name in kept})
+    table = deployment_table(kept)
+    console.print(table.screen())
+    if arguments.readme:
+        write_text(README, with_blocks(README.read_text(encoding="utf-8"), {"deployment": table.markdown()}))
+        console.print(f"{README.name}: table written")
+    return 0 if all(row["lava_identical"] and row["stock_identical"] for row in kept.values()) else 1
+
+
+def measure(trained: TrainedNetwork, dataset: Dataset, extent: Extent) -> dict[str, Any]:
+    """Every figure of one trained network."""
+    floating = with_timing(lower(trained), "hardware")
+    config = DeployConfig()
+    began = time.monotonic()
+    integer, report = quantize(floating, calibration_codes(dataset, count=config.calibration_samples), config=config)
+    quantized = time.monotonic() - began
+    test = spread(dataset.test, extent.simulator)
+    codes, steps = time_first(test.codes), trained.config.network.time_steps
+    began = time.monotonic()
+    simulated = IntegerSimulator(keep=()).run(integer, codes)
+    simulation = time.monotonic() - began
+    return {
+        "notation": trained.config.network.notation,
+        "neurons": "IF" if trained.config.network.leak == 1 else f"LIF {trained.config.network.leak}",
+        "time_steps": steps,
+        "seed": trained.config.training.seed,
+        "best_epoch": trained.metrics["best_epoch"],
+        "test_samples": len(test),
+        "pytorch": evaluate(trained.model(), test, dataset.coding, time_steps=steps).accuracy,
+        "simulator": accuracy(simulated, test.labels),
+        "simulator_seconds": simulation,
+        "quantization_seconds": quantized,
+        "rounding_at_equilibrium": max(p.mean_rate_error for p in report.populations.values()),
+        **against_torch(trained, floating, integer, spread(test, extent.compared)),
+        **on_lava(integer, spread(test, extent.lava), spread(test, extent.stock)),
+        "commit": commit(),
+    }
+
+
+def spread(samples: Samples, count: int) -> Samples:
+    """So many of the samples, evenly spread; all, if there are fewer."""
+    which = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(np.int64)
+    return samples.select(which)
+
+
+def against_torch(
+    trained: TrainedNetwork, floating: HardwareNetwork, integer: HardwareNetwork, samples: Samples
+) -> dict[str, Any]:
+    """Rates against PyTorch's, and how many samples' spikes lowering left as they were."""
+    codes = time_first(samples.codes)
+    sequential = with_timing(floating, "sequential")
+    names = [p.name for p in floating.populations]
+    software = run_torch(trained, sequential, codes, time_steps=floating.time_steps)
+    lowered = spike_agreement(sequential, codes, FloatSimulator().run(sequential, codes, record=names), software)
+    rounded = IntegerSimulator().run(integer, codes)
+    return {
+        "compared_samples": len(samples),
+        "mean_rate": float(np.mean([rate.mean() for rate in software.firing_rates.values()])),
+        "mean_rate_difference": compare(software, rounded).mean_rate_difference,
+        "lowered_ties": len(lowered.ties),
+        "lowered_unexplained": len(lowered.unexplained),
+    }
+
+
+def on_lava(integer: HardwareNetwork, samples: Samples, few: Samples) -> dict[str, Any]:
+    """Whether Lava gives the simulator's spikes, with our process models and with its own."""
+    ours = spikes(integer, samples, "lava-fixed", stock_models=False)
+    stock = spikes(integer, few, "lava-fixed", stock_models=True)
+    return {
+        "lava_samples": len(samples),
+        "lava_identical": compare(spikes(integer, samples, "simulator"), ours).agrees,
+        "stock_samples": len(few),
+        "stock_identical": compare(spikes(integer, few, "simulator"), stock).agrees,
+    }
+
+
+def spikes(network: HardwareNetwork, samples: Samples, backend: str, *, stock_models: bool = False) -> RunResult:
+    """A backend's run with every population recorded."""
+    runner = get_backend(backend, dataclasses.replace(BackendSettings(), stock_models=stock_models))
+    return runner.run(network, time_first(samples.codes), record=[p.name for p in network.populations])
+
+
+def deployment_table(kept: dict[str, dict[str, Any]]) -> TextTable:
+    """Accuracy and firing rates in PyTorch, in the integer simulator and on Lava."""
+    header = (
+        *("config", "T", "neurons", "test samples", "PyTorch", "integer simulator"),
+        *("rate difference x T", "same spikes on Lava, our models", "its own models"),
+    )
+    rows = []
+    for name, row in kept.items():
+        figures = (f"{row['pytorch']:.2%}", f"{row['simulator']:.2%}")
+        difference = f"{row['mean_rate_difference'] * row['time_steps']:.3f}"
+        lava, stock = (
+            f"{row[f'{kind}_samples']} samples" if row[f"{kind}_identical"] else "**different**"
+            for kind in ("lava", "stock")
+        )
+        about = (f"`{name}`", str(row["time_steps"]), row["neurons"], f"{row['test_samples']:,}")
+        rows.append((*about, *figures, difference, lava, stock))
+    return TextTable("Trained networks on hardware", header, tuple(rows))
+
+
+if __name__ == "__main__":
+    run_script(main)
