@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 import fsnn_lava
+from house import FLOORS
 from script_loader import ROOT, load_script
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,6 +70,16 @@ def test_deployment_table_is_the_stored_one():
     assert set(kept) == set(module.CONFIGS)
     assert all(row["lava_identical"] and row["stock_identical"] for row in kept.values())
     assert all(row["lowered_unexplained"] == 0 for row in kept.values())
+
+
+def test_every_file_of_the_floors_is_in_the_table_for_people():
+    table = re.search(r"\| floor \|.*?\n\n", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert table is not None
+    shown = set(re.findall(r"`([^`]+)`", table.group()))
+    entries = {entry for _, _, row in FLOORS for entry in row}
+    assert {entry.replace(".*", "/*").replace("backends.", "backends/") for entry in entries} == {
+        name for name in shown if not name.startswith(("train/", "deploy/", "benchmarks/"))
+    }
 
 
 def test_changelog_names_the_version():
