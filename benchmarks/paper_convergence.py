@@ -8,8 +8,6 @@ Event recordings end with their last frame, and so do their curves.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from common.pictures import drawn_from, new_figure, save_figure
 from common.published import published_rows
 from common.results import RESULTS, commit, extent, read_run, stored
 from rich.console import Console
@@ -27,7 +26,7 @@ from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
 from fsnn_lava.command import run_script
 from fsnn_lava.data import Dataset, load_dataset
 from fsnn_lava.devices import open_device, place, prepared
-from fsnn_lava.errors import ConfigError, MissingDependencyError
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.evaluation import convergence_curve
 from fsnn_lava.runs import write_json
 from fsnn_lava.training import BEST
@@ -129,7 +128,7 @@ def curves_of(trained: TrainedNetwork, dataset: Dataset, arguments: Arguments) -
 
 def description(curves: dict[str, Any]) -> str:
     """What the picture says of the figures that it was drawn from."""
-    return f"drawn from curves {hashlib.sha256(json.dumps(curves, sort_keys=True).encode()).hexdigest()}"
+    return drawn_from(curves, what="curves")
 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
@@ -139,16 +138,7 @@ def draw(curves: dict[str, Any], path: Path) -> None:
     ------
     MissingDependencyError : if matplotlib is absent.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[notebooks]"'
-        raise MissingDependencyError(message) from error
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.hashsalt": "convergence", "svg.fonttype": "none"}  # the same picture each time
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure("convergence", size=(7, 4.5))
     axes = figure.add_subplot()
     for name, curve in sorted(curves.items()):
         steps = range(1, len(curve["mean"]) + 1)
@@ -158,8 +148,7 @@ def draw(curves: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("||f(a[t]) - a[t]||")
     axes.set_title("mean over test samples; dotted: one of them", fontsize=10)
     axes.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None, "Description": description(curves)})
+    save_figure(figure, path, says=description(curves))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ of a float32 matrix product measured in turns with the runs.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
+from common.timing import medians
 from rich.console import Console
 from rich.table import Table
 
@@ -94,17 +93,6 @@ def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
     images = np.random.default_rng(arguments.seed).integers(0, 256, (arguments.images, 1, 28, 28), dtype=np.uint8)
     settings = DeployConfig(time_steps=max(arguments.time_steps))
     return quantize(with_timing(lower(trained), "hardware"), images[:64], config=settings)[0], images
-
-
-def medians(calls: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
-    """Median seconds of each call; they are taken in turns, after a round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def floating_operations(network: HardwareNetwork) -> int:

@@ -40,9 +40,9 @@ def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float
     iterate()
     glibc.malloc_trim(0)  # nor is memory that was freed earlier held now
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-    before = _of_process("VmRSS")
+    before = resident()
     iterate()
-    return _of_process("VmHWM") - before
+    return resident(peak=True) - before
 
 
 def in_own_process(function: Callable[..., _Result], *arguments: object) -> _Result:
@@ -51,7 +51,8 @@ def in_own_process(function: Callable[..., _Result], *arguments: object) -> _Res
         return pool.submit(function, *arguments).result()
 
 
-def _of_process(field: str) -> float:
-    """MiB; VmRSS: held now, VmHWM: the peak."""
+def resident(*, peak: bool = False) -> float:
+    """MiB of memory that this process holds now, or has held at most."""
+    field = "VmHWM" if peak else "VmRSS"
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
