@@ -42,7 +42,7 @@ class Effort:
     def for_network(cls, network: HardwareNetwork) -> Effort:
         """The effort that suits the number of products of one pass."""
         products = sum(_products(network, c) for c in network.connections)
-        compared = int(np.clip(_PRODUCTS_PER_CANDIDATE / products, 16, 256))
+        compared = int(np.clip(_PRODUCTS_PER_CANDIDATE / products, 8, 256))
         finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
         small = products <= _SMALL
         tried = 24 if products <= 10 * _SMALL else 8

@@ -25,7 +25,7 @@ DAMPING = 0.03
 """Share of the mean square rate that is added to every rate's, so that sources that were silent are no excuse."""
 PATTERNS = 8192
 """Patterns that are looked at, evenly spread over samples and positions."""
-GROUP = 2304
+GROUP = 4608
 """Weights of one row that can make up for each other."""
 
 

@@ -13,17 +13,21 @@ import pytest
 import trained
 from fsnn_lava import quantize as module
 from fsnn_lava import scales
-from fsnn_lava.bounds import prove
+from fsnn_lava.bounds import bounds_alone, prove
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.equilibrium import equilibrium_rates
 from fsnn_lava.errors import InputError, NetworkError, PotentialBoundError, UnsupportedError
 from fsnn_lava.ir import (
     ALWAYS_ON,
     INPUT,
+    STATE_LIMIT,
+    Connection,
     FloatNeuron,
     HardwareNetwork,
+    InputSpec,
     IntegerNeuron,
     Population,
+    Readout,
 )
 from fsnn_lava.quantize import QuantizationReport, quantize
 from fsnn_lava.simulator import IntegerSimulator
@@ -132,6 +136,28 @@ def test_largest_proven_size_is_the_largest() -> None:
         prove(search.rounder.network_of({"population1": above}))
     assert [scales.value_of(s) for s in sizes] == sorted({scales.value_of(s) for s in sizes})
     assert all(1 <= m <= 255 and 0 <= e <= 6 for m, e in sizes)  # Lava is given e + 1
+
+
+def test_sizes_are_raised_as_far_as_the_proof_of_the_whole_network_reaches() -> None:
+    """A population that never fires inhibits another: alone, the other would have to fear it."""
+    neuron = FloatNeuron(2.0, 2.0, 1.0)
+    connections = (
+        Connection("silence", ALWAYS_ON, "s", np.full((3, 1), -0.5)),
+        Connection("in", INPUT, "p", np.array([[0.1], [-0.05]])),
+        Connection("fear", "s", "p", np.full((2, 3), -30.0)),
+    )
+    populations = (Population("s", (3,), neuron), Population("p", (2,), neuron))
+    readout = Readout("p", np.ones((1, 2)), np.zeros(1))
+    net = HardwareNetwork("s p", InputSpec((1,), "graded", 15), populations, connections, readout, 30)
+    search = module._Search(net, codes_for(net), DeployConfig())
+    resets = search.largest_proven()
+    integer = search.rounder.network_of(resets)
+    prove(integer)
+    lowest, _ = bounds_alone(integer, "p")
+    assert lowest.min() < -2 * STATE_LIMIT
+    sizes = scales.reset_sizes()
+    above = {**resets, "p": sizes[sizes.index(resets["p"]) + 1]}
+    assert search._failure(above) is not None
 
 
 def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> None:

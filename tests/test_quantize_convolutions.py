@@ -176,7 +176,7 @@ def test_large_networks_are_searched_with_less_effort(monkeypatch: pytest.Monkey
 def test_effort_falls_with_size() -> None:
     small, large = Effort.for_network(floating("30 (F30)")), Effort.for_network(floating("64C5-512C3-512C3 (F64C3)"))
     assert (small.tried, small.finalists, small.dtype, small.final_tolerance) == (24, 24, np.float64, 1e-9)
-    assert (large.tried, large.finalists, large.compared, large.dtype) == (8, 3, 16, np.float32)
+    assert (large.tried, large.finalists, large.compared, large.dtype) == (8, 3, 8, np.float32)
 
 
 @pytest.mark.parametrize(("steps", "bits"), [(20, 8), (1000, 7)])
