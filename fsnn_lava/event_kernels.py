@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
+from fsnn_lava.machine_code import compiled, compiled_fused
 from fsnn_lava.result import Array
 
 
@@ -61,7 +61,7 @@ class Geometry(NamedTuple):
     first_mask: int
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> None:
     """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers.
 
@@ -88,7 +88,7 @@ def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> Non
                     )
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled_fused
 def _add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
     """Adds the weights of the active channels of one position, times their values, to the outputs that it reaches."""
     weights, segments, starts = maps
@@ -118,7 +118,7 @@ def _add_channels(values: Array, active: Array, place: Any, maps: Any, out: Arra
                 total[i] += va * wa[i]
 
 
-@numba.njit(cache=True)
+@compiled
 def _geometry(row: Array) -> Any:
     """The numbers of one row by their names."""
     return Geometry(
@@ -127,7 +127,7 @@ def _geometry(row: Array) -> Any:
     )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_nonzero(values: Array) -> int:
     """As np.count_nonzero, several times faster on floats."""
     count = 0
@@ -136,7 +136,7 @@ def count_nonzero(values: Array) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None:
     """Response of every sample, (B, H W C) from values (B, H W C), without pooling."""
     g = _geometry(geometry)
@@ -151,7 +151,7 @@ def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None
             product[sample, y * run : (y + 1) * run] = out[at : at + run]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled_fused
 def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array) -> None:
     """current += mask (scale response + shift), the response being pooled; an empty mask lets everything through."""
     height, width, channels = g.out_height // g.pool, g.out_width // g.pool, g.out_channels
@@ -171,7 +171,7 @@ def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array)
                     to[c] += scale[c] * response[c] + shift[c]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
     """(C,) mean response of one window; the sum is left in its first element of `out`."""
     channels = g.out_channels
@@ -189,7 +189,7 @@ def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
     return response
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled_fused
 def _advance(state: Any, current: Array, constants: Array, begin: int, end: int) -> None:
     """One step of the neurons begin .. end: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
     v, spikes = state[0][begin:end], state[1][begin:end]
@@ -205,7 +205,7 @@ def _advance(state: Any, current: Array, constants: Array, begin: int, end: int)
         count[i] += fired
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def run_samples(
     plan: Any,
     inputs: Any,
@@ -262,7 +262,7 @@ def run_samples(
                 recorded[t, sample] = spikes.astype(np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _values(g: Any, frame: Array, state: tuple[Array, ...], bounds: Array, t: int) -> Array:
     """What a connection is given at step t: the input, the last population's late spikes, or those from below."""
     returning: Array = state[2][t % len(state[2])]

@@ -81,7 +81,7 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
 def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
     """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one."""
     share = count_nonzero(inner(x.detach()).numpy()) / x.numel()
-    return share < DENSE_SHARE[layer.kind]
+    return bool(share < DENSE_SHARE[layer.kind])
 
 
 def inner(x: Tensor, *, batch_axes: int = 1) -> Tensor:

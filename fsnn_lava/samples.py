@@ -50,18 +50,19 @@ class InputCoding:
         if not (0 < self.scale < np.inf and all(0 < s < np.inf for s in self.std) and np.isfinite(self.mean).all()):
             raise DatasetError(f"input coding: {self}; scale and std must be finite and > 0, mean finite.")
 
-    def table(self) -> Array:
-        """Real value of every code, (C, maximum + 1) float32, each the nearest one to the exact value."""
+    def table(self, dtype: type[np.floating[Any]] = np.float32) -> Array:
+        """Real value of every code, (C, maximum + 1), computed in float64 and rounded to the type."""
         levels = np.arange(self.maximum + 1) * self.scale
         table: Array = (levels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
-        return table.astype(np.float32)
+        return table.astype(dtype)
 
-    def decode(self, codes: Array) -> Array:
-        """Real values as float32, each the nearest one to the exact value; same shape as the codes.
+    def decode(self, codes: Array, dtype: type[np.floating[Any]] = np.float32) -> Array:
+        """Real values of that type, computed in float64 and rounded; same shape as the codes.
 
         Parameters
         ----------
         codes : uint8 (B, C, H, W), or (T, B, C, H, W) for one frame per step.
+        dtype : float32, as in training, or float64.
 
         Raises
         ------
@@ -75,8 +76,8 @@ class InputCoding:
             )
         if codes.size and codes.max() > self.maximum:
             raise InputError(f"found input code {codes.max()}; allowed: 0 .. {self.maximum}.")
-        values = np.empty(codes.shape, np.float32)
-        for c, row in enumerate(self.table()):
+        values = np.empty(codes.shape, dtype)
+        for c, row in enumerate(self.table(dtype)):
             values[..., c, :, :] = row[codes[..., c, :, :]]
         return values
 

@@ -43,6 +43,8 @@ def test_table_holds_the_value_of_every_code_of_every_channel() -> None:
     codes = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, 2, 1, 1))
     assert coding.table().shape == (2, 256)
     assert coding.table().dtype == np.float32
+    assert coding.decode(codes, np.float64).dtype == np.float64
+    assert np.array_equal(coding.decode(codes, np.float64).astype(np.float32), coding.decode(codes))
     assert np.array_equal(coding.table().T, coding.decode(codes)[:, :, 0, 0])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 
-import numba
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyOutPort
@@ -16,6 +15,7 @@ from lava.proc.lif.process import LIF, LIFReset
 
 from fsnn_lava.backends.lava_graph.fast_process import SingleThreadModel, receive
 from fsnn_lava.ir import Array
+from fsnn_lava.machine_code import compiled
 
 _HALF = 2**23
 """Currents wrap, and voltages stop, at this magnitude."""
@@ -23,7 +23,7 @@ _UNITY = 4096
 """Denominator of the decays."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def lif_step(u: Array, v: Array, arriving: Array, bias: Array, du: int, dv: int, vth: int, spikes: Array) -> None:
     """One step of all neurons, in place.
 

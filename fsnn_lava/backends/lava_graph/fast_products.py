@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from scipy.sparse import csc_matrix
 
 from fsnn_lava.ir import Array
 from fsnn_lava.linear_map import LinearMap
+from fsnn_lava.machine_code import compiled
 from fsnn_lava.spike_kernels import ScatterMap, gather, nonzero, scatter, scatter_map
 
 _BRIDGE = 8
@@ -61,7 +61,7 @@ class Product:
             gather(self._sums, self._weights, shift, self.current)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def replace(old: Array, new: Array) -> bool:
     """Whether there is any difference; then the old numbers are overwritten by the new ones."""
     for i in range(len(old)):
@@ -116,7 +116,7 @@ def column_map(columns: csc_matrix) -> ScatterMap:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find_runs(
     indptr: Array, indices: Array, data: Array, starts: Array, segments: Array, weights: Array
 ) -> tuple[int, int]:
@@ -142,7 +142,7 @@ def _find_runs(
     return runs, numbers
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _largest_sum(indices: Array, data: Array, targets: int) -> int:
     """The largest magnitude that a sum of some of the weights into one target can have."""
     sums = np.zeros((2, targets), np.int64)
