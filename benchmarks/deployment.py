@@ -3,8 +3,7 @@
 Takes exported runs (python deploy/export.py --run RUN). Sections: lava: a step with Lava's own process models and with
 ours; sets: whole test sets in the simulator; kernels: synaptic operations per second beside the machine's limits;
 rates, steps: cost against the firing rate and against T. The figures are kept in benchmarks/results/deployment.json,
-from which the pictures beside it are drawn. With --readme nothing is run: the tables of README.md and of the one here are
-made from that file.
+from which the pictures beside it are drawn. With --readme nothing is run: the documents' tables are made of that file.
 """
 
 from __future__ import annotations
@@ -133,11 +132,12 @@ def figures_of(section: str, subjects: dict[str, Subject], arguments: Arguments,
         return {"networks": measure_sets(subjects, say)}
     if section == "kernels":
         return dict(measure_kernels(repeats=arguments.repeats, quick=arguments.quick))
-    images = 4 if arguments.quick else 128
+    images = 2 if arguments.quick else 128
     points = [(firing, RATES_STEPS) for firing in FIRING]
     if section == "steps":
         points = [(STEPS_FIRING, time_steps) for time_steps in STEPS]
-    return {"images": images, "rows": engine_costs(points, images=images, repeats=arguments.repeats)}
+    some = points[:2] if arguments.quick else points
+    return {"images": images, "rows": engine_costs(some, images=images, repeats=arguments.repeats)}
 
 
 def write_documents(kept: dict[str, Any]) -> None:
@@ -148,11 +148,13 @@ def write_documents(kept: dict[str, Any]) -> None:
     ConfigError : if a table's figures are not kept, or a document lacks a table's place.
     """
     found = tables(kept)
+    texts = {}
     for path, names in DOCUMENTS.items():
         missing = [name for name in names if name not in found]
         if missing:
             raise ConfigError(f"{RESULT} holds no figures for {', '.join(missing)}; measure them first")
-        text = with_blocks(path.read_text(encoding="utf-8"), {name: found[name].markdown() for name in names})
+        texts[path] = with_blocks(path.read_text(encoding="utf-8"), {name: found[name].markdown() for name in names})
+    for path, text in texts.items():
         write_text(path, text)
         console.print(f"{path}: tables written", soft_wrap=True)
 

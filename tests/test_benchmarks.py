@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -115,6 +116,21 @@ def test_simulator_counts_images_of_a_random_network() -> None:
 def test_simulator_is_measured_beside_lava(run_folder: Path) -> None:
     text = _run("simulator", "--run", run_folder, "--images", "20", "--time-steps", "2", "--lava-samples", "2")
     assert "lava-fixed" in text
+
+
+@pytest.mark.lava
+def test_deployment_goes_through_all_its_sections(run_folder: Path, tmp_path: Path) -> None:
+    sizes = ("--quick", "--repeats", "1", "--images", "20")
+    text = _run("deployment", *sizes, "--fashion", run_folder, "--results", tmp_path)
+    kept = json.loads((tmp_path / "deployment.json").read_text())
+    assert list(kept) == ["lava", "sets", "kernels", "rates", "steps"]
+    network = kept["lava"]["networks"]["fashion"]
+    assert network["title"] == "12 (F12)"
+    assert network["stock"]["identical"] is network["ours"]["identical"] is True
+    assert all(
+        words in text for words in ("A step on Lava", "Whole test sets", "kernels", "the firing rate", "against T")
+    )
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg", ".svg"]
 
 
 @pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])

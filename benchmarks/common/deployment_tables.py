@@ -62,14 +62,10 @@ def models_table(found: Kept) -> TextTable:
         same = "" if stock["identical"] and ours["identical"] else ", NOT the simulator's"
         rows.append((_title(row), *times, f"{ours['spikes_per_step']:.0f}{same}"))
     shorter = [r["title"] for r in found["networks"].values() if r["stock"]["time_steps"] != r["time_steps"]]
-    short = (
-        f" On Lava's own models, {', '.join(shorter)} with fewer steps, which changes no step's time."
-        if shorter
-        else ""
-    )
+    fewer = f" {', '.join(shorter)}: fewer steps on Lava's own models, which changes no step's time." if shorter else ""
     notes = (
         "Time between the first finished image and the last over the steps between, in one Lava run of each; all spike "
-        f"counts are compared with the simulator's.{short} {condition_line(found['conditions'])}"
+        f"counts are compared with the simulator's.{fewer} {condition_line(found['conditions'])}"
     )
     return TextTable("A step on Lava: its process models and ours", header, tuple(rows), notes)
 
@@ -92,8 +88,8 @@ def simulator_table(lava: Kept, sets: Kept) -> TextTable:
         ratio = f"{simulator_ratio(row, simulated):,.0f}"
         rows.append((_title(row), *speeds, f"{rate:.3g}", ratio, _wanted(CASES[key].simulator)))
     notes = (
-        "Images per second. On Lava an image takes T steps and one more for each population, at the time of a step; the "
-        f"start builds the graph and starts its processes. {_both_conditions(lava, sets)}"
+        "Images per second. On Lava an image takes T steps and one more for each population, at the time of a step; "
+        f"the start builds the graph and starts its processes. {_both_conditions(lava, sets)}"
     )
     return TextTable("Images per second: Lava and the simulator", header, tuple(rows), notes)
 
