@@ -6,7 +6,7 @@ Data flows one way::
              -> integer HardwareNetwork -> RunResult -> report
 
 Contracts (NumPy only): `spec`, `config`, `data`, `ir`, `network_file`, `errors`.
-Torch wing: `neuron`, `layers`, `solver`, `model`, `gradients`, `checkpoint`, `training`.
+Torch wing: `neuron`, `layers`, `solver`, `model`, `integer_model`, `gradients`, `checkpoint`, `training`.
 Bridge between the wings: `lower`.
 NumPy wing (no torch): `bounds`, `quantize`, `simulator`, `backends`, `verify`, `report`.
 
