@@ -89,9 +89,16 @@ def test_kernels_that_are_timed_add_the_weights_of_all_spikes(name: str) -> None
 
 @pytest.mark.parametrize("name", MAPS)
 def test_synaptic_operations_are_spikes_times_the_synapses_behind_them(name: str) -> None:
-    (found,) = kernel_rates(MAPS[name], repeats=1, operations=1, firing=(1.0,))
-    assert found.operations == MAPS[name].unrolled().nnz
-    assert found.scatter_per_s > 0 < found.step_per_s
+    linear_map = MAPS[name]
+    matrix = linear_map.unrolled()
+    full, some = kernel_rates(linear_map, repeats=1, operations=1, firing=(1.0, 0.3))
+    assert full.operations == matrix.nnz
+    assert full.scatter_per_s > 0 < full.step_per_s
+
+    generator = np.random.default_rng(1)  # as there
+    spikes = [_patterns(matrix.shape[1], firing, generator) for firing in (1.0, 0.3)][1]
+    synapses = matrix.getnnz(axis=0)[flat_order(linear_map.source)]
+    assert some.operations == int((spikes @ synapses).sum()) // PATTERNS
 
 
 def test_patterns_hold_the_share_of_spikes_asked_for() -> None:
