@@ -37,9 +37,10 @@ def draw_costs(kept: Mapping[str, Any], section: str, folder: Path) -> Path:
         axes.loglog(places, costs, STYLES[engine], label=engine, markersize=5)
     axes.set_xticks(places, [f"{place:.2g}" if by_rate else str(place) for place in places], minor=False)
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("spikes per neuron and step, %" if by_rate else "time steps T")
     axes.set_ylabel("milliseconds per image")
-    fixed = f"T = {rows[0]['time_steps']}" if by_rate else "one firing rate"
+    fixed = f"T = {rows[0]['time_steps']}" if by_rate else f"about {rows[-1]['firing']:.0%} firing"
     axes.set_title(f"64C5s (F64C5) in the simulator, {fixed}", fontsize=10)
     axes.legend(title="engine", fontsize=8)
     path = folder / PICTURES[section]
