@@ -32,7 +32,8 @@ from fsnn_lava.result import RunResult
 pytestmark = pytest.mark.lava
 
 TIME_STEPS = 5
-SAMPLES = 5000
+SAMPLES = 200_000
+"""Minutes of work: however late an interference comes, the run is still going on."""
 
 
 def slow_run() -> tuple[HardwareNetwork, Array]:
@@ -100,7 +101,7 @@ def assert_kept(error: IncompleteRunError) -> None:
 def test_timeout_instead_of_a_hang() -> None:
     stopper = Interference(signal.SIGSTOP)
     message = (
-        r"of 5000 samples ended in sample \d+ at global step \d, after \d+ of 35000 steps; \d+ samples are finished"
+        r"of 200000 samples ended in sample \d+ at global step \d, after \d+ of 1400000 steps; \d+ samples are finished"
     )
     with pytest.raises(IncompleteRunError, match=message) as caught:
         LavaRunner(timeout_s=6).run(*slow_run(), record=["a"], progress=stopper)
@@ -254,7 +255,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(tmp_path: Path,
         tmp_path,
         "import signal\n"
         "try:\n"
-        "    run(5000, progress=tell)\n"
+        "    run(200_000, progress=tell)\n"
         "except IncompleteRunError as error:\n"
         "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "    assert error.result.spike_counts['a'].tolist() == [[3]] * error.samples\n"
@@ -274,7 +275,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(tmp_path: Path,
 
 
 def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
-    ran = run_script(tmp_path, "run(5000, progress=tell)\n")
+    ran = run_script(tmp_path, "run(200_000, progress=tell)\n")
     with ran:
         assert ran.stdout is not None
         assert ran.stdout.readline()
