@@ -80,13 +80,13 @@ def simulator_table(lava: Kept, sets: Kept) -> TextTable:
     for key, row in lava["networks"].items():
         simulated = sets["networks"][key]
         speeds = [
-            f"{lava_images_per_second(row, models, started=started):.3g}"
+            _per_second(lava_images_per_second(row, models, started=started))
             for models in ("stock", "ours")
             for started in (0, FEW)
         ]
         rate = simulated["images"] / simulated["seconds"]
         ratio = f"{simulator_ratio(row, simulated):,.0f}"
-        rows.append((_title(row), *speeds, f"{rate:.3g}", ratio, _wanted(CASES[key].simulator)))
+        rows.append((_title(row), *speeds, _per_second(rate), ratio, _wanted(CASES[key].simulator)))
     notes = (
         "Images per second. On Lava an image takes T steps and one more for each population, at the time of a step; "
         f"the start builds the graph and starts its processes. {_both_conditions(lava, sets)}"
@@ -170,7 +170,7 @@ def speed_table(lava: Kept, sets: Kept) -> TextTable:
         simulated = sets["networks"][key]
         step = (f"{_ms(row['stock']['step_s'])} ms", f"{_ms(row['ours']['step_s'])} ms", f"{model_ratio(row):.0f}")
         rates = (lava_images_per_second(row, "stock"), simulated["images"] / simulated["seconds"])
-        speed = (*(f"{rate:.3g}" for rate in rates), f"{simulator_ratio(row, simulated):,.0f}")
+        speed = (*(_per_second(rate) for rate in rates), f"{simulator_ratio(row, simulated):,.0f}")
         rows.append((_title(row), *step, *speed, f"{simulated['images']:,} in {simulated['seconds']:.1f} s"))
     notes = f"Lava's start excluded. {_both_conditions(lava, sets)}"
     return TextTable("Speed of deployment", header, tuple(rows), notes)
@@ -189,6 +189,10 @@ def _title(row: Kept) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _giga(rate: float) -> str:
