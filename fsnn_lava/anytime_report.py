@@ -129,5 +129,5 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[notebooks]"'
+        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[plots]"'
         raise MissingDependencyError(message) from error

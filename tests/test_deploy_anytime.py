@@ -145,7 +145,7 @@ def test_mistakes_are_refused_before_the_run(
     with pytest.raises(ConfigError, match=r"holds no network-float\.h5 and no network-integer\.h5; export first"):
         anytime.main(["--run", str(folder / "empty")])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[notebooks\]"'):
+    with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[plots\]"'):
         anytime.main(["--run", str(folder)])
     assert not any((folder / name).exists() for name in FILES)
 

@@ -176,5 +176,5 @@ def test_nothing_to_draw_and_runs_of_no_row_are_refused(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[notebooks\]"'):
+    with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[plots\]"'):
         convergence.draw({}, tmp_path / "picture.svg")

@@ -25,7 +25,7 @@ def new_figure(salt: str, *, size: tuple[float, float]) -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[notebooks]"'
+        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[plots]"'
         raise MissingDependencyError(message) from error
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.hashsalt": salt, "svg.fonttype": "none"}
