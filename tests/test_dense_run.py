@@ -77,7 +77,9 @@ def test_fused_steps_give_the_same_spikes(leak: float) -> None:
         for training in (True, False):
             bound = bound_network(notation, shape, leak, training=training)
             assert_same_spikes(bound, torch.randn(5, *shape).double(), settings=DenseSettings(compiled=True))
-    assert 1 <= counters["unique_graphs"] - before <= 6
+    config = torch._dynamo.config
+    kept = config.recompile_limit if hasattr(config, "recompile_limit") else config.cache_size_limit
+    assert 1 <= counters["unique_graphs"] - before <= kept
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
