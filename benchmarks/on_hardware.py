@@ -171,14 +171,14 @@ def deployment_table(kept: dict[str, dict[str, Any]]) -> TextTable:
     """Accuracy and firing rates in PyTorch, in the integer simulator and on Lava."""
     header = (
         *("config", "T", "neurons", "test samples", "PyTorch", "integer simulator"),
-        *("rate difference x T", "same spikes on Lava, our models", "Lava's own models"),
+        *("rate difference x T", "samples of the same spikes on Lava, our models", "its own models"),
     )
     rows = []
     for name, row in kept.items():
         figures = (f"{row['pytorch']:.2%}", f"{row['simulator']:.2%}")
         difference = f"{row['mean_rate_difference'] * row['time_steps']:.3f}"
         lava, stock = (
-            f"of {row[f'{kind}_samples']}" if row[f"{kind}_identical"] else "**different**"
+            f"all {row[f'{kind}_samples']}" if row[f"{kind}_identical"] else "**different**"
             for kind in ("lava", "stock")
         )
         about = (f"`{name}`", str(row["time_steps"]), row["neurons"], f"{row['test_samples']:,}")
