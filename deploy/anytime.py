@@ -20,7 +20,7 @@ from fsnn_lava.anytime_report import AnytimeReport, require_matplotlib
 from fsnn_lava.backends import get_backend
 from fsnn_lava.command import run_script
 from fsnn_lava.deployed import load_deployed, samples_to_test
-from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.errors import ConfigError, IncompleteRunError
 from fsnn_lava.runs import write_json, write_text
 from fsnn_lava.samples import time_first
 
@@ -63,6 +63,10 @@ def main(argv: list[str]) -> int:
     if arguments.picture:
         require_matplotlib()
     deployed = load_deployed(arguments.run, runs=arguments.runs)
+    if arguments.stable_steps >= deployed.integer.time_steps:
+        raise ConfigError(
+            f"--stable-steps: found {arguments.stable_steps}; allowed: less than T = {deployed.integer.time_steps}"
+        )
     backend = get_backend(arguments.backend)
     count = 100 if arguments.samples is None and arguments.backend == "lava-fixed" else arguments.samples
     samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=count)
@@ -86,25 +90,25 @@ def main(argv: list[str]) -> int:
             )
     except IncompleteRunError:
         if readout.samples:
-            write(readout, deployed.folder, arguments)
+            write(readout, deployed.folder, arguments, name="anytime-interrupted")
         raise
     write(readout, deployed.folder, arguments)
     return 0
 
 
-def write(readout: AnytimeReadout, folder: Path, arguments: Arguments) -> None:
-    """Print and write the report of the samples that are done."""
+def write(readout: AnytimeReadout, folder: Path, arguments: Arguments, *, name: str = "anytime") -> None:
+    """Print and write the report of the samples that are done, under a name of its own if these are not all."""
     anytime = readout.result()
     settled = early_exits(anytime, "settled", limits=arguments.settled, stable_steps=arguments.stable_steps)
     margin = early_exits(anytime, "margin", limits=arguments.margins, stable_steps=arguments.stable_steps)
     report = AnytimeReport(arguments.backend, anytime, settled + margin)
     console.print(Markdown(report.as_markdown()))
-    write_json(folder / "anytime.json", report.as_dict())
-    write_text(folder / "anytime.md", report.as_markdown())
+    write_json(folder / f"{name}.json", report.as_dict())
+    write_text(folder / f"{name}.md", report.as_markdown())
     if arguments.picture:
-        write_text(folder / "anytime.svg", report.picture().decode())
-    others = "anytime.json and anytime.svg" if arguments.picture else "anytime.json"
-    console.print(f"report: {escape(str(folder / 'anytime.md'))}, {others}", soft_wrap=True)
+        write_text(folder / f"{name}.svg", report.picture().decode())
+    others = f"{name}.json and {name}.svg" if arguments.picture else f"{name}.json"
+    console.print(f"report: {escape(str(folder / f'{name}.md'))}, {others}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,11 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--backends: found {' '.join(chosen)}; at least two different ones are compared")
     deployed = load_deployed(arguments.run, runs=arguments.runs)
     reference: tuple[Backend, ...] = ("torch",) if (deployed.folder / BEST).exists() else ()
+    if not reference:
+        console.print(f"no {BEST} in {deployed.folder}: PyTorch is left out", soft_wrap=True)
     compared = tuple(dict.fromkeys(chosen or (*reference, "simulator", "lava-fixed")))
+    if arguments.stock_models and "lava-fixed" not in compared:
+        raise ConfigError(f"--stock-models: found backends {' '.join(compared)}; it is a setting of lava-fixed")
     samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples, most=SAMPLES)
     codes = time_first(samples.codes)
     results = {

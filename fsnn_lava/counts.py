@@ -180,15 +180,20 @@ class Activity:
         work = [(c.name, f"{c.messages:,.1f}", f"{c.synaptic_operations:,.1f}") for c in self.connections]
         work.append(("total", "", f"{self.synaptic_operations:,.1f}"))
         parts = [
-            f"Per inference, mean of {self.samples} samples, {self.time_steps} time steps each.",
+            f"Per inference, mean of {self.samples} samples in the simulator, {self.time_steps} time steps each.",
             markdown_table(("population", "spikes"), spikes),
             markdown_table(("connection", "messages", "synaptic operations"), work),
             "A message is a spike, an input event, or an input code that is not zero in one step; a synaptic operation "
             "is a message at a synapse.",
-            f"Energy of the synaptic operations: {energy.microjoules(self.synaptic_operations):.4g} µJ, at "
+            f"Energy of the synaptic operations: {_figure(energy.microjoules(self.synaptic_operations))} µJ, at "
             f"{energy.pj_per_synaptic_operation:g} pJ each. Source: {energy.source}.",
         ]
         return "\n\n".join(parts)
+
+
+def _figure(number: float) -> str:
+    """Four digits; all before the point."""
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def network_size(network: HardwareNetwork) -> NetworkSize:

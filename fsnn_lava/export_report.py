@@ -85,7 +85,7 @@ def quantization_markdown(report: QuantizationReport) -> str:
         [
             markdown_table(_CONNECTION, connections),
             markdown_table(_POPULATION, populations),
-            converged + _NOTES.format(samples=report.calibration_samples, bits=bits),
+            converged + _NOTES.format(samples=report.calibration_samples, compared=report.compared_samples, bits=bits),
         ]
     )
 
@@ -94,9 +94,13 @@ _CONNECTION = ("connection", "exponent", "weights", "current", "per channel", "c
 _POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max", "per channel")
 _NOTES = (
     "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
-    "*Current*: that of the current which the connection carries at the equilibrium; rounding lets errors cancel "
-    "there. *Rate error*: of the rates at the equilibrium, mean and maximum, on {samples} training samples, spikes "
-    "per step. *Per channel*: what a scale for every output channel would give; a population has one, as stock LIF "
-    "has one threshold V. *24 bits*: how much of the state's range the proof needs. *Exponent*: the largest, where "
-    "several connections carry one together."
+    "*Current*: that of the current which the connection carries at the equilibrium. Rounding is chosen for the "
+    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may "
+    "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
+    "samples, spikes per step. *Per channel*: an estimate of what a scale for every output channel would give, "
+    "not a bound; a population has one, as stock LIF has one threshold V. Like *current*, it is measured on "
+    "{compared} of the samples. *Reset r*, *V*: what a spike takes off the potential before the leak, and the "
+    "threshold, in weight units, of which one is *scale* in the trained network's unit. *24 bits*: how much of "
+    "the state's range the proof needs. *Clipped*: weights cut to the mantissa's end. *Exponent*: the largest, "
+    "where several connections (named _coarse, _part2, ...) carry one together."
 )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fsnn_lava.devices import tf32
-from fsnn_lava.errors import StateOverflowError, UnsupportedError
+from fsnn_lava.errors import InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.geometry import Convolution, Dense, TransposedConvolution
 from fsnn_lava.inputs import check_inputs
 from fsnn_lava.ir import (
@@ -105,6 +105,11 @@ class IntegerSNN(nn.Module):
         InputError : if the inputs do not fit the network.
         StateOverflowError : naming population, sample, step and neuron, if a potential leaves 24 bits.
         """
+        if not isinstance(inputs, Tensor):
+            raise InputError(
+                f'network "{self.network.name}": inputs are a {type(inputs).__name__}; expected a tensor, see '
+                "torch.as_tensor"
+            )
         batch = check_inputs(self.network, inputs.detach().cpu().numpy(), record=record)
         device = self.readout_weight.device
         codes = inputs.to(device).reshape(*inputs.shape[: inputs.dim() - len(self.network.input.shape)], -1)

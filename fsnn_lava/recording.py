@@ -32,7 +32,7 @@ from typing import Any, final
 import h5py
 import numpy as np
 
-from fsnn_lava.errors import DatasetError, InputError
+from fsnn_lava.errors import DatasetError, InputError, OutputError
 from fsnn_lava.ir import Array, HardwareNetwork
 from fsnn_lava.whole_file import not_writable, put_in_place, temporary_beside
 
@@ -48,7 +48,7 @@ class SpikeRecorder:
 
     Parameters
     ----------
-    path : of the file; one that is there is replaced at the end.
+    path : of the file; a recording that is there is replaced at the end.
     record : names of the populations, as the run is given.
     samples : how many the run will have.
 
@@ -56,12 +56,13 @@ class SpikeRecorder:
     ------
     NetworkError : if the network has no population of such a name.
     InputError : if none is named.
-    OutputError : if the file cannot be written.
+    OutputError : if the file cannot be written, or is there already and is no recording.
     """
 
     def __init__(self, path: Path, network: HardwareNetwork, *, record: Sequence[str], samples: int) -> None:
         if not record:
             raise InputError(f"{path}: no population to record; name some of {[p.name for p in network.populations]}")
+        _refuse_foreign(path)
         self.path = path
         self.samples = 0
         self._shapes = {name: network.population(name).shape for name in record}
@@ -185,6 +186,19 @@ class Recording:
         shape = self.shapes[population]
         flat = np.unpackbits(packed, axis=-1, count=prod(shape)).swapaxes(0, 1)
         return np.ascontiguousarray(flat).reshape(self.time_steps, -1, *shape)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuses to take the place of anything but a recording."""
+    if not path.exists():
+        return
+    try:
+        with h5py.File(path, "r") as file:
+            recording = _plain(file.attrs.get("format")) == FORMAT
+    except (OSError, RuntimeError):
+        recording = False
+    if not recording:
+        raise OutputError(f"{path}: is there and is no recording of spikes, so it is not replaced; choose another name")
 
 
 def load_recording(path: Path) -> Recording:

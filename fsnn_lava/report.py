@@ -9,7 +9,7 @@ from typing import Any
 
 from fsnn_lava.markdown import markdown_table
 from fsnn_lava.ties import SpikeAgreement, SpikeDifference
-from fsnn_lava.verify import Budget, Pair
+from fsnn_lava.verify import SETTLING, Budget, Pair
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Report:
             "Rates in spikes per step. "
             + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
             *([] if self.lowering is None else ["## Lowering, spike by spike", lowering_text(self.lowering)]),
+            "## Distance from the trained equilibrium",
+            settling_text(self.budget),
             "## Error budget",
             "Absolute difference of the firing rates in spikes per step, mean / maximum over samples and neurons. "
             "The causes overlap and partly cancel, so the rows do not add up to the total.",
@@ -88,6 +90,21 @@ class Report:
             ),
         ]
         return "\n\n".join(parts) + "\n"
+
+
+def settling_text(budget: Budget) -> str:
+    """How far the integer network's rates are, after T steps, from the equilibrium that was trained."""
+    distances = next(cause for cause in budget.causes if cause.name == SETTLING).populations
+    rows = [
+        (name, _figure(budget.mean_rates[name]), _figure(d.mean), _figure(d.maximum)) for name, d in distances.items()
+    ]
+    table = markdown_table(("population", "mean rate", "mean distance", "max"), rows)
+    return (
+        f"{table}\n\nThe integer network's rates after T steps against the rates at which the trained network settles, "
+        "in spikes per step. No relation is asked of them: the distance shrinks as T grows (IF: as 1/T), down to what "
+        "rounding leaves, and for LIF to a floor. A distance near the mean rate says that T is too short to speak of "
+        "an equilibrium."
+    )
 
 
 def lowering_text(lowering: SpikeAgreement) -> str:

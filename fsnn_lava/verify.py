@@ -33,6 +33,8 @@ CLOSE_TOLERANCE = 1e-4
 
 RATE_SHARE = 0.5
 """The mean rate difference of statistically equal runs is below this share of the larger mean rate."""
+SETTLING = "settling"
+"""Name of the cause that says how far the hardware's rates are from the equilibrium that was trained."""
 SAME_CLASS_SHARE = 0.9
 """Statistically equal runs put at least this share of the samples into the same class."""
 
@@ -98,12 +100,14 @@ class Budget:
 
     Parameters
     ----------
-    causes : lowering, timing, rounding, finite time (float and integer), and the total.
+    causes : lowering, timing, rounding, finite time (float and integer), settling, and the total.
+    mean_rates : population -> mean firing rate of the integer run, spikes per step.
     accuracy : stage -> share of samples classified rightly.
     equilibrium_converged : whether the iterations that found both equilibria did; if not, their rows mean little.
     """
 
     causes: tuple[Cause, ...]
+    mean_rates: Mapping[str, float]
     accuracy: Mapping[str, float]
     equilibrium_converged: bool
 
@@ -223,6 +227,7 @@ def error_budget(
         _cause("rounding", "float - integer, both at the equilibrium", settled, settled_integer),
         _cause("finite time, float", "float, hardware timing - its equilibrium", hardware, settled),
         _cause("finite time, integer", "integer - its equilibrium", rounded, settled_integer),
+        _cause(SETTLING, "integer - the trained network's equilibrium", rounded, settled),
         _cause("total", "trained - integer", start, rounded),
     )
     stages = {
@@ -234,7 +239,8 @@ def error_budget(
         "integer": rounded,
     }
     figures = {name: accuracy(run, labels) for name, run in stages.items()}
-    return Budget(causes, figures, converged and converged_integer)
+    rates = {name: float(rate.mean()) for name, rate in rounded.firing_rates.items()}
+    return Budget(causes, rates, figures, converged and converged_integer)
 
 
 def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:

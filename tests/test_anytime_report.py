@@ -102,7 +102,5 @@ def test_what_is_zero_is_no_trouble() -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(
-        MissingDependencyError, match=r'needs matplotlib; install .*: pip install "fsnn-lava\[plots'
-    ):
+    with pytest.raises(MissingDependencyError, match=r'needs matplotlib; install .*: pip install "fsnn-lava\[plots'):
         REPORT.picture()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +290,22 @@ def test_isolated_interrupt_ends_everything(module: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_isolated(module, "hang", on_message=listener, silence_s=60)
     assert listener.child_is_gone()
+
+
+def test_isolated_interrupt_is_heard_though_python_dropped_it(module: str) -> None:
+    """A `KeyboardInterrupt` that is raised in a destructor is printed and forgotten; the run must end all the same."""
+    listener = Listener()
+
+    def dropped(message: tuple[str, object]) -> bool:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        return listener(message)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_isolated(module, "hang", on_message=dropped, silence_s=60)
+    assert listener.child_is_gone()
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_isolated_module_that_does_not_exist() -> None:

@@ -242,7 +242,7 @@ def test_markdown_holds_every_figure_and_the_source() -> None:
     for connection in activity.connections:
         assert f"| {connection.name} | {connection.messages:,.1f} |" in text
     assert f"| total |  | {activity.synaptic_operations:,.1f} |" in text
-    assert "mean of 3 samples, 6 time steps each" in text
+    assert "mean of 3 samples in the simulator, 6 time steps each" in text
     assert f"| a | 48 | {size.populations[0].synapses:,} | {size.populations[0].weight_bytes:,} |" in size.as_markdown()
     for table in (block for t in (text, size.as_markdown()) for block in t.split("\n\n") if block.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1

@@ -125,7 +125,8 @@ def test_an_interrupted_run_keeps_what_was_done(
     monkeypatch.setattr(anytime, "get_backend", lambda name: Interrupted(7))
     with pytest.raises(IncompleteRunError, match="interrupted by Ctrl-C"):
         anytime.main(command)
-    values = json.loads((folder / "anytime.json").read_text())
+    assert not (folder / "anytime.json").exists()  # a whole report would have stayed
+    values = json.loads((folder / "anytime-interrupted.json").read_text())
     network = load_deployed(folder, runs=folder.parent).integer
     samples = samples_to_test(network, data_dir=None, count=12)
     result = IntegerSimulator().run(network, samples.codes[:7])
@@ -142,6 +143,8 @@ def test_mistakes_are_refused_before_the_run(
             anytime.main(["--run", str(folder), option, "-1"])
     with pytest.raises(ConfigError, match="early exit: stable for 0 steps; allowed: at least 1"):
         anytime.main(["--run", str(folder), "--stable-steps", "0"])
+    with pytest.raises(ConfigError, match="--stable-steps: found 99; allowed: less than T = "):
+        anytime.main(["--run", str(folder), "--stable-steps", "99"])
     with pytest.raises(ConfigError, match=r"holds no network-float\.h5 and no network-integer\.h5; export first"):
         anytime.main(["--run", str(folder / "empty")])
     monkeypatch.setitem(sys.modules, "matplotlib", None)

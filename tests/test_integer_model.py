@@ -231,3 +231,9 @@ def test_same_spikes_on_a_gpu(tf32: bool) -> None:
         assert all(torch.equal(on_gpu.spikes[name].cpu(), spikes) for name, spikes in expected.items())
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = before
+
+
+def test_arrays_are_refused() -> None:
+    case = random_case(0)
+    with pytest.raises(InputError, match=r"inputs are a ndarray; expected a tensor, see torch\.as_tensor"):
+        IntegerSNN(case.network)(case.inputs)

@@ -13,6 +13,7 @@ import pytest
 import networks
 from fsnn_lava.errors import DatasetError, IncompleteRunError, InputError, NetworkError, OutputError
 from fsnn_lava.ir import Array, HardwareNetwork
+from fsnn_lava.network_file import save_network
 from fsnn_lava.recording import Recording, SpikeRecorder, load_recording
 from fsnn_lava.simulator import IntegerSimulator
 from random_networks import random_case
@@ -119,11 +120,23 @@ def test_failure_before_the_first_sample_leaves_no_file(tmp_path: Path, network:
 
 def test_old_file_stays_until_the_new_one_is_complete(tmp_path: Path, network: HardwareNetwork, inputs: Array) -> None:
     path = tmp_path / "spikes.h5"
-    path.write_text("old")
-    with SpikeRecorder(path, network, record=names(network)[:1], samples=2) as recorder:
-        IntegerSimulator().run(network, inputs[:2], record=names(network)[:1], sink=recorder.add)
-        assert path.read_text() == "old"
-    assert load_recording(path).samples == 2
+    for samples in (1, 2):
+        with SpikeRecorder(path, network, record=names(network)[:1], samples=samples) as recorder:
+            IntegerSimulator().run(network, inputs[:samples], record=names(network)[:1], sink=recorder.add)
+            assert not path.exists() if samples == 1 else load_recording(path).samples == 1
+        assert load_recording(path).samples == samples
+
+
+def test_nothing_but_a_recording_is_replaced(tmp_path: Path, network: HardwareNetwork) -> None:
+    """A checkpoint or network file named by mistake stays."""
+    (tmp_path / "text.h5").write_text("old")
+    save_network(network, tmp_path / "network.h5")
+    for path in (tmp_path / "text.h5", tmp_path / "network.h5"):
+        before = path.read_bytes()
+        with pytest.raises(OutputError, match="is there and is no recording of spikes, so it is not replaced"):
+            SpikeRecorder(path, network, record=names(network)[:1], samples=1)
+        assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["network.h5", "text.h5"]
 
 
 def test_wrong_uses_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fsnn_lava.quantize import quantize
 from fsnn_lava.report import Report
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.ties import SpikeAgreement, SpikeDifference
-from fsnn_lava.verify import Budget, Cause, Difference, Divergence, Pair, compare_all, error_budget
+from fsnn_lava.verify import SETTLING, Budget, Cause, Difference, Divergence, Pair, compare_all, error_budget
 
 NOTHING = Difference(0.0, 0.0)
 PAIR = Pair(
@@ -38,7 +38,13 @@ BROKEN = dataclasses.replace(
     first_divergence=Divergence("population2", 17, 3, 41),
 )
 CAUSE = Cause("timing", "one - other", {"population1": Difference(0.0123, 0.456), "population2": NOTHING})
-BUDGET = Budget((CAUSE,), {"trained": 0.975, "integer": 0.9625}, equilibrium_converged=True)
+SETTLED = Cause(SETTLING, "one - equilibrium", {"population1": Difference(0.0321, 0.654), "population2": NOTHING})
+BUDGET = Budget(
+    (CAUSE, SETTLED),
+    {"population1": 0.107, "population2": 0.2},
+    {"trained": 0.975, "integer": 0.9625},
+    equilibrium_converged=True,
+)
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
 LOWERING = SpikeAgreement(80, (TIE,), ())
 REPORT = Report(
@@ -79,7 +85,8 @@ def test_json_has_the_promised_keys() -> None:
         {"population": "population2", "step": 17, "sample": 3, "neuron": 41},
     ]
     assert values["budget"]["accuracy"] == {"trained": 0.975, "integer": 0.9625}
-    (cause,) = values["budget"]["causes"]
+    cause, settling = values["budget"]["causes"]
+    assert settling["populations"]["population1"] == {"mean": 0.0321, "maximum": 0.654}
     assert (cause["name"], cause["compares"]) == ("timing", "one - other")
     assert cause["populations"]["population1"] == {"mean": 0.0123, "maximum": 0.456}
 
@@ -100,7 +107,14 @@ def test_json_of_real_runs_holds_finite_numbers_only() -> None:
 def test_markdown_holds_every_figure() -> None:
     text = REPORT.as_markdown()
     figures = ["80 test samples", "30 time steps", "97.25%", "93.75%", "97.50%", "96.25%", "0.0461", "0.789"]
-    figures += ["0.0123 / 0.456", "24-20 (F24)", "torch / lava-fixed", "simulator / lava-fixed", "1/T = 0.0333"]
+    figures += [
+        "| population1 | 0.107 | 0.0321 | 0.654 |",
+        "0.0123 / 0.456",
+        "24-20 (F24)",
+        "torch / lava-fixed",
+        "simulator / lava-fixed",
+        "1/T = 0.0333",
+    ]
     figures += ['population "population2", step 17, neuron 41 (sample 3)', "the same spikes in every population"]
     assert [figure for figure in figures if figure not in text] == []
 
@@ -108,7 +122,7 @@ def test_markdown_holds_every_figure() -> None:
 def test_markdown_tables_are_rectangular() -> None:
     """Every row has as many cells as the header above it."""
     blocks = [block for block in REPORT.as_markdown().split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 

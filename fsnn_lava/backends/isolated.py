@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import IO, Any
 
 from fsnn_lava.errors import BackendError
@@ -58,7 +59,8 @@ def run_isolated(
         process = _start(module, there, output, inherited)
         try:
             here.send(job)
-            _listen(here, process, on_message=on_message, silence_s=silence_s)
+            with _hearing_interrupts() as interrupted:
+                _listen(here, process, on_message=on_message, silence_s=silence_s, interrupted=interrupted)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
         finally:
@@ -83,10 +85,17 @@ def _start(module: str, connection: Any, output: IO[bytes], inherited: Sequence[
 
 
 def _listen(
-    here: Any, process: subprocess.Popen[bytes], *, on_message: Callable[[Any], bool], silence_s: float
+    here: Any,
+    process: subprocess.Popen[bytes],
+    *,
+    on_message: Callable[[Any], bool],
+    silence_s: float,
+    interrupted: threading.Event,
 ) -> None:
     deadline = time.monotonic() + silence_s
     while True:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         if here.poll(min(_POLL_SECONDS, silence_s)):
             if on_message(here.recv()):
                 return
@@ -95,6 +104,29 @@ def _listen(
             raise EOFError
         elif time.monotonic() > deadline:
             raise SilenceError(f"no message for {silence_s:g} s")
+
+
+@contextlib.contextmanager
+def _hearing_interrupts() -> Iterator[threading.Event]:
+    """Set once Ctrl-C came: Python drops the `KeyboardInterrupt` if it happens to run a destructor just then."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        if callable(before):
+            before(number, frame)
+
+    if callable(before):
+        signal.signal(signal.SIGINT, heard)
+    try:
+        yield interrupted
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

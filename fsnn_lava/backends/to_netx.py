@@ -120,7 +120,7 @@ def write_netx(network: HardwareNetwork, path: str | Path) -> Path:
         listed = "\n  ".join(map(str, violations))
         raise UnsupportedError(
             f'netx cannot say network "{network.name}", {len(violations)} violation(s); nothing was written:\n'
-            f"  {listed}\nfsnn_lava.ir.with_timing sets the hardware's delays"
+            f"  {listed}"
         )
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -202,7 +202,7 @@ def _connection_violations(network: HardwareNetwork) -> list[Violation]:
         if c.source != ALWAYS_ON and c.delay != 1:
             found.append(Violation(where, f"delay {c.delay}", "1 step"))
         if c.weight_exponent < 0:
-            allowed = "0 and more: netx has no fractions of weights"
+            allowed = "0 and more: netx has no fractions of weights, which images (graded codes) need"
             found.append(Violation(where, f"weight exponent {c.weight_exponent}", allowed))
     return found
 
