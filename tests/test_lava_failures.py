@@ -61,19 +61,30 @@ def expected_counts(samples: int) -> Array:
     return counts[:, None]
 
 
+class Children:
+    """Processes that were started since, not those that another test left (torch's compiler keeps some)."""
+
+    def __init__(self) -> None:
+        self._before = set(psutil.Process().children(recursive=True))
+
+    def now(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process().children(recursive=True) if p not in self._before]
+
+
 class Interference:
     """Does something when the first samples are done; afterwards, all of Lava's processes must be gone."""
 
     def __init__(self, number: signal.Signals | None, *, worker: bool = False) -> None:
         self.number = number
         self.worker = worker
+        self.children = Children()
         self.processes: list[psutil.Process] = []
 
     def __call__(self, done: int, total: int) -> None:
         if done < 3 or self.processes:
             return
         assert total == SAMPLES
-        self.processes = psutil.Process().children(recursive=True)
+        self.processes = self.children.now()
         if self.number is None:
             raise KeyboardInterrupt
         os.kill(self.processes[0 if self.worker else -1].pid, self.number)
@@ -159,10 +170,10 @@ def test_interrupt_in_the_sink_does_not_count_its_sample() -> None:
 
 
 def test_an_error_of_the_caller_is_his_own() -> None:
-    processes: list[psutil.Process] = []
+    children, processes = Children(), list[psutil.Process]()
 
     def sink(first: int, spikes: Mapping[str, Array]) -> None:
-        processes.extend(psutil.Process().children(recursive=True))
+        processes.extend(children.now())
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
@@ -194,8 +205,8 @@ def test_side_by_side_keeps_one_result_per_network(monkeypatch: pytest.MonkeyPat
 
 def test_an_ordinary_run_leaves_nothing_behind() -> None:
     network, inputs = slow_run()
-    seen: list[psutil.Process] = []
-    progress = lambda done, total: seen.extend(psutil.Process().children(recursive=True))  # noqa: E731
+    children, seen = Children(), list[psutil.Process]()
+    progress = lambda done, total: seen.extend(children.now())  # noqa: E731
     LavaRunner().run(network, inputs[:20], progress=progress)
     assert seen
     assert_gone(seen)
