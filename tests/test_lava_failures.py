@@ -115,7 +115,7 @@ def test_timeout_instead_of_a_hang() -> None:
         r"of 200000 samples ended in sample \d+ at global step \d, after \d+ of 1400000 steps; \d+ samples are finished"
     )
     with pytest.raises(IncompleteRunError, match=message) as caught:
-        LavaRunner(timeout_s=6).run(*slow_run(), record=["a"], progress=stopper)
+        LavaRunner(timeout_s=12).run(*slow_run(), record=["a"], progress=stopper)
     stopper.assert_all_gone()
     assert_kept(caught.value)
 
