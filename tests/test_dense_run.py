@@ -78,8 +78,8 @@ def test_fused_steps_give_the_same_spikes(leak: float) -> None:
             bound = bound_network(notation, shape, leak, training=training)
             assert_same_spikes(bound, torch.randn(5, *shape).double(), settings=DenseSettings(compiled=True))
     config = torch._dynamo.config
-    kept = config.recompile_limit if hasattr(config, "recompile_limit") else config.cache_size_limit
-    assert 1 <= counters["unique_graphs"] - before <= kept
+    most = config.recompile_limit if hasattr(config, "recompile_limit") else 6  # older versions need fewer
+    assert 1 <= counters["unique_graphs"] - before <= most
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])

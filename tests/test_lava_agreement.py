@@ -31,8 +31,6 @@ from random_networks import Case, Overflow, random_case, reference_potentials, r
 from shrinking import described, smallest
 
 NETWORKS = 100
-STOCK = 30
-"""Lava's own models start slowly and are given the first of the networks."""
 SIDE_BY_SIDE = 10
 
 Run = Callable[[HardwareNetwork, Array], Mapping[str, Array]]
@@ -106,7 +104,7 @@ def test_same_spikes_on_lava(first: int) -> None:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("first", range(0, STOCK, SIDE_BY_SIDE))
+@pytest.mark.parametrize("first", range(0, NETWORKS, SIDE_BY_SIDE))
 def test_same_spikes_on_lava_with_its_own_models(first: int) -> None:
     assert_equal_on_lava(LavaRunner(stock_models=True), first)
 

@@ -125,7 +125,7 @@ def test_samples_are_independent() -> None:
 
 
 def test_soft_reset_neuron_gives_the_same_spikes() -> None:
-    cases = [random_case(seed) for seed in range(1000, 1005)]
+    cases = [random_case(seed) for seed in range(1000, 1010)]
     networks, inputs = [c[0] for c in cases], [c[1] for c in cases]
     stock = LavaRunner().run_side_by_side(networks, inputs)
     own = LavaRunner(neuron="soft_reset").run_side_by_side(networks, inputs)
