@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MethodName = Literal["ide", "bptt"]
+MethodName = Literal["ide", "spide", "bptt"]
 PrecisionName = Literal["float32", "tf32", "bf16"]
 SolverName = Literal["fixed_point", "anderson", "broyden"]
 SurrogateName = Literal["rectangular", "arctan"]
@@ -54,10 +54,19 @@ class NetworkConfig:
     """Batch norm on every feedforward connection."""
     dropout: float = 0.2
     """Share of currents dropped, one mask per connection and sample for all steps."""
+    dropout_on: Literal["all", "last"] = "all"
+    """Which connections drop currents: all, feedback included, or the one into the last population alone."""
+    pooling: Literal["merged", "spiking"] = "merged"
+    """What P<window> means: a part of the connection before it (IDE), or a population that spikes (SPIDE)."""
     spectral_norm_bound: float = 1.0
     """Largest norm of the feedback weights, c."""
-    spectral_norm: Literal["reshaped", "operator"] = "reshaped"
-    """Which norm is bounded: of the kernel as a matrix (published), or of the operator."""
+    spectral_norm: Literal["reshaped", "operator", "frobenius"] = "reshaped"
+    """Which norm is bounded: of the kernel as a matrix (IDE as published), of the operator, or of all weights as one
+    vector (SPIDE as published; at least as large as that of the matrix)."""
+    initial_weights: Literal["unit_filters", "kaiming_normal"] = "unit_filters"
+    """unit_filters: uniform, every output filter of length 1 (IDE); kaiming_normal: with variance 2 / fan-in."""
+    initial_transposed_scale: float = 1.0
+    """Factor of a transposed convolution's initial weights."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class TrainingConfig:
     """Momentum SGD with the published schedule, and the linear solve of the gradient."""
 
     method: MethodName = "ide"
-    """How gradients are found. ide: implicitly, at the equilibrium; bptt: back through all steps, the baseline."""
+    """How gradients are found. ide: implicitly, at the equilibrium; spide: by a second phase of spikes; bptt: back
+    through all steps, the baseline."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -90,6 +100,10 @@ class TrainingConfig:
     """Relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
     """Products with J^T after which the adjoint solve gives up (counted and logged)."""
+    time_steps_back: int = 100
+    """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
+    loss_scale: float = 100.0
+    """spide alone: factor of the loss in the second phase, divided out of the gradient again."""
     surrogate: SurrogateName = "rectangular"
     """bptt alone: the curve that stands for the derivative of a spike."""
     surrogate_width: float = 2.0
@@ -137,13 +151,16 @@ class TrainConfig:
         _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
         bound = network.spectral_norm_bound
         _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
-        for name in ("epochs", "batch_size", "adjoint_max_steps"):
+        scale = network.initial_transposed_scale
+        _require(_positive(scale), "network.initial_transposed_scale", scale, "a finite number > 0")
+        for name in ("epochs", "batch_size", "adjoint_max_steps", "time_steps_back"):
             _require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
         for name in (
             "learning_rate",
             "learning_rate_decay",
             "adjoint_tolerance",
             "surrogate_width",
+            "loss_scale",
             "checkpoint_minutes",
         ):
             value = getattr(training, name)
@@ -154,6 +171,8 @@ class TrainConfig:
         for name in ("train_samples", "test_samples"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
         _check_device(training)
+        if training.method == "spide":
+            _check_spide(network, training)
         _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
         _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
@@ -179,6 +198,30 @@ def _check_device(training: TrainingConfig) -> None:
         "training.compile",
         training.compile,
         "false on a CPU, where a step goes from event to event",
+    )
+
+
+def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
+    """Every connection must be a fixed linear map that spikes can run through backwards."""
+    spide = 'with training.method = "spide"'
+    _require(
+        not network.batch_norm,
+        "network.batch_norm",
+        network.batch_norm,
+        f"false {spide}: statistics of a batch have no spiking form",
+    )
+    pools = any(layer.kind == "pool" for layer in parse_spec(network.notation).layers)
+    _require(
+        not pools or network.pooling == "spiking",
+        "network.pooling",
+        network.pooling,
+        f'"spiking" {spide} and a pool in network.notation',
+    )
+    _require(
+        training.precision == "float32",
+        "training.precision",
+        training.precision,
+        f"float32 {spide}, which solves no linear system",
     )
 
 
