@@ -32,12 +32,14 @@ class Drive:
     Parameters
     ----------
     mean : (B, *N) current of the leak-weighted mean input, with gradients if the network is bound with them.
+    mean_input : (B, *shape) that mean input; the input itself if it is constant.
     at : current (B, *N) at step t, without gradients unless they were asked for.
     frames : (T, B, *shape) event frames; None if the input is constant.
     normalisation : of the response to each frame, see `BoundSynapse.frozen_normalisation`.
     """
 
     mean: Tensor
+    mean_input: Tensor
     at: Callable[[int], Tensor]
     frames: Tensor | None = None
     normalisation: tuple[Tensor, Tensor] | None = None
@@ -198,14 +200,14 @@ class BoundNetwork:
         if x.dim() == 1 + len(first.synapse.input_shape):
             mean = first.current(x, statistics)
             constant = mean if differentiable else mean.detach()
-            return Drive(mean, lambda t: constant)
+            return Drive(mean, x, lambda t: constant)
         if len(x) != time_steps:
             raise ValueError(f"event input has {len(x)} frames; expected one per time step, {time_steps}")
         mean_input = self._weighted_mean(x)
         frames = first if differentiable else first.detached()
         normalisation = frames.frozen_normalisation(frames.linear(mean_input))
         mean = first.current(mean_input, statistics)
-        return Drive(mean, lambda t: frames.frozen_current(x[t], normalisation), x, normalisation)
+        return Drive(mean, mean_input, lambda t: frames.frozen_current(x[t], normalisation), x, normalisation)
 
     def _weighted_mean(self, x: Tensor) -> Tensor:
         weighted = torch.zeros_like(x[0])
