@@ -16,7 +16,7 @@ from fsnn_lava.reach import convolution_reach
 from fsnn_lava.result import Array
 from fsnn_lava.spec import LayerSpec
 
-DENSE_SHARE = {"linear": 0.4, "conv": 0.15}
+DENSE_SHARE = {"linear": 0.4, "conv": 0.15, "pool": 0.15}
 """Share of nonzero values above which a dense product is faster, on a CPU with AVX-512."""
 
 BLOCK_NUMBERS = 2**18
@@ -62,7 +62,7 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
 
     Parameters
     ----------
-    layer : linear, convolution or transposed convolution.
+    layer : linear, convolution, transposed convolution, or pool, which is a convolution too.
     weight : as `layers.apply_layer` takes it.
     """
     weight = weight.detach()
@@ -75,7 +75,7 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
     rows_first = weight if layer.transposed else weight.transpose(0, 1)  # (in, out, K, K)
     if adjoint:
         rows_first = rows_first.transpose(0, 1)
-    return _conv_map(rows_first, source, target, kernel=layer.kernel, stride=layer.stride, upwards=upwards)
+    return _conv_map(rows_first, source, target, layer=layer, upwards=upwards)
 
 
 def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
@@ -89,6 +89,15 @@ def inner(x: Tensor, *, batch_axes: int = 1) -> Tensor:
     if x.dim() == batch_axes + 3:
         x = x.movedim(-3, -1)
     return x.flatten(batch_axes).contiguous()
+
+
+def outer(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(..., C, H, W) view of (..., H W C)."""
+    lead = flat.shape[:-1]
+    if len(shape) != 3:
+        return flat.view(*lead, *shape)
+    channels, height, width = shape
+    return flat.view(*lead, height, width, channels).movedim(-1, -3)
 
 
 def in_threads(run: Callable[[int, int], None], batch: int, *, most: int) -> None:
@@ -117,10 +126,10 @@ def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) 
 
 
 def _conv_map(
-    rows_first: Tensor, source: tuple[int, ...], target: tuple[int, ...], *, kernel: int, stride: int, upwards: bool
+    rows_first: Tensor, source: tuple[int, ...], target: tuple[int, ...], *, layer: LayerSpec, upwards: bool
 ) -> EventMap:
     reach = convolution_reach(
-        source, target, kernel=kernel, stride=stride, padding=(kernel - 1) // 2, transposed=upwards
+        source, target, kernel=layer.kernel, stride=layer.stride, padding=layer.padding, transposed=upwards
     )
     flat = rows_first.flatten(2)[:, :, torch.from_numpy(reach.taps)].transpose(1, 2)  # (source, tap, target)
     row = len(reach.taps) * target[0]

@@ -19,33 +19,34 @@ from torch.nn.grad import conv2d_input
 from fsnn_lava.distributed import SharedGenerator
 from fsnn_lava.event_map import event_map, is_sparse
 from fsnn_lava.event_run import EventConnection
+from fsnn_lava.initial_weights import InitialWeights, initial_weight, pool_weight
 from fsnn_lava.normalisation import batch_norm, batch_statistics
 from fsnn_lava.spec import LayerSpec
 
 Statistics = Literal["running", "batch"]
 """Whose mean and variance a batch norm uses; ``batch`` also updates the running ones."""
 
-Norm = Literal["reshaped", "operator"]
+SpectralNorm = Literal["reshaped", "operator"]
+
+Norm = Literal["reshaped", "operator", "frobenius"]
 
 
 def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Current (B, *N) that a linear or convolutional layer makes of x (B, *shape); linear layers flatten x."""
+    """Current (B, *N) that a layer makes of x (B, *shape); linear layers flatten x, pools are convolutions."""
     if layer.kind == "linear":
         return functional.linear(x.flatten(1), weight, bias)
-    padding = (layer.kernel - 1) // 2
     if layer.transposed:
-        return functional.conv_transpose2d(x, weight, bias, layer.stride, padding, output_padding=1)
-    return functional.conv2d(x, weight, bias, layer.stride, padding)
+        return functional.conv_transpose2d(x, weight, bias, layer.stride, layer.padding, output_padding=1)
+    return functional.conv2d(x, weight, bias, layer.stride, layer.padding)
 
 
 def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tuple[int, ...]) -> Tensor:
     """Adjoint of `apply_layer` without bias and without gradients: y (B, *N) -> (B, *input_shape)."""
     if layer.kind == "linear":
         return (y @ weight).view(len(y), *input_shape)
-    padding = (layer.kernel - 1) // 2
     if layer.transposed:
-        return functional.conv2d(y, weight, None, layer.stride, padding)
-    image: Tensor = conv2d_input((len(y), *input_shape), weight, y, layer.stride, padding)
+        return functional.conv2d(y, weight, None, layer.stride, layer.padding)
+    image: Tensor = conv2d_input((len(y), *input_shape), weight, y, layer.stride, layer.padding)
     return image
 
 
@@ -56,23 +57,6 @@ def operator_norm(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...]
     for _ in range(100):
         x = _unit(apply_transpose(layer, weight, apply_layer(layer, weight, None, x), input_shape))
     return float(apply_layer(layer, weight, None, x).norm())
-
-
-def initial_weight(layer: LayerSpec, input_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Weights uniform in [-1, 1], then every output filter scaled to unit L2 norm (the published initialisation).
-
-    Shapes: linear (out, in); convolution (out, in, K, K); transposed convolution (in, out, K, K).
-    """
-    inputs = input_shape[0] if layer.kind == "conv" else int(torch.Size(input_shape).numel())
-    if layer.kind == "linear":
-        shape: tuple[int, ...] = (layer.features, inputs)
-    elif layer.transposed:
-        shape = (inputs, layer.features, layer.kernel, layer.kernel)
-    else:
-        shape = (layer.features, inputs, layer.kernel, layer.kernel)
-    weight = torch.rand(shape, generator=generator) * 2 - 1
-    rest = [d for d in range(weight.dim()) if d != (1 if layer.transposed else 0)]
-    return weight / weight.square().sum(rest, keepdim=True).sqrt()
 
 
 class NormRestriction(nn.Module):
@@ -94,7 +78,7 @@ class NormRestriction(nn.Module):
         *,
         weight: Tensor,
         bound: float,
-        norm: Norm,
+        norm: SpectralNorm,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -133,8 +117,26 @@ class NormRestriction(nn.Module):
         return apply_transpose(self.layer, weight, y, self.input_shape)
 
 
+class FrobeniusRestriction(nn.Module):
+    """Scales a weight w to w * min(1, bound / ||w||), the norm taken over all weights as one vector (SPIDE).
+
+    The factor counts as a constant in the backward pass; nothing is learned, and nothing kept between calls.
+    """
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The restricted weight, whose gradient to weight is the factor."""
+        restricted: Tensor = weight * (self.bound / weight.detach().norm()).clamp_max(1.0)
+        return restricted
+
+
 class Synapse(nn.Module):
     """Connection into one population: linear or convolution (+ bias) -> batch norm -> average pooling -> dropout.
+
+    Or the average pooling into a population of its own: a convolution with a fixed weight, and nothing else.
 
     Parameters
     ----------
@@ -143,7 +145,14 @@ class Synapse(nn.Module):
     bias, batch_norm : whether the map has them; the feedback has neither.
     dropout : share of currents set to zero, the rest scaled by 1/(1-p).
     norm_bound, norm : restriction of the weight's norm; None for feedforward connections.
+    initial_weights, initial_transposed_scale : as `initial_weight` takes them.
+
+    Attributes
+    ----------
+    weight : parameter; of a pool a buffer that no checkpoint holds.
     """
+
+    weight: Tensor
 
     def __init__(
         self,
@@ -158,20 +167,36 @@ class Synapse(nn.Module):
         dropout: float,
         norm_bound: float | None = None,
         norm: Norm = "reshaped",
+        initial_weights: InitialWeights = "unit_filters",
+        initial_transposed_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.layer, self.pool = layer, pool
         self.input_shape, self.shape, self.dropout = input_shape, shape, dropout
-        self.weight = nn.Parameter(initial_weight(layer, input_shape, generator))
+        if layer.kind == "pool":
+            assert not bias and not batch_norm and dropout == 0 and norm_bound is None
+            self.register_buffer("weight", pool_weight(layer, input_shape[0]), persistent=False)
+        else:
+            self.weight = nn.Parameter(
+                initial_weight(
+                    layer,
+                    input_shape,
+                    generator=generator,
+                    distribution=initial_weights,
+                    transposed_scale=initial_transposed_scale,
+                )
+            )
         self.bias = nn.Parameter(torch.zeros(layer.features)) if bias else None
         kind = nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d
         self.batch_norm = kind(layer.features) if batch_norm else None
         self.over_processes = False  # whether batch statistics are taken over all processes of a training
-        self.restriction = None
-        if norm_bound is not None:
+        self.restriction: NormRestriction | FrobeniusRestriction | None = None
+        if norm_bound is not None and norm != "frobenius":
             self.restriction = NormRestriction(
                 layer, input_shape, shape, weight=self.weight.detach(), bound=norm_bound, norm=norm, generator=generator
             )
+        elif norm_bound is not None:
+            self.restriction = FrobeniusRestriction(norm_bound)
 
     def effective_weight(self) -> Tensor:
         """The weight after norm restriction; in training mode this advances the power iteration."""
@@ -260,7 +285,7 @@ class BoundSynapse:
         normalisation : from `frozen_normalisation`; None: the running statistics as they are now.
         """
         synapse = self.synapse
-        scale = torch.ones(synapse.layer.features, dtype=self.weight.dtype)
+        scale = torch.ones(synapse.shape[0], dtype=self.weight.dtype)
         shift = torch.zeros_like(scale)
         normalisation = normalisation or self.frozen_normalisation()
         if normalisation is not None:

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
             "event_map",
             "neuron",
             "event_run",
+            "initial_weights",
             "layers",
             "dense_run",
             "solver",

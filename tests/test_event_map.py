@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fsnn_lava import event_map as event_map_module
 from fsnn_lava.event_map import event_map
+from fsnn_lava.initial_weights import pool_weight
 from fsnn_lava.layers import apply_layer
 from fsnn_lava.spec import LayerSpec
 
@@ -26,12 +27,18 @@ LAYERS = [
     LayerSpec("conv", 6, 5, 2, transposed=True),
     LayerSpec("linear", 12),
 ]
+POOLS = [(LayerSpec("pool", 0, 2, 2), (3, 6, 8)), (LayerSpec("pool", 0, 3, 3), (5, 9, 6))]
 SHAPES = [(3, 7, 7), (2, 8, 6), (9, 5, 8)]
+CASES = [pytest.param(layer, shape, id=f"{layer}-{shape}") for layer in LAYERS for shape in SHAPES]
+CASES += [pytest.param(layer, shape, id=f"{layer}-{shape}") for layer, shape in POOLS]
+each_case = pytest.mark.parametrize(("layer", "shape"), CASES)
 
 
 def _weight(layer: LayerSpec, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if layer.kind == "linear":
         return torch.randn(layer.features, prod(shape), dtype=dtype)
+    if layer.kind == "pool":
+        return pool_weight(layer, shape[0]).to(dtype)
     ends = (shape[0], layer.features) if layer.transposed else (layer.features, shape[0])
     return torch.randn(*ends, layer.kernel, layer.kernel, dtype=dtype)
 
@@ -40,8 +47,7 @@ def _sparse(batch: int, shape: tuple[int, ...], share: float, dtype: torch.dtype
     return torch.randn(batch, *shape, dtype=dtype) * (torch.rand(batch, *shape) < share)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@each_case
 def test_product_equals_the_dense_one(layer: LayerSpec, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     weight = _weight(layer, shape, torch.float64)
@@ -56,8 +62,7 @@ def test_product_equals_the_dense_one(layer: LayerSpec, shape: tuple[int, ...]) 
         )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@each_case
 def test_adjoint_product_is_the_transpose(layer: LayerSpec, shape: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     weight = _weight(layer, shape, torch.float64)

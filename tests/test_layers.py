@@ -1,4 +1,4 @@
-"""Shapes, adjoints, initial weights, norm restriction, dropout and batch norm of one connection."""
+"""Shapes, adjoints, norm restriction, dropout and batch norm of one connection."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from fsnn_lava.initial_weights import initial_weight
 from fsnn_lava.layers import (
-    Norm,
+    FrobeniusRestriction,
     NormRestriction,
+    SpectralNorm,
     Synapse,
     apply_layer,
     apply_transpose,
-    initial_weight,
     operator_norm,
 )
 from fsnn_lava.spec import LayerSpec
@@ -59,14 +60,14 @@ def dense(layer: LayerSpec, weight: Tensor, input_shape: Shape) -> Tensor:
 
 @each_layer
 def test_shape_is_the_one_of_the_notation(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
-    weight = initial_weight(layer, input_shape, seeded())
+    weight = initial_weight(layer, input_shape, generator=seeded())
     assert layer.output_shape(input_shape) == shape
     assert apply_layer(layer, weight, torch.zeros(layer.features), torch.rand(2, *input_shape)).shape == (2, *shape)
 
 
 @each_layer
 def test_transpose_is_the_adjoint(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
-    weight = initial_weight(layer, input_shape, seeded()).double()
+    weight = initial_weight(layer, input_shape, generator=seeded()).double()
     x, y = random(2, *input_shape), random(2, *shape, seed=2)
     forward = (apply_layer(layer, weight, None, x) * y).sum()
     back = apply_transpose(layer, weight, y, input_shape)
@@ -75,43 +76,25 @@ def test_transpose_is_the_adjoint(layer: LayerSpec, input_shape: Shape, shape: S
     assert_close(forward, (x * back).sum(), rtol=1e-12, atol=1e-12)  # sums of some hundred float64 products
 
 
-@each_layer
-def test_initial_filters_have_unit_norm(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
-    weight = initial_weight(layer, input_shape, seeded())
-    filters = weight.transpose(0, 1) if layer.transposed else weight
-    assert filters.shape[0] == layer.features == shape[0]
-    assert_close(filters.flatten(1).norm(dim=1), torch.ones(layer.features), rtol=1e-6, atol=0)  # float32
-
-
-def test_initial_weights_are_spread_evenly_over_both_signs() -> None:
-    weight = initial_weight(LayerSpec("linear", 50), (400,), seeded())
-    scaled = weight / weight.abs().amax(1, keepdim=True)  # uniform in [-1, 1] again, nearly
-    # 20,000 draws: the standard error of a mean is 0.004, of a mean square 0.002.
-    assert abs(float(scaled.mean())) < 0.02
-    assert abs(float(scaled.square().mean()) - 1 / 3) < 0.02
-    assert torch.equal(weight, initial_weight(LayerSpec("linear", 50), (400,), seeded()))
-    assert not torch.equal(weight, initial_weight(LayerSpec("linear", 50), (400,), seeded(1)))
-
-
 # ---- norm restriction --------------------------------------------------------------------------------------
 
 
 def restriction(
-    layer: LayerSpec, input_shape: Shape, shape: Shape, *, norm: Norm, bound: float
+    layer: LayerSpec, input_shape: Shape, shape: Shape, *, norm: SpectralNorm, bound: float
 ) -> tuple[NormRestriction, Tensor]:
-    weight = initial_weight(layer, input_shape, seeded())
+    weight = initial_weight(layer, input_shape, generator=seeded())
     made = NormRestriction(layer, input_shape, shape, weight=weight, bound=bound, norm=norm, generator=seeded(3))
     return made.double(), weight.double()
 
 
-def norm_of(layer: LayerSpec, weight: Tensor, input_shape: Shape, norm: Norm) -> float:
+def norm_of(layer: LayerSpec, weight: Tensor, input_shape: Shape, norm: SpectralNorm) -> float:
     matrix = weight.flatten(1) if norm == "reshaped" else dense(layer, weight, input_shape)
     return float(torch.linalg.matrix_norm(matrix, ord=2))
 
 
 @each_norm
 @each_restricted
-def test_norm_stays_below_the_bound(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: Norm) -> None:
+def test_norm_stays_below_the_bound(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm) -> None:
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=0.7)
     with torch.no_grad():
         restrict.gain.fill_(5.0)
@@ -124,7 +107,7 @@ def test_norm_stays_below_the_bound(layer: LayerSpec, input_shape: Shape, shape:
 @each_norm
 @each_restricted
 def test_norm_is_close_to_the_bound_from_the_start(
-    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: Norm
+    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
 ) -> None:
     """The ten power iterations at construction are what a training starts from."""
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=0.7)
@@ -135,7 +118,9 @@ def test_norm_is_close_to_the_bound_from_the_start(
 
 @each_norm
 @each_restricted
-def test_gain_below_the_bound_is_the_norm(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: Norm) -> None:
+def test_gain_below_the_bound_is_the_norm(
+    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
+) -> None:
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=0.7)
     with torch.no_grad():
         for _ in range(2000):
@@ -148,7 +133,9 @@ def test_gain_below_the_bound_is_the_norm(layer: LayerSpec, input_shape: Shape, 
 
 @each_norm
 @each_restricted
-def test_weight_below_the_bound_is_left_alone(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: Norm) -> None:
+def test_weight_below_the_bound_is_left_alone(
+    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
+) -> None:
     """The gain starts as the weight's own norm."""
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=100.0)
     restrict.eval()
@@ -157,7 +144,7 @@ def test_weight_below_the_bound_is_left_alone(layer: LayerSpec, input_shape: Sha
 
 @each_restricted
 def test_operator_norm_is_that_of_the_dense_matrix(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
-    weight = initial_weight(layer, input_shape, seeded()).double().requires_grad_()
+    weight = initial_weight(layer, input_shape, generator=seeded()).double().requires_grad_()
     found = operator_norm(layer, weight, input_shape)
     # 100 power iterations: a hundredth is left even if the two largest singular values are close.
     assert found == pytest.approx(norm_of(layer, weight.detach(), input_shape, "operator"), rel=0.01)
@@ -165,13 +152,13 @@ def test_operator_norm_is_that_of_the_dense_matrix(layer: LayerSpec, input_shape
 
 def test_operator_norm_of_a_convolution_is_larger_than_the_reshaped_one() -> None:
     layer, shape = LayerSpec("conv", 4, 5), (4, 10, 10)
-    weight = initial_weight(layer, shape, seeded()).double()
+    weight = initial_weight(layer, shape, generator=seeded()).double()
     ratio = norm_of(layer, weight, shape, "operator") / norm_of(layer, weight, shape, "reshaped")
     assert 1.2 < ratio < 3, "what docstring and config say about the published choice"
 
 
 @each_norm
-def test_power_iteration_advances_in_training_only(norm: Norm) -> None:
+def test_power_iteration_advances_in_training_only(norm: SpectralNorm) -> None:
     layer, shape = LayerSpec("conv", 3, 3), (3, 6, 6)
     restrict, weight = restriction(layer, shape, shape, norm=norm, bound=0.7)
     other = torch.randn(weight.shape, generator=seeded(9), dtype=torch.float64)
@@ -185,7 +172,7 @@ def test_power_iteration_advances_in_training_only(norm: Norm) -> None:
 
 
 @each_norm
-def test_gradient_reaches_gain_and_weight(norm: Norm) -> None:
+def test_gradient_reaches_gain_and_weight(norm: SpectralNorm) -> None:
     layer, shape = LayerSpec("conv", 3, 3), (3, 6, 6)
     restrict, weight = restriction(layer, shape, shape, norm=norm, bound=2.0)
     restrict.eval()
@@ -222,6 +209,33 @@ def test_graph_of_one_call_outlives_the_next() -> None:
     restrict(weight)
     first.backward()
     assert weight.grad is not None
+
+
+def test_frobenius_norm_stays_below_the_bound() -> None:
+    restrict = FrobeniusRestriction(2.0)
+    weight = random(3, 4, 5, 5)
+    assert float(weight.norm()) > 10
+    effective = restrict(weight)
+    assert float(effective.norm()) == pytest.approx(2.0, rel=1e-12)
+    assert_close(effective, weight * (2.0 / weight.square().sum().sqrt()))
+    assert torch.equal(restrict(0.01 * weight), 0.01 * weight), "a weight below the bound is left alone"
+    assert torch.equal(restrict(0.0 * weight), 0.0 * weight)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_factor_of_the_frobenius_norm_is_a_constant_of_the_backward_pass(size: float) -> None:
+    restrict, weighting = FrobeniusRestriction(2.0), random(6, 7, seed=4)
+    weight = (size * random(6, 7)).requires_grad_()
+    (restrict(weight) * weighting).sum().backward()
+    assert weight.grad is not None
+    assert_close(weight.grad, weighting * min(1.0, 2.0 / float(weight.detach().norm())))
+
+
+def test_frobenius_norm_learns_and_keeps_nothing() -> None:
+    restrict, weight = FrobeniusRestriction(2.0), random(6, 7)
+    assert restrict.state_dict() == {}
+    assert list(restrict.parameters()) == []
+    assert torch.equal(restrict.train()(weight), restrict.eval()(weight))
 
 
 # ---- the whole connection ----------------------------------------------------------------------------------
@@ -317,3 +331,68 @@ def test_detached_synapse_gives_no_gradient_to_the_parameters() -> None:
     assert bound.current(x).requires_grad
     assert not bound.detached().current(x).requires_grad
     assert torch.equal(bound.detached().current(x), bound.current(x))
+
+
+# ---- the connection into a pool ----------------------------------------------------------------------------
+
+
+def pool_synapse(window: int = 2) -> Synapse:
+    layer, shape = LayerSpec("pool", 0, window, window), (3, 2 * window, 4 * window)
+    return Synapse(
+        layer,
+        None,
+        input_shape=shape,
+        shape=layer.output_shape(shape),
+        generator=seeded(),
+        bias=False,
+        batch_norm=False,
+        dropout=0.0,
+    )
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_pool_averages_each_channel(window: int) -> None:
+    made = pool_synapse(window)
+    bound, x = made.bind(4, generator=seeded()), random(4, *made.input_shape).float()
+    expected = x.view(4, 3, 2, window, 4, window).mean((3, 5))
+    assert_close(bound.current(x), expected)  # sums of at most nine float32
+    assert_close(bound.event_connection(0, 1).map.product(x, made.shape), expected)
+    assert bound.mask is None
+
+
+@pytest.mark.parametrize("share", [0.02, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("window", [2, 3])
+def test_adjoint_of_a_pool(window: int, share: float) -> None:
+    made = pool_synapse(window)
+    generator = seeded(2)
+    slope = (torch.rand(8, *made.shape, generator=generator) < share).float()
+    x = torch.randn(8, *made.input_shape, generator=generator).requires_grad_()
+    y = torch.randn(8, *made.shape, generator=generator)
+    (expected,) = torch.autograd.grad(made.bind(8, generator=None).current(x), x, y * slope)
+    assert_close(made.bind(8, generator=None).adjoint(slope)(y), expected)
+
+
+def test_pool_learns_and_keeps_nothing() -> None:
+    """Its weight moves between devices and types with the network, but is in no checkpoint."""
+    made = pool_synapse()
+    assert list(made.parameters()) == []
+    assert made.state_dict() == {}
+    assert not made.bind(2, generator=None).current(torch.rand(2, *made.input_shape)).requires_grad
+    assert made.double().weight.dtype == torch.float64
+
+
+def test_pool_draws_no_random_number() -> None:
+    """So that the weights of the layers after it depend on the seed alone, however pools are read."""
+    generator, layer = seeded(), LayerSpec("pool", 0, 2, 2)
+    before = generator.get_state()
+    Synapse(
+        layer,
+        None,
+        input_shape=(3, 4, 4),
+        shape=(3, 2, 2),
+        generator=generator,
+        bias=False,
+        batch_norm=False,
+        dropout=0.0,
+    )
+    assert torch.equal(generator.get_state(), before)
