@@ -79,7 +79,7 @@ def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> Non
                 if count:
                     corner = (y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up
                     kind = g.first_start + (y % g.down) * g.down + x % g.down
-                    _add_channels(
+                    add_channels(
                         values[first : first + g.channels],
                         active[:count],
                         (g.first_weight, g.row, kind),
@@ -89,7 +89,7 @@ def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> Non
 
 
 @compiled_fused
-def _add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
+def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
     """Adds the weights of the active channels of one position, times their values, to the outputs that it reaches."""
     weights, segments, starts = maps
     first_weight, row, kind = place

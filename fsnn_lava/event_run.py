@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.event_kernels import Geometry, run_samples
-from fsnn_lava.event_map import EventMap, in_threads, inner
+from fsnn_lava.event_map import EventMap, in_threads, inner, outer
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts
 from fsnn_lava.result import Array
 
@@ -153,18 +153,9 @@ class _Plan:
     def populations(self, flat: Tensor) -> tuple[Tensor, ...]:
         """One (..., *N) tensor per population of the last axis, whose channels lie innermost."""
         return tuple(
-            _outer(flat[..., begin:end], shape)
+            outer(flat[..., begin:end], shape)
             for (begin, end), shape in zip(pairwise(self._bounds.tolist()), self._shapes, strict=True)
         )
-
-
-def _outer(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(..., C, H, W) view of (..., H W C)."""
-    lead = flat.shape[:-1]
-    if len(shape) != 3:
-        return flat.view(*lead, *shape)
-    channels, height, width = shape
-    return flat.view(*lead, height, width, channels).movedim(-1, -3)
 
 
 def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
