@@ -44,6 +44,22 @@ class SpikeCounts:
     spikes: tuple[Tensor, ...] | None
 
 
+@dataclass(frozen=True, eq=False)
+class BackwardPhase:
+    """What the ternary couples of SPIDE's second phase gave; tuples have one entry per population, first to last.
+
+    Parameters
+    ----------
+    rates : (B, *N) leak-weighted mean of the signed spikes, beta, in [-1, 1].
+    mean_spikes : (*N,) spikes of either sign per step and sample.
+    spikes : (T_back, B, *N) int8, +1, 0 or -1, or None if they were not recorded.
+    """
+
+    rates: tuple[Tensor, ...]
+    mean_spikes: tuple[Tensor, ...]
+    spikes: tuple[Tensor, ...] | None
+
+
 def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: NeuronParameters) -> Tensor:
     """Potential before the threshold test, v[t] = leak (v[t-1] - r s[t-1]) + I[t] (Eq. 2 and 10).
 

@@ -14,6 +14,10 @@ SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
 """Figures of an epoch that are counts; all others are summed with the number of samples as their weight."""
 
 
+SATURATED = 0.99
+"""Rate of a ternary couple from which on it is taken to fire in every step, its gradient being cut off."""
+
+
 @dataclass
 class Progress:
     """Where a run is. Every field but `sums` is plain JSON, and so are the values of `sums`.
@@ -69,6 +73,11 @@ def iteration_figures(
     }
     for name, mean in zip(names, implicit.simulation.mean_spikes, strict=True):
         figures[f"firing_rate/{name}"] = mean.mean() * count
+    for phase in implicit.backward_phases:
+        for name, mean in zip(names, phase.mean_spikes, strict=True):
+            figures[f"backward_firing_rate/{name}"] = mean.mean() * count
+        for name, rate in zip(names, phase.rates, strict=True):
+            figures[f"saturated_couples/{name}"] = (rate.abs() >= SATURATED).double().mean() * count
     for solved in implicit.adjoint:
         figures["adjoint_residual"] = torch.full_like(loss, solved.residual * count)
         figures["adjoint_steps"] = torch.full_like(loss, solved.steps * count)

@@ -161,6 +161,7 @@ class _Loss(nn.Module):
             time_steps=self._config.network.time_steps,
             generator=generator,
             sums=None if self._ranks.size == 1 else self._ranks.sums,
+            processes=self._ranks.size,
         )
         logits = self.model.classify(implicit.rates)
         loss = functional.cross_entropy(logits, labels)

@@ -27,6 +27,7 @@ from fsnn_lava.config import SolverName
 from fsnn_lava.devices import tf32
 from fsnn_lava.layers import BoundSynapse
 from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN, Simulation
+from fsnn_lava.neuron import BackwardPhase
 from fsnn_lava.solver import FixedPoint, Sums, solve
 
 
@@ -52,18 +53,20 @@ class AdjointSettings:
 
 @dataclass(frozen=True, eq=False)
 class ImplicitRates:
-    """Measured rates through which gradients flow implicitly.
+    """Measured rates, and how their gradient is found.
 
     Parameters
     ----------
     rates : (B, *N) measured firing rate of the last population; its backward pass solves the adjoint system.
     simulation : the spiking run.
-    adjoint : one `FixedPoint` per backward pass so far, for the solver's residual and steps.
+    adjoint : one `FixedPoint` per backward pass so far, for the solver's residual and steps; none but with IDE.
+    backward_phases : one per backward pass so far; none but with SPIDE.
     """
 
     rates: Tensor
     simulation: Simulation
     adjoint: list[FixedPoint] = field(default_factory=list)
+    backward_phases: list[BackwardPhase] = field(default_factory=list)
 
 
 def implicit_rates(

@@ -8,6 +8,7 @@ from torch import Tensor
 from fsnn_lava.config import TrainingConfig
 from fsnn_lava.gradients.bptt import bptt_rates
 from fsnn_lava.gradients.ide import AdjointSettings, ImplicitRates, implicit_rates
+from fsnn_lava.gradients.spide import SpideSettings, spide_rates
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.solver import Sums
 
@@ -20,6 +21,7 @@ def rates_with_gradient(
     time_steps: int,
     generator: torch.Generator | None = None,
     sums: Sums | None = None,
+    processes: int = 1,
 ) -> ImplicitRates:
     """Measured rates of the last population, whose gradient is found by `training.method`.
 
@@ -28,6 +30,7 @@ def rates_with_gradient(
     x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
     generator : source of the dropout masks.
     sums : where several processes share a batch, see `solver.solve`.
+    processes : how many do.
     """
     if training.method == "bptt":
         return bptt_rates(
@@ -38,6 +41,9 @@ def rates_with_gradient(
             width=training.surrogate_width,
             generator=generator,
         )
+    if training.method == "spide":
+        spide = SpideSettings(training.time_steps_back, training.loss_scale, processes)
+        return spide_rates(model, x, time_steps=time_steps, settings=spide, generator=generator)
     settings = AdjointSettings(
         training.adjoint_solver,
         training.adjoint_tolerance,

@@ -1,0 +1,238 @@
+"""Training by spikes alone (SPIDE): the adjoint system is solved by a second phase of spikes, and updates are local.
+
+Xiao, Meng, Zhang, Wang, Lin, "SPIDE: a purely spike-based method for training feedback spiking neural networks",
+Neural Networks 161 (2023). After T steps of the network, which give the rates a^l, one ternary couple stands behind
+every neuron. Couples run the network backwards for T_back steps, last population first:
+
+    q^N += (1/r) W^T (D_W m^1 p^1 of the step before) + loss_scale dL/da^N
+    q^l += (1/r) (F^{l+1})^T (D_{l+1} m^{l+1} p^{l+1})                                        l < N
+    p^l = +1 where q^l >= 1/2, -1 where q^l <= -1/2, else 0;      q^l <- leak (q^l - p^l)
+
+with masks m^l = 1 where 0 < a^l < 1 (others let nothing through) and the dropout masks D of the first phase. The
+couples' rates beta settle where the adjoint system has its solution, beta^l = loss_scale dL/da^l, and each connection
+from j to i updates itself by (1/r) D_i m_i beta_i a_j / loss_scale: by what arrives at its two ends.
+
+Neither phase builds a graph, and neither keeps anything of its steps but counts. Resolution of a rate is 1/T_back,
+and |beta| <= 1: too small a `loss_scale` drowns the gradient in rounding, too large a one cuts it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from fsnn_lava.couple_run import CoupleLink, couple_run
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.gradients.ide import ImplicitRates
+from fsnn_lava.layers import BoundSynapse
+from fsnn_lava.model import BoundNetwork, FeedbackSNN
+from fsnn_lava.neuron import BackwardPhase, rate_from_count
+
+
+@dataclass(frozen=True)
+class SpideSettings:
+    """How the second phase runs.
+
+    Parameters
+    ----------
+    time_steps_back : T_back, at least 1.
+    loss_scale : factor of the loss in the second phase, above 0; divided out of the gradient again.
+    processes : how many share a batch. Each is given the gradient of the mean over its own part's share of the loss,
+        so many times too large; its couples see what they would see if it held the whole batch.
+
+    Raises
+    ------
+    ConfigError : if a setting is out of its range.
+    """
+
+    time_steps_back: int = 100
+    loss_scale: float = 100.0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.time_steps_back < 1:
+            raise ConfigError(f"time_steps_back: found {self.time_steps_back}; allowed: at least 1")
+        if not 0 < self.loss_scale < float("inf"):
+            raise ConfigError(f"loss_scale: found {self.loss_scale}; allowed: a finite number > 0")
+        if self.processes < 1:
+            raise ConfigError(f"processes: found {self.processes}; allowed: at least 1")
+
+
+def spide_rates(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    time_steps: int,
+    settings: SpideSettings,
+    generator: torch.Generator | None = None,
+) -> ImplicitRates:
+    """Firing rates of the last population after T steps, whose backward pass is the second phase of spikes.
+
+    Parameters
+    ----------
+    model : in training mode for dropout.
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    generator : source of the dropout masks.
+
+    Raises
+    ------
+    ConfigError : the model has batch norm, or average pooling that is not a population.
+    """
+    _check(model)
+    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
+    bound = model.bind(batch, generator=generator)
+    with torch.no_grad():
+        detached = bound.detached()
+        drive = detached.drive(x, time_steps=time_steps)
+        simulation = detached.simulate(drive, time_steps=time_steps)
+    phases: list[BackwardPhase] = []
+
+    def updates(gradient: Tensor) -> tuple[Tensor, ...]:
+        phase = backward_phase(detached, simulation.firing_rates, gradient, settings=settings)
+        phases.append(phase)
+        return local_updates(detached, simulation.firing_rates, phase, mean_input=drive.mean_input, settings=settings)
+
+    rates: Tensor = _LocalUpdates.apply(  # type: ignore[no-untyped-call]
+        simulation.firing_rates[-1], updates, *_learned(bound)
+    )
+    return ImplicitRates(rates, simulation, backward_phases=phases)
+
+
+@torch.no_grad()
+def backward_phase(
+    bound: BoundNetwork,
+    firing_rates: tuple[Tensor, ...],
+    gradient: Tensor,
+    *,
+    settings: SpideSettings,
+    loop_delay: int = 1,
+    record: bool = False,
+) -> BackwardPhase:
+    """What the couples did in the second phase.
+
+    Parameters
+    ----------
+    firing_rates : (B, *N) measured rates of all populations.
+    gradient : (B, *N) dL/da^N of the loss, the mean over the batch.
+    loop_delay : steps until the first population's spikes reach the last, as in the first phase.
+    record : keep every spike.
+    """
+    leak, shapes = bound.neuron.leak, [tuple(rate.shape[1:]) for rate in firing_rates]
+    links: list[CoupleLink | None] = []
+    # The spikes of population l run back through the connection into it from below; the first one's through the loop.
+    for synapse, rate in zip((bound.feedback, *bound.feedforward[1:]), firing_rates, strict=True):
+        links.append(None if synapse is None else _link(synapse, rate, bound.neuron.reset_amount))
+    counts = couple_run(
+        links,
+        shapes,
+        drive=gradient * (settings.loss_scale / settings.processes),
+        leak=leak,
+        time_steps=settings.time_steps_back,
+        loop_delay=loop_delay,
+        record=record,
+    )
+    steps = settings.time_steps_back
+    rates = tuple(rate_from_count(count, time_steps=steps, leak=leak) for count in counts.weighted)
+    return BackwardPhase(rates, tuple(n / (steps * len(gradient)) for n in counts.fired), counts.spikes)
+
+
+@torch.no_grad()
+def local_updates(
+    bound: BoundNetwork,
+    firing_rates: tuple[Tensor, ...],
+    phase: BackwardPhase,
+    *,
+    mean_input: Tensor,
+    settings: SpideSettings,
+) -> tuple[Tensor, ...]:
+    """Gradient of every weight and bias, in the order in which a network's synapses have them: feedforward, feedback.
+
+    Parameters
+    ----------
+    firing_rates : (B, *N) measured rates of all populations.
+    mean_input : (B, *shape) leak-weighted mean of the input.
+    """
+    factor = settings.processes / (bound.neuron.reset_amount * settings.loss_scale)
+    sources = (mean_input, *firing_rates[:-1])
+    updates: list[Tensor] = []
+    for synapse, source, rate, beta in zip(bound.feedforward, sources, firing_rates, phase.rates, strict=True):
+        updates += _update(synapse, source, _masked(synapse, rate) * beta * factor)
+    if bound.feedback is not None:
+        arriving = _masked(bound.feedback, firing_rates[0]) * phase.rates[0] * factor
+        updates += _update(bound.feedback, firing_rates[-1], arriving)
+    return tuple(updates)
+
+
+def _check(model: FeedbackSNN) -> None:
+    """Nothing, if spikes can run through every connection backwards."""
+    for number, synapse in enumerate(model.feedforward, start=1):
+        if synapse.batch_norm is not None:
+            raise ConfigError(
+                f"SPIDE: the connection into population {number} has batch norm, which has no spiking form; "
+                "allowed: network.batch_norm = false"
+            )
+        if synapse.pool is not None:
+            raise ConfigError(
+                f"SPIDE: the pool {synapse.pool} is merged into the connection into population {number}; "
+                'allowed: pools that are populations, network.pooling = "spiking"'
+            )
+
+
+def _learned(bound: BoundNetwork) -> list[Tensor]:
+    """The weights (restricted, with gradients) and biases that are trained, in the order of `local_updates`."""
+    synapses = bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback)
+    return [
+        tensor
+        for synapse in synapses
+        if synapse.synapse.layer.kind != "pool"
+        for tensor in (synapse.weight, synapse.bias)
+        if tensor is not None
+    ]
+
+
+def _masked(synapse: BoundSynapse, rate: Tensor) -> Tensor:
+    """(B, *N) dropout mask of the connection into a population, 0 where that is silent or saturated."""
+    passing = ((rate > 0) & (rate < 1)).to(rate.dtype)
+    return passing if synapse.mask is None else passing * synapse.mask
+
+
+def _link(synapse: BoundSynapse, rate: Tensor, reset_amount: float) -> CoupleLink:
+    layer, shape = synapse.synapse.layer, synapse.synapse.input_shape
+    return CoupleLink(layer, synapse.weight, shape, _masked(synapse, rate) / reset_amount)
+
+
+def _update(synapse: BoundSynapse, source: Tensor, arriving: Tensor) -> list[Tensor]:
+    """Gradients of a connection's weight and bias: what is at its source times what arrives at its target."""
+    layer = synapse.synapse.layer
+    if layer.kind == "pool":
+        return []
+    shape, padding = synapse.weight.shape, layer.padding
+    if layer.kind == "linear":
+        weight = arriving.flatten(1).t() @ source.flatten(1)
+    elif layer.transposed:  # the adjoint of a convolution: both ends change places
+        weight = conv2d_weight(arriving, shape, source, layer.stride, padding)
+    else:
+        weight = conv2d_weight(source, shape, arriving, layer.stride, padding)
+    if synapse.bias is None:
+        return [weight]
+    return [weight, arriving.sum([axis for axis in range(arriving.dim()) if axis != 1])]
+
+
+class _LocalUpdates(torch.autograd.Function):
+    """Value: the measured rates. Backward, to every weight and bias: its local update."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, measured: Tensor, updates: Callable[[Tensor], tuple[Tensor, ...]], *learned: Tensor
+    ) -> Tensor:
+        ctx.updates = updates
+        return measured.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.updates(gradient)
