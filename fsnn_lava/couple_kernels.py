@@ -18,9 +18,6 @@ from fsnn_lava.result import Array
 V_BACK = 0.5
 """Threshold of a couple: it fires +1 at q >= V_BACK, -1 at q <= -V_BACK; a spike takes 2 V_BACK off |q|."""
 
-_CHUNK = 16
-"""Potentials that are tested at once: a vector register of float32."""
-
 
 class Couples(NamedTuple):
     """Sizes of one population of couples, where its numbers lie, and the connection that takes its spikes on.
@@ -69,20 +66,20 @@ def _couples(row: Array) -> Any:
 @compiled
 def _any_fires(q: Array) -> bool:
     """Whether any of these potentials has reached the threshold."""
-    count, threshold = 0, q.dtype.type(V_BACK)
-    for value in q:
-        count += abs(value) >= threshold
+    count, threshold = np.int32(0), q.dtype.type(V_BACK)  # as wide as a float32: so the compiler takes many at a time
+    for i in range(len(q)):
+        count = np.int32(count + np.int32(abs(q[i]) >= threshold))
     return count > 0
 
 
 @compiled
-def _fire(q: Array, first: int, spikes: Array) -> None:
+def _fire(q: Array, spikes: Array) -> None:
     """Takes the spikes of these couples off their potentials and keeps them: +1, -1 or 0 each."""
     one, zero, threshold = q.dtype.type(1), q.dtype.type(0), q.dtype.type(V_BACK)
     for i in range(len(q)):
         spike = one if q[i] >= threshold else (-one if q[i] <= -threshold else zero)
         q[i] -= spike
-        spikes[first + i] = spike
+        spikes[i] = spike
 
 
 @compiled
@@ -112,24 +109,20 @@ def _send(g: Any, place: Any, spikes: Array, state: Any, maps: Any, into: Array)
 @compiled
 def _step(g: Any, q: Array, leak: Any, weight: Any, spikes: Array, state: Any, maps: Any, into: Array) -> None:
     """One step of a population: spikes leave, what is left of the potentials leaks."""
-    one = q.dtype.type(1)
+    run = g.width * g.channels
     for y in range(g.height):
-        for x in range(g.width):
-            at = ((y + g.top) * g.buffer_width + g.left + x) * g.channels
-            here = q[at : at + g.channels]
-            any_fired = False
-            for begin in range(0, g.channels, _CHUNK):
-                part = here[begin : begin + _CHUNK]
-                if _any_fires(part):
-                    if not any_fired:
-                        spikes[: g.channels] = 0
-                        any_fired = True
-                    _fire(part, begin, spikes)
-            if any_fired:
-                place = (y, x, g.first_neuron + (y * g.width + x) * g.channels, weight)
-                _send(g, place, spikes, state, maps, into)
-            if leak != one:
-                here *= leak
+        at = ((y + g.top) * g.buffer_width + g.left) * g.channels
+        row = q[at : at + run]
+        if _any_fires(row):
+            for x in range(g.width):
+                here = row[x * g.channels : (x + 1) * g.channels]
+                if _any_fires(here):
+                    _fire(here, spikes)
+                    place = (y, x, g.first_neuron + y * run + x * g.channels, weight)
+                    _send(g, place, spikes, state, maps, into)
+        if leak != 1:
+            for i in range(run):
+                row[i] *= leak
 
 
 @compiled

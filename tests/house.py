@@ -29,6 +29,8 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
             "event_map",
             "neuron",
             "event_run",
+            "couple_kernels",
+            "couple_run",
             "initial_weights",
             "layers",
             "dense_run",
