@@ -356,8 +356,8 @@ def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
 def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> None:
     """The table of peaks, each measured in a process of its own."""
     table = Table("T", "peak increment, MiB", "a graph through time would hold, MiB")
-    neurons = new_model(config, dataset.input_shape, len(dataset.classes)).spec.neurons(dataset.input_shape)
-    step = 4 * config.training.batch_size * (neurons - math.prod(dataset.input_shape)) / 2**20
+    shapes = new_model(config, dataset.input_shape, len(dataset.classes)).population_shapes
+    step = 4 * config.training.batch_size * sum(math.prod(shape) for shape in shapes) / 2**20
     _, small = cut(config, dataset, 2)
     for time_steps in arguments.memory_steps:
         network = dataclasses.replace(config.network, time_steps=time_steps)

@@ -72,7 +72,7 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             f"its samples have {dataset.input_shape[0]}; expected one mean and std for each"
         )
     check_time_steps(dataset, config.network.time_steps)
-    parse_spec(config.network.notation).populations(dataset.input_shape)
+    parse_spec(config.network.notation).populations(dataset.input_shape, pooling=config.network.pooling)
 
 
 def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:

@@ -7,7 +7,8 @@
     feedback = <channels>C<kernel>[u]    |  <units>
 
 ``64C5s (F64C5)``: 64 channels, 5x5 kernel, stride 2; feedback from the last population into the first.
-``s`` halves the sides (stride 2), ``u`` doubles them (transposed convolution), ``P2`` averages 2x2 windows.
+``s`` halves the sides (stride 2), ``u`` doubles them (transposed convolution), ``P2`` averages 2x2 windows: of
+currents, or of spikes where pools are populations of their own.
 Blanks are allowed between the parts, not inside one.
 """
 
@@ -21,6 +22,9 @@ from typing import Literal
 from fsnn_lava.errors import SpecError
 
 Shape = tuple[int, ...]
+
+Pooling = Literal["merged", "spiking"]
+"""What a pool is: a part of the connection before it, or a population of its own."""
 
 FEATURES_LIMIT = 1_000_000
 """Largest number of channels or units of one layer."""
@@ -112,7 +116,7 @@ class PopulationSpec:
     Parameters
     ----------
     name : ``population1``, ``population2``, ... in feedforward order.
-    layer : convolution or linear layer from the population before it (or the input).
+    layer : convolution or linear layer from the population before it (or the input); the pool of one that pools.
     pool : average pool merged into that connection, after the layer; or None.
     input_shape : shape (C, H, W) or (N,) of what the layer is given.
     shape : shape of the population itself.
@@ -152,12 +156,13 @@ class NetworkSpec:
         chain = "-".join(map(str, self.layers))
         return f"{chain} (F{self.feedback})" if self.feedback else chain
 
-    def populations(self, input_shape: Shape) -> tuple[PopulationSpec, ...]:
-        """The populations, first to last, for an input of that shape; a pool belongs to the one before it.
+    def populations(self, input_shape: Shape, *, pooling: Pooling = "merged") -> tuple[PopulationSpec, ...]:
+        """The populations, first to last, for an input of that shape.
 
         Parameters
         ----------
         input_shape : (C, H, W) or (N,), without batch and time.
+        pooling : whether a pool belongs to the population before it or is one.
 
         Raises
         ------
@@ -168,10 +173,10 @@ class NetworkSpec:
         populations: list[PopulationSpec] = []
         source = tuple(input_shape)
         for index, layer in enumerate(self.layers):
-            if layer.kind == "pool":
+            if layer.kind == "pool" and pooling == "merged":
                 continue
             follower = self.layers[index + 1] if index + 1 < len(self.layers) else None
-            pool = follower if follower and follower.kind == "pool" else None
+            pool = follower if pooling == "merged" and follower and follower.kind == "pool" else None
             shape = self._shape_after(index, source)
             if pool:
                 shape = self._shape_after(index + 1, shape)
@@ -180,22 +185,24 @@ class NetworkSpec:
         self._check_feedback(populations[-1], populations[0])
         return tuple(populations)
 
-    def neurons(self, input_shape: Shape) -> int:
+    def neurons(self, input_shape: Shape, *, pooling: Pooling = "merged") -> int:
         """Number of neurons as the papers count: input elements and all populations, not the classifier's outputs."""
-        return math.prod(input_shape) + sum(math.prod(p.shape) for p in self.populations(input_shape))
+        populations = self.populations(input_shape, pooling=pooling)
+        return math.prod(input_shape) + sum(math.prod(p.shape) for p in populations)
 
-    def parameters(self, input_shape: Shape, classes: int = 10) -> int:
+    def parameters(self, input_shape: Shape, classes: int = 10, *, pooling: Pooling = "merged") -> int:
         """Number of parameters as the papers count, which reproduces every size they print.
 
         Weights of all layers, of the feedback and of the classifier; one bias per output channel or unit of each
         linear layer and convolution, none for transposed ones; batch norm is left out. The feedback is counted
         like any other layer, though the network that is trained here has no bias on it: the count is the papers'.
+        A pool has no parameters; how it is read matters to the shapes that a feedback must fit.
 
         Raises
         ------
         SpecError : as `populations` does.
         """
-        populations = self.populations(input_shape)
+        populations = self.populations(input_shape, pooling=pooling)
         last = populations[-1].shape
         layers = sum(p.layer.parameters(p.input_shape) for p in populations)
         feedback = self.feedback.parameters(last) if self.feedback else 0

@@ -76,6 +76,38 @@ def test_pool_belongs_to_the_connection_before_it() -> None:
     assert second == PopulationSpec("population2", LayerSpec("linear", 300), None, (15, 14, 14), (300,))
 
 
+def test_spiking_pool_is_a_population() -> None:
+    first, second, third = parse_spec("15C5-P2-300").populations(MNIST_SHAPE, pooling="spiking")
+    pool = LayerSpec("pool", 0, kernel=2, stride=2)
+    assert first == PopulationSpec("population1", LayerSpec("conv", 15, kernel=5), None, MNIST_SHAPE, (15, 28, 28))
+    assert second == PopulationSpec("population2", pool, None, (15, 28, 28), (15, 14, 14))
+    assert third == PopulationSpec("population3", LayerSpec("linear", 300), None, (15, 14, 14), (300,))
+
+
+def test_spiking_pools_are_neurons_without_parameters() -> None:
+    spec = parse_spec("15C5-P2-40C5-P2-300")
+    assert [p.shape for p in spec.populations(MNIST_SHAPE, pooling="spiking")] == [
+        *((15, 28, 28), (15, 14, 14), (40, 14, 14), (40, 7, 7), (300,))
+    ]
+    # input 784, then 11,760 + 2,940 + 7,840 + 1,960 + 300; merged: 2,940 + 1,960 + 300
+    assert spec.neurons(MNIST_SHAPE, pooling="spiking") == 25_584
+    assert spec.neurons(MNIST_SHAPE) == 5_984
+    # 15 (25 + 1) + 40 (15 25 + 1) + 300 (1960 + 1) + 10 (300 + 1)
+    assert spec.parameters(MNIST_SHAPE, pooling="spiking") == spec.parameters(MNIST_SHAPE) == 606_740
+
+
+def test_feedback_fits_the_first_population_however_pools_are_read() -> None:
+    """A merged pool shrinks the first population, a spiking one leaves it as large as its convolution made it."""
+    spiking, merged = parse_spec("8C3-P2 (F8C3u)"), parse_spec("8C3-P2 (F8C3)")
+    assert [p.shape for p in spiking.populations((1, 4, 4), pooling="spiking")] == [(8, 4, 4), (8, 2, 2)]
+    assert spiking.neurons((1, 4, 4), pooling="spiking") == 16 + 128 + 32
+    assert spiking.parameters((1, 4, 4), 3, pooling="spiking") == 80 + 576 + 99
+    assert [p.shape for p in merged.populations((1, 4, 4))] == [(8, 2, 2)]
+    for count in (merged.populations, merged.neurons, merged.parameters):
+        with pytest.raises(SpecError, match=r"F8C3 makes \(8, 2, 2\) of population2 .* population1 is \(8, 4, 4\)"):
+            count((1, 4, 4), pooling="spiking")
+
+
 def test_transposed_convolution_counts_no_bias() -> None:
     # 3*3 weights for each of 2*4 channel pairs, no bias; 4*8*8 inputs to 10 classes with bias
     assert parse_spec("4C3u").parameters((2, 4, 4)) == 72 + 2560 + 10

@@ -121,7 +121,8 @@ def _changed(config: TrainConfig, run: TrainConfig) -> tuple[str, ...]:
 
 
 def _mean_spikes(trained: TrainedNetwork, epoch: Mapping[str, float]) -> dict[str, float]:
-    populations = parse_spec(trained.config.network.notation).populations(trained.input_shape)
+    network = trained.config.network
+    populations = parse_spec(network.notation).populations(trained.input_shape, pooling=network.pooling)
     rates = {p.name: epoch[f"test/firing_rate/{p.name}"] for p in populations}
     neurons = {p.name: prod(p.shape) for p in populations}
     total = sum(rates[name] * neurons[name] for name in rates) / sum(neurons.values())

@@ -31,7 +31,7 @@ def dense_products(config: TrainConfig, input_shape: Shape, classes: int, steps:
     steps : products with the transposed Jacobian.
     """
     spec, time_steps = parse_spec(config.network.notation), config.network.time_steps
-    populations = spec.populations(input_shape)
+    populations = spec.populations(input_shape, pooling=config.network.pooling)
     first = products_of(populations[0].layer, populations[0].input_shape)
     later = sum(products_of(p.layer, p.input_shape) for p in populations[1:])
     feedback = products_of(spec.feedback, populations[-1].shape) if spec.feedback else 0
@@ -58,7 +58,7 @@ def machine_rate(config: TrainConfig, input_shape: Shape) -> float:
     began = now(device)
     torch.mm(matrix, matrix)
     best = 2 * MATRIX**3 / (now(device) - began)
-    populations = parse_spec(config.network.notation).populations(input_shape)
+    populations = parse_spec(config.network.notation).populations(input_shape, pooling=config.network.pooling)
     layers = [(p.layer, p.input_shape) for p in populations[1:]]
     feedback = parse_spec(config.network.notation).feedback
     layers += [] if feedback is None else [(feedback, populations[-1].shape)]
