@@ -111,8 +111,12 @@ def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -
         neuron=NeuronParameters(network.v_threshold, network.reset_amount, network.leak),
         batch_norm=network.batch_norm,
         dropout=network.dropout,
+        dropout_on=network.dropout_on,
+        pooling=network.pooling,
         spectral_norm_bound=network.spectral_norm_bound,
         spectral_norm=network.spectral_norm,
+        initial_weights=network.initial_weights,
+        initial_transposed_scale=network.initial_transposed_scale,
         seed=config.training.seed,
     )
 

@@ -11,18 +11,24 @@ weights are on `BoundNetwork`, which fixes restricted weights and dropout masks 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fsnn_lava.dense_run import DenseSettings, dense_run
 from fsnn_lava.event_run import event_run
+from fsnn_lava.initial_weights import InitialWeights
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts, rate_from_count
 from fsnn_lava.solver import FixedPoint, fixed_point_iteration
-from fsnn_lava.spec import NetworkSpec
+from fsnn_lava.spec import NetworkSpec, Pooling, PopulationSpec
+
+DropoutOn = Literal["all", "last"]
+"""Which connections drop currents: all, or the one into the last population alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +77,11 @@ class FeedbackSNN(nn.Module):
     classes : outputs of the readout.
     neuron : threshold, reset amount and leak of every neuron.
     batch_norm : whether feedforward connections are normalised.
-    dropout : share of currents dropped on every connection.
+    dropout : share of currents dropped.
+    dropout_on : connections that drop them: all, or the one into the last population alone; never one into a pool.
+    pooling : whether a pool belongs to the population before it or is one.
     spectral_norm_bound, spectral_norm : restriction of the feedback weight.
+    initial_weights, initial_transposed_scale : as `initial_weight` takes them.
     seed : of the initial weights.
 
     Attributes
@@ -93,41 +102,41 @@ class FeedbackSNN(nn.Module):
         neuron: NeuronParameters = NeuronParameters(),  # noqa: B008 - frozen
         batch_norm: bool = True,
         dropout: float = 0.0,
+        dropout_on: DropoutOn = "all",
+        pooling: Pooling = "merged",
         spectral_norm_bound: float = 1.0,
         spectral_norm: Norm = "reshaped",
+        initial_weights: InitialWeights = "unit_filters",
+        initial_transposed_scale: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.dense = DenseSettings()
         generator = torch.Generator().manual_seed(seed)
-        populations = spec.populations(input_shape)
+        populations = spec.populations(input_shape, pooling=pooling)
         self.spec, self.input_shape, self.classes, self.neuron = spec, tuple(input_shape), classes, neuron
         self.population_names = tuple(p.name for p in populations)
         self.population_shapes = tuple(p.shape for p in populations)
+        synapse = functools.partial(
+            Synapse,
+            generator=generator,
+            initial_weights=initial_weights,
+            initial_transposed_scale=initial_transposed_scale,
+        )
+        dropping = {p.name: dropout for p in (populations if dropout_on == "all" else populations[-1:])}
         self.feedforward = nn.ModuleList(
-            Synapse(
-                p.layer,
-                p.pool,
-                input_shape=p.input_shape,
-                shape=p.shape,
-                generator=generator,
-                bias=True,
-                batch_norm=batch_norm,
-                dropout=dropout,
-            )
-            for p in populations
+            _connection_into(p, synapse, batch_norm=batch_norm, dropout=dropping.get(p.name, 0.0)) for p in populations
         )
         self.feedback = None
         if spec.feedback is not None:
-            self.feedback = Synapse(
+            self.feedback = synapse(
                 spec.feedback,
                 None,
                 input_shape=populations[-1].shape,
                 shape=populations[0].shape,
-                generator=generator,
                 bias=False,
                 batch_norm=False,
-                dropout=dropout,
+                dropout=dropout if dropout_on == "all" else 0.0,
                 norm_bound=spectral_norm_bound,
                 norm=spectral_norm,
             )
@@ -316,6 +325,22 @@ class BoundNetwork:
         return fixed_point_iteration(
             lambda a: self.equilibrium_map(a, drive_mean), start, tolerance=tolerance, max_steps=max_steps
         )
+
+
+def _connection_into(
+    population: PopulationSpec, synapse: Callable[..., Synapse], *, batch_norm: bool, dropout: float
+) -> Synapse:
+    """The feedforward connection; one into a pool averages and does nothing else."""
+    learns = population.layer.kind != "pool"
+    return synapse(
+        population.layer,
+        population.pool,
+        input_shape=population.input_shape,
+        shape=population.shape,
+        bias=learns,
+        batch_norm=batch_norm and learns,
+        dropout=dropout if learns else 0.0,
+    )
 
 
 def _readout(features: int, classes: int, generator: torch.Generator) -> nn.Linear:

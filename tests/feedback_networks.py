@@ -8,7 +8,7 @@ from torch import Tensor
 from fsnn_lava.layers import Synapse
 from fsnn_lava.model import FeedbackSNN, Simulation
 from fsnn_lava.neuron import NeuronParameters
-from fsnn_lava.spec import parse_spec
+from fsnn_lava.spec import Pooling, parse_spec
 
 IF = NeuronParameters(1.0, 1.0, 1.0)
 LIF = NeuronParameters(1.0, 1.0, 0.5)
@@ -60,6 +60,7 @@ def random_network(
     batch_norm: bool = False,
     dropout: float = 0.0,
     shape: tuple[int, ...] = (1, 4, 4),
+    pooling: Pooling = "merged",
 ) -> FeedbackSNN:
     """A float64 network in evaluation mode whose rates lie inside (0, 1) mostly."""
     model = FeedbackSNN(
@@ -69,12 +70,14 @@ def random_network(
         neuron=neuron,
         batch_norm=batch_norm,
         dropout=dropout,
+        pooling=pooling,
         spectral_norm_bound=0.5,
         seed=1,
     ).double()
     with torch.no_grad():
         for synapse in synapses(model):
-            assert synapse.bias is not None
+            if synapse.bias is None:  # of a pool, whose weights are no parameters
+                continue
             synapse.weight.mul_(0.5)
             synapse.bias.add_(0.3)
             if synapse.batch_norm is not None:

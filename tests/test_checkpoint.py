@@ -18,6 +18,7 @@ from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint, load_training,
 from fsnn_lava.config import NetworkConfig, TrainConfig
 from fsnn_lava.data import InputCoding
 from fsnn_lava.errors import CheckpointError, OutputError
+from fsnn_lava.layers import FrobeniusRestriction, Synapse
 
 CODING = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.1307,), std=(0.3081,))
 NETWORK = NetworkConfig(notation="2C3s-2C3 (F2C3)", leak=0.9, time_steps=7)
@@ -41,7 +42,19 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize(
     "network",
-    [NETWORK, NetworkConfig(notation="6-5 (F6)", batch_norm=False, time_steps=7), NetworkConfig(notation="6-5")],
+    [
+        NETWORK,
+        NetworkConfig(notation="6-5 (F6)", batch_norm=False, time_steps=7),
+        NetworkConfig(notation="6-5"),
+        NetworkConfig(
+            notation="2C3-P2-3C3 (F2C3u)",
+            pooling="spiking",
+            batch_norm=False,
+            v_threshold=1.0,
+            spectral_norm="frobenius",
+            time_steps=7,
+        ),
+    ],
     ids=lambda n: n.notation,
 )
 def test_network_behaves_the_same_when_it_comes_back(tmp_path: Path, network: NetworkConfig) -> None:
@@ -53,6 +66,30 @@ def test_network_behaves_the_same_when_it_comes_back(tmp_path: Path, network: Ne
     for name in ("config", "input_shape", "classes", "coding", "metrics"):
         assert getattr(after, name) == getattr(before, name), name
     assert not after.model().training
+
+
+def test_model_gets_every_setting_of_the_network() -> None:
+    network = NetworkConfig(
+        "2C3-P2-3C3 (F2C3u)",
+        v_threshold=1.0,
+        batch_norm=False,
+        dropout=0.5,
+        dropout_on="last",
+        pooling="spiking",
+        spectral_norm="frobenius",
+        spectral_norm_bound=0.25,
+        initial_weights="kaiming_normal",
+        initial_transposed_scale=0.01,
+    )
+    model = new_model(TrainConfig(network=network), (1, 4, 4), 3)
+    assert model.population_shapes == ((2, 4, 4), (2, 2, 2), (3, 2, 2))
+    bound = model.bind(2, generator=torch.Generator().manual_seed(0))
+    assert [synapse.mask is not None for synapse in bound.feedforward] == [False, False, True]
+    assert isinstance(model.feedback, Synapse)
+    assert isinstance(model.feedback.restriction, FrobeniusRestriction)
+    assert model.feedback.restriction.bound == 0.25
+    assert 0 < float(model.feedback.weight.norm()) < 0.1
+    assert float(model.feedforward[0].weight.flatten(1).norm(dim=1)[0]) != pytest.approx(1.0, abs=1e-3)
 
 
 def test_progress_and_state_come_back(tmp_path: Path) -> None:

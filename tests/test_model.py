@@ -8,9 +8,10 @@ import torch
 from torch.testing import assert_close
 
 from feedback_networks import IF, LIF, chain, images, random_network, run, synapses
-from fsnn_lava.model import FeedbackSNN, Simulation
+from fsnn_lava.layers import FrobeniusRestriction
+from fsnn_lava.model import DropoutOn, FeedbackSNN, Simulation
 from fsnn_lava.neuron import NeuronParameters
-from fsnn_lava.spec import parse_spec
+from fsnn_lava.spec import Pooling, parse_spec
 
 
 def spikes_of(simulation: Simulation) -> list[list[int]]:
@@ -84,12 +85,14 @@ def test_loop_delay_longer_than_the_run_is_a_network_without_feedback() -> None:
 
 NETWORKS = ["5 (F5)", "6-5 (F6)", "6-5-4-3 (F6)", "3C3s-2C3s (F3C3u)", "4C3s-3C3-2C3 (F4C3)", "6-5", "3C3-P2-4"]
 every_network = pytest.mark.parametrize("notation", NETWORKS)
+each_pooling = pytest.mark.parametrize("pooling", ["merged", "spiking"])
 
 
 @every_network
-def test_every_population_follows_the_equations(notation: str) -> None:
+@each_pooling
+def test_every_population_follows_the_equations(notation: str, pooling: Pooling) -> None:
     """A plain rerun of the equations, population by population, from recorded spikes alone."""
-    model = random_network(notation, neuron=NeuronParameters(1.2, 0.9, 0.8))
+    model = random_network(notation, neuron=NeuronParameters(1.2, 0.9, 0.8), pooling=pooling)
     x, steps, delay = images(model), 12, 2
     found = run(model, x, time_steps=steps, loop_delay=delay)
     assert found.spikes is not None
@@ -146,6 +149,98 @@ def test_same_seed_gives_the_same_weights() -> None:
     first, again, other = (FeedbackSNN(spec, (4,), seed=seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(v, again[k]) for k, v in first.items())
     assert not torch.equal(first["feedforward.0.weight"], other["feedforward.0.weight"])
+
+
+def test_seed_gives_the_weights_that_it_always_gave() -> None:
+    """Read off when pools and distributions could not yet be chosen: a published run starts where it started."""
+    weights = FeedbackSNN(parse_spec("200 (F200)"), (1, 8, 8), seed=0).state_dict()
+    expected = {
+        "feedforward.0.weight": [-0.0016448323149234056, 0.11785507202148438],
+        "feedback.weight": [-0.011885404586791992, -0.10175660997629166],
+        "feedback.restriction.gain": [1.9385277032852173],
+        "feedback.restriction.left": [0.0640854761004448, 0.04833225533366203],
+        "readout.weight": [0.03923144191503525, 0.026876794174313545],
+    }
+    for name, values in expected.items():
+        # Sums of some hundred float32 products, in another order on another machine.
+        assert_close(weights[name].flatten()[: len(values)], torch.tensor(values), rtol=1e-4, atol=1e-6)
+
+
+# ---- settings of SPIDE ---------------------------------------------------------------------------------------
+
+
+def test_spiking_pools_are_populations_that_learn_nothing() -> None:
+    spec = parse_spec("3C3-P2-4C3-P2-5")
+    merged, spiking = (FeedbackSNN(spec, (1, 8, 8), pooling=pooling, seed=2) for pooling in ("merged", "spiking"))
+    assert spiking.population_shapes == ((3, 8, 8), (3, 4, 4), (4, 4, 4), (4, 2, 2), (5,))
+    assert spiking.population_names == tuple(f"population{i}" for i in range(1, 6))
+    learned = {name: p.shape for name, p in spiking.named_parameters()}
+    assert {name.split(".")[1] for name in learned if name.startswith("feedforward")} == {"0", "2", "4"}
+    assert set(spiking.state_dict()) == set(learned) | {
+        name
+        for name in spiking.state_dict()
+        if name.split(".")[-1] in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    assert torch.equal(spiking.readout.weight, merged.readout.weight), "pools draw no random numbers"
+    assert torch.equal(synapses(spiking)[4].weight, synapses(merged)[2].weight)
+
+
+def test_spiking_pool_by_hand() -> None:
+    """Four neurons in a 2x2 window; the pool's neuron takes a quarter of their spikes, threshold 1, reset 2.
+
+    Inputs 1, 1, 1, 0 make the first three spike at t = 0, 2, 4, ..: v = 1 (fires), 1 - 2 + 1 = 0, 1 (fires), ..
+    The pool gets 3/4 at even steps: v = .75, .75, 1.5 (fires), -.5, .25, .25, 1 (fires), -1, -.25.
+    """
+    neuron = NeuronParameters(1.0, 2.0, 1.0)
+    model = FeedbackSNN(
+        parse_spec("1C1-P2"), (1, 2, 2), classes=2, neuron=neuron, batch_norm=False, pooling="spiking"
+    ).double()
+    with torch.no_grad():
+        synapses(model)[0].weight.fill_(1.0)
+    x = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    found = run(model, x, time_steps=9)
+    assert found.spikes is not None
+    assert found.spikes[0][:, 0].flatten(1).tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]] * 4 + [[1, 1, 1, 0]]
+    assert spikes_of(found)[1] == [0, 0, 1, 0, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("notation", "dropout_on", "pooling", "dropping"),
+    [
+        ("6-5-4 (F6)", "all", "merged", [True, True, True, True]),
+        ("6-5-4 (F6)", "last", "merged", [False, False, True, False]),
+        ("3C3-P2-4", "last", "merged", [False, True]),
+        ("3C3-P2-4", "last", "spiking", [False, False, True]),
+        ("3C3-P2-4", "all", "spiking", [True, False, True]),
+        ("6 (F6)", "last", "merged", [True, False]),
+    ],
+)
+def test_dropout_is_on_the_connections_that_were_named(
+    notation: str, dropout_on: DropoutOn, pooling: Pooling, dropping: list[bool]
+) -> None:
+    model = FeedbackSNN(parse_spec(notation), (1, 4, 4), dropout=0.5, dropout_on=dropout_on, pooling=pooling)
+    bound = model.bind(3, generator=torch.Generator().manual_seed(0))
+    connections = [*bound.feedforward, *([bound.feedback] if bound.feedback else [])]
+    assert [connection.mask is not None for connection in connections] == dropping
+
+
+def test_initial_weights_and_restriction_are_those_asked_for() -> None:
+    spec = parse_spec("8C3s-8C3s (F8C3u)")
+    model = FeedbackSNN(
+        spec,
+        (4, 16, 16),
+        initial_weights="kaiming_normal",
+        initial_transposed_scale=0.1,
+        spectral_norm="frobenius",
+        spectral_norm_bound=0.5,
+        seed=3,
+    )
+    assert model.feedback is not None
+    # 288 and 576 draws each: the standard error of a standard deviation is at most 4 %.
+    for synapse, fan_in in zip([*synapses(model), model.feedback], (36, 72, 72 * 100), strict=True):
+        assert float(synapse.weight.std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
+    assert isinstance(model.feedback.restriction, FrobeniusRestriction)
+    assert float(model.feedback.effective_weight().norm()) == pytest.approx(0.5, rel=1e-6)
 
 
 # ---- equilibrium ---------------------------------------------------------------------------------------------

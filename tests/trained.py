@@ -14,6 +14,7 @@ from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.data import Dataset, InputCoding, load_dataset
 from fsnn_lava.ir import HardwareNetwork, with_timing
 from fsnn_lava.lower import lower
+from fsnn_lava.spec import Pooling
 from fsnn_lava.training import BEST, fit
 
 
@@ -30,10 +31,20 @@ def random_network(
     input_shape: tuple[int, ...] = (1, 8, 8),
     coding: InputCoding | None = None,
     time_steps: int = 20,
+    v_threshold: float = 2.0,
+    pooling: Pooling = "merged",
     seed: int = 0,
 ) -> TrainedNetwork:
     """A network whose every parameter and running statistic was drawn at random; about a third of it fires."""
-    network = NetworkConfig(notation, leak=leak, batch_norm=batch_norm, time_steps=time_steps, dropout=0.5)
+    network = NetworkConfig(
+        notation,
+        v_threshold=v_threshold,
+        leak=leak,
+        batch_norm=batch_norm,
+        time_steps=time_steps,
+        dropout=0.5,
+        pooling=pooling,
+    )
     config = TrainConfig(name="random", network=network, training=TrainingConfig(seed=7))
     model = new_model(config, input_shape, 10)
     generator = torch.Generator().manual_seed(seed)
