@@ -1,9 +1,9 @@
 """The bridge: a trained network as a float `HardwareNetwork`, and as a run to compare hardware with.
 
 Batch norm (running statistics), dropout and norm restriction become plain weights and constant currents, average
-pooling becomes part of the convolution before it, and the dataset's normalisation is folded into the first connection,
-so that inputs are the integer codes themselves. The convolution pads with zeros what is normalised: so on codes the
-constant current differs at the border.
+pooling becomes part of the convolution before it or a convolution of its own, and the dataset's normalisation is folded
+into the first connection, so that inputs are the integer codes themselves. The convolution pads with zeros what is
+normalised: so on codes the constant current differs at the border.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def lower(trained: TrainedNetwork) -> HardwareNetwork:
         folded, current = _folded(synapse)
         name = f"{source}_to_{target}"
         connections.append(Connection(name, source, target, folded.weight, geometry=folded.geometry))
-        connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
+        if synapse.bias is not None:  # a pool has none
+            connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
     if model.feedback is not None:
         returning = _map(model.feedback, _array(model.feedback.effective_weight()))
         feedback = Connection("feedback", names[-1], names[0], returning.weight, 1, geometry=returning.geometry)
@@ -124,9 +125,9 @@ def _map(synapse: Synapse, weight: Array) -> LinearMap:
     """The layer with these weights, and its pooling, as one linear map."""
     layer = synapse.layer
     geometry: Geometry = DENSE
-    if layer.kind == "conv" and layer.transposed:
+    if layer.transposed:
         geometry = TransposedConvolution(layer.stride, layer.padding, output_padding=1)
-    elif layer.kind == "conv":
+    elif layer.kind != "linear":
         geometry = Convolution(layer.stride, layer.padding)
         if synapse.pool is not None:
             weight, geometry = pooled(weight, geometry, synapse.pool.kernel)

@@ -16,6 +16,7 @@ from fsnn_lava.config import config_from_dict
 from fsnn_lava.data import InputCoding
 from fsnn_lava.equilibrium import equilibrium_rates
 from fsnn_lava.errors import CheckpointError, InputError
+from fsnn_lava.geometry import Convolution
 from fsnn_lava.ir import ALWAYS_ON, INPUT, Array, FloatNeuron, HardwareNetwork, with_timing
 from fsnn_lava.lower import lower, run_torch
 from fsnn_lava.result import RunResult
@@ -45,6 +46,35 @@ def assert_same_spikes(a: RunResult, b: RunResult) -> None:
         np.testing.assert_allclose(a.firing_rates[name], b.firing_rates[name], rtol=0, atol=1e-12)
         assert 0.05 < spikes.mean() < 0.95, f"{name} is silent or saturated: the test says nothing"
     np.testing.assert_allclose(a.logits, b.logits, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("notation", ["24 (F24)", "24-20-16 (F24)", "3C3-P2-4C3-P2-12", "3C3-P2 (F3C3u)"])
+@pytest.mark.parametrize("leak", [1.0, 0.95])
+@pytest.mark.parametrize("timing", ["sequential", "hardware"])
+def test_same_spikes_as_torch_with_half_the_threshold_and_spiking_pools(
+    notation: str, leak: float, timing: str
+) -> None:
+    network = trained.random_network(notation, leak=leak, batch_norm=False, v_threshold=1.0, pooling="spiking")
+    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    assert {p.neuron for p in lowered.populations} == {FloatNeuron(1.0, 2.0, leak)}
+    loop_delay = len(lowered.populations) if timing == "hardware" else 1
+    expected = run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=loop_delay)
+    assert_same_spikes(expected, FloatSimulator().run(lowered, trained.some_codes(), record=names(lowered)))
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_spiking_pool_is_a_strided_convolution_without_current(window: int) -> None:
+    lowered = lower(trained.random_network(f"3C3-P{window}-5", batch_norm=True, pooling="spiking"))
+    assert [(c.name, c.source, c.target) for c in lowered.connections] == [
+        ("input_to_population1", INPUT, "population1"),
+        ("population1_current", ALWAYS_ON, "population1"),
+        ("population1_to_population2", "population1", "population2"),
+        ("population2_to_population3", "population2", "population3"),
+        ("population3_current", ALWAYS_ON, "population3"),
+    ]
+    pool = lowered.connections[2]
+    assert pool.geometry == Convolution(stride=window, padding=0)
+    assert np.array_equal(pool.weight, np.broadcast_to(np.eye(3)[..., None, None], (3, 3, window, window)) / window**2)
 
 
 @pytest.mark.parametrize(("notation", "leak", "batch_norm"), NETWORKS)
