@@ -35,7 +35,7 @@ class Geometry(NamedTuple):
     row, first_weight : numbers of one source channel's weights, and where the first channel's begin.
     first_start : where this connection's entries in `starts` begin.
     source, target : populations from 0; source -1 is the input.
-    first_affine, first_mask : where its (scale, shift) of each channel, and its dropout mask begin.
+    first_affine, first_mask : where its (scale, shift) of each channel, and its dropout mask begin; -1: no mask.
     """
 
     channels: int
@@ -153,7 +153,7 @@ def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None
 
 @compiled_fused
 def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array) -> None:
-    """current += mask (scale response + shift), the response being pooled; an empty mask lets everything through."""
+    """current += mask (scale response + shift), the response being pooled."""
     height, width, channels = g.out_height // g.pool, g.out_width // g.pool, g.out_channels
     scale = affine[0, g.first_affine : g.first_affine + channels]
     shift = affine[1, g.first_affine : g.first_affine + channels]
@@ -162,7 +162,7 @@ def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array)
             response = _pooled(out, g, y, x)
             first = (y * width + x) * channels
             to = current[first : first + channels]
-            if mask.size:
+            if g.first_mask >= 0:
                 kept = mask[g.first_mask + first : g.first_mask + first + channels]
                 for c in range(channels):
                     to[c] += kept[c] * (scale[c] * response[c] + shift[c])

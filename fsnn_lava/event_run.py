@@ -123,7 +123,7 @@ class _Plan:
                     source=c.source,
                     target=c.target,
                     first_affine=channels,
-                    first_mask=masked,
+                    first_mask=-1 if c.mask is None else masked,
                 )
             )
             weights, starts, channels = (

@@ -232,7 +232,7 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
         initial_weights="kaiming_normal",
         initial_transposed_scale=0.1,
         spectral_norm="frobenius",
-        spectral_norm_bound=0.5,
+        spectral_norm_bound=0.25,
         seed=3,
     )
     assert model.feedback is not None
@@ -240,7 +240,7 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
     for synapse, fan_in in zip([*synapses(model), model.feedback], (36, 72, 72 * 100), strict=True):
         assert float(synapse.weight.std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
     assert isinstance(model.feedback.restriction, FrobeniusRestriction)
-    assert float(model.feedback.effective_weight().norm()) == pytest.approx(0.5, rel=1e-6)
+    assert float(model.feedback.effective_weight().norm()) == pytest.approx(0.25, rel=1e-6)
 
 
 # ---- equilibrium ---------------------------------------------------------------------------------------------
