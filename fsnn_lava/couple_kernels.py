@@ -101,9 +101,7 @@ def _send(g: Any, place: Any, spikes: Array, state: Any, maps: Any, into: Array)
     if count and g.target >= 0:
         corner = (y // g.down) * g.up * g.target_width + (x // g.down) * g.up
         kind = g.first_start + (y % g.down) * g.down + x % g.down
-        add_channels(
-            values, active[:count], (g.first_weight, g.row, kind), maps, into[corner * g.target_channels :]
-        )
+        add_channels(values, active[:count], (g.first_weight, g.row, kind), maps, into[corner * g.target_channels :])
 
 
 @compiled

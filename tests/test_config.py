@@ -78,7 +78,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"training": {"adjoint_solver": "newton"}},
         r"key \"training\.adjoint_solver\": found 'newton'; allowed: 'fixed_point', 'anderson', 'broyden'",
     ),
-    ({"training": {"method": "rtrl"}}, r"key \"training\.method\": found 'rtrl'; allowed: 'ide', 'bptt'"),
+    ({"training": {"method": "rtrl"}}, r"key \"training\.method\": found 'rtrl'; allowed: 'ide', 'spide', 'bptt'"),
     ({"training": {"surrogate": "step"}}, r"\"training\.surrogate\": found 'step'; allowed: 'rectangular', 'arctan'"),
 ]
 
@@ -117,6 +117,25 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"test_samples": -5}, r"test_samples: found -5; allowed: at least 0 \(0: all\)"),
     ({"training": {"milestones": [30, 20]}}, r"training\.milestones: found \(30, 20\); allowed: epochs > 0 in rising"),
     ({"training": {"milestones": [0]}}, r"training\.milestones: found \(0,\); allowed: epochs > 0 in rising order"),
+    ({"training": {"time_steps_back": 0}}, r"training\.time_steps_back: found 0; allowed: at least 1"),
+    ({"training": {"loss_scale": 0.0}}, r"training\.loss_scale: found 0\.0; allowed: a finite number > 0"),
+    ({"training": {"loss_scale": -100.0}}, r"training\.loss_scale: found -100\.0; allowed: a finite number > 0"),
+    (
+        {"network": {"initial_transposed_scale": 0.0}},
+        r"network\.initial_transposed_scale: found 0\.0; allowed: a finite",
+    ),
+    (
+        {"training": {"method": "spide"}},
+        r"network\.batch_norm: found True; allowed: false with training\.method = \"spide\": statistics of a batch",
+    ),
+    (
+        {"network": {"notation": "15C5-P2-300", "batch_norm": False}, "training": {"method": "spide"}},
+        r"network\.pooling: found 'merged'; allowed: \"spiking\" with training\.method = \"spide\" and a pool",
+    ),
+    (
+        {"network": {"batch_norm": False}, "training": {"method": "spide", "precision": "bf16"}},
+        r"training\.precision: found 'bf16'; allowed: float32 with training\.method = \"spide\"",
+    ),
     ({"training": {"batch_size": 1}}, r"training\.batch_size: found 1; allowed: at least 2 with network\.batch_norm"),
 ]
 
@@ -130,6 +149,12 @@ def test_value_out_of_range_is_refused(values: Mapping[str, Any], message: str) 
 def test_batches_of_one_need_no_batch_norm() -> None:
     config = TrainConfig(network=NetworkConfig(batch_norm=False), training=TrainingConfig(batch_size=1))
     assert config.training.batch_size == 1
+
+
+def test_pools_of_spide_spike() -> None:
+    network = NetworkConfig(notation="15C5-P2-300", batch_norm=False, pooling="spiking")
+    config = TrainConfig(network=network, training=TrainingConfig(method="spide"))
+    assert config_from_dict(config_to_dict(config)) == config
 
 
 def test_wrong_notation_is_refused_with_its_position() -> None:
