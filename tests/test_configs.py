@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from fsnn_lava.checkpoint import load_checkpoint, new_model
-from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig, config_from_dict, config_to_dict, read_config
+from fsnn_lava.config import (
+    NetworkConfig,
+    TrainConfig,
+    TrainingConfig,
+    changed_settings,
+    config_from_dict,
+    config_to_dict,
+    read_config,
+)
 from fsnn_lava.data import DATASETS, Dataset, InputCoding, Samples
 from fsnn_lava.layers import Synapse
 from fsnn_lava.spec import parse_spec
@@ -20,11 +28,12 @@ from fsnn_lava.training import LAST, fit
 
 FILES = sorted((Path(__file__).parent.parent / "train" / "configs").glob("*.toml"))
 CONFIGS = [read_config(path) for path in FILES]
-OURS = {"digits", "fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"}
-"""Configs that reproduce no row of the paper."""
+OURS = {"digits", "digits_spide", "fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"}
+"""Configs that reproduce no row of a paper."""
 
 FC, CONV = "400 (F400)", "64C5s (F64C5)"
 ALEXNET, CIFARNET = "96C3s-256C3-384C3s-384C3-256C3 (F96C3u)", "128C3s-256C3-512C3s-1024C3-512C3 (F128C3u)"
+SPIDE_CONV, LENET, DVS = "64C5s-64C5s-64C5 (F64C3u)", "15C5-P2-40C5-P2-300", "512C9s (F512C5)"
 INPUTS = {
     "digits": ((1, 8, 8), 10),
     "mnist": ((1, 28, 28), 10),
@@ -32,6 +41,7 @@ INPUTS = {
     "nmnist": ((2, 34, 34), 10),
     "cifar10": ((3, 32, 32), 10),
     "cifar100": ((3, 32, 32), 100),
+    "cifar10_dvs": ((2, 48, 48), 10),
 }
 # Notation and dataset: neurons and parameters, which the paper rounds to 13K and 229K, 1.2K and 478K, 21K and 291K,
 # 159K and 3.7M (100 classes: 5.2M), 232K and 11.8M (14.8M).
@@ -43,6 +53,59 @@ SIZES = {
     (ALEXNET, "cifar100"): (158_720, 5_181_412),
     (CIFARNET, "cifar10"): (232_448, 11_835_146),
     (CIFARNET, "cifar100"): (232_448, 14_784_356),
+}
+# Networks of SPIDE alone, whose sizes are counted by hand: neurons are the input's and each population's in turn.
+SPIDE_SIZES = {
+    (SPIDE_CONV, "mnist"): (
+        784 + 12_544 + 3_136 + 3_136,
+        (64 * 25 + 64) + 2 * (64 * 64 * 25 + 64) + 64 * 64 * 9 + 10 * (3_136 + 1),
+    ),
+    (LENET, "mnist"): (
+        784 + 11_760 + 2_940 + 7_840 + 1_960 + 300,
+        15 * (25 + 1) + 40 * (15 * 25 + 1) + 300 * (1_960 + 1) + 10 * (300 + 1),
+    ),
+    (DVS, "cifar10_dvs"): (
+        4_608 + 294_912,
+        512 * (2 * 81 + 1) + 512 * (512 * 25 + 1) + 10 * (294_912 + 1),
+    ),
+    ("200 (F200)", "digits"): (64 + 200, 200 * 65 + 200 * 201 + 10 * 201),
+}
+# Name: settings of the network, settings of the training that are the row's; the rest is the same in all of them.
+SPIDE_ROWS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "mnist_spide_conv": (
+        {"notation": SPIDE_CONV, "initial_weights": "kaiming_normal", "initial_transposed_scale": 0.1},
+        {"milestones": (30, 60, 90)},
+    ),
+    "mnist_spide_lenet": (
+        {
+            "notation": LENET,
+            "dropout": 0.5,
+            "dropout_on": "last",
+            "pooling": "spiking",
+            "initial_weights": "kaiming_normal",
+            "spectral_norm": "reshaped",
+            "spectral_norm_bound": 1.0,
+        },
+        {"epochs": 60, "learning_rate": 0.1, "milestones": (20, 40)},
+    ),
+    "cifar10_spide_alexnet": ({"notation": ALEXNET, "initial_transposed_scale": 0.1}, {"loss_scale": 400.0}),
+    "cifar10_spide_cifarnet": (
+        {"notation": CIFARNET, "dropout": 0.25, "initial_transposed_scale": 0.1},
+        {"loss_scale": 400.0},
+    ),
+    "cifar100_spide_alexnet": ({"notation": ALEXNET, "initial_transposed_scale": 0.1}, {"loss_scale": 500.0}),
+    "cifar100_spide_cifarnet": (
+        {"notation": CIFARNET, "dropout": 0.25, "initial_transposed_scale": 0.1},
+        {"loss_scale": 500.0},
+    ),
+    "cifar10dvs_spide_conv": (
+        {"notation": DVS, "dropout": 0.0, "initial_weights": "kaiming_normal", "spectral_norm_bound": 10.0},
+        {"epochs": 70, "milestones": (50,), "time_steps_back": 250, "loss_scale": 400.0},
+    ),
+    "digits_spide": (
+        {"notation": "200 (F200)", "initial_weights": "kaiming_normal"},
+        {"epochs": 30, "milestones": (15, 25), "threads": 1},
+    ),
 }
 # Name: notation, leak, T, figure and table of the row.
 ROWS = {
@@ -76,23 +139,23 @@ each_config = pytest.mark.parametrize("config", named(CONFIGS))
 
 
 def test_every_published_row_has_a_config() -> None:
-    assert {config.name for config in CONFIGS} == set(ROWS) | OURS
+    assert {config.name for config in CONFIGS} == set(ROWS) | set(SPIDE_ROWS) | OURS
 
 
 @each_config
 def test_names_fit(config: TrainConfig) -> None:
     assert config.name in {path.stem for path in FILES}, "the run's folder bears the config's name"
     assert config.dataset in DATASETS
-    assert (config.published == "") == (config.name in OURS)
+    assert (config.published != "") == (config.name in ROWS)
     assert config_from_dict(config_to_dict(config)) == config
-    parse_spec(config.network.notation).populations(INPUTS[config.dataset][0])
+    parse_spec(config.network.notation).populations(INPUTS[config.dataset][0], pooling=config.network.pooling)
 
 
 def test_files_bear_the_names_of_their_configs() -> None:
     assert [path.stem for path in FILES] == [config.name for config in CONFIGS]
 
 
-@pytest.mark.parametrize("config", named([config for config in CONFIGS if config.name not in OURS]))
+@pytest.mark.parametrize("config", named([config for config in CONFIGS if config.name in ROWS]))
 def test_row_has_the_published_settings(config: TrainConfig) -> None:
     """Momentum SGD, 100 epochs, batches of 128, dropout 0.2, V_th = 2 in all of them; the rest is the row's.
 
@@ -125,6 +188,40 @@ def test_row_has_the_published_settings(config: TrainConfig) -> None:
     assert config.dataset == config.name.split("_conv")[0].split("_fc")[0].split("_alexnet")[0].split("_cifarnet")[0]
 
 
+@pytest.mark.parametrize("config", named([config for config in CONFIGS if config.name in SPIDE_ROWS]))
+def test_row_of_spide_has_the_published_settings(config: TrainConfig) -> None:
+    """Momentum SGD, batches of 128, T = 30, V_th = 1, r = 2, IF and no batch norm in all of them."""
+    network, training = SPIDE_ROWS[config.name]
+    common = {"dropout": 0.2, "spectral_norm": "frobenius", "spectral_norm_bound": 2.0}
+    assert config.network == NetworkConfig(
+        **{"v_threshold": 1.0, "reset_amount": 2.0, "leak": 1.0, "time_steps": 30, "batch_norm": False}
+        | common
+        | network  # type: ignore[arg-type]
+    )
+    cifar = config.dataset in ("cifar10", "cifar100")
+    common = {"milestones": (50, 75), "warmup_iterations": 400, "time_steps_back": 250} if cifar else {}
+    assert config.training == TrainingConfig(
+        **{"method": "spide", "epochs": 100, "batch_size": 128, "learning_rate": 0.05, "momentum": 0.9}
+        | {"weight_decay": 5e-4, "time_steps_back": 100, "loss_scale": 100.0}
+        | common
+        | training  # type: ignore[arg-type]
+    )
+    shape, classes = INPUTS[config.dataset]
+    spec, pooling = parse_spec(config.network.notation), config.network.pooling
+    neurons, parameters = (SIZES | SPIDE_SIZES)[config.network.notation, config.dataset]
+    assert spec.neurons(shape, pooling=pooling) == neurons
+    assert spec.parameters(shape, classes, pooling=pooling) == parameters
+
+
+def test_digits_learn_by_spide_what_they_learn_by_ide() -> None:
+    """The same schedule as digits.toml, and a network that both methods can train."""
+    digits, spide = (next(c for c in CONFIGS if c.name == name) for name in ("digits", "digits_spide"))
+    free = ("method", "time_steps_back", "loss_scale")
+    assert not [change for change in changed_settings(digits, spide, free=free) if change.startswith("training")]
+    by_ide = dataclasses.replace(spide, training=dataclasses.replace(spide.training, method="ide"))
+    assert by_ide.network == spide.network
+
+
 @pytest.mark.parametrize(("notation", "dataset"), SIZES)
 def test_network_has_the_parameters_that_are_counted(notation: str, dataset: str) -> None:
     """But for a bias of the feedback, which the papers count where it is no transposed convolution."""
@@ -149,7 +246,7 @@ def stand_in(config: TrainConfig) -> Dataset:
     """Four training samples and two test samples of random codes, in the shape of the config's dataset."""
     shape, classes = INPUTS[config.dataset]
     generator = np.random.default_rng(0)
-    events = config.dataset == "nmnist"
+    events = config.dataset in ("nmnist", "cifar10_dvs")
     channels = shape[0]
     if events:
         coding = InputCoding("event", 1, 1.0, (0.0,) * channels, (1.0,) * channels)
@@ -166,9 +263,9 @@ def stand_in(config: TrainConfig) -> Dataset:
 
 def is_slow(config: TrainConfig) -> bool:
     """Whether two iterations take more than a second or two on one core."""
-    return config.training.method == "bptt" or (
-        config.network.notation == CIFARNET and config.network.time_steps == 100
-    )
+    network, method = config.network, config.training.method
+    wide = network.notation == CIFARNET and (network.time_steps == 100 or method == "spide")
+    return method == "bptt" or wide or network.notation == DVS
 
 
 def trained(configs: list[TrainConfig]) -> list[object]:
