@@ -77,7 +77,7 @@ def dense_run(
         for layer, shape in enumerate(shapes):
             base, product = None, None
             if layer == 0:
-                base = _flat(start if t == 0 else input_current(t))
+                base = flat(start if t == 0 else input_current(t))
                 if returning is not None and t >= loop_delay:
                     product = returning(sent.popleft())
             else:
@@ -86,14 +86,14 @@ def dense_run(
             v[layer], fired, weighted[layer], plain[layer] = advance(
                 v[layer], weighted[layer], plain[layer], base, response, mask, neuron
             )
-            spikes = _shaped(fired, shape)
+            spikes = shaped(fired, shape)
             if record:
                 history[layer].append(spikes.to(torch.uint8).contiguous())
         sent.append(spikes)
     return SpikeCounts(
-        tuple(_shaped(count, shape) for count, shape in zip(weighted, shapes, strict=True)),
+        tuple(shaped(count, shape) for count, shape in zip(weighted, shapes, strict=True)),
         tuple(
-            _shaped(leaky if count is None else count, shape)
+            shaped(leaky if count is None else count, shape)
             for count, leaky, shape in zip(plain, weighted, shapes, strict=True)
         ),
         tuple(map(torch.stack, history)) if record else None,
@@ -148,7 +148,7 @@ class _Product:
         weight, bias = folded(bound)
         self._split = split and weight.dtype == torch.float32
         self._bias, self._weights = bias, split_tf32(weight) if self._split else (weight,)
-        self._mask = None if bound.mask is None else _flat(bound.mask)
+        self._mask = None if bound.mask is None else flat(bound.mask)
 
     def __call__(self, spikes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Response (B * N,) to spikes (B, *shape), and the mask (B * N,)."""
@@ -158,7 +158,7 @@ class _Product:
                 response += apply_layer(self._layer, rest, None, spikes)
         if self._pool is not None:
             response = functional.avg_pool2d(response, self._pool.kernel)
-        return _flat(response), self._mask
+        return flat(response), self._mask
 
 
 def folded(bound: BoundSynapse) -> tuple[Tensor, Tensor | None]:
@@ -185,13 +185,13 @@ def _to_tf32(x: Tensor) -> Tensor:
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """All values (B * N,), of images pixel by pixel with their channels together; without a copy if they lie so."""
     return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
 
 
-def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The values that `_flat` gave in their shape (B, *N) again, without a copy."""
+def shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The values that `flat` gave in their shape (B, *N) again, without a copy."""
     if len(shape) != 4:
         return x.view(shape)
     batch, channels, height, width = shape
