@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
             "initial_weights",
             "layers",
             "dense_run",
+            "couple_dense",
             "solver",
         ),
     ),
