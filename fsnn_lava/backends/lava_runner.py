@@ -57,7 +57,7 @@ class LavaRunner:
                 f'LavaRunner: neuron "{neuron}", readout "{readout}", timeout_s {timeout_s}; allowed: "stock", '
                 '"soft_reset"; "host", "lava"; more than 0'
             )
-        _require_lava()
+        require_lava()
         self.arithmetic: Final[Arithmetic] = arithmetic
         self.neuron: Final[NeuronKind] = neuron
         self.stock_models: Final = stock_models
@@ -214,7 +214,13 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _require_lava() -> None:
+def require_lava() -> None:
+    """Nothing, if Lava is installed.
+
+    Raises
+    ------
+    MissingDependencyError : if it is not.
+    """
     if not _installed("lava.magma"):
         raise MissingDependencyError(
             'Lava is not installed; it needs Python 3.10: pip install "fsnn-lava[lava]" in such an environment'

@@ -11,7 +11,8 @@
     soft_reset.py   SoftResetLIF: one neuron process that says what the stock graph computes
     processes.py    the stock processes that say a population, a connection, a delay, a readout
     build.py        HardwareNetwork -> graph; the clock is explained there
-    worker.py       builds the graph, runs it, watches it
+    worker.py       builds the graph and runs it
+    watched.py      what such a program does besides: receives, watches, reports, leaves
     netx.py         netx files, loaded with lava-dl; stands alone
 
 Lava imports every file beside a Process again under its bare name: so there is nothing but Lava code here, imports
