@@ -56,10 +56,17 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         3,
         ("backends.to_netx", "backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
     ),
-    ("numpy", 4, ("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner")),
+    (
+        "numpy",
+        4,
+        (
+            *("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner"),
+            *("backends.lava_training.*", "backends.lava_trainer"),
+        ),
+    ),
     ("numpy", 4, ("ties", "verify", "counts", "anytime")),
     ("numpy", 5, ("report", "anytime_report", "export_report")),
-    ("bridge", 6, ("lower",)),
+    ("bridge", 6, ("lower", "on_chip", "on_chip_check")),
 )
 # Files of one backend, by its name: no backend imports another one.
 BACKEND_FILES: Mapping[str, tuple[str, ...]] = {
@@ -67,6 +74,7 @@ BACKEND_FILES: Mapping[str, tuple[str, ...]] = {
     "lava": (
         *("backends.lava_graph.*", "backends.lava_stream", "backends.lava_runner"),
         *("backends.hardware", "backends.isolated", "backends.finished"),
+        *("backends.lava_training.*", "backends.lava_trainer"),
     ),
     "netx": ("backends.to_netx",),
     "nir": ("backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
@@ -77,7 +85,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "torchvision": (),
     "tensorboard": ("torch",),
     "safetensors": ("torch",),
-    "lava": ("backends.lava_graph.*",),
+    "lava": ("backends.lava_graph.*", "backends.lava_training.*"),
     "nir": ("backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
     "h5py": ("hdf5_entries", "network_file", "recording", "backends.to_netx", "backends.from_nir"),
     "sklearn": ("datasets.digits",),

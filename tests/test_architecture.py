@@ -239,7 +239,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_numpy_wing_loads_neither_torch_nor_lava() -> None:
-    outside = ("backends.lava_graph.*", "backends.to_nir")
+    outside = ("backends.lava_graph.*", "backends.lava_training.*", "backends.to_nir")
     names = [n for n in _package_sources() if (p := _place(n)) and p.wing in ("contracts", "numpy")]
     names = [n for n in names if not any(_matches(n, entry) for entry in outside)]
     assert {"ir", "quantize", "simulator", "backends"} <= set(names)
@@ -256,7 +256,7 @@ def test_torch_wing_loads_no_lava() -> None:
 
 @pytest.mark.lava
 def test_lava_graph_loads_no_torch() -> None:
-    names = [n for n in _package_sources() if _matches(n, "backends.lava_graph.*")]
+    names = [n for n in _package_sources() if any(_matches(n, home) for home in HOMES["lava"])]
     assert names
     loaded = _loaded_packages([_dotted(n) for n in names])
     assert "lava" in loaded
