@@ -111,7 +111,8 @@ class TrainingConfig:
     device: str = "cpu"
     """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""
     precision: PrecisionName = "float32"
-    """Products of the adjoint solve: float32, tf32 (CUDA alone) or bf16. Spikes and rates stay those of float32."""
+    """Products of the adjoint solve: float32, tf32 (CUDA alone) or bf16 (not spide). Spikes and rates stay those of
+    float32."""
     compile: bool = False
     """Fuse the elementwise part of a spiking step with torch.compile, not on a CPU; the first iterations take long."""
     sync_batch_norm: bool = False
@@ -218,10 +219,10 @@ def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
         f'"spiking" {spide} and a pool in network.notation',
     )
     _require(
-        training.precision == "float32",
+        training.precision != "bf16",
         "training.precision",
         training.precision,
-        f"float32 {spide}, which solves no linear system",
+        f"float32 or tf32 {spide}: a spike's weights must keep float32's bits",
     )
 
 

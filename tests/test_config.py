@@ -134,7 +134,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"network": {"batch_norm": False}, "training": {"method": "spide", "precision": "bf16"}},
-        r"training\.precision: found 'bf16'; allowed: float32 with training\.method = \"spide\"",
+        r"training\.precision: found 'bf16'; allowed: float32 or tf32 with training\.method = \"spide\"",
     ),
     ({"training": {"batch_size": 1}}, r"training\.batch_size: found 1; allowed: at least 2 with network\.batch_norm"),
 ]

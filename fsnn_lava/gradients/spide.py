@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from fsnn_lava.couple_dense import dense_couples
 from fsnn_lava.couple_run import CoupleLink, couple_run
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.gradients.ide import ImplicitRates
@@ -113,7 +115,7 @@ def backward_phase(
     loop_delay: int = 1,
     record: bool = False,
 ) -> BackwardPhase:
-    """What the couples did in the second phase.
+    """What the couples did in the second phase; on a CPU single spikes are followed, elsewhere products are dense.
 
     Parameters
     ----------
@@ -127,7 +129,8 @@ def backward_phase(
     # The spikes of population l run back through the connection into it from below; the first one's through the loop.
     for synapse, rate in zip((bound.feedback, *bound.feedforward[1:]), firing_rates, strict=True):
         links.append(None if synapse is None else _link(synapse, rate, bound.neuron.reset_amount))
-    counts = couple_run(
+    run = couple_run if gradient.device.type == "cpu" else partial(dense_couples, settings=bound.dense)
+    counts = run(
         links,
         shapes,
         drive=gradient * (settings.loss_scale / settings.processes),
