@@ -23,7 +23,7 @@ from fsnn_lava.dense_run import DenseSettings, dense_run
 from fsnn_lava.event_run import event_run
 from fsnn_lava.initial_weights import InitialWeights
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
-from fsnn_lava.neuron import NeuronParameters, SpikeCounts, rate_from_count
+from fsnn_lava.neuron import NeuronParameters, SpikeCounts, firing_rates, rate_from_count
 from fsnn_lava.solver import FixedPoint, fixed_point_iteration
 from fsnn_lava.spec import NetworkSpec, Pooling, PopulationSpec
 
@@ -249,7 +249,7 @@ class BoundNetwork:
                 record=record,
                 settings=self.dense,
             )
-        rates = tuple(rate_from_count(count, time_steps=time_steps, leak=self.neuron.leak) for count in counts.weighted)
+        rates = firing_rates(counts, time_steps=time_steps, leak=self.neuron.leak)
         return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes)
 
     def _event_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:

@@ -86,3 +86,15 @@ def rate_from_count(weighted_count: Tensor, *, time_steps: int, leak: float) -> 
     """
     total = float(time_steps) if leak == 1.0 else (1.0 - leak**time_steps) / (1.0 - leak)
     return weighted_count / total
+
+
+def firing_rates(counts: SpikeCounts, *, time_steps: int, leak: float) -> tuple[Tensor, ...]:
+    """Firing rates (B, *N) of all populations, exactly 1 where a neuron fired in every step.
+
+    With a leak both sides of that quotient are rounded, each in its own way, and would make it 1 - 2e-7 or 1 + 2e-7:
+    whether a neuron is saturated, which the gradient asks, must not depend on that.
+    """
+    rates = tuple(rate_from_count(count, time_steps=time_steps, leak=leak) for count in counts.weighted)
+    if leak == 1.0:
+        return rates
+    return tuple(rate.masked_fill(count == time_steps, 1) for rate, count in zip(rates, counts.plain, strict=True))
