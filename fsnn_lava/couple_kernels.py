@@ -69,7 +69,7 @@ def _any_fires(q: Array) -> bool:
     count, threshold = np.int32(0), q.dtype.type(V_BACK)  # as wide as a float32: so the compiler takes many at a time
     for i in range(len(q)):
         count = np.int32(count + np.int32(abs(q[i]) >= threshold))
-    return count > 0
+    return bool(count > 0)
 
 
 @compiled
