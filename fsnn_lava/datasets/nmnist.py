@@ -10,10 +10,6 @@ from __future__ import annotations
 import io
 import itertools
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.datasets.cache import cached, zip_contents
-from fsnn_lava.datasets.files import data_root, read_bytes
+from fsnn_lava.datasets.cache import cached
+from fsnn_lava.datasets.files import data_root
+from fsnn_lava.datasets.recordings import SYNTHETIC_MARK, files_in, opened, place_of
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 from fsnn_lava.samples import Dataset, InputCoding, Samples, packed_bytes
 
@@ -31,8 +28,6 @@ Array = npt.NDArray[Any]
 FRAMES = 30
 FRAME_MICROSECONDS = 3000
 SENSOR_SIZE = 34
-SYNTHETIC_MARK = "SYNTHETIC.txt"
-"""A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
 
 _FRAME_SHAPE = (2, SENSOR_SIZE, SENSOR_SIZE)
 _FOLDERS = ("nmnist", "NMNIST", "nmnist-small")
@@ -63,7 +58,7 @@ def load_nmnist(data_dir: Path | None) -> Dataset:
     MissingDependencyError : if tonic is absent, unless the frames are in the cache already.
     """
     root = data_root("nmnist", data_dir, holds="nmnist", how_to_get=_HOW_TO_GET)
-    places = [(root / folder, _place(root / folder, "Train"), _place(root / folder, "Test")) for folder in _FOLDERS]
+    places = [(root / f, place_of(root / f, "Train"), place_of(root / f, "Test")) for f in _FOLDERS]
     folder, train_place, test_place = next((p for p in places if p[1] or p[2]), places[0])
     if train_place is None or test_place is None:
         looked = "\n  ".join(f"{p[0]}/{part}.zip or {part}/" for p in places for part in ("Train", "Test"))
@@ -77,17 +72,9 @@ def load_nmnist(data_dir: Path | None) -> Dataset:
     return Dataset("nmnist", train, test, _FRAME_SHAPE, tuple("0123456789"), coding, note=", ".join(notes))
 
 
-def _place(folder: Path, part: str) -> Path | None:
-    """Where a split is: a zip file or a folder."""
-    for name in (f"{part}.zip", f"{part.lower()}.zip"):
-        if (folder / name).is_file():
-            return folder / name
-    return folder / part if (folder / part).is_dir() else None
-
-
 def _read(place: Path, part: str) -> Samples:
     """All samples of a split, their frames packed."""
-    recordings = _list_zip(place) if place.suffix == ".zip" else _list_folder(place)
+    recordings = _recordings(place)
     if not recordings:
         raise DatasetError(f"{place}: holds no recordings; expected files <digit>/NNNNN.bin. {_HOW_TO_GET}")
     for before, after in itertools.pairwise(recordings):
@@ -102,20 +89,10 @@ def _read(place: Path, part: str) -> Samples:
     return Samples(stored, np.array([r.label for r in recordings], np.int64), _FRAME_SHAPE)
 
 
-def _list_zip(place: Path) -> list[_Recording]:
-    entries = [(e.filename, f"{e.file_size}:{e.CRC}") for e in zip_contents(place) if not e.is_dir()]
-    return _recordings(place, entries)
-
-
-def _list_folder(place: Path) -> list[_Recording]:
-    stats = [(path, path.stat()) for path in place.glob("*/*.bin")]
-    return _recordings(place, ((str(path), f"{s.st_size}:{s.st_mtime_ns}") for path, s in stats))
-
-
-def _recordings(place: Path, files: Iterable[tuple[str, str]]) -> list[_Recording]:
-    """The recordings among the files, each given as name and state, by number."""
+def _recordings(place: Path) -> list[_Recording]:
+    """The recordings among the files of a zip file or folder, by number."""
     found = []
-    for name, state in files:
+    for name, state in files_in(place, "*/*.bin"):
         match = re.search(r"(?:^|/)([^/]*)/([^/.]+)\.bin$", name)
         if match is None:
             continue  # not a recording: a readme, or what a file system leaves behind
@@ -142,7 +119,7 @@ def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
         end_time=FRAMES * FRAME_MICROSECONDS,
     )
     packed = np.empty((len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)), np.uint8)
-    with _opened(place) as read:
+    with opened(place) as read:
         for row, recording in zip(packed, recordings, strict=True):
             raw = read(recording.name)
             if not raw or len(raw) % 5:
@@ -164,20 +141,3 @@ def _checked(events: Array, place: Path, recording: _Recording) -> Array:
             "pixels. The file is damaged or no recording of N-MNIST; get it again."
         )
     return events[np.argsort(events["t"], kind="stable")]  # tonic searches times as sorted ones
-
-
-@contextmanager
-def _opened(place: Path) -> Iterator[Callable[[str], bytes]]:
-    """A function that reads a recording by name."""
-    if place.suffix != ".zip":
-        yield lambda name: read_bytes(Path(name))
-        return
-    with zipfile.ZipFile(place) as archive:
-
-        def read(name: str) -> bytes:
-            try:
-                return archive.read(name)
-            except (OSError, zipfile.BadZipFile, zlib.error) as error:
-                raise DatasetError(f"{place}: {name} is damaged: {error}. Get it again.") from error
-
-        yield read
