@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fsnn_lava.datasets.cifar import load_cifar10, load_cifar100
+from fsnn_lava.datasets.cifar10_dvs import load_cifar10_dvs
 from fsnn_lava.datasets.digits import load_digits
 from fsnn_lava.datasets.files import DATA_VARIABLE
 from fsnn_lava.datasets.idx import load_fashion_mnist, load_mnist
@@ -46,6 +47,7 @@ DATASETS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
         "nmnist": load_nmnist,
         "cifar10": load_cifar10,
         "cifar100": load_cifar100,
+        "cifar10_dvs": load_cifar10_dvs,
     }
 )
 """Loaders by name. A new dataset adds its own here."""

@@ -89,7 +89,8 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "nir": ("backends.to_nir", "backends.nir_nodes", "backends.nir_graphs", "backends.from_nir"),
     "h5py": ("hdf5_entries", "network_file", "recording", "backends.to_netx", "backends.from_nir"),
     "sklearn": ("datasets.digits",),
-    "tonic": ("datasets.nmnist",),
+    "tonic": ("datasets.nmnist", "datasets.aedat4"),
+    "aedat": ("datasets.aedat4",),
     "PIL": ("datasets.cifar",),
     "matplotlib": ("anytime_report",),
 }

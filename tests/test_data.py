@@ -17,6 +17,7 @@ FROM_FILES = {
     "nmnist": "nmnist",
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
+    "cifar10_dvs": "cifar10_dvs",
 }
 
 
