@@ -66,7 +66,7 @@ FLOORS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ),
     ("numpy", 4, ("ties", "verify", "counts", "anytime")),
     ("numpy", 5, ("report", "anytime_report", "export_report")),
-    ("bridge", 6, ("lower", "on_chip", "on_chip_check")),
+    ("bridge", 6, ("lower", "on_chip", "on_chip_check", "on_chip_training")),
 )
 # Files of one backend, by its name: no backend imports another one.
 BACKEND_FILES: Mapping[str, tuple[str, ...]] = {

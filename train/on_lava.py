@@ -1,0 +1,197 @@
+"""Train a small fully connected network by SPIDE with every epoch executed in Lava: a simulation of on-chip training.
+
+Both phases are Lava processes on the CPU, in float64, and every connection changes its own weights. No chip is used;
+docs/training-on-chip.md says what Loihi 2 would need. Without arguments: sklearn's 8x8 digits, as train/train.py does
+with train/configs/digits_spide.toml, but without dropout, which is refused here. A --config sets the defaults of every
+other option. Writes what train.py writes, so that deploy/export.py, run.py and verify.py take it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.command import INTERRUPTED, run_script, show_next
+from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.errors import BackendError, ConfigError, OutputError
+from fsnn_lava.on_chip import require_on_chip
+from fsnn_lava.on_chip_check import Agreement
+from fsnn_lava.on_chip_training import check_on_lava, fit_on_lava
+from fsnn_lava.runs import new_run_folder, write_json
+from fsnn_lava.tensorboard_log import TensorBoardLog
+from fsnn_lava.training import LAST, FitResult
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits_spide.toml"
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train by SPIDE in Lava's processes."""
+
+    config: Path | None = None
+    """TOML file with the settings below; default: digits_spide.toml without dropout."""
+    resume: Path | None = None
+    """Folder of an interrupted run of this script, to go on with bit for bit; its settings are kept."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    out: Path | None = None
+    """Folder of the run; default: a new one below runs/, named after the configuration."""
+    epochs: int | None = None
+    """Short for --settings.training.epochs."""
+    samples: int | None = None
+    """Short for --settings.train-samples: training samples to use; 0: all."""
+    check: int = 0
+    """Before training, hold the first batch against gradients/spide.py: gradients, and every spike of so many of its
+    samples in both phases."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The options that decide where the defaults of all others come from."""
+
+    config: Path | None = None
+    resume: Path | None = None
+
+
+class Screen:
+    """Shows a training's course: a progress bar, and some lines per epoch, which the log gets as well."""
+
+    def __init__(self, progress: Progress, log: TensorBoardLog) -> None:
+        self._progress, self._log = progress, log
+        self._task = progress.add_task("starting Lava", total=None)
+
+    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+        """Moves the bar."""
+        self._progress.update(
+            self._task, completed=done, total=total, description=f"epoch {epoch + 1}  loss {loss:.4f}"
+        )
+
+    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Prints the epoch's figures."""
+        self._log.epoch(epoch=epoch, metrics=metrics)
+        show = self._progress.console.print
+        show(
+            f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
+            f"test {metrics['test/accuracy']:.2%} (by torch)  {metrics['train/seconds']:.1f} s  "
+            f"{metrics['train/steps_per_second']:.0f} steps/s"
+        )
+        for title, kind in (("forward", "firing_rate"), ("backward", "backward_firing_rate")):
+            prefix = f"train/{kind}/"
+            rates = [f"{n.removeprefix(prefix)} {v:.4f}" for n, v in metrics.items() if n.startswith(prefix)]
+            show(f"           {title} spikes per neuron and step: {', '.join(rates)}")
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """Command line over the config file (or the resumed run's settings) over the defaults."""
+    first, _ = tyro.cli(Source, args=[a for a in argv if a not in ("-h", "--help")], return_unknown_args=True)
+    if first.config is not None and first.resume is not None:
+        raise ConfigError("found --config and --resume; allowed: one of them, since a resumed run keeps its settings")
+    if first.resume is not None:
+        settings = load_checkpoint(first.resume / LAST).config
+    else:
+        settings = read_config(first.config or DEFAULT_CONFIG)
+        if first.config is None:
+            settings = dataclasses.replace(settings, network=dataclasses.replace(settings.network, dropout=0.0))
+    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
+    settings = arguments.settings
+    if arguments.epochs is not None:
+        settings = dataclasses.replace(
+            settings, training=dataclasses.replace(settings.training, epochs=arguments.epochs)
+        )
+    if arguments.samples is not None:
+        settings = dataclasses.replace(settings, train_samples=arguments.samples)
+    if arguments.resume is not None and arguments.out is not None:
+        raise ConfigError("found --out and --resume; allowed: one of them, since a resumed run goes on in its folder")
+    return dataclasses.replace(arguments, settings=settings)
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    arguments = parse_arguments(argv)
+    config = arguments.settings
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    dataset = load_dataset(config.dataset, arguments.data_dir)
+    require_on_chip(config, dataset)  # refuses before anything is started or written
+    console.print(
+        "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used",
+        soft_wrap=True,
+    )
+    if arguments.check:
+        show_agreement(check_on_lava(config, dataset, samples=arguments.check))
+    folder = arguments.resume or run_folder(arguments)
+    what = f"{config.network.notation} on {config.dataset}, {config.training.epochs} epochs -> {folder}"
+    console.print(escape(what), soft_wrap=True)
+    return report(train(arguments, dataset, folder), folder, arguments)
+
+
+def show_agreement(found: Agreement) -> None:
+    """Says how Lava's first batch compares with `gradients.spide`.
+
+    Raises
+    ------
+    BackendError : if a spike differs.
+    """
+    gradient = max(found.gradient_error.values())
+    console.print(
+        f"check: {found.samples} samples, {found.spikes} spikes forward and {found.spikes_back} backward; different at "
+        f"{found.different} and {found.different_back} places; gradients of the batch within {gradient:.1e}",
+        soft_wrap=True,
+    )
+    if not found.is_exact:
+        raise BackendError("Lava's spikes are not those of gradients/spide.py; nothing was trained")
+
+
+def run_folder(arguments: Arguments) -> Path:
+    """Where a new run writes; its settings are in it."""
+    config = arguments.settings
+    if arguments.out is None:
+        folder = new_run_folder(Path("runs"), f"{config.name}_on_lava")
+    else:
+        folder = arguments.out
+        if (folder / LAST).exists():
+            raise ConfigError(f"--out {folder}: holds a training already; another folder, or --resume {folder}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    return folder
+
+
+def train(arguments: Arguments, dataset: Dataset, folder: Path) -> FitResult:
+    """Trains, and shows how it goes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
+        return fit_on_lava(
+            arguments.settings, dataset, folder, resume=arguments.resume is not None, observer=Screen(progress, log)
+        )
+
+
+def report(result: FitResult, folder: Path, arguments: Arguments) -> int:
+    """Says how it ended and what to run next."""
+    if not result.finished:
+        console.print(f"interrupted after {result.epochs} whole epochs; all whole updates of the next one are kept")
+        show_next(console, f"python train/on_lava.py --resume {folder}", data_dir=arguments.data_dir)
+        return INTERRUPTED
+    console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
+    show_next(console, f"python deploy/export.py --to lava --run {folder}", data_dir=arguments.data_dir)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
