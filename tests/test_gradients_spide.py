@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 import spiking_adjoint_reference as reference
 from fsnn_lava import couple_run, event_run
+from fsnn_lava.couple_dense import dense_couples
+from fsnn_lava.devices import place, prepared
 from fsnn_lava.distributed import shared_generator
 from fsnn_lava.gradients import spide
 from fsnn_lava.gradients.spide import SpideSettings, backward_phase, local_updates, spide_rates
@@ -312,3 +314,49 @@ def test_each_backward_pass_is_told() -> None:
     one, other = result.backward_phases
     assert torch.equal(one.rates[0], other.rates[0])
     assert result.adjoint == []
+
+
+# ---- dense products ----------------------------------------------------------------------------------------------
+
+
+@EACH_NEURON
+@pytest.mark.parametrize(("notation", "shape"), NETWORKS[1:8])
+def test_dense_products_give_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...], neuron: NeuronParameters
+) -> None:
+    """Those that a GPU takes, here on a CPU."""
+    model = spide_network(notation, shape, neuron=neuron)
+    found = []
+    for run in (couple_run.couple_run, dense_couples):
+        monkeypatch.setattr(spide, "couple_run", run)
+        result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
+        found.append((gradient_of(model, result), result.backward_phases[0]))
+    for one, other in zip(found[0][1].mean_spikes, found[1][1].mean_spikes, strict=True):
+        assert torch.equal(one, other)
+    for name, gradient in found[0][0].items():
+        # Sums of some thousand terms in another order.
+        assert_close(found[1][0][name], gradient, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.gpu
+@EACH_NEURON
+@EACH_NETWORK
+def test_gradient_on_a_gpu_is_that_of_a_cpu(notation: str, shape: tuple[int, ...], neuron: NeuronParameters) -> None:
+    """In float64, without dropout, whose masks a GPU draws differently: no spike of either phase differs."""
+    model = spide_network(notation, shape, neuron=neuron, dropout=0.0)
+    x = given(model)
+    result = spide_rates(model, x, time_steps=STEPS, settings=SETTINGS)
+    expected = gradient_of(model, result)
+    device = torch.device("cuda")
+    place(model, device)
+    with prepared(device):
+        there = spide_rates(model, x.to(device), time_steps=STEPS, settings=SETTINGS)
+        loss = torch.nn.functional.cross_entropy(model.classify(there.rates), labels().to(device))
+        found = gradients(loss, model)
+    for one, other in zip(there.simulation.mean_spikes, result.simulation.mean_spikes, strict=True):
+        assert torch.equal(one.cpu(), other)
+    for one, other in zip(there.backward_phases[0].mean_spikes, result.backward_phases[0].mean_spikes, strict=True):
+        assert torch.equal(one.cpu(), other)
+    for name, gradient in expected.items():
+        # Sums of some thousand terms in another order.
+        assert_close(found[name].cpu(), gradient, rtol=1e-9, atol=1e-13)
