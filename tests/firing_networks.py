@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN
 from fsnn_lava.neuron import NeuronParameters, fire, integrate
-from fsnn_lava.spec import parse_spec
+from fsnn_lava.spec import Pooling, parse_spec
 
 NETWORKS = [
     ("12 (F12)", (1, 6, 6)),
@@ -16,6 +16,12 @@ NETWORKS = [
     ("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8)),
     ("5C5-P2-7C3-P2-20", (2, 8, 8)),
 ]
+SPIKING_POOLS = [
+    ("5C5-P2-7C3-P2-20", (2, 8, 8)),
+    ("4C3s-6C3-P2 (F4C3u)", (2, 8, 8)),
+    ("5C3-P3-8", (2, 6, 6)),
+]
+"""Networks whose pools are populations."""
 T = 9
 
 
@@ -26,12 +32,19 @@ def bound_network(
     *,
     training: bool = True,
     batch_norm: bool = True,
+    pooling: Pooling = "merged",
+    reset_amount: float = 0.8,
     dtype: torch.dtype = torch.float64,
 ) -> BoundNetwork:
     """Its statistics and biases drawn so that every population fires."""
     torch.manual_seed(0)
     model = FeedbackSNN(
-        parse_spec(notation), shape, neuron=NeuronParameters(1.0, 0.8, leak), batch_norm=batch_norm, dropout=0.2
+        parse_spec(notation),
+        shape,
+        neuron=NeuronParameters(1.0, reset_amount, leak),
+        batch_norm=batch_norm,
+        dropout=0.2,
+        pooling=pooling,
     )
     for name, buffer in model.named_buffers():
         if "running" in name:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from firing_networks import NETWORKS, T, bound_network
+from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network
 from fsnn_lava.dense_run import DenseSettings, dense_run, folded, split_tf32, step
 from fsnn_lava.model import BoundNetwork
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts, fire, integrate
@@ -58,6 +58,14 @@ def test_spikes_equal_those_of_the_event_driven_run(
     x = (torch.rand(T, 5, *shape) < 0.3).double() if events else torch.randn(5, *shape).double()
     for loop_delay in (1, 3):
         assert_same_spikes(bound, x, loop_delay=loop_delay)
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.75])
+@pytest.mark.parametrize(("notation", "shape"), SPIKING_POOLS)
+def test_pools_that_spike_are_convolutions(notation: str, shape: tuple[int, ...], leak: float) -> None:
+    bound = bound_network(notation, shape, leak, pooling="spiking", reset_amount=2.0)
+    for loop_delay in (1, 3):
+        assert_same_spikes(bound, torch.randn(5, *shape).double(), loop_delay=loop_delay)
 
 
 def test_network_without_batch_norm_runs_too() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from firing_networks import NETWORKS, T, bound_network, plain_spikes
+from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network, plain_spikes
 from fsnn_lava import event_run
 
 
@@ -33,6 +33,21 @@ def test_spikes_equal_those_of_the_plain_loop(
             weighted = torch.tensordot(weights / weights.sum(), plain.double(), 1)
             # Nine terms of size one, summed in another order.
             torch.testing.assert_close(found.firing_rates[layer], weighted, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.75])
+@pytest.mark.parametrize(("notation", "shape"), SPIKING_POOLS)
+def test_spikes_of_pools_equal_those_of_the_plain_loop(notation: str, shape: tuple[int, ...], leak: float) -> None:
+    """A pool's potentials meet the threshold exactly, and often; with these leaks they are exact in float64."""
+    bound = bound_network(notation, shape, leak, pooling="spiking", reset_amount=2.0)
+    drive = bound.drive(torch.randn(5, *shape).double(), time_steps=T)
+    for loop_delay in (1, 3):
+        found = bound.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
+        expected = plain_spikes(bound, drive, time_steps=T, loop_delay=loop_delay)
+        assert found.spikes is not None
+        for spikes, plain in zip(found.spikes, expected, strict=True):
+            assert np.array_equal(spikes.numpy(), plain.numpy())
+            assert bool(spikes.any())
 
 
 def test_more_threads_and_smaller_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
