@@ -85,23 +85,23 @@ def networks(floating: HardwareNetwork, calibration: Array, time_steps: int) -> 
     floating = dataclasses.replace(floating, time_steps=time_steps)
     integer, _ = quantize(floating, calibration, config=DeployConfig())
     return {
-        "float, r": floating,
-        "float, r/2": with_half_threshold(floating),
-        "integer, r": integer,
-        "integer, r/2": with_half_threshold(integer),
+        "float, r": with_threshold(floating, share=1.0),
+        "float, r/2": with_threshold(floating, share=0.5),
+        "integer, r": with_threshold(integer, share=1.0),
+        "integer, r/2": with_threshold(integer, share=0.5),
     }
 
 
-def with_half_threshold(network: HardwareNetwork) -> HardwareNetwork:
-    """The network whose neurons fire at half of what a spike subtracts."""
+def with_threshold(network: HardwareNetwork, *, share: float) -> HardwareNetwork:
+    """The network whose neurons fire at that share of what a spike subtracts, however they were trained."""
     populations = []
     for population in network.populations:
-        neuron, half = population.neuron, population.neuron.reset_amount / 2
+        neuron, threshold = population.neuron, share * population.neuron.reset_amount
         if isinstance(neuron, IntegerNeuron):
-            halved: Neuron = dataclasses.replace(neuron, v_threshold=max(1, round(half)))
+            other: Neuron = dataclasses.replace(neuron, v_threshold=max(1, round(threshold)))
         else:
-            halved = dataclasses.replace(neuron, v_threshold=half)
-        populations.append(dataclasses.replace(population, neuron=halved))
+            other = dataclasses.replace(neuron, v_threshold=threshold)
+        populations.append(dataclasses.replace(population, neuron=other))
     return dataclasses.replace(network, populations=tuple(populations))
 
 

@@ -151,8 +151,14 @@ def facts(deployed: Deployed) -> dict[str, str]:
         **{name: str(value) for name, value in trained.items() if value is not None},
         "neurons": "IF" if leak == 1 else f"LIF, leak {leak}",
         "weights": f"{deployment['weight_bits']} bits",
-        "threshold": {"full": "as trained", "half": "half the reset amount"}[deployment["threshold"]],
+        "threshold": "half the reset amount" if deployment["threshold"] == "half" else _trained_threshold(deployed),
     }
+
+
+def _trained_threshold(deployed: Deployed) -> str:
+    neuron = deployed.floating.populations[0].neuron
+    share = neuron.v_threshold / neuron.reset_amount
+    return "as trained" if share == 1 else f"as trained, {share:g} of the reset amount"
 
 
 if __name__ == "__main__":

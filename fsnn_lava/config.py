@@ -233,8 +233,8 @@ class DeployConfig:
     weight_bits: Literal[4, 6, 8] = 8
     """Width of the signed weight mantissas."""
     threshold: Literal["full", "half"] = "full"
-    """Integer threshold. full: as trained, so that rates are rounded down as in training. half: half the reset amount,
-    so that rates are rounded to the nearest."""
+    """Integer threshold. full: as trained. half: half the reset amount, so that rates are rounded to the nearest; with
+    a threshold of the whole reset amount (IDE) they are rounded down. SPIDE trains with half already."""
     rounding: Literal["compensated", "nearest"] = "compensated"
     """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
     the current that the calibration samples' firing rates give; nearest: each one by itself."""
