@@ -33,7 +33,7 @@ def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
     network, training = config.network, config.training
     spec = parse_spec(network.notation)
     others = [str(layer) for layer in spec.layers if layer.kind != "linear"]
-    others += [str(spec.feedback)] if spec.feedback is not None and spec.feedback.kind != "linear" else []
+    others += [f"F{spec.feedback}"] if spec.feedback is not None and spec.feedback.kind != "linear" else []
     found = []
     if training.method != "spide":
         found.append(f'training.method "{training.method}"; allowed: "spide", the method of spikes alone')

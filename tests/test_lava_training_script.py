@@ -1,0 +1,167 @@
+"""train/on_lava.py as a user runs it: options, refusals, Ctrl-C; what it writes is gone on with and deployed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsnn_lava.checkpoint import load_checkpoint, load_training
+from fsnn_lava.config import read_config
+from fsnn_lava.errors import BackendError, CheckpointError, ConfigError, UnsupportedError
+from fsnn_lava.on_chip_check import Agreement
+from fsnn_lava.training import BEST, LAST
+from script_loader import ROOT, load_script
+
+on_lava = load_script("train/on_lava.py")
+CONFIG = ROOT / "train" / "configs" / "digits_spide.toml"
+SHORT = [
+    *("--network.notation", "20 (F20)", "--network.time-steps", "8", "--training.time-steps-back", "12"),
+    *("--training.batch-size", "16", "--training.threads", "1", "--samples", "80", "--test-samples", "100"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Leaves torch's number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# ---- options -------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_digits_configuration_without_dropout() -> None:
+    found, file = on_lava.parse_arguments([]).settings, read_config(CONFIG)
+    assert found.network.dropout == 0
+    assert (found.training, found.network.notation) == (file.training, file.network.notation)
+
+
+def test_options_win_over_the_file() -> None:
+    arguments = ["--config", str(CONFIG), "--network.dropout", "0", "--epochs", "2", "--samples", "50"]
+    found = on_lava.parse_arguments(arguments).settings
+    assert (found.network.dropout, found.training.epochs, found.train_samples) == (0, 2, 50)
+
+
+def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"network\.dropout 0\.2; allowed: 0"):
+        on_lava.main(["--config", str(CONFIG), "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "a.toml", "--resume", "b"], "found --config and --resume"),
+        (["--check", "17", *SHORT], r"samples to check: found 17; allowed: 1 \.\. 16"),
+    ],
+)
+def test_options_that_contradict_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        on_lava.main(arguments)
+
+
+def test_a_difference_ends_the_run() -> None:
+    with pytest.raises(BackendError, match=r"not those of gradients/spide\.py; nothing was trained"):
+        on_lava.show_agreement(Agreement(1, 5, 5, 0, 1, {"feedforward.0.weight": 0.0}))
+
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of two short epochs, whose first batch was checked."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    before = torch.get_num_threads()
+    assert on_lava.main([*SHORT, "--epochs", "2", "--check", "3", "--out", str(folder)]) == 0
+    torch.set_num_threads(before)
+    return folder
+
+
+@pytest.mark.lava
+def test_a_run_is_a_checkpoint_as_any_other(trained: Path) -> None:
+    last, progress, state = load_training(trained / LAST)
+    assert (progress["epoch"], progress["iteration"], len(progress["history"])) == (2, 0, 2)
+    figures = progress["history"][1]
+    assert 0 < figures["train/firing_rate/population1"] < 1
+    assert 0 < figures["train/backward_firing_rate/population1"] < 1
+    assert figures["train/steps_per_second"] > 0
+    assert figures["train/loss"] < progress["history"][0]["train/loss"]
+    for name, weight in last.weights.items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, state[f"float64.{name}"].float())
+        assert torch.equal(state[f"momentum.{name}"], state[f"float64.momentum.{name}"].float())
+    load_checkpoint(trained / BEST).model()
+    assert "simulated on-chip training" in last.metrics["device"]
+
+
+@pytest.mark.lava
+def test_it_is_exported_and_run_as_any_other(trained: Path) -> None:
+    assert load_script("deploy/export.py").main(["--run", str(trained), "--calibration-samples", "30"]) == 0
+    assert load_script("deploy/run.py").main(["--run", str(trained), "--samples", "20"]) == 0
+
+
+@pytest.mark.lava
+def test_a_folder_is_not_used_twice(trained: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a training already; another folder, or --resume"):
+        on_lava.main([*SHORT, "--out", str(trained)])
+
+
+@pytest.mark.lava
+def test_settings_of_a_resumed_run_are_kept(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot resume with other settings: training\.momentum"):
+        on_lava.main(["--resume", str(trained), "--training.momentum", "0.5"])
+
+
+def test_another_programs_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    options = ["--config", str(CONFIG), "--network.dropout", "0", "--training.epochs", "1", *SHORT[:-4]]
+    options += ["--train-samples", "40", "--test-samples", "20", "--runs", str(tmp_path)]
+    assert load_script("train/train.py").main(options) == 0
+    with pytest.raises(CheckpointError, match=r"without weights in float64; go on with it: python train/train\.py"):
+        on_lava.main(["--resume", str(tmp_path / "digits_spide"), "--epochs", "2"])
+
+
+@pytest.mark.lava
+def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_path: Path, trained: Path) -> None:
+    """Stopped in the midst of the first epoch; then to its end, where it is the same as the run in one piece."""
+    folder = tmp_path / "stopped"
+    program = (
+        "import signal, os, sys\n"
+        "from script_loader import load_script\n"
+        "from fsnn_lava.command import run_script\n"
+        "on_lava = load_script('train/on_lava.py')\n"
+        "show = on_lava.Screen.iteration\n"
+        "def stop(self, *, epoch, done, total, loss):\n"
+        "    show(self, epoch=epoch, done=done, total=total, loss=loss)\n"
+        "    if done >= 40:\n"
+        "        print('stopping', flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "on_lava.Screen.iteration = stop\n"
+        "run_script(on_lava.main)\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in [*sys.path, str(ROOT / "tests")])
+    }
+    command = [sys.executable, "-c", program, *SHORT, "--epochs", "2", "--out", str(folder)]
+    ran = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stderr) == (130, ""), ran.stdout + ran.stderr
+    assert f"next: python train/on_lava.py --resume {folder}" in ran.stdout
+    _, progress, _ = load_training(folder / LAST)
+    assert progress["epoch"] == 0
+    assert 2 <= progress["iteration"] < 5
+    assert progress["sums"]["samples"] == 16 * progress["iteration"]
+    assert on_lava.main(["--resume", str(folder)]) == 0
+    _, whole, expected = load_training(trained / LAST)
+    _, resumed, found = load_training(folder / LAST)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    same = ("train/loss", "train/accuracy", "test/accuracy", "train/firing_rate/population1")
+    for here, there in zip(resumed["history"], whole["history"], strict=True):
+        assert [here[name] for name in same] == pytest.approx([there[name] for name in same], rel=1e-12)
