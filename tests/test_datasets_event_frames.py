@@ -140,9 +140,10 @@ def test_event_off_the_sensor_is_refused(x: int, y: int) -> None:
         equal_count_frames(events, frames=2, sensor_size=128, size=48)
 
 
-def test_event_at_a_negative_place_is_refused() -> None:
-    events = np.array([(0, 1, 1, True), (1, 3, -1, True)], [("t", int), ("x", int), ("y", int), ("on", bool)])
-    with pytest.raises(DatasetError, match=re.escape("an event at x = 3, y = -1; the sensor")):
+@pytest.mark.parametrize(("x", "y"), [(3, -1), (-1, 3)])
+def test_event_at_a_negative_place_is_refused(x: int, y: int) -> None:
+    events = np.array([(0, 1, 1, True), (1, x, y, True)], [("t", int), ("x", int), ("y", int), ("on", bool)])
+    with pytest.raises(DatasetError, match=re.escape(f"an event at x = {x}, y = {y}; the sensor")):
         equal_count_frames(events, frames=2, sensor_size=128, size=48)
 
 

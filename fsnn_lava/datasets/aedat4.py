@@ -88,7 +88,7 @@ def _check_header(content: bytes, source: str) -> None:
         begin = text_at + struct.unpack_from("<I", header, text_at)[0]
         (size,) = struct.unpack_from("<I", header, begin)
         text = header[begin + 4 :][:size]
-        if len(header) != length or len(text) != size:
+        if len(text) != size:
             raise ValueError("it is cut short")
         text.decode("utf-8")
     except (struct.error, ValueError) as error:
