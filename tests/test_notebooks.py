@@ -39,8 +39,9 @@ def _last_value(notebook: Any) -> Any:
     return ast.literal_eval(outputs[0]["data"]["text/plain"]) if outputs else None
 
 
-def test_there_are_three_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["01_equilibrium", "02_train", "03_quantize_and_verify"]
+def test_there_are_four_notebooks() -> None:
+    names = ["01_equilibrium", "02_train", "03_quantize_and_verify", "04_train_by_spikes"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -82,3 +83,13 @@ def test_training_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_quantization_notebook_finds_the_same_spikes_on_lava(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agrees = _last_value(_run("03_quantize_and_verify", tmp_path, monkeypatch))
     assert agrees is (True if find_spec("lava") else None)  # without Lava the notebook says so and goes on
+
+
+@pytest.mark.slow
+def test_couples_settle_at_the_adjoint_solution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _last_value(_run("04_train_by_spikes", tmp_path, monkeypatch))
+    assert -1.2 < found["slope, loss_scale 100"] < -0.8  # as one over the steps
+    assert found["slope, loss_scale 400"] > -0.5  # a floor: some couples saturate
+    assert found["SPIDE, 1000 steps, loss_scale 100"] < 0.05  # of the local updates; measured: 0.006
+    assert min(found["spide"], found["ide"]) > 0.93  # both are at 0.97
+    assert abs(found["spide"] - found["ide"]) < 0.02  # of 360 test images; measured: one image
