@@ -75,13 +75,18 @@ def rounded(
 
 
 def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
-    """(R, n) whole numbers near rows (R, n), each making up for the errors of those after it (`source_statistics`)."""
+    """(R, n) whole numbers near rows (R, n), each making up for the errors of those after it (`source_statistics`).
+
+    A weight of zero is no synapse and stays none.
+    """
     exact = np.ascontiguousarray(rows.T, np.float32)
+    absent = exact == 0
     wanted, errors = exact.copy(), np.zeros_like(exact)
     for end in range(len(exact), 0, -_BLOCK):
         start = max(0, end - _BLOCK)
         for j in range(end - 1, start - 1, -1):
             errors[j] = np.clip(np.rint(wanted[j]), *limits) - exact[j]
+            errors[j][absent[j]] = 0.0
             wanted[start:j] -= factor[j, start:j, None] * errors[j]
         wanted[:start] -= factor[start:end, :start].T @ errors[start:end]
     return np.asarray(np.rint(exact + errors).T)

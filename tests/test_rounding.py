@@ -132,6 +132,15 @@ def test_each_weight_makes_up_for_those_before_it() -> None:
     assert (np.abs(found - rows) <= 1).all()
 
 
+def test_absent_synapses_stay_absent() -> None:
+    """A weight of zero makes up for nothing, as those of a pool between two channels; the others share its part."""
+    rates = np.random.default_rng(0).random((50, 1)) * [1, 1, 3]  # the last source counts for three
+    rows = np.array([[0.0, 0.0, 0.4], [0.0, 0.4, 0.4]])
+    weights = LinearMap(DENSE, rows, (3,), (2,))
+    found, _ = rounding.rounded(connection_of(weights), rows, limits=(-8, 7), groups=groups_of(weights, rates))
+    assert found.tolist() == [[0, 0, 0], [0, 2, 0]]
+
+
 def test_greedy_choice_by_brute_force() -> None:
     """Five weights: each in its turn is the whole number with which (e L)_j is smallest, the later ones given."""
     rng = np.random.default_rng(1)
