@@ -13,12 +13,15 @@ from common.plain_spide import PlainConnection
 from common.training_energy import Count, EnergyCosts, Part, as_kept, energy_parts, totals
 from common.training_work import ConnectionWork, Structure, TrainingWork, _name, measure_work
 
-from feedback_networks import chain, seeded
+from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.geometry import DENSE, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.linear_map import LinearMap
+from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.neuron import NeuronParameters
-from fsnn_lava.spec import LayerSpec
+from fsnn_lava.spec import LayerSpec, parse_spec
+
+NEURON = NeuronParameters(1.0, 2.0, 1.0)
 
 # ---- synapses -----------------------------------------------------------------------------------------------
 
@@ -66,7 +69,7 @@ def test_names_say_where_connections_lead() -> None:
 
 
 def test_two_neurons_are_counted_by_hand() -> None:
-    model = chain(1.0, 1.5, feedback=0.5, neuron=NeuronParameters(1.0, 2.0, 1.0)).train()
+    model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).train()
     with torch.no_grad():  # dL/da is the difference of the weights times the wrong class's probability, negative
         model.readout.weight.copy_(torch.tensor([[0.25], [0.0]]))
         model.readout.bias.zero_()
@@ -95,7 +98,7 @@ def test_two_neurons_are_counted_by_hand() -> None:
 
 
 def test_neurons_that_pass_nothing_on_are_not_counted() -> None:
-    model = chain(1.0, -1.5, feedback=0.5, neuron=NeuronParameters(1.0, 2.0, 1.0)).train()  # the second is silent
+    model = chain(1.0, -1.5, feedback=0.5, neuron=NEURON).train()  # the second is silent
     work = measure_work(model, torch.tensor([[0.75]], dtype=torch.float64), torch.tensor([0]), CONFIG)
     into_first, into_second, feedback = work.connections
     assert work.firing[1] == 0
@@ -106,9 +109,9 @@ def test_neurons_that_pass_nothing_on_are_not_counted() -> None:
 
 
 def test_dropped_currents_send_nothing_back() -> None:
-    network = dataclasses.replace(NETWORK, dropout=0.999)
-    config = dataclasses.replace(CONFIG, network=network)
-    model = chain(1.0, 1.5, feedback=0.5, neuron=NeuronParameters(1.0, 2.0, 1.0)).train()
+    wide = dataclasses.replace(CONFIG.training, surrogate_width=3.0)  # a potential of 0 is within it
+    config = dataclasses.replace(CONFIG, training=wide)
+    model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).train()
     for synapse in (*model.feedforward, model.feedback):
         synapse.dropout = 0.999
     with torch.no_grad():
@@ -117,8 +120,27 @@ def test_dropped_currents_send_nothing_back() -> None:
     assert all(c.backward == c.updated == c.passing == c.passing_bptt == 0 for c in work.connections)
 
 
+def test_spikes_count_at_the_synapses_of_their_own_end() -> None:
+    model = FeedbackSNN(parse_spec("3-2 (F3)"), (4,), classes=2, neuron=NEURON, batch_norm=False, seed=2).double()
+    for synapse in synapses(model):
+        assert synapse.bias is not None
+        synapse.bias.data.fill_(0.9)
+    x = torch.randn(6, 4, generator=seeded(), dtype=torch.float64)
+    settings = dataclasses.replace(CONFIG.training, loss_scale=100.0, time_steps_back=30)
+    work = measure_work(model.train(), x, torch.arange(6) % 2, dataclasses.replace(CONFIG, training=settings))
+    into_first, into_second, feedback = work.connections
+    assert [c.synapses for c in work.connections] == [12, 6, 6]
+    assert into_second.events > 0 and feedback.events > 0
+    assert into_second.messages_back > 0 and feedback.messages_back > 0
+    assert into_second.forward == pytest.approx(2 * into_second.events)
+    assert feedback.forward == pytest.approx(3 * feedback.events)
+    assert into_second.backward == pytest.approx(3 * into_second.messages_back)
+    assert feedback.backward == pytest.approx(2 * feedback.messages_back)
+    assert into_first.passing == pytest.approx(4 * feedback.passing / 2)  # of the same neurons, from 4 and 2 sources
+
+
 def test_event_frames_are_counted_as_events() -> None:
-    model = chain(1.0, 1.5, feedback=0.5, neuron=NeuronParameters(1.0, 2.0, 1.0)).train()
+    model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).train()
     frames = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64).view(4, 1, 1)
     work = measure_work(model, frames, torch.tensor([0]), CONFIG)
     assert work.event_input
