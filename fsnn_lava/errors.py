@@ -78,7 +78,8 @@ class IncompleteRunError(BackendError):
     Attributes
     ----------
     samples : how many samples were finished.
-    result : the `RunResult` of these samples, the first of the batch; None if there are none.
+    result : the `RunResult` of these samples, the first of the batch; None if there are none. Of a training on Lava:
+        the `TrainingOutcome` of all whole updates.
     """
 
     def __init__(self, message: str, *, samples: int, result: object = None) -> None:

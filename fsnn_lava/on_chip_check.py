@@ -1,7 +1,8 @@
-"""What Lava learnt, held against `gradients.spide` in float64: spikes of both phases, and the gradients of a batch.
+"""What Lava learnt, held against `gradients.spide` in float64: spikes of both phases, gradients, and weights.
 
 Spikes must be equal at every step. Sums of weights are taken in another order there, so that potentials differ in
-their last bits; a spike would move if one came that close (1e-15) to its threshold. Gradients differ by rounding.
+their last bits; a spike would move if one came that close (1e-15) to its threshold. Gradients and weights differ by
+rounding.
 """
 
 from __future__ import annotations
@@ -40,22 +41,26 @@ class BatchByTorch:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two computations of the same batch compare.
+    """How two computations of the same batches compare.
 
     Parameters
     ----------
+    updates : how many batches there were.
     samples : whose spikes were compared, at every step and neuron.
     spikes, spikes_back : how many there were in the two phases.
     different, different_back : neurons and steps at which they are not the same.
-    gradient_error : parameter's name -> largest difference, as a share of the largest value.
+    gradient_error : parameter's name -> largest difference in the last batch, as a share of the largest value.
+    weight_error : the same of the values after the last update.
     """
 
+    updates: int
     samples: int
     spikes: int
     spikes_back: int
     different: int
     different_back: int
     gradient_error: dict[str, float]
+    weight_error: dict[str, float]
 
     @property
     def is_exact(self) -> bool:
@@ -97,50 +102,71 @@ def spide_in_hardware_timing(
 
 
 def compare_with_spide(model: FeedbackSNN, job: TrainingJob, outcome: TrainingOutcome) -> Agreement:
-    """How Lava's run of a job of one batch agrees with `gradients.spide`.
+    """How Lava's run of a job agrees with momentum SGD in torch on the gradients of `gradients.spide`.
 
     Parameters
     ----------
     model : any network of the job's notation and neurons; it is turned to float64 and given the job's weights.
+    job : from its beginning on, without momenta.
     """
-    assert len(job.batches) == 1 and outcome.updates == 1
+    assert outcome.updates == len(job.batches)
     model = model.double()
     model.load_state_dict(parameters_of(job.network))
-    settings = SpideSettings(job.learning.time_steps_back, job.learning.loss_scale)
-    x = torch.from_numpy(job.inputs).view(len(job.inputs), *model.input_shape)
-    expected = spide_in_hardware_timing(
-        model, x, torch.from_numpy(job.labels), time_steps=job.learning.time_steps, settings=settings
+    learning = job.learning
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1.0, momentum=learning.momentum, weight_decay=learning.weight_decay
     )
+    settings = SpideSettings(learning.time_steps_back, learning.loss_scale)
+    x = torch.from_numpy(job.inputs).view(len(job.inputs), *model.input_shape)
+    first, different, different_back = 0, 0, 0
+    gradients: dict[str, Tensor] = {}
+    for size, rate in zip(job.batches, job.learning_rates, strict=True):
+        batch = slice(first, first + size)
+        labels = torch.from_numpy(job.labels[batch])
+        expected = spide_in_hardware_timing(model, x[batch], labels, time_steps=learning.time_steps, settings=settings)
+        different += _different(outcome.spikes, expected.spikes, first=first)
+        different_back += _different(outcome.spikes_back, expected.spikes_back, first=first)
+        gradients = expected.gradients
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        first += size
     return Agreement(
+        updates=outcome.updates,
         samples=job.recorded,
         spikes=sum(int(s.sum()) for s in outcome.spikes),
         spikes_back=sum(int(np.abs(s).sum()) for s in outcome.spikes_back),
-        different=_different(outcome.spikes, expected.spikes),
-        different_back=_different(outcome.spikes_back, expected.spikes_back),
-        gradient_error=_gradient_errors(outcome, expected.gradients),
+        different=different,
+        different_back=different_back,
+        gradient_error=_errors(gradients_of(outcome), gradients),
+        weight_error=_errors(parameters_of(outcome.network), dict(model.named_parameters())),
     )
 
 
-def _different(found: Sequence[Array], expected: Sequence[Tensor]) -> int:
-    """At how many neurons and steps they differ; of the expected ones the first samples count."""
-    return sum(
-        int((here != there[:, : here.shape[1]].flatten(2).numpy()).sum())
-        for here, there in zip(found, expected, strict=True)
-    )
-
-
-def _gradient_errors(outcome: TrainingOutcome, expected: dict[str, Tensor]) -> dict[str, float]:
-    found = {
-        f"{name}.{what}": gradient
+def gradients_of(outcome: TrainingOutcome) -> dict[str, Tensor]:
+    """Parameter's name -> gradient of the last update's batch, float64."""
+    return {
+        f"{name}.{what}": torch.from_numpy(gradient)
         for name, pair in outcome.gradients.items()
         for what, gradient in zip(("weight", "bias"), pair, strict=True)
         if gradient is not None
     }
+
+
+def _different(found: Sequence[Array], expected: Sequence[Tensor], *, first: int) -> int:
+    """At how many neurons and steps they differ; the expected samples begin with the found ones' number `first`."""
+    count = 0
+    for here, there in zip(found, expected, strict=True):
+        recorded = here[:, first : first + there.shape[1]]
+        count += int((recorded != there[:, : recorded.shape[1]].flatten(2).numpy()).sum())
+    return count
+
+
+def _errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """Largest difference of each tensor, as a share of the largest expected value."""
     assert found.keys() == expected.keys()
     errors = {}
-    for name, gradient in found.items():
-        reference = expected[name].numpy()
-        largest = float(np.abs(reference).max())
-        difference = float(np.abs(gradient - reference).max())
+    for name, reference in expected.items():
+        largest = float(reference.detach().abs().max())
+        difference = float((found[name] - reference.detach()).abs().max())
         errors[name] = difference / largest if largest else difference
     return errors

@@ -6,7 +6,9 @@ weights and momenta in float64 beside those that every other program reads.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fsnn_lava.backends.lava_runner import require_lava
 from fsnn_lava.backends.lava_trainer import train_on_lava
 from fsnn_lava.backends.lava_training.job import TrainingJob, TrainingOutcome
 from fsnn_lava.batches import DeviceSamples
@@ -61,6 +64,7 @@ def fit_on_lava(
     CheckpointError, ConfigError, DatasetError, SpecError, OutputError : as `fsnn_lava.training.fit`.
     """
     trainer = _Trainer(config, dataset, folder, observer, timeout_s)
+    require_lava()  # before anything is written
     if resume:
         trainer.restore()
     elif (folder / LAST).exists():
@@ -73,24 +77,27 @@ def fit_on_lava(
 
 
 def check_on_lava(config: TrainConfig, dataset: Dataset, *, samples: int, timeout_s: float = 120.0) -> Agreement:
-    """How Lava's first update agrees with `gradients.spide`: its gradients, and every spike of the first samples.
+    """How Lava's first updates agree with torch and `gradients.spide`: every spike, the gradients and the weights.
 
     Parameters
     ----------
-    samples : whose spikes are compared, 1 .. size of the first batch.
+    samples : whose spikes are compared, from the first of the first epoch, 1 .. all; the updates are those of all
+        batches that these samples belong to.
     timeout_s : longest time in which Lava may finish no step.
 
     Raises
     ------
-    ConfigError : more samples than the first batch has, or none.
+    ConfigError : more samples than there are, or none.
     UnsupportedError, MissingDependencyError, IncompleteRunError, ConvergenceError : as `fit_on_lava`.
     """
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)
     require_on_chip(config, dataset)
-    batches = batches_of_epoch(config.training, len(dataset.train), epoch=0)[:1]
-    if not 1 <= samples <= len(batches[0]):
-        raise ConfigError(f"samples to check: found {samples}; allowed: 1 .. {len(batches[0])}, the first batch")
+    if not 1 <= samples <= len(dataset.train):
+        raise ConfigError(f"samples to check: found {samples}; allowed: 1 .. {len(dataset.train)}, one epoch")
+    batches = batches_of_epoch(config.training, len(dataset.train), epoch=0)
+    ends = list(itertools.accumulate(len(batch) for batch in batches))
+    batches = batches[: bisect.bisect_left(ends, samples) + 1]
     model = new_model(config, dataset.input_shape, len(dataset.classes))
     kept = DeviceSamples(dataset.train, dataset.coding, device="cpu")
     job = training_job(plastic_network(model), config, kept, batches, epoch=0, first_iteration=0, recorded=samples)

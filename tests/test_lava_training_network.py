@@ -15,10 +15,9 @@ from fsnn_lava.checkpoint import new_model
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.data import Augmentation, Dataset, InputCoding, load_dataset
 from fsnn_lava.errors import ConfigError, UnsupportedError
-from fsnn_lava.gradients.spide import SpideSettings
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.on_chip import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
-from fsnn_lava.on_chip_check import compare_with_spide, spide_in_hardware_timing
+from fsnn_lava.on_chip_check import compare_with_spide
 from fsnn_lava.on_chip_training import check_on_lava
 from fsnn_lava.schedule import batches_of_epoch, learning_rate
 
@@ -93,9 +92,9 @@ def test_every_violation_is_named_at_once() -> None:
         assert expected in message
 
 
-@pytest.mark.parametrize("samples", [0, 33])
-def test_no_more_samples_are_checked_than_the_first_batch_has(samples: int) -> None:
-    with pytest.raises(ConfigError, match=rf"samples to check: found {samples}; allowed: 1 \.\. 32, the first batch"):
+@pytest.mark.parametrize("samples", [0, 41])
+def test_no_more_samples_are_checked_than_there_are(samples: int) -> None:
+    with pytest.raises(ConfigError, match=rf"samples to check: found {samples}; allowed: 1 \.\. 40, one epoch"):
         check_on_lava(CONFIG, digits(40), samples=samples)
 
 
@@ -138,10 +137,11 @@ def test_a_job_holds_the_batches_in_order_with_their_learning_rates() -> None:
 def test_a_batch_is_that_of_gradients_spide(notation: str, leak: float, time_steps: int) -> None:
     """Every spike of both phases, at every step; gradients to the rounding of sums of some hundred float64 numbers."""
     found = check_on_lava(changed(notation=notation, leak=leak, time_steps=time_steps), digits(32), samples=32)
-    assert (found.different, found.different_back) == (0, 0)
+    assert (found.updates, found.samples, found.different, found.different_back) == (1, 32, 0, 0)
     assert found.spikes > 1000
     assert found.spikes_back > 1000
     assert max(found.gradient_error.values()) < 1e-12
+    assert max(found.weight_error.values()) < 1e-12
 
 
 @lava
@@ -164,6 +164,7 @@ def test_a_difference_would_be_found() -> None:
     assert found.different > 0
     assert found.different_back > 0
     assert found.gradient_error["feedforward.0.weight"] > 1e-3
+    assert found.weight_error["feedforward.0.weight"] > 1e-3
 
 
 @lava
@@ -173,21 +174,15 @@ def test_an_epoch_is_that_of_torch() -> None:
     Each update's gradients agree to rounding, 1e-15 of their largest value; eight updates of a rate of at most 0.05 add
     such errors to weights of order 0.1.
     """
-    config, dataset = changed(notation="24-20 (F24)", time_steps=8, training={"time_steps_back": 15}), digits(240)
-    model = network_of(config).double()
-    samples = DeviceSamples(dataset.train, dataset.coding, device="cpu")
-    batches = batches_of_epoch(config.training, len(samples), epoch=0)
-    job = training_job(plastic_network(model), config, samples, batches, epoch=0, first_iteration=0)
-    found = parameters_of(train_on_lava(job).network)
-    settings = SpideSettings(config.training.time_steps_back, config.training.loss_scale)
-    optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, weight_decay=5e-4, lr=1.0)
-    start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    for iteration, indices in enumerate(batches):
-        optimizer.param_groups[0]["lr"] = learning_rate(config.training, epoch=0, iteration=iteration)
-        x, labels = samples.batch(indices)
-        spide_in_hardware_timing(model, x.double(), labels, time_steps=config.network.time_steps, settings=settings)
-        optimizer.step()
-    assert len(batches) == 8
-    for name, parameter in model.named_parameters():
-        assert (parameter.detach() - start[name]).abs().max() > 1e-4
-        torch.testing.assert_close(found[name], parameter.detach(), rtol=1e-12, atol=1e-13)
+    config = changed(notation="24-20 (F24)", time_steps=8, training={"time_steps_back": 15})
+    found = check_on_lava(config, digits(240), samples=240)
+    assert (found.updates, found.samples, found.different, found.different_back) == (8, 240, 0, 0)
+    assert max(found.gradient_error.values()) < 1e-12
+    assert max(found.weight_error.values()) < 1e-12
+
+
+@lava
+def test_a_check_of_some_samples_takes_their_batches() -> None:
+    config = changed(notation="10 (F10)", time_steps=3, training={"time_steps_back": 4})
+    found = check_on_lava(config, digits(100), samples=33)
+    assert (found.updates, found.samples, found.is_exact) == (2, 33, True)

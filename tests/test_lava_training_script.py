@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fsnn_lava.backends import lava_runner
 from fsnn_lava.checkpoint import load_checkpoint, load_training
 from fsnn_lava.config import read_config
-from fsnn_lava.errors import BackendError, CheckpointError, ConfigError, UnsupportedError
+from fsnn_lava.errors import BackendError, CheckpointError, ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.on_chip_check import Agreement
 from fsnn_lava.training import BEST, LAST
 from script_loader import ROOT, load_script
@@ -55,11 +56,20 @@ def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_without_lava_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lava_runner, "_installed", lambda module: False)
+    with pytest.raises(MissingDependencyError, match="Lava is not installed"):
+        on_lava.main([*SHORT, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--config", "a.toml", "--resume", "b"], "found --config and --resume"),
-        (["--check", "17", *SHORT], r"samples to check: found 17; allowed: 1 \.\. 16"),
+        pytest.param(
+            ["--check", "81", *SHORT], r"samples to check: found 81; allowed: 1 \.\. 80", marks=pytest.mark.lava
+        ),
     ],
 )
 def test_options_that_contradict_are_refused(arguments: list[str], message: str) -> None:
@@ -69,7 +79,7 @@ def test_options_that_contradict_are_refused(arguments: list[str], message: str)
 
 def test_a_difference_ends_the_run() -> None:
     with pytest.raises(BackendError, match=r"not those of gradients/spide\.py; nothing was trained"):
-        on_lava.show_agreement(Agreement(1, 5, 5, 0, 1, {"feedforward.0.weight": 0.0}))
+        on_lava.show_agreement(Agreement(1, 1, 5, 5, 0, 1, {"readout.weight": 0.0}, {"readout.weight": 0.0}))
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
@@ -120,6 +130,7 @@ def test_settings_of_a_resumed_run_are_kept(trained: Path) -> None:
         on_lava.main(["--resume", str(trained), "--training.momentum", "0.5"])
 
 
+@pytest.mark.lava
 def test_another_programs_run_is_not_gone_on_with(tmp_path: Path) -> None:
     options = ["--config", str(CONFIG), "--network.dropout", "0", "--training.epochs", "1", *SHORT[:-4]]
     options += ["--train-samples", "40", "--test-samples", "20", "--runs", str(tmp_path)]

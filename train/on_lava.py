@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fsnn_lava.backends.lava_runner import require_lava
 from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import INTERRUPTED, run_script, show_next
 from fsnn_lava.config import TrainConfig, read_config
@@ -54,8 +55,8 @@ class Arguments:
     samples: int | None = None
     """Short for --settings.train-samples: training samples to use; 0: all."""
     check: int = 0
-    """Before training, hold the first batch against gradients/spide.py: gradients, and every spike of so many of its
-    samples in both phases."""
+    """Before training, hold so many samples, from the first one, against gradients/spide.py in float64: every spike in
+    both phases, the gradients of the last one's batch and the weights after it."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -127,6 +128,7 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(config.training.threads)
     dataset = load_dataset(config.dataset, arguments.data_dir)
     require_on_chip(config, dataset)  # refuses before anything is started or written
+    require_lava()
     console.print(
         "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used",
         soft_wrap=True,
@@ -146,10 +148,11 @@ def show_agreement(found: Agreement) -> None:
     ------
     BackendError : if a spike differs.
     """
-    gradient = max(found.gradient_error.values())
+    gradient, weight = max(found.gradient_error.values()), max(found.weight_error.values())
     console.print(
-        f"check: {found.samples} samples, {found.spikes} spikes forward and {found.spikes_back} backward; different at "
-        f"{found.different} and {found.different_back} places; gradients of the batch within {gradient:.1e}",
+        f"check: {found.samples} samples, {found.updates} updates, {found.spikes} spikes forward and "
+        f"{found.spikes_back} backward; different at {found.different} and {found.different_back} places; gradients "
+        f"within {gradient:.1e}, weights within {weight:.1e} of the largest",
         soft_wrap=True,
     )
     if not found.is_exact:
