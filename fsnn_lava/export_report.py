@@ -94,7 +94,8 @@ _CONNECTION = ("connection", "exponent", "weights", "current", "per channel", "c
 _POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max", "per channel")
 _NOTES = (
     "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
-    "*Current*: that of the current which the connection carries at the equilibrium. Rounding is chosen for the "
+    "*Current*: that of the current which the connection carries at the equilibrium; of a constant current, as a share "
+    "of all current into its population. Rounding is chosen for the "
     "current on {samples} training samples, so that errors of weights cancel there; those of small weights may "
     "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
     "samples, spikes per step. *Per channel*: an estimate of what a scale for every output channel would give, "

@@ -15,12 +15,14 @@ import trained
 from fsnn_lava.backends.lava_runner import LavaRunner
 from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.equilibrium import equilibrium_rates
 from fsnn_lava.integer_model import IntegerSNN
 from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, with_timing
 from fsnn_lava.lower import lower, run_torch
 from fsnn_lava.network_file import load_network, save_network
 from fsnn_lava.quantization_report import QuantizationReport
 from fsnn_lava.quantize import quantize
+from fsnn_lava.scales import parts_of
 from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.training import BEST, fit
 from fsnn_lava.verify import compare_all, error_budget
@@ -212,6 +214,32 @@ def test_verification_finds_the_relations_of_any_network(notation: str, leak: fl
     # Leak-weighted spikes are summed in another order.
     assert all(difference.maximum < 1e-12 for difference in causes["lowering"].values())
     assert all(difference.mean < 0.01 for difference in causes["rounding"].values())
+
+
+@pytest.mark.parametrize("size", [0.0, 0.002, 0.1])
+def test_next_to_no_constant_current_is_not_lost(size: float) -> None:
+    """Without batch norm biases may be nearly nothing: then rounding takes all of it, and nothing from the rates."""
+    network = spide_network("16-12 (F16)", 1.0)
+    bias = size * torch.randn(12, generator=torch.Generator().manual_seed(1))
+    weights = dict(network.weights) | {"feedforward.1.bias": bias}
+    floating = with_timing(lower(dataclasses.replace(network, weights=weights)), "hardware")
+    codes = trained.digits().train.codes[:64]
+    integer, report = quantize(floating, codes, config=DeployConfig(rounding="nearest"))
+    assert report.lost() == ()
+    line = report.connections["population2_current"]
+    rates = equilibrium_rates(floating, codes).firing_rates
+    (forward,) = (c for c in floating.incoming("population2") if c.source == "population1")
+    whole = rates["population1"] @ forward.weight.T + bias.numpy()
+    carried = sum(c.weight[:, 0] << c.weight_exponent for c in parts_of(integer, floating.connections[-2]))
+    amiss = carried * report.populations["population2"].scale - bias.numpy()
+    assert line.current_error == pytest.approx(_rms(amiss) / _rms(whole), rel=1e-5)
+    assert line.current_error < 0.01
+    assert (line.relative_error > 0.5) == (size == 0.002)
+    assert report.populations["population2"].mean_rate_error < 0.01
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def test_rates_are_rounded_to_the_nearest() -> None:
