@@ -9,8 +9,9 @@ every neuron. Couples run the network backwards for T_back steps, last populatio
     p^l = +1 where q^l >= 1/2, -1 where q^l <= -1/2, else 0;      q^l <- leak (q^l - p^l)
 
 with masks m^l = 1 where 0 < a^l < 1 (others let nothing through) and the dropout masks D of the first phase. The
-couples' rates beta settle where the adjoint system has its solution, beta^l = loss_scale dL/da^l, and each connection
-from j to i updates itself by (1/r) D_i m_i beta_i a_j / loss_scale: by what arrives at its two ends.
+couples' rates beta settle where the adjoint system has its solution g (for one population g = dL/da + J^T g):
+beta^l = loss_scale g^l. Each connection from j to i updates itself by (1/r) D_i m_i beta_i a_j / loss_scale: by what
+is at its two ends.
 
 Neither phase builds a graph, and neither keeps anything of its steps but counts. Resolution of a rate is 1/T_back,
 and |beta| <= 1: too small a `loss_scale` drowns the gradient in rounding, too large a one cuts it off.
@@ -29,7 +30,7 @@ from torch.nn.grad import conv2d_weight
 
 from fsnn_lava.couple_dense import dense_couples
 from fsnn_lava.couple_run import CoupleLink, couple_run
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, ConvergenceError, InputError
 from fsnn_lava.gradients.ide import ImplicitRates
 from fsnn_lava.layers import BoundSynapse
 from fsnn_lava.model import BoundNetwork, FeedbackSNN
@@ -44,8 +45,8 @@ class SpideSettings:
     ----------
     time_steps_back : T_back, at least 1.
     loss_scale : factor of the loss in the second phase, above 0; divided out of the gradient again.
-    processes : how many share a batch. Each is given the gradient of the mean over its own part's share of the loss,
-        so many times too large; its couples see what they would see if it held the whole batch.
+    processes : how many share a batch, their gradients being averaged afterwards. So each is given a gradient that is
+        this many times that of the mean over the whole batch; its couples are given the latter.
 
     Raises
     ------
@@ -57,8 +58,8 @@ class SpideSettings:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        if self.time_steps_back < 1:
-            raise ConfigError(f"time_steps_back: found {self.time_steps_back}; allowed: at least 1")
+        if type(self.time_steps_back) is not int or self.time_steps_back < 1:
+            raise ConfigError(f"time_steps_back: found {self.time_steps_back}; allowed: at least 1, a whole number")
         if not 0 < self.loss_scale < float("inf"):
             raise ConfigError(f"loss_scale: found {self.loss_scale}; allowed: a finite number > 0")
         if self.processes < 1:
@@ -85,9 +86,9 @@ def spide_rates(
     ------
     ConfigError : the model has batch norm, or average pooling that is not a population.
     """
-    _check(model)
     batch = x.shape[x.dim() - 1 - len(model.input_shape)]
     bound = model.bind(batch, generator=generator)
+    _check(bound)
     with torch.no_grad():
         detached = bound.detached()
         drive = detached.drive(x, time_steps=time_steps)
@@ -121,9 +122,17 @@ def backward_phase(
     ----------
     firing_rates : (B, *N) measured rates of all populations.
     gradient : (B, *N) dL/da^N of the loss, the mean over the batch.
-    loop_delay : steps until the first population's spikes reach the last, as in the first phase.
+    loop_delay : steps until the first population's spikes reach the last, as in the first phase; at least 1.
     record : keep every spike.
+
+    Raises
+    ------
+    ConfigError : the network has batch norm or a merged pool, or the loop delay is below 1.
+    InputError : rates or gradient are not of the network's shapes and of one batch.
+    ConvergenceError : the gradient is not finite.
     """
+    _check(bound)
+    _check_phase(bound, firing_rates, gradient, loop_delay)
     leak, shapes = bound.neuron.leak, [tuple(rate.shape[1:]) for rate in firing_rates]
     links: list[CoupleLink | None] = []
     # The spikes of population l run back through the connection into it from below; the first one's through the loop.
@@ -171,19 +180,35 @@ def local_updates(
     return tuple(updates)
 
 
-def _check(model: FeedbackSNN) -> None:
+def _check(bound: BoundNetwork) -> None:
     """Nothing, if spikes can run through every connection backwards."""
-    for number, synapse in enumerate(model.feedforward, start=1):
-        if synapse.batch_norm is not None:
+    for number, synapse in enumerate(bound.feedforward, start=1):
+        if synapse.synapse.batch_norm is not None:
             raise ConfigError(
                 f"SPIDE: the connection into population {number} has batch norm, which has no spiking form; "
                 "allowed: network.batch_norm = false"
             )
-        if synapse.pool is not None:
+        if synapse.synapse.pool is not None:
             raise ConfigError(
-                f"SPIDE: the pool {synapse.pool} is merged into the connection into population {number}; "
+                f"SPIDE: the pool {synapse.synapse.pool} is merged into the connection into population {number}; "
                 'allowed: pools that are populations, network.pooling = "spiking"'
             )
+
+
+def _check_phase(bound: BoundNetwork, firing_rates: tuple[Tensor, ...], gradient: Tensor, loop_delay: int) -> None:
+    """Nothing, if the compiled loop can trust what it is given."""
+    found = [tuple(tensor.shape) for tensor in (*firing_rates, gradient)]
+    shapes = [synapse.synapse.shape for synapse in bound.feedforward]
+    expected = [(len(gradient), *shape) for shape in (*shapes, shapes[-1])]
+    if found != expected or not len(gradient):
+        raise InputError(
+            f"SPIDE: rates and gradient of shapes {found}; expected {expected}: of each population, then the gradient "
+            "of the last one, of one batch of at least one sample"
+        )
+    if loop_delay < 1:
+        raise ConfigError(f"SPIDE: loop_delay {loop_delay}; allowed: at least 1")
+    if not torch.isfinite(gradient).all():
+        raise ConvergenceError("SPIDE: the gradient of the loss is not finite, so no couple's rate can follow it")
 
 
 def _learned(bound: BoundNetwork) -> list[Tensor]:
