@@ -131,7 +131,7 @@ class TrainConfig:
     name: str = "digits"
     """Name of the run's folder."""
     dataset: str = "digits"
-    """digits, mnist, fashion_mnist, nmnist, cifar10 or cifar100."""
+    """digits, mnist, fashion_mnist, nmnist, cifar10, cifar100 or cifar10_dvs."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
     train_samples: int = 0

@@ -21,11 +21,12 @@ SAMPLES: Mapping[str, tuple[int, int]] = {
     "nmnist": (60_000, 10_000),
     "cifar10": (50_000, 10_000),
     "cifar100": (50_000, 10_000),
+    "cifar10_dvs": (9_000, 1_000),
 }
 """Training and test samples of the published figures."""
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "nmnist": "N-MNIST"}
-TITLES |= {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+TITLES |= {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "cifar10_dvs": "CIFAR10-DVS"}
 """Names of the datasets."""
 
 MEMORY: Mapping[str, Mapping[int, str]] = {
