@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fsnn_lava.backends import lava_trainer
 from fsnn_lava.backends.lava_training.clock import Clock
-from fsnn_lava.backends.lava_training.job import Learning, Synapses
+from fsnn_lava.backends.lava_training.job import Learning, Synapses, TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava_training.memory import TrainingMemory
 from fsnn_lava.backends.lava_training.plasticity import Trace, restriction
-from fsnn_lava.errors import ConfigError, InputError, NetworkError
+from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, NetworkError
 from on_chip_jobs import LEARNING, random_job
 
 JOB = random_job((6, 5))
@@ -128,3 +129,29 @@ def test_memory_is_shared_by_its_descriptor_and_keeps_the_last_two_updates() -> 
 def test_learning_is_kept_as_given() -> None:
     assert JOB.clock == Clock(2, LEARNING.time_steps, LEARNING.time_steps_back)
     assert JOB.steps == 6 * (2 + 12 + 1 + 25)
+
+
+def test_what_some_connections_alone_have_learnt_is_no_whole_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends while all have finished one update, and the readout two."""
+
+    def ended(
+        module: str, task: tuple[TrainingJob, int], *, on_message: object, silence_s: float, inherited: tuple[int, ...]
+    ) -> None:
+        job, descriptor = task
+        records = TrainingMemory(job, descriptor).synapses
+        for name, value in [*((name, 1.0) for name in records), ("readout", 2.0)]:
+            synapses = job.network.named()[name]
+            weight, bias = np.full_like(synapses.weight, value), synapses.bias
+            biases = None if bias is None else (np.full_like(bias, value),) * 3
+            records[name].write((weight,) * 3, biases)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lava_trainer, "run_isolated", ended)
+    monkeypatch.setattr(lava_trainer, "require_lava", lambda: None)
+    with pytest.raises(IncompleteRunError, match=r"1 of 3 updates are whole.*interrupted") as caught:
+        lava_trainer.train_on_lava(JOB)
+    kept = caught.value.result
+    assert isinstance(kept, TrainingOutcome)
+    assert (kept.updates, caught.value.samples, len(kept.losses)) == (1, 3, 3)
+    assert all((synapses.weight == 1).all() for synapses in kept.network.named().values())
+    assert all((weight == 1).all() for weight, _ in kept.gradients.values())

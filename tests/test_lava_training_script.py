@@ -11,19 +11,35 @@ from pathlib import Path
 import pytest
 import torch
 
+from fsnn_lava import on_chip_training
 from fsnn_lava.backends import lava_runner
+from fsnn_lava.backends.lava_trainer import train_on_lava
+from fsnn_lava.backends.lava_training.job import TrainingJob, TrainingOutcome
 from fsnn_lava.checkpoint import load_checkpoint, load_training
-from fsnn_lava.config import read_config
-from fsnn_lava.errors import BackendError, CheckpointError, ConfigError, MissingDependencyError, UnsupportedError
+from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.data import load_dataset
+from fsnn_lava.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    ConvergenceError,
+    IncompleteRunError,
+    MissingDependencyError,
+    UnsupportedError,
+)
+from fsnn_lava.on_chip import parameters_of
 from fsnn_lava.on_chip_check import Agreement
+from fsnn_lava.on_chip_training import fit_on_lava
 from fsnn_lava.training import BEST, LAST
+from on_chip_jobs import part
 from script_loader import ROOT, load_script
 
 on_lava = load_script("train/on_lava.py")
 CONFIG = ROOT / "train" / "configs" / "digits_spide.toml"
 SHORT = [
     *("--network.notation", "20 (F20)", "--network.time-steps", "8", "--training.time-steps-back", "12"),
-    *("--training.batch-size", "16", "--training.threads", "1", "--samples", "80", "--test-samples", "100"),
+    *("--training.batch-size", "16", "--training.warmup-iterations", "8", "--training.threads", "1"),
+    *("--samples", "80", "--test-samples", "100"),
 ]
 
 
@@ -176,3 +192,59 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
     same = ("train/loss", "train/accuracy", "test/accuracy", "train/firing_rate/population1")
     for here, there in zip(resumed["history"], whole["history"], strict=True):
         assert [here[name] for name in same] == pytest.approx([there[name] for name in same], rel=1e-12)
+
+
+# ---- runs that end early ---------------------------------------------------------------------------------------------
+
+
+def settings(folder: Path) -> TrainConfig:
+    """Of a short run of one epoch, whose folder is made."""
+    folder.mkdir()
+    found: TrainConfig = on_lava.parse_arguments([*SHORT, "--epochs", "1"]).settings
+    return found
+
+
+@pytest.mark.lava
+def test_an_epoch_that_was_interrupted_before_its_test_is_not_shown_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, dataset = settings(tmp_path / "run"), load_dataset("digits")
+    with monkeypatch.context() as patch:
+        patch.setattr(on_chip_training, "evaluate", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit_on_lava(config, dataset, tmp_path / "run")
+    _, progress, before = load_training(tmp_path / "run" / LAST)
+    assert (progress["epoch"], progress["iteration"]) == (0, 5)
+    monkeypatch.setattr(on_chip_training, "train_on_lava", _interrupt)
+    result = fit_on_lava(config, dataset, tmp_path / "run", resume=True)
+    assert (result.finished, result.epochs, result.history[0]["train/steps_per_second"]) == (True, 1, 0)
+    _, _, after = load_training(tmp_path / "run" / LAST)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("kind", [IncompleteRunError, ConvergenceError])
+def test_a_failure_is_told_and_whole_updates_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    kept: list[TrainingOutcome] = []
+
+    def fail(job: TrainingJob, *, progress: object, timeout_s: float) -> TrainingOutcome:
+        kept.append(train_on_lava(part(job, slice(0, 2))))
+        broken = IncompleteRunError("broken", samples=32, result=kept[0])
+        if kind is IncompleteRunError:
+            raise broken
+        raise ConvergenceError("broken") from broken
+
+    monkeypatch.setattr(on_chip_training, "train_on_lava", fail)
+    config = settings(tmp_path / "run")
+    with pytest.raises(kind, match="broken"):
+        fit_on_lava(config, load_dataset("digits"), tmp_path / "run")
+    _, progress, state = load_training(tmp_path / "run" / LAST)
+    assert (progress["epoch"], progress["iteration"], progress["sums"]["samples"]) == (0, 2, 32)
+    for name, values in parameters_of(kept[0].network).items():
+        assert torch.equal(state[f"float64.{name}"], values)
+
+
+def _interrupt(*arguments: object, **settings: object) -> None:
+    raise KeyboardInterrupt

@@ -88,7 +88,8 @@ class Screen:
         show(
             f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
             f"test {metrics['test/accuracy']:.2%} (by torch)  {metrics['train/seconds']:.1f} s  "
-            f"{metrics['train/steps_per_second']:.0f} steps/s"
+            f"{metrics['train/steps_per_second']:.0f} steps/s",
+            soft_wrap=True,
         )
         for title, kind in (("forward", "firing_rate"), ("backward", "backward_firing_rate")):
             prefix = f"train/{kind}/"
