@@ -239,6 +239,18 @@ def test_neither_phase_has_a_graph(
     assert phase.spikes is None
 
 
+def test_phase_and_updates_have_no_graph_whoever_asks() -> None:
+    """Also of a network that is bound with gradients, and of a gradient that has some."""
+    model = spide_network("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8))
+    bound, x = model.bind(BATCH, generator=seeded(MASKS)), given(model)
+    rates = bound.simulate(bound.drive(x, time_steps=STEPS), time_steps=STEPS).firing_rates
+    gradient = loss_gradient(model, rates[-1]).requires_grad_()
+    phase = backward_phase(bound, rates, gradient, settings=SETTINGS)
+    updates = local_updates(bound, rates, phase, mean_input=x.requires_grad_(), settings=SETTINGS)
+    assert len(updates) == 7
+    assert not any(tensor.requires_grad for tensor in (*rates, *phase.rates, *phase.mean_spikes, *updates))
+
+
 @EVENTS
 def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool) -> None:
     model = spide_network("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8))
