@@ -15,6 +15,7 @@ import trained
 from fsnn_lava.backends.lava_runner import LavaRunner
 from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.data import InputCoding
 from fsnn_lava.equilibrium import equilibrium_rates
 from fsnn_lava.integer_model import IntegerSNN
 from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, with_timing
@@ -61,17 +62,19 @@ def spide_config(notation: str, leak: float) -> NetworkConfig:
 
 
 @functools.cache
-def spide_network(notation: str, leak: float) -> TrainedNetwork:
-    """Initial weights, and biases drawn so that every population fires, on 8x8 digits."""
+def spide_network(
+    notation: str, leak: float, *, shape: tuple[int, ...] = (1, 8, 8), coding: InputCoding | None = None
+) -> TrainedNetwork:
+    """Initial weights, and biases drawn so that every population fires; for 8x8 digits unless it is said otherwise."""
     config = TrainConfig(name="spide", network=spide_config(notation, leak), training=TrainingConfig(seed=3))
     generator = torch.Generator().manual_seed(5)
     weights = {
         name: 0.4 * torch.randn(tensor.shape, generator=generator) + 0.3
         if name.startswith("feedforward") and name.endswith("bias")
         else tensor
-        for name, tensor in new_model(config, (1, 8, 8), 10).state_dict().items()
+        for name, tensor in new_model(config, shape, 10).state_dict().items()
     }
-    return TrainedNetwork(config, (1, 8, 8), tuple("0123456789"), trained.digits().coding, weights)
+    return TrainedNetwork(config, shape, tuple("0123456789"), coding or trained.digits().coding, weights)
 
 
 @functools.cache
@@ -141,6 +144,36 @@ def test_lavas_own_models_fire_as_the_simulator() -> None:
     for network, result in zip(networks, found, strict=True):
         expected = IntegerSimulator().run(network, codes, record=names(network)).spikes
         assert all(np.array_equal(result.spikes[name], spikes) for name, spikes in expected.items())
+
+
+@functools.cache
+def event_network(leak: float) -> tuple[TrainedNetwork, HardwareNetwork, HardwareNetwork, Array]:
+    """One as for CIFAR10-DVS, small: trained, float and integer in hardware timing; and frames (T, B, 2, 8, 8)."""
+    coding = InputCoding("event", 1, 1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
+    network = spide_network("6C5s (F6C3)", leak, shape=(2, 8, 8), coding=coding)
+    frames = (np.random.default_rng(2).random((T, 40, 2, 8, 8)) < 0.2).astype(np.uint8)
+    floating = with_timing(lower(network), "hardware")
+    return network, floating, quantize(floating, frames)[0], frames
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.95])
+def test_event_frames_are_taken_too(leak: float) -> None:
+    network, floating, integer, frames = event_network(leak)
+    some = frames[:, :6]
+    expected = run_torch(network, floating, some, time_steps=T).spikes["population1"]
+    assert np.array_equal(FloatSimulator().run(floating, some, record=["population1"]).spikes["population1"], expected)
+    assert_fires(expected, "population1")
+    spikes = reference_spikes(integer, some)["population1"]
+    assert np.array_equal(IntegerSimulator().run(integer, some, record=["population1"]).spikes["population1"], spikes)
+
+
+@pytest.mark.lava
+def test_lava_takes_event_frames_too() -> None:
+    networks = [event_network(leak)[2] for leak in (1.0, 0.95)]
+    some = event_network(1.0)[3][:, :6]
+    for network, found in zip(networks, LavaRunner().run_side_by_side(networks, [some, some]), strict=True):
+        expected = IntegerSimulator().run(network, some, record=["population1"])
+        assert np.array_equal(found.spikes["population1"], expected.spikes["population1"])
 
 
 @pytest.mark.parametrize(("notation", "leak"), [("16-12 (F16)", 0.95), ("3C3-P2-4C3-P2-10", 1.0)])
