@@ -41,8 +41,6 @@ class Arguments:
     results: Path = RESULTS
     """Where figures are kept."""
     replace: bool = False
-    """Keep a run's figures even if those kept under its name saw more samples."""
-    replace: bool = False
     """Keep a run's figures even where those kept under its name are of more samples."""
     readme: bool = False
     """Put the tables into the documents that show them."""

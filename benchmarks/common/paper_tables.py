@@ -12,6 +12,7 @@ from common.tables import TextTable
 
 NOT_RUN = "not run"
 METHODS = {"ide": "IDE", "bptt": "BPTT"}
+"""Methods of the IDE paper, whose memory it compares."""
 
 
 def method_of(row: Row) -> str:
@@ -122,7 +123,7 @@ def fullest(results: Sequence[RunResult], config: str) -> RunResult | None:
 
 def rates_table(rows: Sequence[Row], results: Sequence[RunResult]) -> TextTable:
     """Table 5: spikes per neuron and step, published and ours side by side."""
-    titles = {row.config.name: method_of(row) for row in rows}
+    titles = {row.config.name: method_of(row) for row in rows if row.config.name in FIRING_RATES}
     configs = {row.config.name: row.config for row in rows}
     found = {name: fullest(results, name) for name in FIRING_RATES}
     lines = []

@@ -1,5 +1,7 @@
 """What the IDE paper (Xiao et al., NeurIPS 2021) prints, beside which our figures are put.
 
+Networks of the SPIDE paper (Xiao et al., Neural Networks 2023) are rows too; its figures are not at hand.
+
 The accuracies stand in the configs that reproduce them, the measurements of Tables 4 and 5 here.
 """
 
@@ -43,7 +45,7 @@ FIRING_RATES: Mapping[str, tuple[float, ...]] = {
 }
 """Table 5: spikes per neuron and step of `LAYERS`, and of all neurons together."""
 
-_PUBLISHED = re.compile(r"(?P<figure>[0-9.]+|none)[^(]*\((?P<table>Table [0-9]+|Appendix [A-Z])\b")
+_PUBLISHED = re.compile(r"(?P<figure>[0-9.]+|none)[^(]*\((?P<table>Table [0-9]+|Appendix [A-Z]|SPIDE)\b")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Row:
 
     Parameters
     ----------
-    table : where the paper prints it.
+    table : where the paper prints it; SPIDE: in the other paper.
     figure : test accuracy in per cent, mean of five runs; None: the paper has none.
     """
 
@@ -82,7 +84,7 @@ def published_rows(folder: Path = CONFIGS) -> list[Row]:
         figure = None if found["figure"] == "none" else float(found["figure"])
         rows.append(Row(config, found["table"], figure))
     datasets = list(SAMPLES)
-    order = ("Table 1", "Table 2", "Table 3", "Appendix G", "Table 4")
+    order = ("Table 1", "Table 2", "Table 3", "Appendix G", "Table 4", "SPIDE")
 
     def place(row: Row) -> tuple[int, int, str, int, bool]:
         network = row.config.network
