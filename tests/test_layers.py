@@ -356,7 +356,10 @@ def test_pool_averages_each_channel(window: int) -> None:
     bound, x = made.bind(4, generator=seeded()), random(4, *made.input_shape).float()
     expected = x.view(4, 3, 2, window, 4, window).mean((3, 5))
     assert_close(bound.current(x), expected)  # sums of at most nine float32
-    assert_close(bound.event_connection(0, 1).map.product(x, made.shape), expected)
+    connection = bound.event_connection(0, 1)
+    assert_close(connection.map.product(x, made.shape), expected)
+    assert torch.equal(connection.scale, torch.ones(3))
+    assert torch.equal(connection.shift, torch.zeros(3))
     assert bound.mask is None
 
 
