@@ -114,6 +114,7 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
     scale = 1.01 / float(exact[1].abs())  # the last couple would have to fire more than once a step, the first not
     (found,) = gradient_errors(model, x, labels, time_steps=4, settings=(SpideSettings(100, scale),))
     assert found.saturated == 0.5
+    assert found.saturated_part == pytest.approx(1 / (1 + 0.75**2))  # beta1 = 0.75 beta2
     assert found.unresolved == 0
 
 
@@ -277,7 +278,7 @@ def kept_figures() -> dict[str, Any]:
     part = {"method": "SPIDE", "name": "spikes", "sparse": count, "dense": count, "sparse_uj": 2.0, "dense_uj": 50.0}
     epoch = {"epoch": 3, "firing": [0.07], "firing_back": [0.0042]}
     error = {"time_steps_back": 250, "loss_scale": 400.0, "error": 0.05, "cosine": 0.999, "worst": 0.1}
-    error |= {"worst_parameter": "x", "saturated": 0.0, "unresolved": 0.5, "silent": 0.4}
+    error |= {"worst_parameter": "x", "saturated": 0.002, "saturated_part": 0.3, "unresolved": 0.5, "silent": 0.4}
     rows = [{"method": "spide", "time_steps": 30, "time_steps_back": 100, "mib": 12.34}]
     rows.append({"method": "bptt", "time_steps": 30, "time_steps_back": 0, "mib": 345.6})
     totals = {"SPIDE": energies, "IDE": {"sparse": 5.0, "dense": 20.0}}
@@ -304,7 +305,7 @@ def test_tables_show_the_figures() -> None:
     assert "| IDE | 5 | 2.5 | 20 | 10 |" in shown["spide-energy"]
     assert "a book" in shown["spide-energy"]
     assert "| spikes | 5 | 0 | 7 | 2 | 5 | 0 | 7 | 50 |" in shown["spide-energy-parts"].replace(" 7.0 ", " 7 ")
-    assert "| 250 | 0.050 / 0.9990 | 50% / 0 |" in shown["spide-error"]
+    assert "| 250 | 0.050 / 0.9990 | 50% / 0.002 / 30% |" in shown["spide-error"]
     assert "cosine above 0.99: holds." in shown["spide-error"]
     assert all(
         "Abacus, 2 cores, load average 0.1 before, 2 threads, commit 0123456, today." in t for t in shown.values()
@@ -314,7 +315,7 @@ def test_tables_show_the_figures() -> None:
 def test_an_error_that_is_too_large_is_said() -> None:
     figures = copy.deepcopy(kept_figures())
     figures["error"]["mnist_spide_conv"]["errors"][0]["error"] = 0.11
-    assert "DOES NOT HOLD" in tables(figures)["spide-error"].notes
+    assert "cosine above 0.99: DOES NOT HOLD of `8C3`, mnist untrained." in tables(figures)["spide-error"].notes
     figures["error"]["mnist_spide_conv"]["errors"][0]["loss_scale"] = 100.0
     assert "not measured" in tables(figures)["spide-error"].notes
 

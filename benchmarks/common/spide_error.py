@@ -29,7 +29,8 @@ class GradientError:
     cosine : of the angle between them.
     worst : the largest error of a single parameter, whose name is `worst_parameter`.
     saturated : share of couples whose rate would have to exceed 1 in size: |loss_scale beta*| > 1.
-    unresolved : share of those whose rate is not 0 but below what one spike in T_back steps gives.
+    saturated_part : their share of ||beta*||^2; those of a few misclassified samples can hold most of it.
+    unresolved : share of couples whose rate is not 0 but below what one spike in T_back steps gives.
     silent : share of couples that did not spike at all.
     """
 
@@ -40,6 +41,7 @@ class GradientError:
     worst: float
     worst_parameter: str
     saturated: float
+    saturated_part: float
     unresolved: float
     silent: float
 
@@ -147,6 +149,7 @@ def _compared(
         worst=each[worst],
         worst_parameter=worst,
         saturated=float((size > 1).double().mean()),
+        saturated_part=float(size[size > 1].square().sum() / size.square().sum()),
         unresolved=float(((size > 0) & (size < 1 / setting.time_steps_back)).double().mean()),
         silent=float((spiked == 0).double().mean()),
     )
