@@ -33,6 +33,11 @@ class Evaluation:
     mean_spikes: dict[str, float]
     firing_rates: dict[str, float]
 
+    def metrics(self) -> dict[str, float]:
+        """What a training keeps of its test, by the names ``test/...``."""
+        rates = {f"test/firing_rate/{name}": rate for name, rate in self.mean_spikes.items()}
+        return {"test/accuracy": self.accuracy, "test/loss": self.loss} | rates
+
 
 @torch.no_grad()
 def evaluate(

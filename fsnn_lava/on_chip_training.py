@@ -10,9 +10,7 @@ import bisect
 import dataclasses
 import itertools
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -21,18 +19,19 @@ from fsnn_lava.backends.lava_trainer import train_on_lava
 from fsnn_lava.backends.lava_training.job import TrainingJob, TrainingOutcome
 from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import TrainedNetwork, load_training, new_model, save_checkpoint
-from fsnn_lava.config import TrainConfig, changed_settings
+from fsnn_lava.config import TrainConfig
 from fsnn_lava.data import Dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, IncompleteRunError
 from fsnn_lava.evaluation import evaluate
 from fsnn_lava.on_chip import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
 from fsnn_lava.on_chip_check import Agreement, compare_with_spide
-from fsnn_lava.progress import CORRECT, SAMPLES, Progress, epoch_means
-from fsnn_lava.schedule import batches_of_epoch, check_dataset, chosen_samples, learning_rate
+from fsnn_lava.progress import CORRECT, SAMPLES, Progress, epoch_means, run_metrics
+from fsnn_lava.schedule import batches_of_epoch, check_dataset, check_resumable, chosen_samples, learning_rate
 from fsnn_lava.training import BEST, LAST, FitResult, Observer
 
 FREE_ON_RESUME = ("epochs", "threads")
 """Settings under [training] that may change when a run is resumed."""
+_DEVICE = "simulated on-chip training: Lava's processes on a CPU, float64"
 _EXACT = "float64."
 """Prefix of the weights and momenta in float64 in `LAST`."""
 
@@ -198,8 +197,7 @@ class _Trainer:
         metrics |= {"train/seconds": seconds, "train/steps_per_second": steps / seconds}
         metrics |= {"train/learning_rate": learning_rate(config.training, epoch=progress.epoch, iteration=iteration)}
         test = evaluate(self.model, self.dataset.test, self.dataset.coding, time_steps=config.network.time_steps)
-        metrics |= {"test/accuracy": test.accuracy, "test/loss": test.loss}
-        metrics |= {f"test/firing_rate/{name}": rate for name, rate in test.mean_spikes.items()}
+        metrics |= test.metrics()
         progress.end_epoch(metrics)
         if test.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
@@ -212,9 +210,8 @@ class _Trainer:
         """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on)."""
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         dataset = self.dataset
-        trained = TrainedNetwork(
-            self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, self._metrics()
-        )
+        metrics = run_metrics(self.progress, self.config, dataset, device=_DEVICE, processes=1)
+        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
         if name == BEST:
             save_checkpoint(trained, self.folder / BEST)
             return
@@ -224,32 +221,11 @@ class _Trainer:
         state |= {f"{_EXACT}momentum.{k}": v for k, v in momenta.items()}
         save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(self.progress), state=state)
 
-    def _metrics(self) -> Mapping[str, Any]:
-        progress, history = self.progress, self.progress.history
-        return {
-            "epoch": progress.epoch,
-            "best_test_accuracy": progress.best_accuracy,
-            "best_epoch": progress.best_epoch,
-            "last_epoch": history[-1] if history else {},
-            "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
-            "device": "simulated on-chip training: Lava's processes on a CPU, float64",
-            "processes": 1,
-            "train_samples": len(self.dataset.train),
-            "test_samples": len(self.dataset.test),
-            "partial": bool(self.config.train_samples or self.config.test_samples),
-            "note": self.dataset.note,
-        }
-
     def restore(self) -> None:
         """Take weights, momenta and progress from the folder's last checkpoint."""
         path = self.folder / LAST
         trained, progress, state = load_training(path)
-        changed = changed_settings(trained.config, self.config, free=FREE_ON_RESUME)
-        if changed:
-            raise ConfigError(
-                f"{path}: cannot resume with other settings: {', '.join(changed)}; "
-                f"only training.{', training.'.join(FREE_ON_RESUME)} may change"
-            )
+        check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
         exact = {name.removeprefix(_EXACT): t for name, t in state.items() if name.startswith(_EXACT)}
         momenta = {n.removeprefix("momentum."): t for n, t in exact.items() if n.startswith("momentum.")}
         model = trained.model().double()

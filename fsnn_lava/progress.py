@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.data import Dataset
 from fsnn_lava.gradients.ide import ImplicitRates
 from fsnn_lava.layers import Synapse, operator_norm
 
@@ -91,6 +94,32 @@ def epoch_means(sums: dict[str, float]) -> dict[str, float]:
     samples, correct, unconverged = rest.pop(SAMPLES), rest.pop(CORRECT), rest.pop(UNCONVERGED, 0.0)
     metrics = {f"train/{name}": total / samples for name, total in rest.items()}
     return metrics | {"train/accuracy": correct / samples, "train/adjoint_unconverged": unconverged}
+
+
+def run_metrics(
+    progress: Progress, config: TrainConfig, dataset: Dataset, *, device: str, processes: int
+) -> dict[str, Any]:
+    """What a checkpoint says of the run that it is from, as plain JSON.
+
+    Parameters
+    ----------
+    device : where it was trained, in words.
+    processes : how many trained it together.
+    """
+    history = progress.history
+    return {
+        "epoch": progress.epoch,
+        "best_test_accuracy": progress.best_accuracy,
+        "best_epoch": progress.best_epoch,
+        "last_epoch": history[-1] if history else {},
+        "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
+        "device": device,
+        "processes": processes,
+        "train_samples": len(dataset.train),
+        "test_samples": len(dataset.test),
+        "partial": bool(config.train_samples or config.test_samples),
+        "note": dataset.note,
+    }
 
 
 def feedback_norms(feedback: Synapse | None) -> dict[str, float]:

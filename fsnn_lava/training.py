@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,21 +32,22 @@ from fsnn_lava.checkpoint import (
     not_finite,
     save_checkpoint,
 )
-from fsnn_lava.config import TrainConfig, changed_settings
+from fsnn_lava.config import TrainConfig
 from fsnn_lava.data import Dataset
 from fsnn_lava.dense_run import DenseSettings
 from fsnn_lava.devices import check_precision, device_title, open_device, place, prepared, tf32
 from fsnn_lava.distributed import ALONE, Ranks, SharedGenerator, average, shared_generator
-from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError
+from fsnn_lava.errors import CheckpointError, ConvergenceError
 from fsnn_lava.evaluation import evaluate
 from fsnn_lava.gradients.ide import ImplicitRates
 from fsnn_lava.gradients.methods import rates_with_gradient
 from fsnn_lava.layers import Synapse
 from fsnn_lava.model import FeedbackSNN
-from fsnn_lava.progress import SAMPLES, Progress, epoch_means, feedback_norms, iteration_figures
+from fsnn_lava.progress import SAMPLES, Progress, epoch_means, feedback_norms, iteration_figures, run_metrics
 from fsnn_lava.schedule import (
     batches_of_epoch,
     check_dataset,
+    check_resumable,
     check_shares,
     chosen_samples,
     iteration_seed,
@@ -57,6 +58,8 @@ LAST = "last.safetensors"
 """The newest state of a run; what `fit` resumes from."""
 BEST = "best.safetensors"
 """Weights of the epoch with the best test accuracy (the published figures are of this epoch)."""
+
+
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
 bits of what follows."""
@@ -292,8 +295,7 @@ class _Trainer:
             time_steps=self.config.network.time_steps,
             ranks=self.ranks,
         )
-        metrics |= {"test/accuracy": test.accuracy, "test/loss": test.loss}
-        metrics |= {f"test/firing_rate/{name}": rate for name, rate in test.mean_spikes.items()}
+        metrics |= test.metrics()
         progress.end_epoch(metrics)
         if test.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
@@ -313,9 +315,10 @@ class _Trainer:
             return
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         dataset, progress = self.dataset, self.progress
-        trained = TrainedNetwork(
-            self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, self._metrics()
+        metrics = run_metrics(
+            progress, self.config, dataset, device=device_title(self.device), processes=self.ranks.size
         )
+        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
         if name == BEST:
             save_checkpoint(trained, self.folder / BEST)
             return
@@ -323,32 +326,11 @@ class _Trainer:
         save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(progress), state=state)
         self._saved = f"{progress.epoch} whole epochs and {progress.iteration} iterations"
 
-    def _metrics(self) -> dict[str, Any]:
-        progress, history = self.progress, self.progress.history
-        return {
-            "epoch": progress.epoch,
-            "best_test_accuracy": progress.best_accuracy,
-            "best_epoch": progress.best_epoch,
-            "last_epoch": history[-1] if history else {},
-            "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
-            "device": device_title(self.device),
-            "processes": self.ranks.size,
-            "train_samples": len(self.dataset.train),
-            "test_samples": len(self.dataset.test),
-            "partial": bool(self.config.train_samples or self.config.test_samples),
-            "note": self.dataset.note,
-        }
-
     def restore(self) -> None:
         """Take model, optimizer and progress from the folder's last checkpoint."""
         path = self.folder / LAST
         trained, progress, state = load_training(path)
-        changed = changed_settings(trained.config, self.config, free=FREE_ON_RESUME)
-        if changed:
-            raise ConfigError(
-                f"{path}: cannot resume with other settings: {', '.join(changed)}; "
-                f"only training.{', training.'.join(FREE_ON_RESUME)} may change"
-            )
+        check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
         try:
             if not progress:
                 raise KeyError("progress")
