@@ -1,4 +1,4 @@
-"""Train a feedback spiking network by implicit differentiation.
+"""Train a feedback spiking network: by implicit differentiation (IDE), by spikes (SPIDE), or through time (BPTT).
 
 Without arguments: sklearn's 8x8 digits, which need no download. A --config sets the defaults of every other option;
 options given on the command line win. Writes last.safetensors, best.safetensors, config.json and a TensorBoard log
