@@ -19,7 +19,7 @@ from common.plain_spide import plain_readout
 from common.results import RESULTS, stored
 from common.spide_cases import Case, firing_history, read_cases
 from common.spide_error import converged_adjoint, gradient_errors
-from common.spide_tables import speed_ratio, tables
+from common.spide_tables import TIMES_WANTED, speed_ratio, tables
 from common.training_energy import EnergyCosts
 from common.training_work import ConnectionWork, TrainingWork
 
@@ -261,7 +261,13 @@ def test_script_goes_through_all_its_sections(trained: Path, tmp_path: Path) -> 
 def kept_figures() -> dict[str, Any]:
     """Figures as they are kept, all made up."""
     conditions = {"cpu": "Abacus", "cores": 2, "load": 0.1, "threads": 2, "commit": "0123456", "at": "today"}
-    facts = {"notation": "8C3", "dataset": "mnist", "leak": 1.0, "time_steps": 30, "time_steps_back": 100}
+    facts = {
+        "notation": next(iter(TIMES_WANTED)),
+        "dataset": "mnist",
+        "leak": 1.0,
+        "time_steps": 30,
+        "time_steps_back": 100,
+    }
     facts |= {"loss_scale": 100.0, "batch_size": 128, "dropout": 0.2, "epochs": 0, "conditions": conditions}
     plain = {"forward": 0.2, "backward": 0.8, "update": 0.1, "total": 1.1}
     ours = {"forward": 0.1, "backward": 0.05, "update": 0.1, "total": 0.25}
@@ -315,7 +321,10 @@ def test_tables_show_the_figures() -> None:
 def test_an_error_that_is_too_large_is_said() -> None:
     figures = copy.deepcopy(kept_figures())
     figures["error"]["mnist_spide_conv"]["errors"][0]["error"] = 0.11
-    assert "cosine above 0.99: DOES NOT HOLD of `8C3`, mnist untrained." in tables(figures)["spide-error"].notes
+    assert (
+        "cosine above 0.99: DOES NOT HOLD of `64C5s-64C5s-64C5 (F64C3u)`, mnist untrained."
+        in tables(figures)["spide-error"].notes
+    )
     figures["error"]["mnist_spide_conv"]["errors"][0]["loss_scale"] = 100.0
     assert "not measured" in tables(figures)["spide-error"].notes
 
