@@ -108,7 +108,11 @@ def test_help_shows_types_and_defaults(module: ModuleType, flag: str, capsys: py
     if module is evaluate:
         assert re.search(r"--samples INT .*default: 0", shown)
         return
-    for option in ("--training.epochs INT", "--network.leak FLOAT", "--network.spectral-norm {reshaped,operator}"):
+    for option in (
+        "--training.epochs INT",
+        "--network.leak FLOAT",
+        "--network.spectral-norm {reshaped,operator,frobenius}",
+    ):
         assert option in shown
     assert re.search(r"--training\.epochs INT .{0,80}default: \d+", shown)
     undescribed = re.findall(r"(--[a-z.-]+) [A-Z]+ │ │ \(default", shown)
