@@ -131,12 +131,21 @@ def test_a_run_is_read_at_its_best_epoch(tmp_path: Path) -> None:
     )
 
 
-def test_settings_that_the_method_does_not_use_are_no_change(tmp_path: Path) -> None:
-    config = CONFIGS["cifar10_alexnet_bptt_lif_t30"]
-    training = dataclasses.replace(config.training, adjoint_tolerance=0.5, surrogate_width=9.0)
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [
+        (ALEXNET, "adjoint_tolerance"),
+        ("cifar10_spide_alexnet", "loss_scale"),
+        ("cifar10_alexnet_bptt_lif_t30", "surrogate_width"),
+    ],
+)
+def test_settings_that_the_method_does_not_use_are_no_change(tmp_path: Path, name: str, used: str) -> None:
+    config = CONFIGS[name]
+    training = dataclasses.replace(config.training, adjoint_tolerance=0.5, loss_scale=7.0, surrogate_width=9.0)
     found = read_run(a_run(tmp_path, dataclasses.replace(config, training=training)), CONFIGS)
     assert found is not None
-    assert found.changed == (f"training.surrogate_width ({config.training.surrogate_width} -> 9.0)",)
+    change = f"training.{used} ({getattr(config.training, used)} -> {getattr(training, used)})"
+    assert found.changed == (change,)
 
 
 def test_runs_without_a_row_or_an_epoch_give_nothing(tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ TRAININGS = "trainings"
 NOT_OF_THE_PROCEDURE = ("epochs", "seed", "device", "threads", "compile", "checkpoint_minutes")
 """Settings under [training] that a row states apart or that do not make it another experiment."""
 
-OF_THE_OTHER_METHOD: Mapping[MethodName, tuple[str, ...]] = {
-    "ide": ("surrogate", "surrogate_width"),
-    "bptt": ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps"),
+OF_ONE_METHOD: Mapping[MethodName, tuple[str, ...]] = {
+    "ide": ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps"),
+    "spide": ("time_steps_back", "loss_scale"),
+    "bptt": ("surrogate", "surrogate_width"),
 }
-"""Settings under [training] that a method does not use."""
+"""Settings under [training] that a method alone uses."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _samples(trained: TrainedNetwork, folder: Path) -> tuple[int, int]:
 
 
 def _changed(config: TrainConfig, run: TrainConfig) -> tuple[str, ...]:
-    free = (*NOT_OF_THE_PROCEDURE, *OF_THE_OTHER_METHOD[config.training.method])
+    unused = [name for method, names in OF_ONE_METHOD.items() if method != config.training.method for name in names]
+    free = (*NOT_OF_THE_PROCEDURE, *unused)
     stated = ("name", "published", "train_samples", "test_samples")
     return tuple(setting for setting in changed_settings(config, run, free=free) if setting not in stated)
 
