@@ -220,6 +220,7 @@ def test_cases_are_configurations_and_runs(trained: Path) -> None:
 
 def test_history_is_thinned_but_keeps_both_ends() -> None:
     epoch = {"train/firing_rate/population1": 0.1, "train/backward_firing_rate/population1": 0.01}
+    epoch |= {"train/loss": 0.2, "test/accuracy": 0.9}
     case = Case("x", _tiny(), _case(_tiny()).dataset, None, 40, tuple(epoch for _ in range(40)))
     epochs = [row["epoch"] for row in firing_history(case, ("population1",))]
     assert len(epochs) == spide_cases.EPOCHS_SHOWN
@@ -282,7 +283,7 @@ def kept_figures() -> dict[str, Any]:
     energies = {"sparse": 2.0, "dense": 50.0}
     count = {"additions": 5.0, "multiplications": 0.0, "products": 7.0}
     part = {"method": "SPIDE", "name": "spikes", "sparse": count, "dense": count, "sparse_uj": 2.0, "dense_uj": 50.0}
-    epoch = {"epoch": 3, "firing": [0.07], "firing_back": [0.0042]}
+    epoch = {"epoch": 3, "loss": 0.25, "accuracy": 0.9876, "firing": [0.07], "firing_back": [0.0042]}
     error = {"time_steps_back": 250, "loss_scale": 400.0, "error": 0.05, "cosine": 0.999, "worst": 0.1}
     error |= {"worst_parameter": "x", "saturated": 0.002, "saturated_part": 0.3, "unresolved": 0.5, "silent": 0.4}
     rows = [{"method": "spide", "time_steps": 30, "time_steps_back": 100, "mib": 12.34}]
@@ -306,8 +307,8 @@ def test_tables_show_the_figures() -> None:
     assert "| backward | 800 | 800 | 100% | 50 | 50 | 100% |" in shown["spide-limits"]
     assert "| SPIDE | 30 | 100 | 12.3 |" in shown["spide-memory"]
     assert "| BPTT | 30 | - | 345.6 |" in shown["spide-memory"]
-    assert "| in epoch 3 | 0.07 | 0.0042 |" in shown["spide-firing"]
-    assert "after 3 epochs, measured here | 0.1 | 0.001 |" in shown["spide-firing"]
+    assert "| in epoch 3 | 0.250 | 98.76% | 0.07 | 0.0042 |" in shown["spide-firing"]
+    assert "after 3 epochs, measured here | - | - | 0.1 | 0.001 |" in shown["spide-firing"]
     assert "| IDE | 5 | 2.5 | 20 | 10 |" in shown["spide-energy"]
     assert "a book" in shown["spide-energy"]
     assert "| spikes | 5 | 0 | 7 | 2 | 5 | 0 | 7 | 50 |" in shown["spide-energy-parts"].replace(" 7.0 ", " 7 ")

@@ -30,8 +30,8 @@ from fsnn_lava.training import LAST
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 BASE = (30, 100)
 """T and T_back at which the other one is varied when memory is measured."""
-EPOCHS_SHOWN = 6
-"""Epochs of a training whose firing is kept, at most."""
+EPOCHS_SHOWN = 10
+"""Epochs of a training whose figures are kept, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def energy_figures(work: TrainingWork, costs: EnergyCosts) -> dict[str, Any]:
 
 
 def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Firing rates of both phases in some epochs of a training, the last among them; empty if it kept none."""
+    """Loss, accuracy, firing of both phases in some epochs of a training, the last among them; empty if none is kept."""
     known = [n for n, epoch in enumerate(case.history) if f"train/backward_firing_rate/{names[0]}" in epoch]
     if not known:
         return []
@@ -193,6 +193,8 @@ def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
         {
             "epoch": n + 1,
+            "loss": case.history[n]["train/loss"],
+            "accuracy": case.history[n]["test/accuracy"],
             "firing": [case.history[n][f"train/firing_rate/{name}"] for name in names],
             "firing_back": [case.history[n][f"train/backward_firing_rate/{name}"] for name in names],
         }

@@ -122,21 +122,23 @@ def memory_table(found: Kept) -> TextTable:
 
 
 def firing_table(found: Kept) -> TextTable:
-    """Firing rates of both phases over a training."""
-    header = ("network", "weights", "first phase, population 1, 2, ...", "second phase, population 1, 2, ...")
+    """Accuracy, and firing rates of both phases, over a training."""
+    firing = ("first phase, population 1, 2, ...", "second phase, population 1, 2, ...")
+    header = ("network", "weights", "training loss", "test accuracy", *firing)
     rows = []
     for case in found.values():
         notation, weights = _name(case)
-        rows += [
-            (notation, f"in epoch {e['epoch']}", _rates(e["firing"]), _rates(e["firing_back"])) for e in case["history"]
-        ]
-        work = case["work"]
-        rows.append((notation, f"{weights}, measured here", _rates(work["firing"]), _rates(work["firing_back"])))
+        for epoch in case["history"]:
+            course = (f"in epoch {epoch['epoch']}", f"{epoch['loss']:.3f}", f"{epoch['accuracy']:.2%}")
+            rows.append((notation, *course, _rates(epoch["firing"]), _rates(epoch["firing_back"])))
+        measured = case["work"]
+        rates = (_rates(measured["firing"]), _rates(measured["firing_back"]))
+        rows.append((notation, f"{weights}, measured here", "-", "-", *rates))
     notes = (
         "Spikes per neuron and step, of either sign in the second phase. In an epoch: mean over the training's "
         f"samples. Measured here: one batch, with dropout. {_conditions(found.values())}"
     )
-    return TextTable("Firing rates of both phases", header, tuple(rows), notes)
+    return TextTable("Course of a training, and firing rates of both phases", header, tuple(rows), notes)
 
 
 def operations_table(found: Kept) -> TextTable:
