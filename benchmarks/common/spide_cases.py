@@ -185,7 +185,7 @@ def energy_figures(work: TrainingWork, costs: EnergyCosts) -> dict[str, Any]:
 
 
 def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Loss, accuracy, firing of both phases in some epochs of a training, the last among them; empty if none is kept."""
+    """Loss, accuracy and firing of both phases in some epochs of a training, the last one among them."""
     known = [n for n, epoch in enumerate(case.history) if f"train/backward_firing_rate/{names[0]}" in epoch]
     if not known:
         return []

@@ -138,7 +138,7 @@ def firing_table(found: Kept) -> TextTable:
         "Spikes per neuron and step, of either sign in the second phase. In an epoch: mean over the training's "
         f"samples. Measured here: one batch, with dropout. {_conditions(found.values())}"
     )
-    return TextTable("Course of a training, and firing rates of both phases", header, tuple(rows), notes)
+    return TextTable("Firing rates of both phases over a training", header, tuple(rows), notes)
 
 
 def operations_table(found: Kept) -> TextTable:
