@@ -16,12 +16,9 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.couple_kernels import Couples, run_couples
-from fsnn_lava.event_map import EventMap, event_map, in_threads, inner, outer
+from fsnn_lava.event_map import PACKED_BYTES, EventMap, event_map, in_threads, inner, outer
 from fsnn_lava.result import Array
 from fsnn_lava.spec import LayerSpec
-
-PACKED_BYTES = 4 * 2**20
-"""Size of what one thread's samples pack at a time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,9 @@ DENSE_SHARE = {"linear": 0.4, "conv": 0.15, "pool": 0.15}
 BLOCK_NUMBERS = 2**18
 """Weights that are used together: a second-level cache of 1 MiB of them, in float32."""
 
+PACKED_BYTES = 4 * 2**20
+"""Size of what a run through all steps packs for one thread's samples at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class EventMap:

@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.event_kernels import Geometry, run_samples
-from fsnn_lava.event_map import EventMap, in_threads, inner, outer
+from fsnn_lava.event_map import PACKED_BYTES, EventMap, in_threads, inner, outer
 from fsnn_lava.neuron import NeuronParameters, SpikeCounts
 from fsnn_lava.result import Array
-
-PACKED_BYTES = 4 * 2**20
-"""Size of what is packed for one thread's samples at a time."""
 
 
 @dataclass(frozen=True, eq=False)
