@@ -56,7 +56,7 @@ CONFIGS = {
     **dict.fromkeys(("fashion_mnist_fc_if", "fashion_mnist_fc_lif"), DENSE),
     **dict.fromkeys(("fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"), DENSE),
     **dict.fromkeys(("mnist_conv_if", "mnist_conv_lif", "nmnist_conv_if", "nmnist_conv_lif"), CONVOLUTION),
-    **{"digits_spide": DENSE, "mnist_spide_conv": CONVOLUTION},
+    **{"digits_spide": DENSE, "mnist_spide_conv": CONVOLUTION, "mnist_spide_lenet": CONVOLUTION},
     **dict.fromkeys(("cifar10_alexnet_if_t30", "cifar10_alexnet_lif_t30", "cifar10_cifarnet_if_t30"), DEEP),
 }
 console = Console(width=150)
