@@ -149,7 +149,6 @@ class TrainConfig:
         _require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
         _require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
         _require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
-        _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
         bound = network.spectral_norm_bound
         _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
         scale = network.initial_transposed_scale
@@ -171,6 +170,7 @@ class TrainConfig:
             _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
         for name in ("train_samples", "test_samples"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
+        _check_dropout(network)
         _check_device(training)
         if training.method == "spide":
             _check_spide(network, training)
@@ -184,6 +184,17 @@ class TrainConfig:
             training.batch_size,
             "at least 2 with network.batch_norm = true (statistics of one sample are not defined)",
         )
+
+
+def _check_dropout(network: NetworkConfig) -> None:
+    _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
+    ends_in_pool = network.pooling == "spiking" and parse_spec(network.notation).layers[-1].kind == "pool"
+    _require(
+        not (network.dropout and network.dropout_on == "last" and ends_in_pool),
+        "network.dropout_on",
+        network.dropout_on,
+        '"all" where network.notation ends in a pool, into which nothing is dropped',
+    )
 
 
 def _check_device(training: TrainingConfig) -> None:

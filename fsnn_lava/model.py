@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fsnn_lava.dense_run import DenseSettings, dense_run
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.event_run import event_run
 from fsnn_lava.initial_weights import InitialWeights
 from fsnn_lava.layers import BoundSynapse, Norm, Statistics, Synapse
@@ -91,6 +92,7 @@ class FeedbackSNN(nn.Module):
     Raises
     ------
     SpecError : if the shapes do not fit.
+    ConfigError : if `dropout_on` names a connection that drops nothing.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class FeedbackSNN(nn.Module):
             initial_weights=initial_weights,
             initial_transposed_scale=initial_transposed_scale,
         )
-        dropping = {p.name: dropout for p in (populations if dropout_on == "all" else populations[-1:])}
+        dropping = {p.name: dropout for p in _dropped_into(populations, dropout_on, dropout)}
         self.feedforward = nn.ModuleList(
             _connection_into(p, synapse, batch_norm=batch_norm, dropout=dropping.get(p.name, 0.0)) for p in populations
         )
@@ -341,6 +343,20 @@ def _connection_into(
         batch_norm=batch_norm and learns,
         dropout=dropout if learns else 0.0,
     )
+
+
+def _dropped_into(
+    populations: tuple[PopulationSpec, ...], dropout_on: DropoutOn, dropout: float
+) -> tuple[PopulationSpec, ...]:
+    """The populations into which currents are dropped."""
+    if dropout_on == "all":
+        return populations
+    if dropout and populations[-1].layer.kind == "pool":
+        raise ConfigError(
+            f'dropout_on "last" with dropout {dropout}: the last population is the pool {populations[-1].layer}, into '
+            'which nothing is dropped; allowed: "all", or a notation that ends in another layer'
+        )
+    return populations[-1:]
 
 
 def _readout(features: int, classes: int, generator: torch.Generator) -> nn.Linear:

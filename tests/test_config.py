@@ -133,6 +133,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         r"network\.pooling: found 'merged'; allowed: \"spiking\" with training\.method = \"spide\" and a pool",
     ),
     (
+        {"network": {"notation": "3C3-P2", "pooling": "spiking", "dropout_on": "last"}},
+        r"network\.dropout_on: found 'last'; allowed: \"all\" where network\.notation ends in a pool",
+    ),
+    (
         {"network": {"batch_norm": False}, "training": {"method": "spide", "precision": "bf16"}},
         r"training\.precision: found 'bf16'; allowed: float32 or tf32 with training\.method = \"spide\"",
     ),

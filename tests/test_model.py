@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from feedback_networks import IF, LIF, chain, images, random_network, run, synapses
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.layers import FrobeniusRestriction
 from fsnn_lava.model import DropoutOn, FeedbackSNN, Simulation
 from fsnn_lava.neuron import NeuronParameters
@@ -291,3 +292,10 @@ def test_lif_rates_stop_at_a_floor() -> None:
     found = deviations(random_network("5 (F5)", neuron=NeuronParameters(1.0, 1.0, 0.9)), [100, 1000], loop_delay=1)
     assert found[1] > 0.3 * found[0]
     assert found[1] < 0.2
+
+
+def test_dropout_that_would_drop_nothing_is_refused() -> None:
+    spec = parse_spec("3C3-P2")
+    with pytest.raises(ConfigError, match=r'dropout_on "last" with dropout 0\.5: the last population is the pool P2'):
+        FeedbackSNN(spec, (1, 4, 4), dropout=0.5, dropout_on="last", pooling="spiking")
+    assert FeedbackSNN(spec, (1, 4, 4), dropout_on="last", pooling="spiking").population_names
