@@ -17,8 +17,9 @@ SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
 """Figures of an epoch that are counts; all others are summed with the number of samples as their weight."""
 
 
-SATURATED = 0.99
-"""Rate of a ternary couple from which on it is taken to fire in every step, its gradient being cut off."""
+SATURATED = 0.95
+"""Rate of a ternary couple from which on its gradient is taken to be cut off: it would have to fire more than once a
+step, but for the first steps, in which nothing has reached it yet."""
 
 
 @dataclass
