@@ -65,7 +65,7 @@ class LocalSGD:
         record: SynapseRecord,
     ) -> None:
         self._name, self._weight, self._bias, self._record = name, weight, bias, record
-        self._learning, self._batches, self._rates = learning, batches, learning_rates
+        self._learning, self._batches, self._learning_rates = learning, batches, learning_rates
         self._gradient = np.zeros_like(weight[0])
         self._bias_gradient = np.zeros(len(weight[0]))
         self._update, self._taken = 0, 0
@@ -108,7 +108,7 @@ class LocalSGD:
         momentum *= self._learning.momentum
         momentum += gradient
         momentum += self._learning.weight_decay * values
-        values -= self._rates[self._update] * momentum
+        values -= self._learning_rates[self._update] * momentum
         if not np.isfinite(values).all():
             raise ConvergenceError(
                 f"{self._name}: weights that are not finite after update {self._update + 1}; what they were before it "
