@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fsnn_lava import on_chip_training
 from fsnn_lava.backends import lava_runner
 from fsnn_lava.backends.lava_trainer import train_on_lava
 from fsnn_lava.backends.lava_training.job import TrainingJob, TrainingOutcome
-from fsnn_lava.checkpoint import load_checkpoint, load_training
+from fsnn_lava.checkpoint import load_checkpoint, load_training, save_checkpoint
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.data import load_dataset
 from fsnn_lava.errors import (
@@ -23,8 +27,10 @@ from fsnn_lava.errors import (
     CheckpointError,
     ConfigError,
     ConvergenceError,
+    DatasetError,
     IncompleteRunError,
     MissingDependencyError,
+    OutputError,
     UnsupportedError,
 )
 from fsnn_lava.on_chip import parameters_of
@@ -36,6 +42,8 @@ from script_loader import ROOT, load_script
 
 on_lava = load_script("train/on_lava.py")
 CONFIG = ROOT / "train" / "configs" / "digits_spide.toml"
+NAME = "digits_spide_on_lava"
+Damage = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
 SHORT = [
     *("--network.notation", "20 (F20)", "--network.time-steps", "8", "--training.time-steps-back", "12"),
     *("--training.batch-size", "16", "--training.warmup-iterations", "8", "--training.threads", "1"),
@@ -68,15 +76,43 @@ def test_options_win_over_the_file() -> None:
 
 def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"network\.dropout 0\.2; allowed: 0"):
-        on_lava.main(["--config", str(CONFIG), "--out", str(tmp_path / "run")])
-    assert not (tmp_path / "run").exists()
+        on_lava.main(["--config", str(CONFIG), "--runs", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (["--samples", "99999"], ConfigError, "train_samples: found 99999; the dataset holds 1437"),
+        (["--test-samples", "99999"], ConfigError, "test_samples: found 99999; the dataset holds 360"),
+        (["--check", "-1"], ConfigError, r"samples to check: found -1; allowed: 1 \.\. 80"),
+    ],
+)
+def test_refusals_come_before_any_folder_is_made(
+    options: list[str], kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        on_lava.main([*SHORT, *options, "--runs", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dataset_that_does_not_fit_is_refused_before_any_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_dataset("digits")
+    wrong = dataclasses.replace(whole, classes=whole.classes[:5])
+    monkeypatch.setattr(on_lava, "load_dataset", lambda name, folder: wrong)
+    with pytest.raises(DatasetError, match=r"training part: labels 0 \.\. 9; allowed: 0 \.\. 4"):
+        on_lava.main([*SHORT, "--runs", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_without_lava_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lava_runner, "_installed", lambda module: False)
     with pytest.raises(MissingDependencyError, match="Lava is not installed"):
-        on_lava.main([*SHORT, "--out", str(tmp_path / "run")])
-    assert not (tmp_path / "run").exists()
+        on_lava.main([*SHORT, "--runs", str(tmp_path / "runs")])
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -104,11 +140,11 @@ def test_a_difference_ends_the_run() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of two short epochs, whose first batch was checked."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
+    runs = tmp_path_factory.mktemp("runs")
     before = torch.get_num_threads()
-    assert on_lava.main([*SHORT, "--epochs", "2", "--check", "3", "--out", str(folder)]) == 0
+    assert on_lava.main([*SHORT, "--epochs", "2", "--check", "3", "--runs", str(runs)]) == 0
     torch.set_num_threads(before)
-    return folder
+    return runs / NAME
 
 
 @pytest.mark.lava
@@ -136,8 +172,62 @@ def test_it_is_exported_and_run_as_any_other(trained: Path) -> None:
 
 @pytest.mark.lava
 def test_a_folder_is_not_used_twice(trained: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a training already; another folder, or --resume"):
-        on_lava.main([*SHORT, "--out", str(trained)])
+    before = (trained / LAST).read_bytes()
+    options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
+    assert on_lava.main([*options, "--runs", str(trained.parent)]) == 0
+    assert (trained.parent / f"{NAME}-2" / LAST).exists()
+    with pytest.raises(CheckpointError, match="holds a training already; resume it or use another folder"):
+        fit_on_lava(load_checkpoint(trained / LAST).config, load_dataset("digits"), trained)
+    assert (trained / LAST).read_bytes() == before
+
+
+def test_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_lava, "require_lava", lambda: None)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(OutputError, match=rf"folder .*{NAME}: cannot be made \(File exists\).*with --runs"):
+        on_lava.main([*SHORT, "--runs", str(tmp_path / "runs")])
+
+
+@pytest.mark.lava
+def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_lava, "SECONDS_BETWEEN_LINES", -1.0)
+    options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
+    assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
+    lines = re.findall(r"^epoch   1  (\d+)/80  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    assert lines
+    assert lines[-1] == "80"
+    assert [int(done) for done in lines] == sorted({int(done) for done in lines})
+
+
+@pytest.mark.lava
+def test_progress_is_shown_from_time_to_time_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_lava, "SECONDS_BETWEEN_LINES", 1e9)
+    options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
+    assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
+    assert "/80  loss" not in capsys.readouterr().out
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda progress, state: (progress | {"another": 1}, state),
+        lambda progress, state: ({}, state),
+        lambda progress, state: (progress, state | {"float64.feedback.weight": torch.zeros(3, 3).double()}),
+        lambda progress, state: (progress, state | {"float64.momentum.feedback.weight": torch.zeros(3, 3).double()}),
+    ],
+    ids=["unknown field", "no progress", "weight of another shape", "momentum of another shape"],
+)
+def test_a_damaged_state_is_refused(damage: Damage, trained: Path, tmp_path: Path) -> None:
+    last, progress, state = load_training(trained / LAST)
+    progress, state = damage(progress, state)
+    save_checkpoint(last, tmp_path / LAST, progress=progress, state=state)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: the state to resume from is incomplete"):
+        fit_on_lava(last.config, load_dataset("digits"), tmp_path, resume=True)
 
 
 @pytest.mark.lava
@@ -158,7 +248,7 @@ def test_another_programs_run_is_not_gone_on_with(tmp_path: Path) -> None:
 @pytest.mark.lava
 def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_path: Path, trained: Path) -> None:
     """Stopped in the midst of the first epoch; then to its end, where it is the same as the run in one piece."""
-    folder = tmp_path / "stopped"
+    folder = tmp_path / NAME
     program = (
         "import signal, os, sys\n"
         "from script_loader import load_script\n"
@@ -176,7 +266,7 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in [*sys.path, str(ROOT / "tests")])
     }
-    command = [sys.executable, "-c", program, *SHORT, "--epochs", "2", "--out", str(folder)]
+    command = [sys.executable, "-c", program, *SHORT, "--epochs", "2", "--runs", str(tmp_path)]
     ran = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stderr) == (130, ""), ran.stdout + ran.stderr
     assert f"next: python train/on_lava.py --resume {folder}" in ran.stdout

@@ -9,6 +9,7 @@ other option. Writes what train.py writes, so that deploy/export.py, run.py and 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +26,18 @@ from fsnn_lava.checkpoint import load_checkpoint
 from fsnn_lava.command import INTERRUPTED, run_script, show_next
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.errors import BackendError, ConfigError, OutputError
+from fsnn_lava.errors import BackendError, ConfigError
 from fsnn_lava.on_chip import require_on_chip
 from fsnn_lava.on_chip_check import Agreement
 from fsnn_lava.on_chip_training import check_on_lava, fit_on_lava
 from fsnn_lava.runs import new_run_folder, write_json
+from fsnn_lava.schedule import check_dataset, chosen_samples
 from fsnn_lava.tensorboard_log import TensorBoardLog
 from fsnn_lava.training import LAST, FitResult
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits_spide.toml"
+SECONDS_BETWEEN_LINES = 60.0
+"""How often the progress within an epoch is shown where no terminal can show a bar."""
 
 console = Console()
 
@@ -48,8 +52,8 @@ class Arguments:
     """Folder of an interrupted run of this script, to go on with bit for bit; its settings are kept."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
-    out: Path | None = None
-    """Folder of the run; default: a new one below runs/, named after the configuration."""
+    runs: Path = Path("runs")
+    """Where the run's folder is made, named after the configuration."""
     epochs: int | None = None
     """Short for --settings.training.epochs."""
     samples: int | None = None
@@ -74,9 +78,15 @@ class Screen:
     def __init__(self, progress: Progress, log: TensorBoardLog) -> None:
         self._progress, self._log = progress, log
         self._task = progress.add_task("starting Lava", total=None)
+        self._shown = time.monotonic()
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """Moves the bar."""
+        """Moves the bar; where there is none, shows a line from time to time."""
+        if not self._progress.console.is_terminal:
+            if time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
+                self._shown = time.monotonic()
+                self._progress.console.print(f"epoch {epoch + 1:3d}  {done}/{total}  loss {loss:.4f}")
+            return
         self._progress.update(
             self._task, completed=done, total=total, description=f"epoch {epoch + 1}  loss {loss:.4f}"
         )
@@ -116,8 +126,6 @@ def parse_arguments(argv: list[str]) -> Arguments:
         )
     if arguments.samples is not None:
         settings = dataclasses.replace(settings, train_samples=arguments.samples)
-    if arguments.resume is not None and arguments.out is not None:
-        raise ConfigError("found --out and --resume; allowed: one of them, since a resumed run goes on in its folder")
     return dataclasses.replace(arguments, settings=settings)
 
 
@@ -128,7 +136,9 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     dataset = load_dataset(config.dataset, arguments.data_dir)
-    require_on_chip(config, dataset)  # refuses before anything is started or written
+    require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
+    dataset = chosen_samples(config, dataset)
+    check_dataset(config, dataset)
     require_lava()
     console.print(
         "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used",
@@ -136,7 +146,7 @@ def main(argv: list[str]) -> int:
     )
     if arguments.check:
         show_agreement(check_on_lava(config, dataset, samples=arguments.check))
-    folder = arguments.resume or run_folder(arguments)
+    folder = arguments.resume or new_folder(arguments)
     what = f"{config.network.notation} on {config.dataset}, {config.training.epochs} epochs -> {folder}"
     console.print(escape(what), soft_wrap=True)
     return report(train(arguments, dataset, folder), folder, arguments)
@@ -160,20 +170,10 @@ def show_agreement(found: Agreement) -> None:
         raise BackendError("Lava's spikes are not those of gradients/spide.py; nothing was trained")
 
 
-def run_folder(arguments: Arguments) -> Path:
+def new_folder(arguments: Arguments) -> Path:
     """Where a new run writes; its settings are in it."""
-    config = arguments.settings
-    if arguments.out is None:
-        folder = new_run_folder(Path("runs"), f"{config.name}_on_lava")
-    else:
-        folder = arguments.out
-        if (folder / LAST).exists():
-            raise ConfigError(f"--out {folder}: holds a training already; another folder, or --resume {folder}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"--out {folder}: cannot be made ({error.strerror}); choose another folder") from None
-    write_json(folder / "config.json", dataclasses.asdict(config))
+    folder = new_run_folder(arguments.runs, f"{arguments.settings.name}_on_lava")
+    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
     return folder
 
 
