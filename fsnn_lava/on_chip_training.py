@@ -21,7 +21,7 @@ from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.checkpoint import TrainedNetwork, load_training, new_model, save_checkpoint
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.data import Dataset
-from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, IncompleteRunError
+from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, IncompleteRunError, NetworkError
 from fsnn_lava.evaluation import evaluate
 from fsnn_lava.on_chip import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
 from fsnn_lava.on_chip_check import Agreement, compare_with_spide
@@ -234,7 +234,12 @@ class _Trainer:
                 f"checkpoint {path}: written by another program than train/on_lava.py, without weights in float64; "
                 f"go on with it: python train/train.py --resume {self.folder}"
             )
-        model.load_state_dict({n: t for n, t in exact.items() if not n.startswith("momentum.")})
-        self.network = plastic_network(model, momenta)
+        try:
+            if not progress:
+                raise KeyError("progress")
+            self.progress = Progress(**progress)
+            model.load_state_dict({n: t for n, t in exact.items() if not n.startswith("momentum.")})
+            self.network = plastic_network(model, momenta)
+        except (KeyError, TypeError, RuntimeError, NetworkError) as error:
+            raise CheckpointError(f"checkpoint {path}: the state to resume from is incomplete: {error}") from None
         self.model.load_state_dict(model.state_dict())
-        self.progress = Progress(**progress)
