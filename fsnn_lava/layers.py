@@ -190,13 +190,19 @@ class Synapse(nn.Module):
         kind = nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d
         self.batch_norm = kind(layer.features) if batch_norm else None
         self.over_processes = False  # whether batch statistics are taken over all processes of a training
-        self.restriction: NormRestriction | FrobeniusRestriction | None = None
-        if norm_bound is not None and norm != "frobenius":
-            self.restriction = NormRestriction(
-                layer, input_shape, shape, weight=self.weight.detach(), bound=norm_bound, norm=norm, generator=generator
-            )
-        elif norm_bound is not None:
-            self.restriction = FrobeniusRestriction(norm_bound)
+        self.restriction = self._new_restriction(norm_bound, norm, generator)
+
+    def _new_restriction(
+        self, bound: float | None, norm: Norm, generator: torch.Generator
+    ) -> NormRestriction | FrobeniusRestriction | None:
+        if bound is None:
+            return None
+        if norm == "frobenius":
+            return FrobeniusRestriction(bound)
+        weight = self.weight.detach()
+        return NormRestriction(
+            self.layer, self.input_shape, self.shape, weight=weight, bound=bound, norm=norm, generator=generator
+        )
 
     def effective_weight(self) -> Tensor:
         """The weight after norm restriction; in training mode this advances the power iteration."""
