@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fsnn_lava.couple_kernels import V_BACK
 from fsnn_lava.couple_run import CoupleCounts, CoupleLink
 from fsnn_lava.dense_run import DenseSettings, flat, shaped, split_tf32
 from fsnn_lava.devices import tf32
@@ -91,7 +92,7 @@ def couple_step(
         q.add_(base)
     if response is not None:
         q.add_(response)
-    spikes = (q >= 0.5).to(q.dtype) - (q <= -0.5).to(q.dtype)
+    spikes = (q >= V_BACK).to(q.dtype) - (q <= -V_BACK).to(q.dtype)
     q.sub_(spikes).mul_(leak)
     weighted.mul_(leak).add_(spikes)
     fired.add_(spikes.abs())
