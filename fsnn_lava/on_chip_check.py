@@ -1,8 +1,8 @@
 """What Lava learnt, held against `gradients.spide` in float64: spikes of both phases, gradients, and weights.
 
 Spikes must be equal at every step. Sums of weights are taken in another order there, so that potentials differ in
-their last bits; a spike would move if one came that close (1e-15) to its threshold. Gradients and weights differ by
-rounding.
+their last bits; a spike would move if one came that close (1e-15) to its threshold. Gradients and weights may differ
+by rounding alone, within `TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from fsnn_lava.gradients.spide import SpideSettings, backward_phase, local_updat
 from fsnn_lava.ir import Array
 from fsnn_lava.model import FeedbackSNN
 from fsnn_lava.on_chip import parameters_of
+
+TOLERANCE = 1e-9
+"""Largest difference of gradients and weights, as a share of their array's largest value, that rounding can explain.
+
+A float64 sum of n numbers rounds by at most n * 1e-16 of their size: 1e-12 for the thousands of samples and targets
+behind a value, and some tens of updates add up such errors. What is a thousand times larger still is below one
+rounding to float32 (6e-8), so that a computation in float32 or by another law does not pass.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +71,17 @@ class Agreement:
     weight_error: dict[str, float]
 
     @property
-    def is_exact(self) -> bool:
-        """Whether no spike differs."""
-        return self.different == 0 and self.different_back == 0
+    def disagreements(self) -> tuple[str, ...]:
+        """What differs by more than it may, in words: any spike, and arrays beyond `TOLERANCE`; empty if nothing."""
+        found = [
+            f"{count} {phase} spikes"
+            for count, phase in ((self.different, "forward"), (self.different_back, "backward"))
+            if count
+        ]
+        for what, errors in (("gradient", self.gradient_error), ("value", self.weight_error)):
+            beyond = {name: error for name, error in errors.items() if not error <= TOLERANCE}  # nan is beyond
+            found += [f"the {what} of {name} by {error:.1e}" for name, error in beyond.items()]
+        return tuple(found)
 
 
 def spide_in_hardware_timing(

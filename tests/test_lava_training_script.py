@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import subprocess
@@ -129,9 +130,28 @@ def test_options_that_contradict_are_refused(arguments: list[str], message: str)
         on_lava.main(arguments)
 
 
-def test_a_difference_ends_the_run() -> None:
-    with pytest.raises(BackendError, match=r"not those of gradients/spide\.py; nothing was trained"):
-        on_lava.show_agreement(Agreement(1, 1, 5, 5, 0, 1, {"readout.weight": 0.0}, {"readout.weight": 0.0}))
+RIGHT = {"readout.weight": 1e-10, "readout.bias": 0.0}
+BEYOND = {"readout.weight": 0.0, "readout.bias": 2e-9}
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (Agreement(1, 1, 5, 5, 0, 1, RIGHT, RIGHT), "different 1 backward spikes; allowed: no other spike, and 1e-09"),
+        (Agreement(1, 1, 5, 5, 2, 0, RIGHT, RIGHT), "different 2 forward spikes; allowed"),
+        (Agreement(1, 1, 5, 5, 0, 0, BEYOND, RIGHT), r"different the gradient of readout\.bias by 2\.0e-09; allowed"),
+        (Agreement(1, 1, 5, 5, 0, 0, RIGHT, BEYOND), r"different the value of readout\.bias by 2\.0e-09; allowed"),
+        (Agreement(1, 1, 5, 5, 0, 0, RIGHT | {"readout.bias": math.nan}, RIGHT), r"readout\.bias by nan; allowed"),
+    ],
+)
+def test_a_difference_ends_the_run(found: Agreement, message: str) -> None:
+    with pytest.raises(BackendError, match=rf"not those of gradients/spide\.py; nothing was trained.*{message}"):
+        on_lava.show_agreement(found)
+
+
+def test_rounding_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    on_lava.show_agreement(Agreement(2, 9, 5, 6, 0, 0, RIGHT, {"readout.weight": 1e-12}))
+    assert "gradients within 1.0e-10, weights within 1.0e-12 of the largest" in capsys.readouterr().out
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
