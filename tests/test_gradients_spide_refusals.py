@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,19 @@ def test_second_phase_has_a_step(value: int) -> None:
 def test_there_is_a_process() -> None:
     with pytest.raises(ConfigError, match=r"processes: found 0; allowed: at least 1"):
         SpideSettings(processes=0)
+
+
+@pytest.mark.parametrize("name", ["time_steps_back", "processes"])
+@pytest.mark.parametrize("value", [1.5, 2.0, "1", True, None])
+def test_counts_are_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: found {value!r}; allowed: at least 1, a whole number"):
+        SpideSettings(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["1", True, None])
+def test_scale_of_the_loss_is_a_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^loss_scale: found {value!r}; allowed: a finite number > 0"):
+        SpideSettings(loss_scale=value)
 
 
 def spide(network: dict[str, object]) -> None:

@@ -59,11 +59,11 @@ class SpideSettings:
 
     def __post_init__(self) -> None:
         if type(self.time_steps_back) is not int or self.time_steps_back < 1:
-            raise ConfigError(f"time_steps_back: found {self.time_steps_back}; allowed: at least 1, a whole number")
-        if not 0 < self.loss_scale < float("inf"):
-            raise ConfigError(f"loss_scale: found {self.loss_scale}; allowed: a finite number > 0")
-        if self.processes < 1:
-            raise ConfigError(f"processes: found {self.processes}; allowed: at least 1")
+            raise ConfigError(f"time_steps_back: found {self.time_steps_back!r}; allowed: at least 1, a whole number")
+        if type(self.loss_scale) not in (int, float) or not 0 < self.loss_scale < float("inf"):
+            raise ConfigError(f"loss_scale: found {self.loss_scale!r}; allowed: a finite number > 0")
+        if type(self.processes) is not int or self.processes < 1:
+            raise ConfigError(f"processes: found {self.processes!r}; allowed: at least 1, a whole number")
 
 
 def spide_rates(
