@@ -186,7 +186,7 @@ def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right() -> No
         network = dataclasses.replace(
             outcome.network, readout=dataclasses.replace(outcome.network.readout, weight=weight)
         )
-        gradients = outcome.gradients | {"feedback": (gradient, None)}
+        gradients = {**outcome.gradients, "feedback": (gradient, None)}
         wrong = dataclasses.replace(outcome, network=network, gradients=gradients)
         return compare_with_spide(model, job, wrong).disagreements
 
