@@ -15,7 +15,7 @@ from torch import Tensor
 from common.iteration import iteration
 from common.machine import conditions
 from common.memory import in_own_process, peak_increment
-from common.spide_error import gradient_errors
+from common.spide_error import ACCURATE, gradient_errors
 from common.spide_speed import Iterations, agreement, measure_times, phase_limits
 from common.training_energy import SOURCE, EnergyCosts, as_kept, energy_parts, totals
 from common.training_work import TrainingWork, measure_work
@@ -25,6 +25,7 @@ from fsnn_lava.data import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.gradients.spide import SpideSettings
 from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.spec import parse_spec
 from fsnn_lava.training import LAST
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
@@ -44,6 +45,7 @@ class Case:
     state : weights of a training; None: new ones.
     epochs : how many that training had.
     history : metrics of each.
+    trained_threads : CPU threads of that training; 0: those that torch chose.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Case:
     state: Mapping[str, Tensor] | None
     epochs: int = 0
     history: tuple[Mapping[str, float], ...] = ()
+    trained_threads: int = 0
 
     def model(self) -> FeedbackSNN:
         """The network with its weights, in training mode, on the CPU."""
@@ -90,7 +93,7 @@ def read_cases(
 
     Raises
     ------
-    ConfigError : a configuration trains by another method.
+    ConfigError : a configuration trains by another method, or restricts its feedback by another norm than Frobenius's.
     """
     torch.set_num_threads(threads)
     datasets: dict[str, Dataset] = {}
@@ -111,7 +114,8 @@ def read_cases(
     for run in runs:
         trained, progress, _ = load_training(run / LAST)
         config, history = _spide(_with(trained.config, threads=threads, device="cpu")), progress.get("history", [])
-        found.append(Case(f"run {run.name}", config, data(config), trained.weights, len(history), tuple(history)))
+        own = trained.config.training.threads
+        found.append(Case(f"run {run.name}", config, data(config), trained.weights, len(history), tuple(history), own))
     return found
 
 
@@ -120,6 +124,12 @@ def _spide(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f'config {config.name}: training.method: found "{config.training.method}"; expected "spide", '
             "as this benchmark measures its second phase"
+        )
+    network = config.network
+    if network.spectral_norm != "frobenius" and parse_spec(network.notation).feedback is not None:
+        raise ConfigError(
+            f'config {config.name}: network.spectral_norm: found "{network.spectral_norm}"; expected "frobenius" with '
+            "feedback, as the plain restatement knows no gradient through another restriction"
         )
     return config
 
@@ -171,10 +181,15 @@ def energy_of(case: Case, *, costs: EnergyCosts) -> dict[str, Any]:
     model = case.model()
     x, labels = Iterations(case.config, case.dataset, model).batch()
     work = measure_work(model, x, labels, case.config)
+    at = {"time_steps_back": ACCURATE.time_steps_back, "loss_scale": ACCURATE.loss_scale}
+    accurate = measure_work(model, x, labels, _with(case.config, **at))
     return {
         "history": firing_history(case, model.population_names),
+        "trained_threads": case.trained_threads,
+        "adjoint_tolerance": case.config.training.adjoint_tolerance,
         "costs": {**asdict(costs), "source": SOURCE},
         **energy_figures(work, costs),
+        "accurate": at | {"totals": totals(energy_parts(accurate, costs), costs)["SPIDE"]},
     }
 
 
@@ -185,7 +200,10 @@ def energy_figures(work: TrainingWork, costs: EnergyCosts) -> dict[str, Any]:
 
 
 def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Loss, accuracy and firing of both phases in some epochs of a training, the last one among them."""
+    """Loss, accuracy and firing of both phases in some epochs of a training, the last one among them.
+
+    With the seconds that the training had taken by then, tests left out.
+    """
     known = [n for n, epoch in enumerate(case.history) if f"train/backward_firing_rate/{names[0]}" in epoch]
     if not known:
         return []
@@ -195,6 +213,7 @@ def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
             "epoch": n + 1,
             "loss": case.history[n]["train/loss"],
             "accuracy": case.history[n]["test/accuracy"],
+            "seconds_so_far": sum(epoch["train/seconds"] for epoch in case.history[: n + 1]),
             "firing": [case.history[n][f"train/firing_rate/{name}"] for name in names],
             "firing_back": [case.history[n][f"train/backward_firing_rate/{name}"] for name in names],
         }
