@@ -32,7 +32,7 @@ from fsnn_lava.export_report import ExportReport
 from fsnn_lava.ir import Array, HardwareNetwork, with_timing
 from fsnn_lava.lower import lower
 from fsnn_lava.network_file import save_network
-from fsnn_lava.quantize import LOST_SHARE, QuantizationReport, quantize
+from fsnn_lava.quantize import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, quantize
 from fsnn_lava.runs import new_run_folder, newest_run, write_json, write_text
 from fsnn_lava.simulator import IntegerSimulator
 from fsnn_lava.training import BEST
@@ -174,8 +174,9 @@ def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
     if report.lost():
         listed = "\n  ".join(f"{n}: {report.connections[n].current_error:.0%}" for n in report.lost())
         raise UnsupportedError(
-            f"nothing was written: integers for T = {time_steps} lose these connections (root mean square error of the "
-            f"current they carry; allowed: {LOST_SHARE:.0%}):\n  {listed}\n"
+            f"nothing was written: integers for T = {time_steps} lose these connections (root mean square error, as a "
+            f"share of the current they carry; of a constant one below {NEGLIGIBLE_SHARE:.0%} of the reset amount, of "
+            f"that; allowed: {LOST_SHARE:.0%}):\n  {listed}\n"
             "A potential sums up negative currents for the whole window and must fit 24 bits: use fewer --time-steps, "
             "or more --weight-bits"
         )

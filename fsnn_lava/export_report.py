@@ -8,7 +8,7 @@ from typing import Any
 from fsnn_lava.counts import Activity, EnergyModel, NetworkSize
 from fsnn_lava.ir import STATE_LIMIT
 from fsnn_lava.markdown import markdown_table
-from fsnn_lava.quantize import QuantizationReport
+from fsnn_lava.quantize import NEGLIGIBLE_SHARE, QuantizationReport
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,13 @@ def quantization_markdown(report: QuantizationReport) -> str:
         [
             markdown_table(_CONNECTION, connections),
             markdown_table(_POPULATION, populations),
-            converged + _NOTES.format(samples=report.calibration_samples, compared=report.compared_samples, bits=bits),
+            converged
+            + _NOTES.format(
+                bits=bits,
+                samples=report.calibration_samples,
+                compared=report.compared_samples,
+                negligible=NEGLIGIBLE_SHARE,
+            ),
         ]
     )
 
@@ -95,8 +101,8 @@ _POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "
 _NOTES = (
     "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
     "*Current*: that of the current which the connection carries at the equilibrium; of a constant current, as a share "
-    "of all current into its population. Rounding is chosen for the "
-    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may "
+    "of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the current on "
+    "{samples} training samples, so that errors of weights cancel there; those of small weights may "
     "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
     "samples, spikes per step. *Per channel*: an estimate of what a scale for every output channel would give, "
     "not a bound; a population has one, as stock LIF has one threshold V. Like *current*, it is measured on "

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fsnn_lava.bounds import potential_bounds
 from fsnn_lava.channel_scales import channel_scaled
-from fsnn_lava.equilibrium import EquilibriumRates, constant_current, equilibrium_rates, mean_input, real_weight
+from fsnn_lava.equilibrium import EquilibriumRates, equilibrium_rates, mean_input, real_weight
 from fsnn_lava.ir import ALWAYS_ON, INPUT, Connection, HardwareNetwork, IntegerNeuron
 from fsnn_lava.linear_map import linear_map
 from fsnn_lava.scales import Rounder, Size, parts_of
@@ -21,7 +21,10 @@ from fsnn_lava.search_effort import Effort
 Array = npt.NDArray[Any]
 
 LOST_SHARE = 0.5
-"""A connection whose current is off by more than this share of itself (rms) is not the trained one any more."""
+"""A connection whose `current_error` is more than this is not the trained one any more."""
+
+NEGLIGIBLE_SHARE = 0.02
+"""Share of the reset amount: a constant current below it moves a rate by less than one spike in 50 steps."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class ConnectionReport:
         for the mean of what the other connections' rounding costs.
     relative_error : rms error over rms weight.
     current_error : rms error over rms of the current that the connection carries at the equilibrium, on the compared
-        samples; of a constant current, which may be next to nothing: against what it is meant to be, over rms of all
-        current that the population gets there.
+        samples; of a constant current: against what it is meant to be, over rms of that, or over `NEGLIGIBLE_SHARE` of
+        the reset amount where that is more. So what was next to nothing may be rounded to nothing.
     clipped : weights that the mantissa could not hold and that were cut to its end.
     relative_error_per_channel, current_error_per_channel : what they would be with a scale for every channel of the
         target (dense: every neuron) that is as large as the bound and the mantissa allow.
@@ -100,7 +103,7 @@ class QuantizationReport:
     seconds: float = dataclasses.field(default=0.0, compare=False)
 
     def lost(self) -> tuple[str, ...]:
-        """Names of the connections of which rounding left less than half (`LOST_SHARE`)."""
+        """Names of the connections whose `current_error` is more than `LOST_SHARE`."""
         return tuple(name for name, c in self.connections.items() if c.current_error > LOST_SHARE)
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,8 +186,9 @@ class _Described:
         (other,) = (c for c in self.channels.incoming(wanted.target) if c.name == wanted.name)
         channel_error = other.weight - wanted.weight
         if wanted.source == ALWAYS_ON:
-            amiss = (_carried(parts) - done.meant[wanted.name]) * scale
-            current, channel_current = _share(amiss, self._current_into(wanted.target)), 0.0
+            meant = done.meant[wanted.name]
+            least = NEGLIGIBLE_SHARE * done.neuron.reset_amount
+            current, channel_current = _share(_carried(parts) - meant, meant, least=least), 0.0
         else:
             current, channel_current = self._current_errors(wanted, error, channel_error)
         return ConnectionReport(
@@ -199,15 +203,6 @@ class _Described:
             relative_error_per_channel=_share(channel_error, wanted.weight),
             current_error_per_channel=channel_current,
         )
-
-    def _current_into(self, target: str) -> Array:
-        """(B, N) all current of a population at the equilibrium, in the float network's unit."""
-        network = self.rounder.network
-        current = constant_current(network, network.population(target), self.inputs)
-        for c in (c for c in network.incoming(target) if c.source not in (INPUT, ALWAYS_ON)):
-            sent = self.rates[c.source].reshape(len(current), -1)
-            current += linear_map(network, c).product(sent)
-        return current
 
     def _current_errors(self, wanted: Connection, *errors: Array) -> tuple[float, ...]:
         """Share of the current's root mean square that each of these errors of the weights costs."""
@@ -229,6 +224,6 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
 
 
-def _share(error: Array, whole: Array) -> float:
-    size = _rms(whole)
+def _share(error: Array, whole: Array, *, least: float = 0.0) -> float:
+    size = max(_rms(whole), least)
     return _rms(error) / size if size else 0.0

@@ -25,6 +25,7 @@ from fsnn_lava.ir import ALWAYS_ON, INPUT, STATE_LIMIT, Connection, HardwareNetw
 from fsnn_lava.linear_map import linear_map
 from fsnn_lava.quantization_report import (
     LOST_SHARE,
+    NEGLIGIBLE_SHARE,
     ConnectionReport,
     PopulationReport,
     QuantizationReport,
@@ -34,7 +35,14 @@ from fsnn_lava.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
 from fsnn_lava.scales import Rounder, Size, parts_of, reset_sizes, value_of
 from fsnn_lava.search_effort import Effort
 
-__all__ = ["LOST_SHARE", "ConnectionReport", "PopulationReport", "QuantizationReport", "quantize"]
+__all__ = [
+    "LOST_SHARE",
+    "NEGLIGIBLE_SHARE",
+    "ConnectionReport",
+    "PopulationReport",
+    "QuantizationReport",
+    "quantize",
+]
 
 Array = npt.NDArray[Any]
 

@@ -13,9 +13,11 @@ import trained
 from fsnn_lava.bounds import potential_bounds
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.equilibrium import equilibrium_rates
+from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.ir import ALWAYS_ON, STATE_LIMIT, Array, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron
 from fsnn_lava.quantize import quantize
 from fsnn_lava.rounding import round_weights
+from script_loader import load_script
 from small import codes_for, network, parts_of
 
 NETWORKS = [("30 (F30)", 1.0), ("30 (F30)", 0.95), ("24-20-16 (F24)", 1.0), ("24-20-16 (F24)", 0.8)]
@@ -105,3 +107,35 @@ def test_report_says_that_an_equilibrium_was_not_found() -> None:
     back = Connection("back", "p", "p", np.array([[-6.0]]), delay=1)
     _, report = quantize(dataclasses.replace(net, connections=(*net.connections, back)), codes_for(net))
     assert not report.equilibrium_converged
+
+
+FRAMES = np.random.default_rng(0).integers(0, 2, (20, 16, 4)).astype(np.uint8)
+
+
+def strongly_driven(bias: float, *, strongest: float) -> HardwareNetwork:
+    """Eight neurons with this constant current each; the inhibition of one bounds the scale of all."""
+    weight = np.full((8, 4), 0.05)
+    weight[0] = -strongest
+    return network(weight, np.full(8, bias), kind="event", time_steps=20)
+
+
+def test_lost_constant_current_is_refused_however_strong_other_currents_are() -> None:
+    """A tenth of the reset amount, rounded to nothing; the inhibition is a thousand times as strong."""
+    floating = strongly_driven(0.2, strongest=300.0)
+    integer, report = quantize(floating, FRAMES, config=DeployConfig(rounding="nearest"))
+    assert not in_float_units(integer, "on").any()
+    assert report.lost() == ("on",)
+    with pytest.raises(UnsupportedError, match=r"T = 20 lose these connections(.|\n)*allowed: 50%\):\n  on: 100%\n"):
+        load_script("deploy/export.py").refuse_lost(report, floating.time_steps)
+
+
+def test_negligible_constant_current_may_be_lost() -> None:
+    """A five-hundredth of the reset amount, rounded to nothing: less than one spike in the window."""
+    floating = strongly_driven(0.004, strongest=8.0)
+    integer, report = quantize(floating, FRAMES, config=DeployConfig(rounding="nearest"))
+    assert not in_float_units(integer, "on").any()
+    line = report.connections["on"]
+    assert line.relative_error == 1.0
+    assert line.current_error == pytest.approx(0.004 / (0.02 * 2.0))
+    assert report.lost() == ()
+    load_script("deploy/export.py").refuse_lost(report, floating.time_steps)
