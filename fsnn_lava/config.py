@@ -71,7 +71,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Momentum SGD with the published schedule, and the linear solve of the gradient."""
+    """Momentum SGD with the published schedule, and how the gradient is found."""
 
     method: MethodName = "ide"
     """How gradients are found. ide: implicitly, at the equilibrium; spide: by a second phase of spikes; bptt: back
@@ -95,11 +95,11 @@ class TrainingConfig:
     seed: int = 0
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint_solver: SolverName = "fixed_point"
-    """Solver of g = dL/da + J^T g."""
+    """ide alone: solver of g = dL/da + J^T g."""
     adjoint_tolerance: float = 3e-3
-    """Relative residual at which the adjoint solve stops."""
+    """ide alone: relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
-    """Products with J^T after which the adjoint solve gives up (counted and logged)."""
+    """ide alone: products with J^T after which the adjoint solve gives up (counted and logged)."""
     time_steps_back: int = 100
     """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
     loss_scale: float = 100.0

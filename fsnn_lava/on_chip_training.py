@@ -27,13 +27,11 @@ from fsnn_lava.on_chip import momenta_of, parameters_of, plastic_network, requir
 from fsnn_lava.on_chip_check import Agreement, compare_with_spide
 from fsnn_lava.progress import CORRECT, SAMPLES, Progress, epoch_means, run_metrics
 from fsnn_lava.schedule import batches_of_epoch, check_dataset, check_resumable, chosen_samples, learning_rate
-from fsnn_lava.training import BEST, LAST, FitResult, Observer
+from fsnn_lava.training import BEST, LAST, LAVA_STATE, FitResult, Observer
 
 FREE_ON_RESUME = ("epochs", "threads")
 """Settings under [training] that may change when a run is resumed."""
 _DEVICE = "simulated on-chip training: Lava's processes on a CPU, float64"
-_EXACT = "float64."
-"""Prefix of the weights and momenta in float64 in `LAST`."""
 
 
 def fit_on_lava(
@@ -217,8 +215,8 @@ class _Trainer:
             return
         momenta = momenta_of(self.network)
         state = {f"momentum.{k}": v.float() for k, v in momenta.items()}
-        state |= {f"{_EXACT}{k}": v for k, v in parameters_of(self.network).items()}
-        state |= {f"{_EXACT}momentum.{k}": v for k, v in momenta.items()}
+        state |= {f"{LAVA_STATE}{k}": v for k, v in parameters_of(self.network).items()}
+        state |= {f"{LAVA_STATE}momentum.{k}": v for k, v in momenta.items()}
         save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(self.progress), state=state)
 
     def restore(self) -> None:
@@ -226,7 +224,7 @@ class _Trainer:
         path = self.folder / LAST
         trained, progress, state = load_training(path)
         check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
-        exact = {name.removeprefix(_EXACT): t for name, t in state.items() if name.startswith(_EXACT)}
+        exact = {name.removeprefix(LAVA_STATE): t for name, t in state.items() if name.startswith(LAVA_STATE)}
         momenta = {n.removeprefix("momentum."): t for n, t in exact.items() if n.startswith("momentum.")}
         model = trained.model().double()
         if not set(dict(model.named_parameters())) <= set(exact):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
 SATURATED = 0.95
 """Rate of a ternary couple from which on its gradient is taken to be cut off: it would have to fire more than once a
 step, but for the first steps, in which nothing has reached it yet."""
+
+SATURATED_SHARE = 0.05
+"""Share of a population's couples above which it is said that they saturate; trainings that work have below 1 %."""
 
 
 @dataclass
@@ -95,6 +99,26 @@ def epoch_means(sums: dict[str, float]) -> dict[str, float]:
     samples, correct, unconverged = rest.pop(SAMPLES), rest.pop(CORRECT), rest.pop(UNCONVERGED, 0.0)
     metrics = {f"train/{name}": total / samples for name, total in rest.items()}
     return metrics | {"train/accuracy": correct / samples, "train/adjoint_unconverged": unconverged}
+
+
+def couple_warnings(metrics: Mapping[str, float]) -> list[str]:
+    """What is wrong with an epoch's second phase of spikes, in words; nothing of other methods.
+
+    Parameters
+    ----------
+    metrics : of an epoch, as `epoch_means` names them.
+    """
+    found = []
+    firing = {n: v for n, v in metrics.items() if n.startswith("train/backward_firing_rate/")}
+    if firing and not any(firing.values()):
+        found.append("no couple fires, so that the classifier alone learns: raise training.loss_scale")
+    for name, share in metrics.items():
+        if name.startswith("train/saturated_couples/") and share > SATURATED_SHARE:
+            population = name.rpartition("/")[2]
+            found.append(
+                f"{share:.0%} of {population}'s couples saturate and cut gradients off: lower training.loss_scale"
+            )
+    return found
 
 
 def run_metrics(

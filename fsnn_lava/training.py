@@ -60,6 +60,8 @@ BEST = "best.safetensors"
 """Weights of the epoch with the best test accuracy (the published figures are of this epoch)."""
 
 
+LAVA_STATE = "float64."
+"""Prefix of what a training on Lava keeps in `LAST` besides: weights and momenta in float64."""
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
 bits of what follows."""
@@ -331,6 +333,11 @@ class _Trainer:
         path = self.folder / LAST
         trained, progress, state = load_training(path)
         check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
+        if any(name.startswith(LAVA_STATE) for name in state):
+            raise CheckpointError(
+                f"{path}: was trained by train/on_lava.py, whose float64 weights a training by torch would lose; "
+                f"resume it there: python train/on_lava.py --resume {self.folder}"
+            )
         try:
             if not progress:
                 raise KeyError("progress")

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsnn_lava.checkpoint import load_checkpoint
+from fsnn_lava.checkpoint import load_checkpoint, load_training, save_checkpoint
 from fsnn_lava.config import MethodName, TrainConfig, read_config
 from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.errors import CheckpointError
+from fsnn_lava.progress import couple_warnings
 from fsnn_lava.training import LAST, fit
 from short_training import PER_EPOCH, Told, changed, short_digits
 
@@ -73,3 +75,24 @@ def scaled(loss_scale: float) -> TrainConfig:
 def test_cut_off_gradients_are_reported(digits: Dataset, tmp_path: Path) -> None:
     (metrics,) = fit(scaled(1e6), digits, tmp_path).history
     assert metrics["train/saturated_couples/population2"] > 0.5
+
+
+def test_a_training_on_lava_is_not_gone_on_with_by_torch(digits: Dataset, tmp_path: Path) -> None:
+    fit(CONFIG, digits, tmp_path)
+    trained, progress, state = load_training(tmp_path / LAST)
+    save_checkpoint(trained, tmp_path / LAST, progress=progress, state=state | {"float64.readout.bias": torch.zeros(1)})
+    with pytest.raises(
+        CheckpointError, match=r"was trained by train/on_lava\.py.*resume it there: python train/on_lava"
+    ):
+        fit(CONFIG, digits, tmp_path, resume=True)
+
+
+def test_silent_and_saturated_couples_are_warned_of(digits: Dataset, tmp_path: Path) -> None:
+    for scale, warning in ((1e-6, "no couple fires"), (1e6, "population2's couples saturate"), (100.0, "")):
+        folder = tmp_path / str(scale)
+        folder.mkdir()
+        (metrics,) = fit(scaled(scale), digits, folder).history
+        said = couple_warnings(metrics)
+        assert bool(said) == bool(warning)
+        assert any(warning in one for one in said) or not warning
+    assert couple_warnings({"train/loss": 1.0, "train/firing_rate/population1": 0.0}) == [], "another method's"

@@ -30,6 +30,7 @@ from fsnn_lava.errors import BackendError, ConfigError
 from fsnn_lava.on_chip import require_on_chip
 from fsnn_lava.on_chip_check import TOLERANCE, Agreement
 from fsnn_lava.on_chip_training import check_on_lava, fit_on_lava
+from fsnn_lava.progress import couple_warnings
 from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.schedule import check_dataset, chosen_samples
 from fsnn_lava.tensorboard_log import TensorBoardLog
@@ -55,9 +56,9 @@ class Arguments:
     runs: Path = Path("runs")
     """Where the run's folder is made, named after the configuration."""
     epochs: int | None = None
-    """Short for --settings.training.epochs."""
+    """Short for --training.epochs."""
     samples: int | None = None
-    """Short for --settings.train-samples: training samples to use; 0: all."""
+    """Short for --train-samples: training samples to use; 0: all."""
     check: int = 0
     """Before training, hold so many samples, from the first one, against gradients/spide.py in float64: every spike in
     both phases, the gradients of the last one's batch and the weights after it; what differs by more than
@@ -106,6 +107,8 @@ class Screen:
             prefix = f"train/{kind}/"
             rates = [f"{n.removeprefix(prefix)} {v:.4f}" for n, v in metrics.items() if n.startswith(prefix)]
             show(f"           {title} spikes per neuron and step: {', '.join(rates)}")
+        for warning in couple_warnings(metrics):
+            show(f"           warning: {warning}", soft_wrap=True)
 
 
 def parse_arguments(argv: list[str]) -> Arguments:

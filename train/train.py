@@ -28,6 +28,7 @@ from fsnn_lava.data import Dataset, load_dataset
 from fsnn_lava.devices import device_title, open_device
 from fsnn_lava.distributed import Ranks, joined, ranks_of_environment
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.progress import couple_warnings
 from fsnn_lava.runs import new_run_folder, write_json
 from fsnn_lava.schedule import check_dataset, check_shares, chosen_samples
 from fsnn_lava.spec import parse_spec
@@ -93,6 +94,8 @@ class Screen:
             f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
             f"test {metrics['test/accuracy']:.2%}  {metrics['train/seconds']:.1f} s"
         )
+        for warning in couple_warnings(metrics):
+            self._progress.console.print(f"           warning: {warning}", soft_wrap=True)
 
 
 class Both:
