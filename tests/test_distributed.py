@@ -68,11 +68,11 @@ def test_shared_generator_repeats() -> None:
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    """Batch norm, dropout masks, the solver's stopping, whole trainings, Ctrl-C: see two_processes.py.
+    """Batch norm, dropout masks, the solver's stopping, whole trainings of both kinds, Ctrl-C: see two_processes.py.
 
     All in one start of the processes, which takes longest.
     """
-    names = ("batch_norm", "masks", "solver", "sums", "training", "interruption")
+    names = ("batch_norm", "masks", "solver", "sums", "training", "spide", "interruption")
     shown = finish(torchrun(Path(__file__).parent / "two_processes.py", str(tmp_path), *names))
     assert f"checked {' '.join(names)}" in shown
 

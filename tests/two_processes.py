@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from fsnn_lava.checkpoint import load_checkpoint, load_training
+from fsnn_lava.config import TrainConfig
 from fsnn_lava.data import Augmentation
 from fsnn_lava.distributed import ALONE, Ranks, average, joined, ranks_of_environment, shared_generator
 from fsnn_lava.layers import Synapse
@@ -99,20 +100,28 @@ def check_sums(ranks: Ranks) -> None:
     assert ranks.same_text(f"of {ranks.rank}") == "of 0"
 
 
-def trained(folder: Path, ranks: Ranks, *, interrupt: int = 0, resume: bool = False, sync: bool = True) -> FitResult:
-    """A training of three epochs of five iterations, with dropout and augmentation; the last batch has five samples."""
-    config = dataclasses.replace(changed(batch_size=32, sync_batch_norm=sync), train_samples=4 * 32 + 5)
+def fitted(
+    config: TrainConfig, folder: Path, ranks: Ranks, *, resume: bool = False, told: Told | None = None
+) -> FitResult:
+    """A training with augmentation, of five iterations an epoch; the last batch has five samples."""
+    config = dataclasses.replace(config, train_samples=4 * 32 + 5)
     dataset = dataclasses.replace(short_digits(), augmentation=Augmentation(pad=1, flip=False))
-    told = Told(lambda done: signal.raise_signal(signal.SIGINT) if done == interrupt else None)
     return fit(config, dataset, folder, resume=resume, observer=told if ranks.first else None, ranks=ranks)
+
+
+def trained(folder: Path, ranks: Ranks, *, interrupt: int = 0, resume: bool = False, sync: bool = True) -> FitResult:
+    """A training of three epochs by implicit differentiation, with dropout."""
+    told = Told(lambda done: signal.raise_signal(signal.SIGINT) if done == interrupt else None)
+    config = changed(batch_size=32, sync_batch_norm=sync)
+    return fitted(config, folder, ranks, resume=resume, told=told)
 
 
 def new_folder(ranks: Ranks) -> Path:
     return Path(ranks.same_text(tempfile.mkdtemp(dir=sys.argv[1]) if ranks.first else ""))
 
 
-def curves(result: FitResult) -> list[list[float]]:
-    names = ("train/loss", "test/loss", "train/firing_rate/population1", "train/adjoint_residual", "train/accuracy")
+def curves(result: FitResult, of_method: str = "train/adjoint_residual") -> list[list[float]]:
+    names = ("train/loss", "test/loss", "train/firing_rate/population1", "train/accuracy", of_method)
     return [[metrics[name] for name in names] for metrics in result.history]
 
 
@@ -132,6 +141,31 @@ def check_training(ranks: Ranks) -> None:
     own = trained(new_folder(ranks), ranks, sync=False)
     off = (torch.tensor(curves(own)) - torch.tensor(curves(alone))).abs().max()
     assert off > 1e-3, "this comparison can fail"
+
+
+def spide_curves(folder: Path, ranks: Ranks, *, loss_scale: float = 100.0) -> list[list[float]]:
+    """Of a training by SPIDE, with what its couples fire."""
+    network = {
+        "batch_norm": False,
+        "v_threshold": 1.0,
+        "spectral_norm": "frobenius",
+        "initial_weights": "kaiming_normal",
+    }
+    config = changed(network=network, batch_size=32, method="spide", learning_rate=0.3, loss_scale=loss_scale)
+    return curves(fitted(config, folder, ranks), "train/backward_firing_rate/population1")
+
+
+def check_spide(ranks: Ranks) -> None:
+    """Couples are driven by the mean over the whole batch, so that they saturate and round as those of one process do.
+
+    The tolerance is that of `check_training`. A process that took its share for the whole batch would drive its couples
+    twice as strongly, as one process does with twice the scale.
+    """
+    shared, alone = spide_curves(new_folder(ranks), ranks), spide_curves(new_folder(ALONE), ALONE)
+    assert_close(shared, alone, rtol=2e-4, atol=2e-4)
+    twice = spide_curves(new_folder(ALONE), ALONE, loss_scale=200.0)
+    off = (torch.tensor(twice) - torch.tensor(alone)).abs().amax(0)
+    assert (off > 1e-3).all(), "this comparison can fail, in every figure"
 
 
 def check_interruption(ranks: Ranks) -> None:
@@ -154,6 +188,7 @@ CHECKS = {
     "solver": check_solver,
     "sums": check_sums,
     "training": check_training,
+    "spide": check_spide,
     "interruption": check_interruption,
 }
 
