@@ -39,6 +39,13 @@ from ternary_networks import flat, reference_network
 
 BACK = 50
 SETTINGS = SpideSettings(time_steps_back=BACK, loss_scale=30.0)
+
+
+def settings_for(notation: str) -> SpideSettings:
+    """So large a scale that couples below pools fire as well: each pool takes a factor of 8 off the gradient."""
+    return SpideSettings(BACK, SETTINGS.loss_scale * 8 ** notation.count("P"))
+
+
 EVENTS = pytest.mark.parametrize("events", [False, True], ids=["constant", "events"])
 EACH_NEURON = pytest.mark.parametrize("neuron", list(NEURONS.values()), ids=list(NEURONS))
 EACH_NETWORK = pytest.mark.parametrize(("notation", "shape"), NETWORKS)
@@ -65,7 +72,7 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
     notation: str, shape: tuple[int, ...], neuron: NeuronParameters, events: bool
 ) -> None:
     """In the papers' timing and in the hardware's, at every step and population, dropout masks included."""
-    model = spide_network(notation, shape, neuron=neuron)
+    settings, model = settings_for(notation), spide_network(notation, shape, neuron=neuron)
     x = given(model, events=events)
     bound = model.bind(BATCH, generator=seeded(MASKS)).detached()
     plain = reference_network(bound, BATCH)
@@ -79,16 +86,17 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
 
         gradient = loss_gradient(model, forward.firing_rates[-1])
         phase = backward_phase(
-            bound, forward.firing_rates, gradient, settings=SETTINGS, loop_delay=loop_delay, record=True
+            bound, forward.firing_rates, gradient, settings=settings, loop_delay=loop_delay, record=True
         )
         masks = [reference.unsaturated(s) for s in spikes]
         ternary = reference.backward_phase(
-            plain, masks, flat(gradient), time_steps=BACK, loss_scale=30.0, loop_delay=loop_delay
+            plain, masks, flat(gradient), time_steps=BACK, loss_scale=settings.loss_scale, loop_delay=loop_delay
         )
         assert phase.spikes is not None
+        assert {-1, 1} <= set(np.unique(ternary[-1]))
         for found, rate, mean, expected in zip(phase.spikes, phase.rates, phase.mean_spikes, ternary, strict=True):
             assert np.array_equal(flat(found, leading=2), expected)
-            assert {-1, 1} <= set(np.unique(expected))
+            assert expected.any(), "nothing is compared"
             # Fifty terms below one.
             np.testing.assert_allclose(flat(rate), reference.mean_over_time(plain, expected), rtol=0, atol=1e-14)
             np.testing.assert_allclose(mean.double().flatten(), np.abs(expected).mean((0, 1)), rtol=0, atol=1e-7)
@@ -100,9 +108,9 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
 def test_gradient_is_the_local_updates_of_the_reference(
     notation: str, shape: tuple[int, ...], neuron: NeuronParameters, events: bool
 ) -> None:
-    model = spide_network(notation, shape, neuron=neuron)
+    settings, model = settings_for(notation), spide_network(notation, shape, neuron=neuron)
     x = given(model, events=events)
-    result = spide_rates(model, x, time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
+    result = spide_rates(model, x, time_steps=STEPS, settings=settings, generator=seeded(MASKS))
     found = gradient_of(model, result)
 
     bound = model.bind(BATCH, generator=seeded(MASKS)).detached()
@@ -113,8 +121,10 @@ def test_gradient_is_the_local_updates_of_the_reference(
     np.testing.assert_allclose(flat(result.rates), rates[-1], rtol=0, atol=1e-14)
     masks = [reference.unsaturated(s) for s in spikes]
     gradient = flat(loss_gradient(model, result.rates))
-    ternary = reference.backward_phase(plain, masks, gradient, time_steps=BACK, loss_scale=30.0, loop_delay=1)
-    adjoint = [reference.mean_over_time(plain, s) / 30.0 for s in ternary]
+    ternary = reference.backward_phase(
+        plain, masks, gradient, time_steps=BACK, loss_scale=settings.loss_scale, loop_delay=1
+    )
+    adjoint = [reference.mean_over_time(plain, s) / settings.loss_scale for s in ternary]
     updates = reference.local_updates(plain, masks, adjoint, rates, reference.mean_over_time(plain, frames))
     names = [f"feedforward.{i}" for i in range(len(plain.feedforward))]
     checked = 0
@@ -123,7 +133,7 @@ def test_gradient_is_the_local_updates_of_the_reference(
         for part, expected in (("weight", update.weight * scale), ("bias", update.bias)):
             if f"{name}.{part}" in found:
                 checked += 1
-                assert float(np.abs(expected).max()) > 1e-4, name
+                assert float(np.abs(expected).max()) > 1e-6, "nothing is compared"
                 # Sums of some thousand terms.
                 np.testing.assert_allclose(found[f"{name}.{part}"].flatten(), expected, rtol=1e-9, atol=1e-13)
     assert checked == len(found)
@@ -174,7 +184,7 @@ def test_neurons_that_always_or_never_fire_let_nothing_through(leak: float, dtyp
         for name in ("feedforward.0.weight", "feedforward.0.bias", "feedback.weight"):
             assert not found[name].any()
         assert found["feedforward.1.bias"].any()
-        assert float(result.rates.max()) <= 1
+        assert float(result.rates.detach().max()) <= 1
 
 
 # ---- nothing is kept ---------------------------------------------------------------------------------------------
