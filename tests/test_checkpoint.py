@@ -88,8 +88,8 @@ def test_model_gets_every_setting_of_the_network() -> None:
     assert isinstance(model.feedback, Synapse)
     assert isinstance(model.feedback.restriction, FrobeniusRestriction)
     assert model.feedback.restriction.bound == 0.25
-    assert 0 < float(model.feedback.weight.norm()) < 0.1
-    assert float(model.feedforward[0].weight.flatten(1).norm(dim=1)[0]) != pytest.approx(1.0, abs=1e-3)
+    assert 0 < float(model.feedback.weight.detach().norm()) < 0.1
+    assert float(model.feedforward[0].weight.detach().flatten(1).norm(dim=1)[0]) != pytest.approx(1.0, abs=1e-3)
 
 
 def test_progress_and_state_come_back(tmp_path: Path) -> None:
