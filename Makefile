@@ -17,7 +17,7 @@ help:
 	@echo "make setup   make $(VENV) and install everything (the other targets do it when needed)"
 	@echo "make demo    train on digits, export, run on Lava's simulator, verify: under a minute, after installation"
 	@echo "make test    run the whole test suite"
-	@echo "make lint    check style and types"
+	@echo "make lint    check style, imports between packages, and types"
 	@echo "make clean   remove $(VENV) and all caches; runs/ stays"
 
 setup: $(STAMP)
@@ -28,9 +28,10 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --require lava
 
 lint: $(STAMP)
-	@echo "lint: ruff check, ruff format, mypy"
+	@echo "lint: ruff check, ruff format, import contracts, mypy"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy --no-error-summary
 
 demo: $(STAMP)

@@ -25,14 +25,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.checkpoint import load_checkpoint, new_model
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import SolverName, TrainConfig
-from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.gradients.ide import AdjointSettings, with_implicit_gradient
-from fsnn_lava.model import FeedbackSNN
-from fsnn_lava.solver import FixedPoint
-from fsnn_lava.training import BEST, fit
+from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.network import FeedbackSNN, FixedPoint
+from fsnn_lava.training import BEST, AdjointSettings, fit, load_checkpoint, new_model, with_implicit_gradient
 
 console = Console(width=110)
 ALLOWED = 1e-2

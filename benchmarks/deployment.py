@@ -24,9 +24,9 @@ from common.results import RESULTS, stored
 from common.tables import with_blocks
 from rich.console import Console
 
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.files import write_json, write_text
 
 Section = Literal["lava", "sets", "kernels", "rates", "steps"]
 RESULT = "deployment.json"

@@ -18,17 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsnn_lava.command import run_script
+from fsnn_lava.backends import FloatSimulator, IntegerSimulator
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.data import Samples, load_dataset
-from fsnn_lava.deployed import calibration_codes, load_deployed, samples_to_test
-from fsnn_lava.equilibrium import equilibrium_rates
+from fsnn_lava.conversion import calibration_codes, load_deployed, samples_to_test
+from fsnn_lava.datasets import Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.ir import Array, HardwareNetwork, IntegerNeuron, Neuron
-from fsnn_lava.quantize import quantize
-from fsnn_lava.result import accuracy
-from fsnn_lava.samples import time_first
-from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.hardware import Array, HardwareNetwork, IntegerNeuron, Neuron, accuracy, equilibrium_rates
+from fsnn_lava.quantization import quantize
 
 console = Console(width=120)
 

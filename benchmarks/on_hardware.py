@@ -1,6 +1,6 @@
 """What is left of trained networks on hardware: accuracy, firing rates, and whether Lava gives the same spikes.
 
-Takes trainings (`python train/train.py --config train/configs/<name>.toml`), exports each, classifies test images with
+Takes trainings (`python train/train.py --config <name>`), exports each, classifies test images with
 the integer simulator, runs some of them on Lava with our process models and fewer with Lava's own, and keeps the
 figures in benchmarks/results/on_hardware.json. With --readme nothing is run: README's table is made from that file.
 """
@@ -19,23 +19,16 @@ from common.results import RESULTS, commit, stored
 from common.tables import TextTable, with_blocks
 from rich.console import Console
 
-from fsnn_lava.backends import BackendSettings, get_backend
-from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.backends import BackendSettings, FloatSimulator, IntegerSimulator, get_backend
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.data import Dataset, Samples, load_dataset
-from fsnn_lava.deployed import calibration_codes
-from fsnn_lava.evaluation import evaluate
-from fsnn_lava.ir import HardwareNetwork, with_timing
-from fsnn_lava.lower import lower, run_torch
-from fsnn_lava.quantize import quantize
-from fsnn_lava.result import RunResult, accuracy
-from fsnn_lava.runs import write_json, write_text
-from fsnn_lava.samples import time_first
-from fsnn_lava.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.ties import spike_agreement
-from fsnn_lava.training import BEST
-from fsnn_lava.verify import compare
+from fsnn_lava.conversion import calibration_codes, lower, run_torch
+from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
+from fsnn_lava.files import write_json, write_text
+from fsnn_lava.hardware import HardwareNetwork, RunResult, accuracy, with_timing
+from fsnn_lava.quantization import quantize
+from fsnn_lava.training import BEST, TrainedNetwork, evaluate, load_checkpoint
+from fsnn_lava.verification import compare, spike_agreement
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 RESULT = RESULTS / "on_hardware.json"

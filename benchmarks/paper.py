@@ -1,6 +1,6 @@
 """The IDE paper's tables with its figures and ours, each row marked as full, in part or not run.
 
-With --runs, the trainings in that folder (`python train/train.py --config train/configs/<name>.toml`) are read first,
+With --runs, the trainings in that folder (`python train/train.py --config <name>`) are read first,
 finished or not, and each one's figures are kept in benchmarks/results/trainings/. Without it the tables are made from
 what is kept there. --readme puts them into README.md and benchmarks/README.md.
 """
@@ -17,10 +17,10 @@ from common.results import RESULTS, TRAININGS, RunResult, read_run, save_result,
 from common.tables import TextTable, with_blocks
 from rich.console import Console
 
-from fsnn_lava.command import run_script
-from fsnn_lava.data import load_dataset
+from fsnn_lava.cli.script import run_script
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, DatasetError
-from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.files import write_json, write_text
 from fsnn_lava.training import LAST
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,15 +21,12 @@ from common.published import published_rows
 from common.results import RESULTS, commit, extent, read_run, stored
 from rich.console import Console
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
-from fsnn_lava.command import run_script
-from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.devices import open_device, place, prepared
+from fsnn_lava.cli.script import run_script
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.evaluation import convergence_curve
-from fsnn_lava.runs import write_json
-from fsnn_lava.training import BEST
+from fsnn_lava.files import write_json
+from fsnn_lava.network import open_device, place, prepared
+from fsnn_lava.training import BEST, DeviceSamples, TrainedNetwork, convergence_curve, load_checkpoint
 
 console = Console()
 Curve = list[float]

@@ -22,18 +22,17 @@ import tyro
 from common.iteration import iteration
 from common.memory import in_own_process, peak_increment
 from common.paper_tables import METHODS, growth
-from common.published import CONFIGS, TITLES
+from common.published import TITLES
 from common.results import RESULTS, commit
 from rich.console import Console
 
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import MethodName, PrecisionName, TrainConfig, read_config
-from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
-from fsnn_lava.devices import check_precision, device_title
+from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
-from fsnn_lava.runs import write_json
-from fsnn_lava.training import BEST
+from fsnn_lava.files import write_json
+from fsnn_lava.network import check_precision, device_title
+from fsnn_lava.training import BEST, load_checkpoint
 
 console = Console()
 
@@ -42,7 +41,7 @@ console = Console()
 class Arguments:
     """Memory and time of a training iteration by gradient and number of time steps."""
 
-    config: Path = CONFIGS / "cifar10_alexnet_lif_t30.toml"
+    config: str = "cifar10_alexnet_lif_t30"
     """Network and neurons."""
     run: Path | None = None
     """Folder of a training of that network: its weights are taken; without it they are new ones."""

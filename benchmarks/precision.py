@@ -20,15 +20,19 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import TrainedNetwork, load_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.data import load_dataset
-from fsnn_lava.dense_run import DenseSettings, dense_run, split_tf32
-from fsnn_lava.gradients.ide import AdjointSettings, implicit_rates
-from fsnn_lava.model import BoundNetwork, FeedbackSNN
-from fsnn_lava.training import BEST, fit
+from fsnn_lava.datasets import load_dataset
+from fsnn_lava.network import BoundNetwork, DenseSettings, FeedbackSNN, dense_run, split_tf32
+from fsnn_lava.training import (
+    BEST,
+    AdjointSettings,
+    DeviceSamples,
+    TrainedNetwork,
+    fit,
+    implicit_rates,
+    load_checkpoint,
+)
 
 console = Console()
 

@@ -17,16 +17,14 @@ from common.timing import medians
 from rich.console import Console
 from rich.table import Table
 
-from fsnn_lava.backends import get_backend
-from fsnn_lava.checkpoint import TrainedNetwork, new_model
-from fsnn_lava.command import run_script
+from fsnn_lava.backends import IntegerSimulator, get_backend
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig
-from fsnn_lava.data import InputCoding
-from fsnn_lava.deployed import load_deployed, samples_to_test
-from fsnn_lava.ir import ALWAYS_ON, INPUT, Array, HardwareNetwork, with_timing
-from fsnn_lava.lower import lower
-from fsnn_lava.quantize import quantize
-from fsnn_lava.simulator import IntegerSimulator
+from fsnn_lava.conversion import load_deployed, lower, samples_to_test
+from fsnn_lava.datasets import InputCoding
+from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, HardwareNetwork, with_timing
+from fsnn_lava.quantization import quantize
+from fsnn_lava.training import TrainedNetwork, new_model
 
 console = Console(width=110)
 SGEMM = 1024

@@ -24,9 +24,9 @@ from common.tables import with_blocks
 from common.training_energy import EnergyCosts
 from rich.console import Console
 
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.runs import write_json, write_text
+from fsnn_lava.files import write_json, write_text
 
 Section = Literal["speed", "memory", "energy", "error"]
 RESULT = "spide.json"
@@ -41,7 +41,7 @@ class Arguments:
     """Measure SPIDE's training."""
 
     cases: tuple[str, ...] = ("mnist_spide_conv", "digits_spide")
-    """Untrained networks: a name in train/configs or a path, with another batch size after a colon if wanted."""
+    """Untrained networks: a name or a path, with another batch size after a colon if wanted."""
     runs: tuple[Path, ...] = ()
     """Folders of trainings by SPIDE, whose last weights are taken."""
     only: tuple[Section, ...] = get_args(Section)

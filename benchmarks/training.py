@@ -31,23 +31,26 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import load_checkpoint, load_training, new_model, save_checkpoint
-from fsnn_lava.command import run_script
+from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import PrecisionName, SolverName, TrainConfig, read_config
-from fsnn_lava.data import Dataset, InputCoding, Samples, load_dataset
-from fsnn_lava.devices import place
+from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
-from fsnn_lava.gradients import ide
-from fsnn_lava.gradients.ide import with_implicit_gradient
-from fsnn_lava.gradients.methods import rates_with_gradient
-from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN, Simulation
-from fsnn_lava.progress import Progress
-from fsnn_lava.solver import FixedPoint, Map, solve
-from fsnn_lava.training import LAST, fit
+from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, FixedPoint, Map, Simulation, place, solve
+from fsnn_lava.training import (
+    LAST,
+    DeviceSamples,
+    Progress,
+    fit,
+    load_checkpoint,
+    load_training,
+    new_model,
+    rates_with_gradient,
+    save_checkpoint,
+    with_implicit_gradient,
+)
+from fsnn_lava.training.gradients import ide
 
 console = Console(width=120)
-CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 TURN = 5
 """Iterations of one variant in a row. The first is not counted: it finds the caches as the variant before left them."""
 _SIMULATE = BoundNetwork.simulate
@@ -58,7 +61,7 @@ class Arguments:
     """Time, gradient error and memory of a training iteration."""
 
     cases: tuple[str, ...] = ("fashion_mnist_fc_if", "mnist_conv_if", "cifar10_alexnet_lif_t30:32")
-    """Configurations: a name in train/configs or a path, with another batch size after a colon if wanted."""
+    """Configurations: a name or a path, with another batch size after a colon if wanted."""
     run: Path | None = None
     """Folder of a training: its network, weights and momenta are taken, instead of --cases and new weights."""
     data_dir: Path | None = None
@@ -120,8 +123,7 @@ def configurations(arguments: Arguments) -> list[TrainConfig]:
     found = []
     for case in arguments.cases:
         name, _, batch = case.partition(":")
-        path = CONFIGS / f"{name}.toml"
-        config = read_config(path if path.exists() else Path(name))
+        config = read_config(name)
         config = _with_training(config, seed=arguments.seed, device=arguments.device)
         found.append(_with_training(config, batch_size=int(batch)) if batch else config)
     return found

@@ -15,14 +15,20 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress import Progress
 
-from fsnn_lava.anytime import AnytimeReadout, Reference, check_exits, early_exits
-from fsnn_lava.anytime_report import AnytimeReport, require_matplotlib
 from fsnn_lava.backends import get_backend
-from fsnn_lava.command import run_script
-from fsnn_lava.deployed import load_deployed, samples_to_test
+from fsnn_lava.cli.script import run_script
+from fsnn_lava.conversion import load_deployed, samples_to_test
+from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError, IncompleteRunError
-from fsnn_lava.runs import write_json, write_text
-from fsnn_lava.samples import time_first
+from fsnn_lava.files import write_json, write_text
+from fsnn_lava.verification import (
+    AnytimeReadout,
+    AnytimeReport,
+    Reference,
+    check_exits,
+    early_exits,
+    require_matplotlib,
+)
 
 console = Console()
 

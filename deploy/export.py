@@ -17,25 +17,17 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from fsnn_lava.backends.from_nir import read_nir
-from fsnn_lava.backends.to_netx import write_netx
-from fsnn_lava.backends.to_nir import write_nir
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.coded_input import on_codes
-from fsnn_lava.command import run_script, show_next
+from fsnn_lava.backends import IntegerSimulator
+from fsnn_lava.cli.script import run_script, show_next
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.counts import LOIHI_1, EnergyModel, network_size, run_activity
-from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.deployed import NETWORK_FILES, calibration_codes
+from fsnn_lava.conversion import NETWORK_FILES, calibration_codes, lower, on_codes, read_nir, write_netx, write_nir
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, UnsupportedError
-from fsnn_lava.export_report import ExportReport
-from fsnn_lava.ir import Array, HardwareNetwork, with_timing
-from fsnn_lava.lower import lower
-from fsnn_lava.network_file import save_network
-from fsnn_lava.quantize import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, quantize
-from fsnn_lava.runs import new_run_folder, newest_run, write_json, write_text
-from fsnn_lava.simulator import IntegerSimulator
-from fsnn_lava.training import BEST
+from fsnn_lava.files import new_run_folder, newest_run, write_json, write_text
+from fsnn_lava.hardware import Array, HardwareNetwork, save_network, with_timing
+from fsnn_lava.quantization import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, quantize
+from fsnn_lava.training import BEST, load_checkpoint
+from fsnn_lava.verification import LOIHI_1, EnergyModel, ExportReport, network_size, run_activity
 
 console = Console()
 WORK_SAMPLES = 32

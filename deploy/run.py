@@ -14,14 +14,12 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fsnn_lava.backends import BackendSettings, get_backend
-from fsnn_lava.command import run_script, show_next
-from fsnn_lava.deployed import load_deployed, samples_to_test
+from fsnn_lava.backends import BackendSettings, SpikeRecorder, get_backend
+from fsnn_lava.cli.script import run_script, show_next
+from fsnn_lava.conversion import load_deployed, samples_to_test
+from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import IncompleteRunError
-from fsnn_lava.ir import Array
-from fsnn_lava.recording import SpikeRecorder
-from fsnn_lava.result import RunResult, accuracy
-from fsnn_lava.samples import time_first
+from fsnn_lava.hardware import Array, RunResult, accuracy
 
 console = Console()
 LAVA_SAMPLES = 100
@@ -49,7 +47,8 @@ class Arguments:
     readout: Literal["host", "lava"] = "host"
     """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
     record: Path | None = None
-    """Keep every population's spikes of every step in this HDF5 file, whose form is that of fsnn_lava.recording."""
+    """Keep every population's spikes of every step in this HDF5 file, whose form is that of
+    fsnn_lava.backends.spike_recording."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 

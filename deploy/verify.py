@@ -14,21 +14,15 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from fsnn_lava.backends import BackendSettings, get_backend
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script
-from fsnn_lava.deployed import Deployed, load_deployed, samples_to_test
+from fsnn_lava.backends import BackendSettings, FloatSimulator, get_backend
+from fsnn_lava.cli.script import run_script
+from fsnn_lava.conversion import Deployed, load_deployed, run_torch, samples_to_test
+from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.ir import with_timing
-from fsnn_lava.lower import run_torch
-from fsnn_lava.report import Report
-from fsnn_lava.result import Array, RunResult, accuracy
-from fsnn_lava.runs import write_json, write_text
-from fsnn_lava.samples import time_first
-from fsnn_lava.simulator import FloatSimulator
-from fsnn_lava.ties import spike_agreement
-from fsnn_lava.training import BEST
-from fsnn_lava.verify import compare_all, error_budget
+from fsnn_lava.files import write_json, write_text
+from fsnn_lava.hardware import Array, RunResult, accuracy, with_timing
+from fsnn_lava.training import BEST, load_checkpoint
+from fsnn_lava.verification import Report, compare_all, error_budget, spike_agreement
 
 console = Console()
 SAMPLES = 100

@@ -14,16 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script, show_next
-from fsnn_lava.data import check_time_steps, load_dataset
-from fsnn_lava.devices import open_device, place, prepared
+from fsnn_lava.cli.script import run_script, show_next
+from fsnn_lava.config import parse_spec
+from fsnn_lava.datasets import check_time_steps, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.evaluation import Evaluation, convergence_curve, evaluate
-from fsnn_lava.runs import newest_run
-from fsnn_lava.spec import parse_spec
-from fsnn_lava.training import BEST
+from fsnn_lava.files import newest_run
+from fsnn_lava.network import open_device, place, prepared
+from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint
 
 console = Console()
 

@@ -2,7 +2,7 @@
 
 Both phases are Lava processes on the CPU, in float64, and every connection changes its own weights. No chip is used;
 docs/training-on-chip.md says what Loihi 2 would need. Without arguments: sklearn's 8x8 digits, as train/train.py does
-with train/configs/digits_spide.toml, but without dropout, which is refused here. A --config sets the defaults of every
+with the config digits_spide, but without dropout, which is refused here. A --config sets the defaults of every
 other option. Writes what train.py writes, so that deploy/export.py, run.py and verify.py take it.
 """
 
@@ -21,22 +21,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fsnn_lava.backends.lava_runner import require_lava
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import INTERRUPTED, run_script, show_next
+from fsnn_lava.backends import require_lava
+from fsnn_lava.cli.script import INTERRUPTED, run_script, show_next
+from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
-from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import BackendError, ConfigError
-from fsnn_lava.on_chip import require_on_chip
-from fsnn_lava.on_chip_check import TOLERANCE, Agreement
-from fsnn_lava.on_chip_training import check_on_lava, fit_on_lava
-from fsnn_lava.progress import couple_warnings
-from fsnn_lava.runs import new_run_folder, write_json
-from fsnn_lava.schedule import check_dataset, chosen_samples
-from fsnn_lava.tensorboard_log import TensorBoardLog
-from fsnn_lava.training import LAST, FitResult
+from fsnn_lava.files import new_run_folder, write_json
+from fsnn_lava.training import (
+    LAST,
+    TOLERANCE,
+    Agreement,
+    FitResult,
+    check_dataset,
+    check_on_lava,
+    chosen_samples,
+    couple_warnings,
+    fit_on_lava,
+    load_checkpoint,
+    require_on_chip,
+)
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits_spide.toml"
+DEFAULT_CONFIG = "digits_spide"
 SECONDS_BETWEEN_LINES = 60.0
 """How often the progress within an epoch is shown where no terminal can show a bar."""
 
@@ -47,7 +53,7 @@ console = Console()
 class Arguments:
     """Train by SPIDE in Lava's processes."""
 
-    config: Path | None = None
+    config: str | None = None
     """TOML file with the settings below; default: digits_spide.toml without dropout."""
     resume: Path | None = None
     """Folder of an interrupted run of this script, to go on with bit for bit; its settings are kept."""
@@ -70,7 +76,7 @@ class Arguments:
 class Source:
     """The options that decide where the defaults of all others come from."""
 
-    config: Path | None = None
+    config: str | None = None
     resume: Path | None = None
 
 

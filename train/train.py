@@ -21,21 +21,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fsnn_lava.checkpoint import load_checkpoint
-from fsnn_lava.command import run_script, show_next
-from fsnn_lava.config import TrainConfig, changed_settings, read_config
-from fsnn_lava.data import Dataset, load_dataset
-from fsnn_lava.devices import device_title, open_device
-from fsnn_lava.distributed import Ranks, joined, ranks_of_environment
+from fsnn_lava.cli.script import run_script, show_next
+from fsnn_lava.cli.tensorboard_log import TensorBoardLog
+from fsnn_lava.config import TrainConfig, changed_settings, parse_spec, read_config
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.progress import couple_warnings
-from fsnn_lava.runs import new_run_folder, write_json
-from fsnn_lava.schedule import check_dataset, check_shares, chosen_samples
-from fsnn_lava.spec import parse_spec
-from fsnn_lava.tensorboard_log import TensorBoardLog
-from fsnn_lava.training import FREE_ON_RESUME, LAST, FitResult, fit
+from fsnn_lava.files import new_run_folder, write_json
+from fsnn_lava.network import device_title, open_device
+from fsnn_lava.training import (
+    FREE_ON_RESUME,
+    LAST,
+    FitResult,
+    Ranks,
+    check_dataset,
+    check_shares,
+    chosen_samples,
+    couple_warnings,
+    fit,
+    joined,
+    load_checkpoint,
+    ranks_of_environment,
+)
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.toml"
+DEFAULT_CONFIG = "digits"
 SECONDS_BETWEEN_LINES = 60.0
 """How often the progress within an epoch is shown where no terminal can show a bar."""
 EXACT_ON_RESUME = ("epochs", "checkpoint_minutes")
@@ -48,8 +56,8 @@ console = Console()
 class Arguments:
     """Train a feedback spiking network by implicit differentiation (IDE)."""
 
-    config: Path = DEFAULT_CONFIG
-    """TOML file with the settings below; see train/configs/."""
+    config: str = DEFAULT_CONFIG
+    """Name of a configuration that comes with fsnn (`fsnn configs`), or a TOML file with the settings below."""
     resume: Path | None = None
     """Folder of a run to go on with, bit for bit; its settings are kept."""
     data_dir: Path | None = None
@@ -65,7 +73,7 @@ class Arguments:
 class Source:
     """The options that decide where the defaults of all others come from."""
 
-    config: Path | None = None
+    config: str | None = None
     resume: Path | None = None
 
 

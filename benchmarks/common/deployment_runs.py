@@ -12,9 +12,9 @@ import numpy as np
 
 from common.lava_speed import time_lava
 from common.whole_sets import time_set
-from fsnn_lava.deployed import load_deployed, samples_to_test
-from fsnn_lava.ir import HardwareNetwork
-from fsnn_lava.samples import Samples, time_first
+from fsnn_lava.conversion import load_deployed, samples_to_test
+from fsnn_lava.datasets import Samples, time_first
+from fsnn_lava.hardware import HardwareNetwork
 
 Say = Callable[[str], None]
 """Told what is being measured."""

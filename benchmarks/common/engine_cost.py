@@ -9,10 +9,18 @@ from typing import Any, get_args
 import numpy as np
 
 from common.timing import medians
-from fsnn_lava.geometry import Convolution
-from fsnn_lava.ir import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, IntegerNeuron, Population, Readout
-from fsnn_lava.simulator import IntegerSimulator
-from fsnn_lava.simulator.engine import EngineName
+from fsnn_lava.backends import EngineName, IntegerSimulator
+from fsnn_lava.hardware import (
+    ALWAYS_ON,
+    INPUT,
+    Connection,
+    Convolution,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Population,
+    Readout,
+)
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 NEURON = IntegerNeuron(v_threshold=160 << 6, reset_mantissa=160, reset_exponent=6, decay=0, scale=1.0)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.batches import DeviceSamples
-from fsnn_lava.checkpoint import new_model
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.data import Dataset
-from fsnn_lava.devices import open_device, place, prepared, tf32
-from fsnn_lava.gradients.methods import rates_with_gradient
+from fsnn_lava.datasets import Dataset
+from fsnn_lava.network import open_device, place, prepared, tf32
+from fsnn_lava.training import DeviceSamples, new_model, rates_with_gradient
 
 
 @contextmanager

@@ -11,10 +11,8 @@ import numba
 import numpy as np
 
 from common.timing import medians
-from fsnn_lava.geometry import DENSE, Convolution
-from fsnn_lava.ir import Array
-from fsnn_lava.linear_map import LinearMap
-from fsnn_lava.spike_kernels import ScatterMap, flat_order, gather, nonzero, scatter, scatter_map, sum_dtype
+from fsnn_lava.hardware import DENSE, Array, Convolution, LinearMap
+from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, gather, nonzero, scatter, scatter_map, sum_dtype
 
 FIRING = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Spikes per neuron and step."""

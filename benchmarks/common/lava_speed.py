@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsnn_lava.backends.lava_runner import LavaRunner
-from fsnn_lava.ir import Array, HardwareNetwork
-from fsnn_lava.simulator import IntegerSimulator
+from fsnn_lava.backends import IntegerSimulator, LavaRunner
+from fsnn_lava.hardware import Array, HardwareNetwork
 
 SILENCE_S = 600.0
 """Longest time in which Lava may finish no step."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from common.results import commit
-from fsnn_lava.devices import device_title
+from fsnn_lava.network import device_title
 
 
 def conditions() -> dict[str, Any]:

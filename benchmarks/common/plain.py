@@ -7,9 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fsnn_lava.model import BoundNetwork, Drive, Simulation
-from fsnn_lava.neuron import fire, integrate, rate_from_count
-from fsnn_lava.solver import FixedPoint, Map
+from fsnn_lava.network import BoundNetwork, Drive, FixedPoint, Map, Simulation, fire, integrate, rate_from_count
 
 TOLERANCE = 1e-6
 """Relative residual of the adjoint system at which Broyden's method stops."""

@@ -16,10 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from fsnn_lava.layers import BoundSynapse, apply_layer
-from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN
-from fsnn_lava.neuron import NeuronParameters, rate_from_count
-from fsnn_lava.spec import LayerSpec
+from fsnn_lava.config import LayerSpec
+from fsnn_lava.network import (
+    BoundNetwork,
+    BoundSynapse,
+    Drive,
+    FeedbackSNN,
+    NeuronParameters,
+    apply_layer,
+    rate_from_count,
+)
 
 COUPLE_THRESHOLD = 0.5
 """V_b of the ternary couples; their spikes are +-1."""

@@ -8,14 +8,12 @@ The accuracies stand in the configs that reproduce them, the measurements of Tab
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.errors import ConfigError
-
-CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
 SAMPLES: Mapping[str, tuple[int, int]] = {
     "mnist": (60_000, 10_000),
@@ -63,7 +61,7 @@ class Row:
     figure: float | None
 
 
-def published_rows(folder: Path = CONFIGS) -> list[Row]:
+def published_rows(files: Iterable[Path] | None = None) -> list[Row]:
     """A row for every config that names a published figure, in the order of the tables.
 
     Raises
@@ -71,7 +69,7 @@ def published_rows(folder: Path = CONFIGS) -> list[Row]:
     ConfigError : if a config does not say figure and table, such as "99.49 (Table 1, IDE-IF, mean of 5)".
     """
     rows = []
-    for path in sorted(folder.glob("*.toml")):
+    for path in published_configs().values() if files is None else files:
         config = read_config(path)
         if not config.published:
             continue

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from common.published import SAMPLES
-from fsnn_lava.checkpoint import TrainedNetwork, load_training
-from fsnn_lava.config import MethodName, TrainConfig, changed_settings
+from fsnn_lava.config import MethodName, TrainConfig, changed_settings, parse_spec
 from fsnn_lava.errors import CheckpointError
-from fsnn_lava.runs import write_json
-from fsnn_lava.spec import parse_spec
-from fsnn_lava.training import LAST
+from fsnn_lava.files import write_json
+from fsnn_lava.training import LAST, TrainedNetwork, load_training
 
 RESULTS = Path(__file__).parents[1] / "results"
 TRAININGS = "trainings"

@@ -19,16 +19,12 @@ from common.spide_error import ACCURATE, gradient_errors
 from common.spide_speed import Iterations, agreement, measure_times, phase_limits
 from common.training_energy import SOURCE, EnergyCosts, as_kept, energy_parts, totals
 from common.training_work import TrainingWork, measure_work
-from fsnn_lava.checkpoint import load_training, new_model
-from fsnn_lava.config import MethodName, TrainConfig, read_config
-from fsnn_lava.data import Dataset, load_dataset
+from fsnn_lava.config import MethodName, TrainConfig, parse_spec, read_config
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.gradients.spide import SpideSettings
-from fsnn_lava.model import FeedbackSNN
-from fsnn_lava.spec import parse_spec
-from fsnn_lava.training import LAST
+from fsnn_lava.network import FeedbackSNN
+from fsnn_lava.training import LAST, SpideSettings, load_training, new_model
 
-CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 BASE = (30, 100)
 """T and T_back at which the other one is varied when memory is measured."""
 EPOCHS_SHOWN = 10
@@ -87,7 +83,7 @@ def read_cases(
 
     Parameters
     ----------
-    cases : names in train/configs or paths of configurations, with another batch size after a colon if wanted.
+    cases : names or paths of configurations, with another batch size after a colon if wanted.
     runs : folders of trainings.
     threads : that torch and the event-driven kernels use from now on.
 
@@ -106,8 +102,7 @@ def read_cases(
     found = []
     for case in cases:
         name, _, batch = case.partition(":")
-        path = CONFIGS / f"{name}.toml"
-        config = read_config(path if path.exists() else Path(name))
+        config = read_config(name)
         changes: dict[str, Any] = {"batch_size": int(batch)} if batch else {}
         config = _with(config, seed=seed, threads=threads, device="cpu", **changes)
         found.append(Case(config.name + (f":{batch}" if batch else ""), _spide(config), data(config), None))

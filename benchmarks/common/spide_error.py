@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from common.plain_spide import firing_mask, plain_connections, plain_readout, plain_updates
 from fsnn_lava.errors import ConvergenceError
-from fsnn_lava.gradients.spide import SpideSettings, spide_rates
-from fsnn_lava.model import BoundNetwork, FeedbackSNN
+from fsnn_lava.network import BoundNetwork, FeedbackSNN
+from fsnn_lava.training import SpideSettings, spide_rates
 
 TOLERANCE = 1e-12
 """Relative change at which the adjoint solution counts as converged; float64."""

@@ -18,14 +18,12 @@ from torch.nn import functional
 from common.plain_spide import plain_backward_phase, plain_forward_phase, plain_readout, plain_updates
 from common.training_work import TrainingWork
 from common.work import machine_rate, now
-from fsnn_lava.batches import DeviceSamples
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.data import Dataset
-from fsnn_lava.devices import place, prepared
-from fsnn_lava.gradients import spide
-from fsnn_lava.gradients.methods import rates_with_gradient
-from fsnn_lava.ir import Array
-from fsnn_lava.model import FeedbackSNN
+from fsnn_lava.datasets import Dataset
+from fsnn_lava.hardware import Array
+from fsnn_lava.network import FeedbackSNN, place, prepared
+from fsnn_lava.training import DeviceSamples, rates_with_gradient
+from fsnn_lava.training.gradients import spide
 
 PhaseName = Literal["forward", "backward", "update"]
 PHASES: tuple[PhaseName, ...] = get_args(PhaseName)

@@ -22,10 +22,8 @@ from common.plain_spide import (
     plain_readout,
 )
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.gradients.ide import AdjointSettings, implicit_rates
-from fsnn_lava.gradients.spide import SpideSettings, backward_phase
-from fsnn_lava.layers import BoundSynapse
-from fsnn_lava.model import BoundNetwork, Drive, FeedbackSNN
+from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN
+from fsnn_lava.training import AdjointSettings, SpideSettings, backward_phase, implicit_rates
 
 CHUNK = 16
 """Samples whose spikes of the second phase are held at a time."""

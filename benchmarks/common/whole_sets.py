@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass
 
 from common.memory import in_own_process, resident
-from fsnn_lava.ir import HardwareNetwork
-from fsnn_lava.result import accuracy
-from fsnn_lava.samples import Samples, time_first
-from fsnn_lava.simulator import IntegerSimulator
+from fsnn_lava.backends import IntegerSimulator
+from fsnn_lava.datasets import Samples, time_first
+from fsnn_lava.hardware import HardwareNetwork, accuracy
 
 FIRST_SAMPLES = 40
 """Samples of the run that is not counted: enough that the simulator chooses its engine."""

@@ -8,8 +8,7 @@ from math import prod
 import torch
 from torch.nn import functional
 
-from fsnn_lava.config import TrainConfig
-from fsnn_lava.spec import LayerSpec, Shape, parse_spec
+from fsnn_lava.config import LayerSpec, Shape, TrainConfig, parse_spec
 
 MATRIX = 1024
 """Rows and columns of the matrices whose product is timed."""

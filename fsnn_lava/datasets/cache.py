@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava.errors import DatasetError, OutputError
-from fsnn_lava.whole_file import write_whole
+from fsnn_lava.files import write_whole
 
 Array = npt.NDArray[Any]
 

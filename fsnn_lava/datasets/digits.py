@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fsnn_lava.datasets.samples import Dataset, InputCoding, Samples, hold_out
 from fsnn_lava.errors import MissingDependencyError
-from fsnn_lava.samples import Dataset, InputCoding, Samples, hold_out
 
 _SPLIT_SEED = 0
 _TEST_SAMPLES = 360

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava.datasets.cache import cached
+from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
 from fsnn_lava.datasets.files import data_root
-from fsnn_lava.datasets.recordings import SYNTHETIC_MARK, files_in, opened, place_of
+from fsnn_lava.datasets.samples import Dataset, InputCoding, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
-from fsnn_lava.samples import Dataset, InputCoding, Samples, packed_bytes
 
 Array = npt.NDArray[Any]
 

@@ -1,0 +1,126 @@
+"""What Lava and Loihi 2 cannot say of a network, found before anything is started."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsnn_lava.errors import UnsupportedError
+from fsnn_lava.hardware import (
+    ALWAYS_ON,
+    INPUT,
+    STATE_PER_WEIGHT,
+    Connection,
+    Convolution,
+    HardwareNetwork,
+    IntegerNeuron,
+    Population,
+    Violation,
+    linear_map,
+)
+
+DELAY_LIMIT = 64
+"""Longest delay of a connection: one step of its own and 6 bits on top."""
+KERNEL_LIMIT = 127
+"""Largest kernel, stride and padding of Lava's Conv: 8 bits, signed."""
+MESSAGE_LIMIT = 255
+"""Largest graded input code: 8 bits."""
+RESET_EXPONENT_LIMIT = 6
+"""Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
+_INT32 = 2**31 - 1
+_CONVOLVED = 2**23 - 1
+"""Largest sum in Lava's Conv, where it wraps."""
+
+
+def hardware_violations(network: HardwareNetwork) -> list[Violation]:
+    """Every reason why Lava cannot say the network; empty if it can."""
+    found = [v for c in network.connections for v in _connection_violations(network, c)]
+    if network.arithmetic == "integer":
+        if network.input.kind == "graded" and network.input.maximum > MESSAGE_LIMIT:
+            found.append(Violation("input", f"codes up to {network.input.maximum}", f"0 .. {MESSAGE_LIMIT} (8 bits)"))
+        for population in network.populations:
+            found += _population_violations(network, population)
+    return found
+
+
+def require_hardware(network: HardwareNetwork, *, backend: str) -> None:
+    """Nothing, if Lava can say the network.
+
+    Raises
+    ------
+    UnsupportedError : naming every violation at once, and what to do.
+    """
+    violations = hardware_violations(network)
+    if not violations:
+        return
+    listed = "\n  ".join(map(str, violations))
+    raise UnsupportedError(
+        f'backend "{backend}" cannot say network "{network.name}", {len(violations)} violation(s):\n  {listed}\n'
+        'delays of the papers become the hardware\'s with fsnn_lava.hardware.network.with_timing(network, "hardware")'
+    )
+
+
+def lava_delay(network: HardwareNetwork, connection: Connection) -> int:
+    """Steps from sending to arrival on Lava, where the always-on neuron fires from global step 0 on.
+
+    Its constant current must begin with the window of the target, so this is the target's start there.
+    """
+    return network.population(connection.target).start if connection.source == ALWAYS_ON else connection.delay
+
+
+def is_convolution(network: HardwareNetwork, connection: Connection) -> bool:
+    """Whether Lava says the connection with its Conv: kernels that binary spikes meet. Others are unrolled."""
+    graded = connection.source == INPUT and network.input.kind == "graded"
+    return isinstance(connection.geometry, Convolution) and not graded
+
+
+def _connection_violations(network: HardwareNetwork, connection: Connection) -> list[Violation]:
+    where = _where(connection)
+    delay = lava_delay(network, connection)
+    found = []
+    if not 1 <= delay <= DELAY_LIMIT and connection.source == ALWAYS_ON:
+        found.append(Violation(where, f"a target that starts at step {delay}", f"a start of 1 .. {DELAY_LIMIT}"))
+    elif not 1 <= delay <= DELAY_LIMIT:
+        found.append(Violation(where, f"delay {delay}", f"1 .. {DELAY_LIMIT} steps"))
+    if is_convolution(network, connection):
+        assert isinstance(connection.geometry, Convolution)
+        if connection.weight_exponent:
+            exponent = f"weight exponent {connection.weight_exponent}"
+            found.append(Violation(where, exponent, "0: Lava's Conv has none; scale the target's threshold instead"))
+        sizes = (connection.weight.shape[2], connection.geometry.stride, connection.geometry.padding)
+        if max(sizes) > KERNEL_LIMIT:
+            names = "kernel {}, stride {}, padding {}".format(*sizes)
+            found.append(Violation(where, names, f"at most {KERNEL_LIMIT} each"))
+    return found
+
+
+def _population_violations(network: HardwareNetwork, population: Population) -> list[Violation]:
+    """Reset synapses and sums that do not fit Lava's registers (32 bits, before they enter the 24-bit state)."""
+    where = f'population "{population.name}"'
+    found: list[Violation] = []
+    neuron = population.neuron
+    assert isinstance(neuron, IntegerNeuron)
+    if neuron.reset_exponent > RESET_EXPONENT_LIMIT:
+        found.append(Violation(where, f"reset exponent {neuron.reset_exponent}", f"0 .. {RESET_EXPONENT_LIMIT}"))
+    total = neuron.reset_synapse * STATE_PER_WEIGHT
+    for connection in network.incoming(population.name):
+        largest = _largest_sum(network, connection)
+        limit = _CONVOLVED if is_convolution(network, connection) else _INT32
+        if largest > limit:
+            found.append(Violation(_where(connection), f"a sum that can reach {largest}", f"at most {limit}"))
+        exponent = connection.weight_exponent
+        total += 64 * (largest << exponent if exponent >= 0 else largest >> -exponent)
+    if total > _INT32:
+        found.append(Violation(where, f"an input that can reach {total} units of state", f"at most {_INT32}"))
+    return found
+
+
+def _largest_sum(network: HardwareNetwork, connection: Connection) -> int:
+    """Bound on what reaches a target neuron in one step, in Lava's units: mantissas are doubled."""
+    graded = connection.source == INPUT and network.input.kind == "graded"
+    weights = linear_map(network, connection)
+    sums = weights.with_weight(np.abs(connection.weight.astype(np.float64))).sums()
+    return 2 * int(sums.max()) * (network.input.maximum if graded else 1)
+
+
+def _where(connection: Connection) -> str:
+    return f'connection "{connection.name}" ({connection.source} -> {connection.target})'

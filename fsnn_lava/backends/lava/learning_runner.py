@@ -1,0 +1,142 @@
+"""Training by SPIDE on Lava's CPU simulator: both phases, and the changes of the weights, are Lava processes.
+
+Lava runs in a Python process of its own (`isolated`), so this module imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from fsnn_lava.backends.lava.learning.job import (
+    FEEDBACK,
+    READOUT,
+    PlasticNetwork,
+    Synapses,
+    TrainingJob,
+    TrainingOutcome,
+    TrainingProgress,
+)
+from fsnn_lava.backends.lava.learning.memory import TrainingMemory
+from fsnn_lava.backends.lava.runner import require_lava
+from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
+from fsnn_lava.errors import BackendError, FsnnError, IncompleteRunError
+
+_WORKER = "fsnn_lava.backends.lava.learning.worker"
+
+
+def train_on_lava(
+    job: TrainingJob, *, progress: TrainingProgress | None = None, timeout_s: float = 120.0
+) -> TrainingOutcome:
+    """What the network has learnt from all samples of a job, in one run of Lava.
+
+    Parameters
+    ----------
+    progress : told how many samples are done.
+    timeout_s : longest time in which Lava may finish no step, in seconds (starting up counts as well).
+
+    Raises
+    ------
+    MissingDependencyError : if Lava is not installed.
+    ConvergenceError : if a weight is no longer finite; its cause is an `IncompleteRunError` as below.
+    IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted (its cause then is a
+        `KeyboardInterrupt`); holds the `TrainingOutcome` of all whole updates, and how many samples they took.
+    """
+    require_lava()
+    run = _Run(job, progress)
+    try:
+        run_isolated(
+            _WORKER,
+            (job, run.memory.descriptor),
+            on_message=run.on_message,
+            silence_s=timeout_s,
+            inherited=(run.memory.descriptor,),
+        )
+    except SilenceError as error:
+        raise run.incomplete(f"Lava finished no step within {timeout_s:g} s") from error
+    except KeyboardInterrupt as error:
+        raise run.incomplete("the run was interrupted") from error
+    except BackendError as error:
+        raise run.incomplete(str(error)) from error
+    finally:
+        run.memory.close()
+    run.require_success()
+    return run.outcome()
+
+
+class _Run:
+    """The caller's end of a run."""
+
+    def __init__(self, job: TrainingJob, progress: TrainingProgress | None) -> None:
+        self.memory = TrainingMemory(job)
+        self._job, self._progress = job, progress
+        self._steps = 0
+        self._failure: FsnnError | str | None = None
+
+    def on_message(self, message: tuple[str, Any]) -> bool:
+        """Note how far Lava is; True with the last message of the worker."""
+        kind, content = message
+        if kind != "step":
+            self._failure = content
+            return True
+        before, self._steps = self._samples, content
+        if self._progress is not None and self._samples > before:
+            done = self._samples
+            self._progress(done, len(self._job.labels), float(self.memory.losses[:done].mean()))
+        return False
+
+    @property
+    def _samples(self) -> int:
+        return self._steps // self._job.clock.sample_steps
+
+    def require_success(self) -> None:
+        """Nothing, if the worker said that all is done; else raises what it said."""
+        if isinstance(self._failure, BackendError | str):
+            raise self.incomplete(str(self._failure))
+        if self._failure is not None:
+            raise self._failure from self.incomplete(str(self._failure))
+
+    def incomplete(self, reason: str) -> IncompleteRunError:
+        """The error that says how far the run had come, with what was learnt in whole updates."""
+        job, outcome = self._job, self.outcome()
+        sample, step = divmod(self._steps, job.clock.sample_steps)
+        message = (
+            f"Training on {len(job.labels)} samples ended in sample {sample} at step {step}, after {self._steps} "
+            f"of {job.steps} steps; {outcome.updates} of {len(job.batches)} updates are whole. Its processes "
+            f"were ended. Reason: {reason}"
+        )
+        return IncompleteRunError(message, samples=len(outcome.losses), result=outcome)
+
+    def outcome(self) -> TrainingOutcome:
+        """What is in the memory, as far as all connections have finished the same updates."""
+        job, memory = self._job, self.memory
+        updates = min(int(record.updates[0]) for record in memory.synapses.values())
+        named = job.network.named()
+        gradients = {}
+        if updates:
+            found = {name: memory.synapses[name].at(updates, before) for name, before in named.items()}
+            named = {name: synapses for name, (synapses, _) in found.items()}
+            gradients = {name: gradient for name, (_, gradient) in found.items()}
+        samples = sum(job.batches[:updates])
+        recorded = min(job.recorded, samples)
+        return TrainingOutcome(
+            network=_with_synapses(job.network, named),
+            gradients=gradients,
+            updates=updates,
+            losses=memory.losses[:samples].copy(),
+            predictions=memory.predictions[:samples].copy(),
+            mean_spikes=memory.mean_spikes[:samples].copy(),
+            mean_spikes_back=memory.mean_spikes_back[:samples].copy(),
+            spikes=tuple(spikes[:, :recorded].copy() for spikes in memory.spikes),
+            spikes_back=tuple(spikes[:, :recorded].copy() for spikes in memory.spikes_back),
+        )
+
+
+def _with_synapses(network: PlasticNetwork, named: dict[str, Synapses]) -> PlasticNetwork:
+    """The network with other weights under the same names."""
+    return dataclasses.replace(
+        network,
+        feedforward=tuple(named[f"feedforward.{index}"] for index in range(len(network.sizes))),
+        feedback=named.get(FEEDBACK),
+        readout=named[READOUT],
+    )

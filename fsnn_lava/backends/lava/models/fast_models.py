@@ -1,0 +1,43 @@
+"""Which fast model runs which stock process. Floats keep Lava's own models: they are there to be compared with."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.process.process import AbstractProcess
+from lava.proc.conv.process import Conv
+from lava.proc.dense.process import Dense
+from lava.proc.lif.process import LIF, LIFReset
+from lava.proc.sparse.process import DelaySparse, Sparse
+
+from fsnn_lava.backends.lava.models.fast_connections import FastConv, FastDelaySparse, FastDense, FastSparse
+from fsnn_lava.backends.lava.models.fast_host import FastHostInput, FastHostRecorder
+from fsnn_lava.backends.lava.models.fast_lif import FastLif, FastLifReset, lif_step
+from fsnn_lava.backends.lava.models.fast_products import matrix_product
+from fsnn_lava.backends.lava.models.host_processes import HostInput, HostRecorder
+from fsnn_lava.hardware import Arithmetic, Array
+
+FAST_MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
+    (Conv, "integer"): FastConv,
+    (Dense, "integer"): FastDense,
+    (Sparse, "integer"): FastSparse,
+    (DelaySparse, "integer"): FastDelaySparse,
+    (HostInput, "integer"): FastHostInput,
+    (HostRecorder, "integer"): FastHostRecorder,
+    (LIF, "integer"): FastLif,
+    (LIFReset, "integer"): FastLifReset,
+}
+"""For Lava's `exception_proc_model_map`. Connections expect ``sample_steps`` among their process parameters."""
+
+
+def warm_up() -> None:
+    """Compile what the models run, for the processes that are forked from this one; later times read a cache."""
+    u, v, arriving, bias = np.zeros((4, 2), np.int32)
+    lif_step(u, v, arriving, bias, 0, 0, 1, np.zeros(2, np.uint8))
+    # Weights and their sums of 16 bits; of 16 and 32; of 32 bits.
+    matrices = [np.array(rows, np.int32) for rows in ([[1]], [[2**14, 2**14]], [[2**15]])]
+    for matrix, kind, graded in product(matrices, (np.uint8, np.int32), (False, True)):
+        message: Array = np.ones(matrix.shape[1], kind)
+        matrix_product(matrix, graded=graded, kind=message.dtype).update(message)

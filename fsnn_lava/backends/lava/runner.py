@@ -1,0 +1,225 @@
+"""Networks on Lava's CPU models and on Loihi 2.
+
+Lava runs in a Python process of its own (`isolated`), so this module imports nothing of it.
+
+Lava's fixed_pt potentials wrap silently at 24 bits, and nothing in a result can tell. A network is safe by the proof
+that the quantizer attaches to it; the integer simulator and ``neuron="soft_reset"`` raise instead of wrapping.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Final
+
+from fsnn_lava.backends.finished_samples import FinishedSamples
+from fsnn_lava.backends.lava.chip_limits import require_hardware
+from fsnn_lava.backends.lava.job import RING_BYTES, Device, GraphJob, NeuronKind, ReadoutPlace
+from fsnn_lava.backends.lava.stream import Stream
+from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
+from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
+from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
+from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult, check_inputs
+
+_WORKER = "fsnn_lava.backends.lava.worker"
+
+
+class LavaRunner:
+    """Runs networks on Lava.
+
+    Parameters
+    ----------
+    arithmetic : ``integer``: fixed_pt models, bit by bit as on the chip; ``float``: floating_pt models.
+    neuron : ``stock``: a graph of stock processes; ``soft_reset``: one process of ours per population.
+    stock_models : whether Lava's own models run the stock processes; else, where there are any, faster ones of ours.
+    readout : ``lava``: the logits come from integrators in the graph; ``host``: from the firing rates.
+    timeout_s : longest time in which Lava may finish no step, in seconds (starting up counts as well).
+
+    Raises
+    ------
+    ConfigError : settings that are not among these.
+    MissingDependencyError : if Lava is not installed.
+    """
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic = "integer",
+        *,
+        neuron: NeuronKind = "stock",
+        stock_models: bool = False,
+        readout: ReadoutPlace = "host",
+        timeout_s: float = 120.0,
+    ) -> None:
+        if neuron not in ("stock", "soft_reset") or readout not in ("host", "lava") or not timeout_s > 0:
+            raise ConfigError(
+                f'LavaRunner: neuron "{neuron}", readout "{readout}", timeout_s {timeout_s}; allowed: "stock", '
+                '"soft_reset"; "host", "lava"; more than 0'
+            )
+        require_lava()
+        self.arithmetic: Final[Arithmetic] = arithmetic
+        self.neuron: Final[NeuronKind] = neuron
+        self.stock_models: Final = stock_models
+        self.readout: Final[ReadoutPlace] = readout
+        self.timeout_s: Final = timeout_s
+
+    @property
+    def name(self) -> str:
+        """``lava-fixed`` or ``lava-float``; then ``-stock`` with Lava's own models, ``-soft-reset`` with our neuron."""
+        name = "lava-fixed" if self.arithmetic == "integer" else "lava-float"
+        name += "-stock" if self.stock_models else ""
+        return name + ("" if self.neuron == "stock" else "-soft-reset")
+
+    @property
+    def _device(self) -> Device:
+        return "cpu"
+
+    def run(
+        self,
+        network: HardwareNetwork,
+        inputs: Array,
+        *,
+        record: Sequence[str] = (),
+        sink: Sink | None = None,
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """What Lava did with a batch of inputs, in one run however long; see `fsnn_lava.backends.Runner.run`.
+
+        Raises
+        ------
+        UnsupportedError : a network of the other arithmetic, or one that Lava cannot say.
+        InputError : inputs that do not fit the network.
+        StateOverflowError : with ``neuron="soft_reset"``, a potential that left 24 bits.
+        IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted; holds the result of
+            the samples that were finished.
+        """
+        total = self._check(network, inputs, record)
+        finished = FinishedSamples(self.name, network, samples=total, record=record, sink=sink)
+        at_a_time = total if self._device == "cpu" else 1
+        for first in range(0, total, at_a_time):
+            some = slice(first, first + at_a_time)
+            part = inputs[:, some] if network.input.kind == "event" else inputs[some]
+            self._stream((part,), (finished,), progress=progress)
+        return finished.result()
+
+    def run_side_by_side(self, networks: Sequence[HardwareNetwork], inputs: Sequence[Array]) -> list[RunResult]:
+        """One result per network, all spikes recorded; all networks in one Lava run, which costs one start.
+
+        Parameters
+        ----------
+        inputs : one array per network, as in `run`.
+
+        Raises
+        ------
+        As `run`. An `IncompleteRunError` holds the list of results.
+        """
+        finished = []
+        for network, codes in zip(networks, inputs, strict=True):
+            total = self._check(network, codes, ())
+            names = [p.name for p in network.populations]
+            finished.append(FinishedSamples(self.name, network, samples=total, record=names))
+        self._stream(tuple(inputs), tuple(finished), progress=None)
+        return [samples.result() for samples in finished]
+
+    def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
+        require_arithmetic(self, network)
+        require_hardware(network, backend=self.name)
+        if self.readout == "lava" and network.readout.integrators is None:
+            raise UnsupportedError(
+                f'backend "{self.name}" cannot read out network "{network.name}" on Lava: it has no integrators; '
+                'quantize it again, or use readout="host"'
+            )
+        return check_inputs(network, inputs, record=record)
+
+    def _stream(
+        self, inputs: tuple[Array, ...], finished: tuple[FinishedSamples, ...], *, progress: Progress | None
+    ) -> None:
+        """Run the networks on their inputs, and add their samples up as they are finished."""
+        job = GraphJob(
+            tuple(f.network for f in finished),
+            tuple(x.shape[1 if f.network.input.kind == "event" else 0] for f, x in zip(finished, inputs, strict=True)),
+            neuron=self.neuron,
+            device=self._device,
+            readout=self.readout,
+            stock_models=self.stock_models,
+            ring_bytes=RING_BYTES,
+        )
+        stream = Stream(job, inputs, finished, progress=progress)
+        try:
+            run_isolated(
+                _WORKER,
+                (job, stream.ring.descriptor),
+                on_message=stream.on_message,
+                silence_s=self.timeout_s,
+                inherited=(stream.ring.descriptor,),
+            )
+        except SilenceError as error:
+            reason = f"Lava finished no step within {self.timeout_s:g} s; larger networks may need a longer timeout_s"
+            raise stream.incomplete(reason) from error
+        except KeyboardInterrupt as error:
+            raise stream.incomplete("the run was interrupted") from error
+        except BackendError as error:
+            raise stream.incomplete(str(error)) from error
+        finally:
+            stream.ring.close()
+        stream.require_success()
+
+
+class LavaFixedRunner(LavaRunner):
+    """Integer networks on fixed_pt models: backend ``lava-fixed``; parameters as `LavaRunner`'s."""
+
+    def __init__(self, *, stock_models: bool = False, readout: ReadoutPlace = "host") -> None:
+        super().__init__("integer", stock_models=stock_models, readout=readout)
+
+
+class LavaFloatRunner(LavaRunner):
+    """Float networks on stock floating_pt models: backend ``lava-float``."""
+
+    def __init__(self) -> None:
+        super().__init__("float")
+
+
+class Loihi2Runner(LavaRunner):
+    """Integer networks on Loihi 2: the same graph, one sample per Lava run (every run starts from zero).
+
+    Raises
+    ------
+    MissingDependencyError : if Intel's extension of Lava for the chip is not installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("integer")
+        if not _installed("lava.utils.loihi2_profiler"):
+            raise MissingDependencyError(
+                'backend "loihi2": the package lava-loihi is not installed. It is not public: members of the Intel '
+                "Neuromorphic Research Community (INRC) get it from Intel together with access to the chips; install "
+                'it beside fsnn-lava[lava]. Without it, backend "lava-fixed" runs the same graph bit-accurately.'
+            )
+
+    @property
+    def name(self) -> str:
+        """``loihi2``."""
+        return "loihi2"
+
+    @property
+    def _device(self) -> Device:
+        return "loihi2"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def require_lava() -> None:
+    """Nothing, if Lava is installed.
+
+    Raises
+    ------
+    MissingDependencyError : if it is not.
+    """
+    if not _installed("lava.magma"):
+        raise MissingDependencyError(
+            'Lava is not installed; it needs Python 3.10: pip install "fsnn-lava[lava]" in such an environment'
+        )

@@ -1,0 +1,108 @@
+"""What the program of a Python process in which Lava runs has to do besides: receive, watch, report, leave.
+
+It receives its task over the connection with the file descriptor that it is given, and answers with messages
+
+    ("step", finished steps)      while it runs
+    ("done", None)                after the last one
+    ("failed", error or text)     an error of this package, or the traceback of any other
+
+Lava's processes are children of this one. Whoever started it ends the whole process group, whatever happened; if it
+dies itself, the connection closes and the group ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lava.magma.core.process.process import AbstractProcess
+
+from fsnn_lava.errors import BackendError, FsnnError
+from fsnn_lava.hardware import Array
+
+_POLL_SECONDS = 0.005
+_STANDSTILL_SECONDS = 0.2
+
+
+def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) -> None:
+    """Run one task, report, and leave without waiting for anybody.
+
+    Parameters
+    ----------
+    descriptor : of the connection.
+    run : takes the task that was received, and the connection.
+    """
+    os.dup2(2, 1)  # Lava prints; nothing of it may reach the user's output
+    logging.disable(logging.CRITICAL)
+    connection: Connection[Any, Any] = Connection(descriptor)
+    status = 0
+    try:
+        task = connection.recv()
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        run(task, connection)
+        connection.send(("done", None))
+    except FsnnError as error:
+        connection.send(("failed", error))
+        status = 1
+    except Exception:
+        connection.send(("failed", traceback.format_exc()))
+        status = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # after a failure, Lava's children would be waited for
+
+
+def _end_with(connection: Connection[Any, Any]) -> None:
+    """Wait for the other end to close (it sends nothing more), then end the whole group, this process included."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    os.killpg(0, signal.SIGTERM)
+
+
+def watch(root: AbstractProcess, clocks: Array, connection: Connection[Any, Any], *, steps: int) -> None:
+    """Report the clock until the last step; when it stands still, see whether one of Lava's processes has died.
+
+    Parameters
+    ----------
+    root : one of the running processes.
+    clocks : (n,) steps that each of them has finished, which they write.
+    steps : how many there will be.
+
+    Raises
+    ------
+    FsnnError : what a process of ours raised.
+    BackendError : if a process failed otherwise or ended.
+    """
+    reported = 0
+    looked = time.monotonic()
+    while reported < steps:
+        time.sleep(_POLL_SECONDS)
+        finished = int(clocks.min())
+        if finished > reported:
+            connection.send(("step", finished))
+            reported = finished
+            looked = time.monotonic()
+        elif time.monotonic() - looked > _STANDSTILL_SECONDS:
+            _raise_if_dead(root, finished)
+            looked = time.monotonic()
+
+
+def _raise_if_dead(root: AbstractProcess, finished: int) -> None:
+    for actor in root.runtime._messaging_infrastructure.actors:
+        found = actor.exception
+        if found is not None:
+            error, trace = found
+            if isinstance(error, FsnnError):
+                raise error
+            raise BackendError(f"a Lava process failed after step {finished}:\n{trace}")
+        if not actor.is_alive():
+            raise BackendError(f"a Lava process ended by itself after step {finished}, exit code {actor.exitcode}")

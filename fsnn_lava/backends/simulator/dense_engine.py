@@ -1,0 +1,152 @@
+"""The batched engine: one dense product per connection and step for all samples of a batch, zeros included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from fsnn_lava.backends.simulator.plan import Outcome, Plan, PopulationPlan, overflow
+from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, LinearMap, rate_weights
+from fsnn_lava.kernels.neuron_step import float_step, integer_step
+
+
+@dataclass(eq=False)
+class _State:
+    """One population while one batch runs.
+
+    Parameters
+    ----------
+    potential, drive : (B, N) membrane potential; current from always-on and graded sources.
+    arriving : (B, N) current from spikes.
+    ring : (depth, B, N) spikes of the last steps; step t is at t modulo depth.
+    counts, rates : (B, N) spikes so far; their weighted mean so far, empty where the rate is counts / T.
+    """
+
+    potential: Array
+    drive: Array
+    arriving: Array
+    ring: Array
+    counts: Array
+    rates: Array
+
+    def spikes(self, step: int) -> Array:
+        """(B, N) spikes of that step, 0 or 1."""
+        return np.asarray(self.ring[step % len(self.ring)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """A connection that carries spikes; the map's weights are in the unit of the current."""
+
+    source: str
+    delay: int
+    map: LinearMap
+
+
+@final
+class DenseEngine:
+    """Runs a plan by dense products, whose sums are exact for integers."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._held = plan.held()
+        self._products = {
+            p.population.name: tuple(
+                _Product(
+                    s.source,
+                    s.delay,
+                    s.map.with_weight(s.map.weight.astype(plan.sum_dtype) * plan.sum_dtype(1 << s.shift)),
+                )
+                for s in p.synapses
+            )
+            for p in plan.populations
+        }
+
+    def sample_bytes(self, record: Sequence[str]) -> int:
+        """Memory that one sample of a batch takes: states, rings, three currents, and what is recorded."""
+        width, steps = np.dtype(self._plan.sum_dtype).itemsize, self._plan.steps
+        total = self._plan.network.input.size * (steps + width)
+        for p in self._plan.populations:
+            name, size = p.population.name, p.population.size
+            total += size * (16 + width * (3 + self._held.get(name, 1)) + 8 * p.leaky + 4 + steps * (name in record))
+        return total
+
+    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> Outcome:
+        """What the network does with a batch.
+
+        Raises
+        ------
+        StateOverflowError : if a potential leaves its range.
+        """
+        plan, network = self._plan, self._plan.network
+        event = network.input.kind == "event"
+        codes = inputs.reshape(*inputs.shape[: 2 if event else 1], network.input.size)
+        rows = codes.shape[1 if event else 0]
+        states = {p.population.name: self._fresh_state(p, rows) for p in plan.populations}
+        spikes = {n: np.zeros((plan.steps, rows, network.population(n).size), np.uint8) for n in record}
+        shares = {p.population.name: rate_weights(plan.steps, p.leak) for p in plan.populations if p.leaky}
+        for step in range(plan.steps):
+            for p in plan.populations:
+                name = p.population.name
+                self._collect(p, states, codes, step)
+                self._advance(p, states[name], step, float(shares[name][step]) if p.leaky else 0.0, first)
+                if name in record:
+                    spikes[name][step] = states[name].spikes(step)
+        shapes = {p.population.name: p.population.shape for p in plan.populations}
+        return Outcome(
+            {name: state.counts.reshape(rows, *shapes[name]) for name, state in states.items()},
+            {name: states[name].rates.reshape(rows, *shapes[name]) for name in shares},
+            {name: s.reshape(plan.steps, rows, *shapes[name]) for name, s in spikes.items()},
+        )
+
+    def _fresh_state(self, plan: PopulationPlan, rows: int) -> _State:
+        size = plan.population.size
+        return _State(
+            potential=np.zeros((rows, size), plan.constant.dtype),
+            drive=np.tile(plan.constant, (rows, 1)),
+            arriving=np.zeros((rows, size), self._plan.sum_dtype),
+            ring=np.zeros((self._held.get(plan.population.name, 1), rows, size), self._plan.sum_dtype),
+            counts=np.zeros((rows, size), self._plan.count_dtype),
+            rates=np.zeros((rows if plan.leaky else 0, size)),
+        )
+
+    def _collect(self, plan: PopulationPlan, states: Mapping[str, _State], codes: Array, step: int) -> None:
+        """Bring ``drive`` and ``arriving`` of one population up to date."""
+        state = states[plan.population.name]
+        for graded in plan.graded:
+            if step == graded.delay:
+                state.drive += graded.current(codes)
+        first = True
+        for product in self._products[plan.population.name]:
+            sent = step - product.delay
+            if sent < 0:
+                continue
+            dtype = state.arriving.dtype
+            spikes = codes[sent].astype(dtype) if product.source == INPUT else states[product.source].spikes(sent)
+            if first and isinstance(product.map.geometry, Dense):
+                np.matmul(spikes, product.map.weight.T, out=state.arriving)
+            elif first:
+                state.arriving[:] = product.map.product(spikes)
+            else:
+                state.arriving += product.map.product(spikes)
+            first = False
+
+    def _advance(self, plan: PopulationPlan, state: _State, step: int, share: float, first: int) -> None:
+        law = integer_step if self._plan.integer else float_step
+        peak = law(
+            state.potential,
+            state.drive,
+            state.arriving,
+            state.spikes(step),
+            state.counts,
+            state.rates,
+            share,
+            *plan.neuron.tolist(),
+        )
+        if self._plan.integer and peak > STATE_LIMIT:
+            row, n = (int(place) for place in np.argwhere(np.abs(state.potential) > STATE_LIMIT)[0])
+            potential = int(state.potential[row, n])
+            raise overflow(self._plan, plan.population, sample=first + row, step=step, neuron=n, potential=potential)

@@ -1,0 +1,1 @@
+"""Package cli: see layout.md."""

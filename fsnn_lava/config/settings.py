@@ -1,0 +1,379 @@
+"""Settings of a training and of a deployment: frozen, typed, read from TOML, checked across fields.
+
+Every field has a default, so an empty file is a valid configuration; an unknown key never is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MethodName = Literal["ide", "spide", "bptt"]
+PrecisionName = Literal["float32", "tf32", "bf16"]
+SolverName = Literal["fixed_point", "anderson", "broyden"]
+SurrogateName = Literal["rectangular", "arctan"]
+
+SEED_LIMIT = 2**32
+"""Seeds are below it, so that every generator derived from one takes it whole."""
+
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network and its neurons."""
+
+    notation: str = "200 (F200)"
+    """The paper's notation, e.g. "64C5s (F64C5)"."""
+    v_threshold: float = 2.0
+    """Firing threshold V_th."""
+    reset_amount: float = 2.0
+    """What a spike subtracts from the potential, r."""
+    leak: float = 1.0
+    """Share of the potential kept per step; 1 is IF, below 1 LIF."""
+    time_steps: int = 30
+    """Steps T of the spiking run."""
+    batch_norm: bool = True
+    """Batch norm on every feedforward connection."""
+    dropout: float = 0.2
+    """Share of currents dropped, one mask per connection and sample for all steps."""
+    dropout_on: Literal["all", "last"] = "all"
+    """Which connections drop currents: all, feedback included, or the one into the last population alone."""
+    pooling: Literal["merged", "spiking"] = "merged"
+    """What P<window> means: a part of the connection before it (IDE), or a population that spikes (SPIDE)."""
+    spectral_norm_bound: float = 1.0
+    """Largest norm of the feedback weights, c."""
+    spectral_norm: Literal["reshaped", "operator", "frobenius"] = "reshaped"
+    """Which norm is bounded: of the kernel as a matrix (IDE as published), of the operator, or of all weights as one
+    vector (SPIDE as published; at least as large as that of the matrix)."""
+    initial_weights: Literal["unit_filters", "kaiming_normal"] = "unit_filters"
+    """unit_filters: uniform, every output filter of length 1 (IDE); kaiming_normal: with variance 2 / fan-in."""
+    initial_transposed_scale: float = 1.0
+    """Factor of a transposed convolution's initial weights."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Momentum SGD with the published schedule, and how the gradient is found."""
+
+    method: MethodName = "ide"
+    """How gradients are found. ide: implicitly, at the equilibrium; spide: by a second phase of spikes; bptt: back
+    through all steps, the baseline."""
+    epochs: int = 100
+    """Passes over the training samples."""
+    batch_size: int = 128
+    """Samples per update."""
+    learning_rate: float = 0.05
+    """Learning rate before the first milestone."""
+    milestones: tuple[int, ...] = (30, 60, 90)
+    """Epochs at which the learning rate is multiplied by `learning_rate_decay`."""
+    learning_rate_decay: float = 0.1
+    """Factor of the learning rate at each milestone."""
+    warmup_iterations: int = 0
+    """Iterations over which the learning rate rises linearly to its value."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """L2 penalty on every parameter, as a share of it added to its gradient."""
+    seed: int = 0
+    """Seed of the weights, the order of samples and the dropout masks."""
+    adjoint_solver: SolverName = "fixed_point"
+    """ide alone: solver of g = dL/da + J^T g."""
+    adjoint_tolerance: float = 3e-3
+    """ide alone: relative residual at which the adjoint solve stops."""
+    adjoint_max_steps: int = 50
+    """ide alone: products with J^T after which the adjoint solve gives up (counted and logged)."""
+    time_steps_back: int = 100
+    """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
+    loss_scale: float = 100.0
+    """spide alone: factor of the loss in the second phase, divided out of the gradient again."""
+    surrogate: SurrogateName = "rectangular"
+    """bptt alone: the curve that stands for the derivative of a spike."""
+    surrogate_width: float = 2.0
+    """bptt alone: width of that curve, in the unit of the potential."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""
+    precision: PrecisionName = "float32"
+    """Products of the adjoint solve: float32, tf32 (CUDA alone) or bf16 (not spide). Spikes and rates stay those of
+    float32."""
+    compile: bool = False
+    """Fuse the elementwise part of a spiking step with torch.compile, not on a CPU; the first iterations take long."""
+    sync_batch_norm: bool = False
+    """Statistics of batch norm over the whole batch where several processes share it, not over each one's part."""
+    checkpoint_minutes: float = 5.0
+    """Longest time between two checkpoints; one is also written after every epoch."""
+    threads: int = 0
+    """CPU threads; 0: as many as torch chooses, which is slow beside other jobs. Sums over another number of threads
+    round differently, so that the run takes another course."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run."""
+
+    name: str = "digits"
+    """Name of the run's folder."""
+    dataset: str = "digits"
+    """digits, mnist, fashion_mnist, nmnist, cifar10, cifar100 or cifar10_dvs."""
+    published: str = ""
+    """The published figure that this configuration reproduces, if any."""
+    train_samples: int = 0
+    """Training samples to use, the classes in proportion; 0: all. What is measured with fewer is marked as partial."""
+    test_samples: int = 0
+    """Test samples to use, likewise."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        network, training = self.network, self.training
+        _require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
+        parse_spec(network.notation)
+        _require(_positive(network.v_threshold), "network.v_threshold", network.v_threshold, "a finite number > 0")
+        _require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
+        _require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
+        _require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
+        bound = network.spectral_norm_bound
+        _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
+        scale = network.initial_transposed_scale
+        _require(_positive(scale), "network.initial_transposed_scale", scale, "a finite number > 0")
+        for name in ("epochs", "batch_size", "adjoint_max_steps", "time_steps_back"):
+            _require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
+        for name in (
+            "learning_rate",
+            "learning_rate_decay",
+            "adjoint_tolerance",
+            "surrogate_width",
+            "loss_scale",
+            "checkpoint_minutes",
+        ):
+            value = getattr(training, name)
+            _require(_positive(value), f"training.{name}", value, "a finite number > 0")
+        for name in ("threads", "warmup_iterations", "weight_decay"):
+            value = getattr(training, name)
+            _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
+        for name in ("train_samples", "test_samples"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
+        _check_dropout(network)
+        _check_device(training)
+        if training.method == "spide":
+            _check_spide(network, training)
+        _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
+        _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
+        rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
+        _require(rising, "training.milestones", training.milestones, "epochs > 0 in rising order")
+        _require(
+            network.batch_norm is False or training.batch_size >= 2,
+            "training.batch_size",
+            training.batch_size,
+            "at least 2 with network.batch_norm = true (statistics of one sample are not defined)",
+        )
+
+
+def _check_dropout(network: NetworkConfig) -> None:
+    _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
+    ends_in_pool = network.pooling == "spiking" and parse_spec(network.notation).layers[-1].kind == "pool"
+    _require(
+        not (network.dropout and network.dropout_on == "last" and ends_in_pool),
+        "network.dropout_on",
+        network.dropout_on,
+        '"all" where network.notation ends in a pool, into which nothing is dropped',
+    )
+
+
+def _check_device(training: TrainingConfig) -> None:
+    _require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
+    _require(
+        training.precision != "tf32" or training.device != "cpu",
+        "training.precision",
+        training.precision,
+        "float32 or bf16 on a CPU, which has no TF32",
+    )
+    _require(
+        not training.compile or training.device != "cpu",
+        "training.compile",
+        training.compile,
+        "false on a CPU, where a step goes from event to event",
+    )
+
+
+def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
+    """Every connection must be a fixed linear map that spikes can run through backwards."""
+    spide = 'with training.method = "spide"'
+    _require(
+        not network.batch_norm,
+        "network.batch_norm",
+        network.batch_norm,
+        f"false {spide}: statistics of a batch have no spiking form",
+    )
+    pools = any(layer.kind == "pool" for layer in parse_spec(network.notation).layers)
+    _require(
+        not pools or network.pooling == "spiking",
+        "network.pooling",
+        network.pooling,
+        f'"spiking" {spide} and a pool in network.notation',
+    )
+    _require(
+        training.precision != "bf16",
+        "training.precision",
+        training.precision,
+        f"float32 or tf32 {spide}: a spike's weights must keep float32's bits",
+    )
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    """How a trained network becomes integers."""
+
+    weight_bits: Literal[4, 6, 8] = 8
+    """Width of the signed weight mantissas."""
+    threshold: Literal["full", "half"] = "full"
+    """Integer threshold. full: as trained. half: half the reset amount, so that rates are rounded to the nearest; with
+    a threshold of the whole reset amount (IDE) they are rounded down. SPIDE trains with half already."""
+    rounding: Literal["compensated", "nearest"] = "compensated"
+    """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
+    the current that the calibration samples' firing rates give; nearest: each one by itself."""
+    time_steps: int = 0
+    """Steps per sample on the hardware; 0: as trained."""
+    calibration_samples: int = 256
+    """Training samples on which the quantizer measures the error of the equilibrium rates."""
+
+    def __post_init__(self) -> None:
+        _require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
+        _require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
+        rounding = ("compensated", "nearest")
+        _require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
+        _require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
+        _require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
+
+
+def published_configs() -> dict[str, Path]:
+    """Files of the configurations that come with the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "published").rglob("*.toml"))}
+
+
+def read_config(which: str | Path) -> TrainConfig:
+    """Read a training configuration: one that comes with the package, by name, or any TOML file.
+
+    Parameters
+    ----------
+    which : a name in `published_configs`, or a path (anything with a folder or an ending).
+
+    Raises
+    ------
+    ConfigError : the file is missing or not TOML, has an unknown key, a wrong type, or values that contradict.
+    """
+    path = Path(which)
+    if len(path.parts) == 1 and not path.suffix and not path.exists():
+        known = published_configs()
+        if path.name not in known:
+            close = difflib.get_close_matches(path.name, known, n=1)
+            hint = f' (did you mean "{close[0]}"?)' if close else ""
+            raise ConfigError(f'config "{path.name}": no such name{hint}; allowed: a path, or {", ".join(known)}')
+        path = known[path.name]
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"config {path}: cannot be read ({error.strerror}); `fsnn configs` lists those that come with fsnn"
+        raise ConfigError(message) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path}: not TOML: {error}") from None
+    try:
+        return config_from_dict(values)
+    except ValueError as error:
+        raise ConfigError(f"config {path}: {error}") from None
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Training configuration from nested dictionaries, as TOML and JSON give them.
+
+    Raises
+    ------
+    ConfigError : an unknown key, a wrong type or values that contradict.
+    """
+    return typing.cast(TrainConfig, _build(TrainConfig, values, where=""))
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Nested dictionaries that `config_from_dict` reads back; tuples become lists."""
+    values = dataclasses.asdict(config)
+    values["training"]["milestones"] = list(config.training.milestones)
+    return values
+
+
+def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str]) -> list[str]:
+    """Settings that differ, but for those under [training] that are `free` to; "key" or "table.key (old -> new)"."""
+    before, after = config_to_dict(old), config_to_dict(new)
+    changed = [k for k in before if not isinstance(before[k], dict) and before[k] != after[k]]
+    for table in ("network", "training"):
+        for key, value in before[table].items():
+            if value != after[table][key] and not (table == "training" and key in free):
+                changed.append(f"{table}.{key} ({value!r} -> {after[table][key]!r})")
+    return changed
+
+
+def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            hint = f' (did you mean "{where}{close[0]}"?)' if close else ""
+            raise ConfigError(f'unknown key "{name}"{hint}; allowed: {", ".join(sorted(hints))}')
+        hint_type = hints[key]
+        if dataclasses.is_dataclass(hint_type):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f'key "{name}": found {value!r}; expected a table [{name}]')
+            arguments[key] = _build(typing.cast(type, hint_type), value, f"{name}.")
+        else:
+            arguments[key] = _coerce(value, hint_type, name)
+    return kind(**arguments)
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    """The value in its declared type; nothing is converted but an int where a float is due."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed or isinstance(value, bool):
+            raise ConfigError(f'key "{name}": found {value!r}; allowed: {", ".join(map(repr, allowed))}')
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
+            raise ConfigError(f'key "{name}": found {value!r}; expected a list of whole numbers, e.g. [30, 60, 90]')
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, types.UnionType) or type(value) is not hint:
+        raise ConfigError(f'key "{name}": found {value!r} ({type(value).__name__}); expected {hint.__name__}')
+    return value
+
+
+def _require(holds: bool, name: str, found: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: found {found!r}; allowed: {allowed}")
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _is_file_name(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "_-." for c in name)

@@ -1,0 +1,59 @@
+"""From one form of a network to another: trained to hardware, NIR in and out, netx out, and the export folder.
+
+A name is loaded when it is asked for, since `lower` needs torch and the others do not.
+"""
+
+from typing import TYPE_CHECKING
+
+from fsnn_lava import lazy_names
+
+if TYPE_CHECKING:
+    from fsnn_lava.conversion.export_folder import (
+        NETWORK_FILES as NETWORK_FILES,
+    )
+    from fsnn_lava.conversion.export_folder import (
+        Deployed as Deployed,
+    )
+    from fsnn_lava.conversion.export_folder import (
+        calibration_codes as calibration_codes,
+    )
+    from fsnn_lava.conversion.export_folder import (
+        load_deployed as load_deployed,
+    )
+    from fsnn_lava.conversion.export_folder import (
+        samples_to_test as samples_to_test,
+    )
+    from fsnn_lava.conversion.fold_normalisation import (
+        on_codes as on_codes,
+    )
+    from fsnn_lava.conversion.lowering import (
+        lower as lower,
+    )
+    from fsnn_lava.conversion.lowering import (
+        run_torch as run_torch,
+    )
+    from fsnn_lava.conversion.netx_write import (
+        write_netx as write_netx,
+    )
+    from fsnn_lava.conversion.nir_read import (
+        read_nir as read_nir,
+    )
+    from fsnn_lava.conversion.nir_write import (
+        write_nir as write_nir,
+    )
+
+_HOMES = {
+    "Deployed": "export_folder",
+    "NETWORK_FILES": "export_folder",
+    "calibration_codes": "export_folder",
+    "load_deployed": "export_folder",
+    "lower": "lowering",
+    "on_codes": "fold_normalisation",
+    "read_nir": "nir_read",
+    "run_torch": "lowering",
+    "samples_to_test": "export_folder",
+    "write_netx": "netx_write",
+    "write_nir": "nir_write",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

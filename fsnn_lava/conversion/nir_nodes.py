@@ -1,0 +1,131 @@
+"""What single nodes of a NIR graph are: the shapes they send, their linear maps, and what they may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fsnn_lava.hardware import DENSE, Convolution, LinearMap, Shape
+
+Faults = list[tuple[str, str]]
+"""(found, allowed)"""
+
+
+def node_faults(node: Any, time_step: float) -> Faults:
+    """Everything that a node holds and may not."""
+    check = _FAULTS.get(type(node).__name__)
+    return check(node, time_step) if check else []
+
+
+def shape_of(value: Any) -> Shape:
+    """A tuple of integers."""
+    return tuple(int(n) for n in np.atleast_1d(value))
+
+
+def _pair(value: Any) -> tuple[int, ...]:
+    """Height and width of something that may be one number."""
+    return tuple(int(n) for n in np.broadcast_to(np.asarray(value), (2,)))
+
+
+def window(node: Any) -> int:
+    """Side of what an AvgPool2d averages."""
+    return _pair(node.kernel_size)[0]
+
+
+def _padding(node: Any) -> tuple[int, ...]:
+    if isinstance(node.padding, str):
+        return (0, 0) if node.padding == "valid" else tuple((k - 1) // 2 for k in node.weight.shape[2:])
+    return _pair(node.padding)
+
+
+def reached(node: Any, kind: str, arriving: Shape) -> Shape:
+    """Shape that Conv2d, AvgPool2d, Flatten or Output sends on; () if it cannot take what arrives."""
+    if not arriving:
+        return ()
+    if kind == "Flatten":
+        end = len(arriving) if node.end_dim == -1 else int(node.end_dim) + 1
+        start = int(node.start_dim)
+        return (*arriving[:start], prod(arriving[start:end]), *arriving[end:])
+    if kind == "Output" or len(arriving) != 3:
+        return shape_of(node.output_type["output"]) if kind == "Output" else ()
+    if kind == "AvgPool2d":
+        return (arriving[0], *(n // window(node) for n in arriving[1:]))
+    kernel, stride, padding = node.weight.shape[2], _pair(node.stride)[0], _padding(node)[0]
+    return (len(node.weight), *((n + 2 * padding - kernel) // stride + 1 for n in arriving[1:]))
+
+
+def linear_map_of(node: Any, kind: str, arriving: Shape, sent: Shape) -> LinearMap:
+    """What a Linear, Affine (without its bias), Conv2d or AvgPool2d does."""
+    if kind == "Conv2d":
+        geometry = Convolution(_pair(node.stride)[0], _padding(node)[0])
+        return LinearMap(geometry, node.weight.astype(np.float64), arriving, sent)
+    if kind == "AvgPool2d":
+        side, channels = window(node), arriving[0]
+        weight = np.eye(channels)[:, :, None, None] * np.full((side, side), 1 / side**2)
+        return LinearMap(Convolution(side, 0), weight, arriving, sent)
+    return LinearMap(DENSE, node.weight.astype(np.float64), arriving, sent)
+
+
+def _neuron_faults(node: Any, time_step: float) -> Faults:
+    leaky = hasattr(node, "tau")
+    faults = []
+    for name in ("r", "v_threshold", "v_reset", *(("tau",) if leaky else ())):
+        values = np.asarray(getattr(node, name))
+        if not np.isfinite(values).all() or np.ptp(values) > 0:
+            faults.append((f"{name} from {values.min()} to {values.max()}", "one finite value for all of its neurons"))
+    if faults:
+        return faults
+    threshold, reset, r = (float(getattr(node, n).flat[0]) for n in ("v_threshold", "v_reset", "r"))
+    if threshold <= 0 or reset >= threshold:
+        faults.append((f"v_threshold {threshold:g}, v_reset {reset:g}", "v_threshold above 0 and above v_reset"))
+    if r <= 0:
+        faults.append((f"r {r:g}", "more than 0"))
+    if leaky and float(node.tau.flat[0]) <= time_step:
+        faults.append((f"tau {float(node.tau.flat[0]):g}", f"more than the time step, {time_step:g}"))
+    return faults
+
+
+def _linear_faults(node: Any, time_step: float) -> Faults:
+    faults = [] if node.weight.ndim == 2 else [(f"weight of shape {node.weight.shape}", "two axes")]
+    bias = getattr(node, "bias", None)
+    if bias is not None and bias.shape != node.weight.shape[:1]:
+        faults.append((f"bias of shape {bias.shape}", f"{node.weight.shape[:1]}, one per row of the weight"))
+    return faults
+
+
+def _conv_faults(node: Any, time_step: float) -> Faults:
+    shape = node.weight.shape
+    if len(shape) != 4 or shape[2] != shape[3]:
+        return [(f"weight of shape {shape}", "(C_out, C_in, K, K)")]
+    faults = []
+    if int(node.groups) != 1 or _pair(node.dilation) != (1, 1):
+        faults.append((f"groups {int(node.groups)}, dilation {_pair(node.dilation)}", "1 and 1"))
+    stride, padding = _pair(node.stride), _padding(node)
+    same = isinstance(node.padding, str) and node.padding == "same"
+    if same and (shape[2] % 2 == 0 or stride != (1, 1)):
+        faults.append((f'padding "same" of kernels of {shape[2]}, stride {stride}', "kernels of odd size, stride 1"))
+    if len(set(stride)) > 1 or stride[0] < 1 or len(set(padding)) > 1 or not 0 <= padding[0] < shape[2]:
+        faults.append((f"stride {stride}, padding {padding}", f"the same in both axes, padding 0 .. {shape[2] - 1}"))
+    if np.shape(node.bias) != shape[:1]:
+        faults.append((f"bias of shape {np.shape(node.bias)}", f"{shape[:1]}, one per channel"))
+    return faults
+
+
+def _pool_faults(node: Any, time_step: float) -> Faults:
+    kernel, stride, padding = _pair(node.kernel_size), _pair(node.stride), _pair(node.padding)
+    if len({*kernel, *stride}) > 1 or kernel[0] < 1 or padding != (0, 0):
+        return [(f"kernel {kernel}, stride {stride}, padding {padding}", "square, stride as the kernel, padding 0")]
+    return []
+
+
+_FAULTS: Mapping[str, Callable[[Any, float], Faults]] = {
+    "IF": _neuron_faults,
+    "LIF": _neuron_faults,
+    "Linear": _linear_faults,
+    "Affine": _linear_faults,
+    "Conv2d": _conv_faults,
+    "AvgPool2d": _pool_faults,
+}

@@ -1,0 +1,211 @@
+"""Reads NIR files: those of `to_nir` as the very network that was written, others as far as they can be understood.
+
+Reading loads numbers and text; nothing in the file is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import h5py
+import numpy as np
+
+from fsnn_lava.conversion.nir_topology import Edges, Nodes, Reading, network_of, refuse
+from fsnn_lava.conversion.nir_write import METADATA, VERSION, nir_graph, require_nir, require_time_step
+from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
+from fsnn_lava.hardware import (
+    ALWAYS_ON,
+    Array,
+    Connection,
+    Convolution,
+    Dense,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Integrators,
+    Population,
+    Readout,
+    TransposedConvolution,
+    Violation,
+)
+
+_Read = TypeVar("_Read")
+_GEOMETRIES = {c.__name__: c for c in (Dense, Convolution, TransposedConvolution)}
+
+
+def read_nir(
+    path: str | Path,
+    *,
+    time_steps: int | None = None,
+    input_kind: Literal["event", "graded"] | None = None,
+    input_maximum: int | None = None,
+    time_step: float | None = None,
+) -> HardwareNetwork:
+    """The network of a NIR file.
+
+    A file of `to_nir.write_nir` gives the network that was written, float or integer, spike by spike; weights that
+    were changed in its nodes are taken over. Any other becomes a float network in sequential timing, see `nir_graphs`.
+
+    Parameters
+    ----------
+    time_steps : length T of every window; other files do not say it, so it must be given. Ours do.
+    input_kind, input_maximum : coding of the input, of other files alone; default: events, 1.
+    time_step : length of one step in the file's unit of time, of other files alone; default: 1.
+
+    Raises
+    ------
+    UnsupportedError : naming every node that cannot be understood, with its type.
+    NetworkError : a file that is not NIR or damaged; shapes that disagree; metadata that its nodes contradict.
+    ConfigError : an argument that is missing, or that the file answers itself.
+    MissingDependencyError : if nir is not installed.
+    """
+    require_nir()
+    where = f'NIR file "{path}"'
+    nodes, edges, metadata = _located(where, lambda: _read(Path(path)))
+    if METADATA not in metadata:
+        if time_steps is None:
+            raise ConfigError(f"{where}: does not say for how many steps it runs; give time_steps")
+        maximum = 1 if input_maximum is None else input_maximum
+        step = 1.0 if time_step is None else require_time_step(time_step)
+        reading = Reading(time_steps, input_kind or "event", maximum, step)
+        return _located(where, lambda: network_of(Path(path).stem, nodes, edges, reading=reading))
+    given = {"input_kind": input_kind, "input_maximum": input_maximum, "time_step": time_step}
+    known = [name for name, value in given.items() if value is not None]
+    if known:
+        raise ConfigError(f"{where}: was written by this package and says {', '.join(known)} itself; leave it out")
+    network = _located(where, lambda: _own(nodes, edges, metadata))
+    return network if time_steps is None else dataclasses.replace(network, time_steps=time_steps)
+
+
+def _located(where: str, read: Callable[[], _Read]) -> _Read:
+    """What it reads; errors name the file."""
+    try:
+        return read()
+    except (NetworkError, UnsupportedError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        raise NetworkError(
+            f"{where}: cannot be read as a NIR graph, it is damaged or something else ({type(error).__name__}: {error})"
+        ) from error
+
+
+# ---- the file ----------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
+    """Nodes by name, edges, and the graph's metadata."""
+    if not path.is_file():
+        raise NetworkError("there is no such file")
+    with h5py.File(path, "r") as file:
+        graph = _plain(file["node"])
+    if graph["type"] != "NIRGraph":
+        raise NetworkError(f'holds a single node of type "{graph["type"]}"; expected a NIRGraph')
+    nodes, violations = {}, []
+    for name, entries in graph["nodes"].items():
+        try:
+            nodes[name] = _node(entries)
+        except (LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
+            kind = entries.get("type") if isinstance(entries, dict) else None
+            found = f"entries that do not fit together ({type(error).__name__}: {error})"
+            violations.append(Violation(f'node "{name}" ({kind})', found, "what the package nir can load"))
+    refuse(NetworkError, "cannot be read as a NIR graph", violations)
+    edges = [(_text(a), _text(b)) for a, b in graph["edges"]]
+    return nodes, edges, graph.get("metadata", {})
+
+
+def _node(entries: dict[str, Any]) -> Any:
+    """The nir node; a graph within the graph stays as it is, since it is refused anyway."""
+    if entries["type"] == "NIRGraph":
+        return require_nir().NIRGraph(nodes={}, edges=[], type_check=False)
+    optional = {"input_shape": None} if entries["type"] == "Conv2d" else {}
+    return require_nir().dict2NIRNode(optional | entries)
+
+
+def _plain(group: h5py.Group) -> dict[str, Any]:
+    """Groups as dictionaries, datasets as arrays and text."""
+    return {
+        str(name): _plain(item) if isinstance(item, h5py.Group) else _text(item[()]) for name, item in group.items()
+    }
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+# ---- files of this package ---------------------------------------------------------------------------------
+
+
+def _own(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> HardwareNetwork:
+    """What `to_nir` wrote; nodes and metadata have to say the same."""
+    content = json.loads(metadata[METADATA])
+    if content["version"] != VERSION:
+        raise NetworkError(f"version {content['version']} of the metadata; this release reads version {VERSION}")
+    integer = content["arithmetic"] == "integer"
+    neuron = IntegerNeuron if integer else FloatNeuron
+    populations = tuple(
+        Population(p["name"], tuple(p["shape"]), neuron(**p["neuron"]), p["start"]) for p in content["populations"]
+    )
+    connections = tuple(_connection(c, nodes[c["node"]], integer=integer) for c in content["connections"])
+    integrators = content["integrators"] and Integrators(metadata["integrators"], **content["integrators"])
+    readout = Readout(content["readout"], nodes["readout"].weight, nodes["readout"].bias, integrators)
+    spec = InputSpec(tuple(content["input"]["shape"]), content["input"]["kind"], content["input"]["maximum"])
+    provenance = content["provenance"]
+    network = HardwareNetwork(
+        content["name"], spec, populations, connections, readout, content["time_steps"], provenance
+    )
+    _require_same(nir_graph(network, time_step=content["time_step"]), nodes, edges)
+    return network
+
+
+def _connection(entry: Mapping[str, Any], node: Any, *, integer: bool) -> Connection:
+    arguments = dict(entry["geometry"])
+    geometry = _GEOMETRIES[arguments.pop("kind")](**arguments)
+    weight: Array = node.metadata.get("kernel", node.scale if hasattr(node, "scale") else getattr(node, "weight", None))
+    if entry["source"] == ALWAYS_ON:
+        weight = weight.reshape(-1, 1)
+    weight = np.ldexp(weight, -entry["weight_exponent"])
+    if integer:
+        if not np.array_equal(weight, np.rint(weight)):
+            where = f'node "{entry["node"]}" ({type(node).__name__})'
+            raise NetworkError(f"{where}: weights that are no multiples of 2**{entry['weight_exponent']}, its exponent")
+        weight = weight.astype(np.int32)
+    rest = {name: entry[name] for name in ("name", "source", "target", "delay", "weight_exponent", "weight_bits")}
+    return Connection(weight=weight, geometry=geometry, **rest)
+
+
+def _require_same(expected: Any, nodes: Nodes, edges: Edges) -> None:
+    """Nothing, if the nodes are those that the metadata lead to.
+
+    Raises
+    ------
+    NetworkError : naming all that differ.
+    """
+    found = []
+    for name in sorted(set(nodes) | set(expected.nodes)):
+        there, wanted = nodes.get(name), expected.nodes.get(name)
+        if there is None or wanted is None or type(there) is not type(wanted):
+            kinds = [type(n).__name__ if n is not None else "no node" for n in (there, wanted)]
+            found.append(Violation(f'node "{name}"', kinds[0], f"{kinds[1]}, by the metadata"))
+            continue
+        for entry in dataclasses.fields(wanted):
+            if entry.name == "metadata":
+                continue
+            pair = getattr(there, entry.name), getattr(wanted, entry.name)
+            if not _same(*pair):
+                where = f'node "{name}" ({type(wanted).__name__})'
+                found.append(Violation(where, f"another {entry.name}", "the one that the metadata lead to"))
+    if sorted(edges) != sorted(expected.edges):
+        changed = sorted(set(edges) ^ set(expected.edges))
+        found.append(Violation("edges", f"differences at {changed}", "those that the metadata lead to"))
+    refuse(NetworkError, "its nodes contradict its metadata", found)
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return sorted(found) == sorted(expected) and all(_same(found[k], expected[k]) for k in expected)
+    return np.array_equal(np.asarray(found), np.asarray(expected))

@@ -1,0 +1,62 @@
+"""Where a run's files are: one folder per training, never overwritten."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from fsnn_lava.errors import ConfigError, OutputError
+from fsnn_lava.files.atomic_write import write_whole
+
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """A new folder parent/name, or parent/name-2, -3, ... if that exists.
+
+    Raises
+    ------
+    OutputError : if it cannot be made.
+    """
+    folder = parent / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                folder = parent / f"{name}-{number}"
+            else:
+                break
+    except OSError as error:
+        message = f"folder {folder}: cannot be made ({error.strerror}); choose another with --runs"
+        raise OutputError(message) from None
+    return folder
+
+
+def newest_run(parent: Path, holding: str) -> Path:
+    """The run folder below parent whose file of that name was written last.
+
+    Raises
+    ------
+    ConfigError : if no run holds such a file.
+    """
+    found = sorted(parent.glob(f"*/{holding}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(f"{parent}: no run holds {holding}; train and export first: python train/train.py")
+    return found[-1].parent
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises
+    ------
+    OutputError : if it cannot be written; an older file stays as it was.
+    """
+    write_whole(path, text.encode())
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, whole or not at all; errors as `write_text`."""
+    write_text(path, json.dumps(values, indent=2) + "\n")

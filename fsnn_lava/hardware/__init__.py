@@ -1,0 +1,88 @@
+"""The network as hardware sees it, in floats or integers: parts, rules, file, equilibrium, proof; NumPy alone."""
+
+from fsnn_lava.hardware.equilibrium import (
+    EquilibriumRates,
+    FloatType,
+    constant_current,
+    equilibrium_rates,
+    mean_input,
+    real_weight,
+)
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Dense, Geometry, Shape, TransposedConvolution, pooled
+from fsnn_lava.hardware.inputs import check_inputs
+from fsnn_lava.hardware.integrating_readout import integrated_logits, leak_sum, quantize_readout
+from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    DECAY_UNITY,
+    INPUT,
+    STATE_LIMIT,
+    STATE_PER_WEIGHT,
+    Arithmetic,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Integrators,
+    Neuron,
+    Population,
+    Readout,
+    Violation,
+    with_timing,
+)
+from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.hardware.overflow_proof import accumulator_violations, bounds_alone, potential_bounds, prove
+from fsnn_lava.hardware.run_result import RatesOfCounts, RunResult, accuracy, rate_weights, rates_from_spikes, read_out
+
+__all__ = [
+    "ALWAYS_ON",
+    "DECAY_UNITY",
+    "DENSE",
+    "INPUT",
+    "STATE_LIMIT",
+    "STATE_PER_WEIGHT",
+    "Arithmetic",
+    "Array",
+    "Connection",
+    "Convolution",
+    "Dense",
+    "EquilibriumRates",
+    "FloatNeuron",
+    "FloatType",
+    "Geometry",
+    "HardwareNetwork",
+    "InputSpec",
+    "IntegerNeuron",
+    "Integrators",
+    "LinearMap",
+    "Neuron",
+    "Population",
+    "RatesOfCounts",
+    "Readout",
+    "RunResult",
+    "Shape",
+    "TransposedConvolution",
+    "Violation",
+    "accumulator_violations",
+    "accuracy",
+    "bounds_alone",
+    "check_inputs",
+    "constant_current",
+    "equilibrium_rates",
+    "integrated_logits",
+    "leak_sum",
+    "linear_map",
+    "load_network",
+    "mean_input",
+    "pooled",
+    "potential_bounds",
+    "prove",
+    "quantize_readout",
+    "rate_weights",
+    "rates_from_spikes",
+    "read_out",
+    "real_weight",
+    "save_network",
+    "with_timing",
+]

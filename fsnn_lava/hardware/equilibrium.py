@@ -1,0 +1,197 @@
+"""Equilibrium rates of a `HardwareNetwork`, float or integer, independent of its delays and thresholds (Theorem 3).
+
+    a^p = clamp((sum over connections of W a^source + constant current) / r^p),  clamp to [0, 1]
+
+For an integer network the graded input's current is rounded down exactly as in a run, so that what remains between a
+run's rates and these is the finite number of steps alone (for LIF: and the rounding of the leak).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.errors import InputError
+from fsnn_lava.hardware.inputs import check_inputs
+from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, Population
+from fsnn_lava.hardware.run_result import rate_weights
+
+Array = npt.NDArray[Any]
+FloatType = type[np.float32] | type[np.float64]
+
+CHUNK_NUMBERS = 2**22
+"""Rates that are iterated at a time, so that memory does not grow with the number of samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class EquilibriumRates:
+    """Rates at which a network settles.
+
+    Parameters
+    ----------
+    firing_rates : population -> (B, *N), spikes per step.
+    residual : largest change of a rate in its sample's last iteration.
+    steps : iterations, of the sample that took the most.
+    converged : whether the residual reached the tolerance.
+    """
+
+    firing_rates: dict[str, Array]
+    residual: float
+    steps: int
+    converged: bool
+
+
+def equilibrium_rates(
+    network: HardwareNetwork,
+    inputs: Array,
+    *,
+    tolerance: float = 1e-9,
+    max_steps: int = 1000,
+    start: Mapping[str, Array] | None = None,
+    dtype: FloatType = np.float64,
+) -> EquilibriumRates:
+    """The fixed point of the network's rates for each input, by iteration around the loop.
+
+    Parameters
+    ----------
+    inputs : (B, *shape) graded codes, or (T, B, *shape) event frames, which are averaged with the rate's weights.
+    tolerance : largest change of any rate, spikes per step, at which a sample is done.
+    start : population -> (B, *N) rates from which to iterate, those of a similar network; default: no spikes.
+    dtype : of the rates and products. float32 takes half the time and reaches a tolerance of about 1e-5; graded input
+        is added up in float64 in either case, exactly if its weights are integers.
+
+    Raises
+    ------
+    InputError : if the inputs, or the rates to start from, do not fit the network.
+    """
+    batch = check_inputs(network, inputs)
+    rates = _started(network, start, batch, dtype)
+    neurons = sum(p.size for p in network.populations) + network.input.size
+    size = max(1, CHUNK_NUMBERS // neurons)
+    axis = 0 if network.input.kind == "graded" else 1
+    loop = _Loop.of(network, dtype)
+    residual, steps = 0.0, 0
+    for first in range(0, batch, size):
+        part = slice(first, first + size)
+        chunk = {name: r[part] for name, r in rates.items()}
+        constant = _constant_currents(network, inputs[part] if axis == 0 else inputs[:, part], dtype)
+        change, taken = loop.settle(chunk, constant, tolerance=tolerance, max_steps=max_steps)
+        residual, steps = max(residual, change), max(steps, taken)
+    shaped = {p.name: rates[p.name].reshape(batch, *p.shape) for p in network.populations}
+    return EquilibriumRates(shaped, residual, steps, residual <= tolerance)
+
+
+def real_weight(connection: Connection) -> Array:
+    """The connection's weights, float64, in the unit of the target's potential (weight units if integer)."""
+    return np.asarray(np.ldexp(connection.weight.astype(np.float64), connection.weight_exponent))
+
+
+def constant_current(network: HardwareNetwork, population: Population, inputs: Array) -> Array:
+    """(B, N) float64 current of the input and of the always-on source, in the unit of the potential.
+
+    Graded input of an integer network: what arrives in every step, rounded down as in a run. Event frames: their mean.
+    """
+    batch = inputs.shape[0 if network.input.kind == "graded" else 1]
+    current = np.zeros((batch, population.size))
+    for c in network.incoming(population.name):
+        if c.source == ALWAYS_ON:
+            current += real_weight(c)[:, 0]
+        elif c.source == INPUT:
+            current += _input_current(network, c, mean_input(network, inputs, population.neuron.leak))
+    return current
+
+
+def mean_input(network: HardwareNetwork, inputs: Array, leak: float) -> Array:
+    """(B, M) float64 mean of each element over the window, weighted as firing rates of that leak are."""
+    if network.input.kind == "graded":
+        return inputs.reshape(len(inputs), -1).astype(np.float64)
+    frames = inputs.reshape(*inputs.shape[:2], -1)
+    mean = np.zeros(frames.shape[1:])
+    for share, frame in zip(rate_weights(network.time_steps, leak), frames, strict=True):
+        mean += share * frame
+    return mean
+
+
+def _input_current(network: HardwareNetwork, connection: Connection, mean: Array) -> Array:
+    """Current per step; graded input to integers is rounded down to whole half weight units."""
+    total = linear_map(network, connection).product(mean)
+    if network.arithmetic == "integer" and network.input.kind == "graded":
+        return np.asarray(np.floor(np.ldexp(total, connection.weight_exponent + 1)) / 2)
+    return np.asarray(np.ldexp(total, connection.weight_exponent))
+
+
+def _constant_currents(network: HardwareNetwork, inputs: Array, dtype: FloatType) -> dict[str, Array]:
+    """Population -> (B, N) constant current over the reset amount."""
+    return {
+        p.name: (constant_current(network, p, inputs) / p.neuron.reset_amount).astype(dtype)
+        for p in network.populations
+    }
+
+
+def _started(
+    network: HardwareNetwork, start: Mapping[str, Array] | None, batch: int, dtype: FloatType
+) -> dict[str, Array]:
+    if start is None:
+        return {p.name: np.zeros((batch, p.size), dtype) for p in network.populations}
+    for p in network.populations:
+        found = start[p.name].shape if p.name in start else "none"
+        if found != (batch, *p.shape):
+            raise InputError(
+                f'network "{network.name}": rates of population "{p.name}" to start from have shape {found}; '
+                f"expected {(batch, *p.shape)}"
+            )
+    return {p.name: np.array(start[p.name].reshape(batch, p.size), dtype) for p in network.populations}
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """The map that rates are iterated through: per population its sources and their weights over the reset amount."""
+
+    incoming: Mapping[str, tuple[tuple[str, LinearMap], ...]]
+
+    @classmethod
+    def of(cls, network: HardwareNetwork, dtype: FloatType) -> _Loop:
+        def scaled(c: Connection, reset_amount: float) -> LinearMap:
+            return linear_map(network, c).with_weight((real_weight(c) / reset_amount).astype(dtype))
+
+        return cls(
+            {
+                p.name: tuple(
+                    (c.source, scaled(c, p.neuron.reset_amount))
+                    for c in network.incoming(p.name)
+                    if c.source not in (INPUT, ALWAYS_ON)
+                )
+                for p in network.populations
+            }
+        )
+
+    def settle(
+        self, rates: Mapping[str, Array], constant: Mapping[str, Array], *, tolerance: float, max_steps: int
+    ) -> tuple[float, int]:
+        """Largest last change and the number of iterations; the rates (B, N) are overwritten.
+
+        A sample whose rates changed by no more than the tolerance is done and takes no further part.
+        """
+        batch = len(next(iter(rates.values())))
+        last = np.full(batch, np.inf)
+        steps = 0
+        while steps < max_steps and (going := np.flatnonzero(last > tolerance)).size:
+            steps += 1
+            now = {name: r[going] for name, r in rates.items()}
+            change = np.zeros(len(going))
+            for name, incoming in self.incoming.items():
+                new = constant[name][going]
+                for source, weights in incoming:
+                    new += weights.product(now[source])
+                np.clip(new, 0.0, 1.0, out=new)
+                change = np.maximum(change, np.abs(new - now[name]).max(axis=1))
+                now[name] = new
+            for name, r in rates.items():
+                r[going] = now[name]
+            last[going] = change
+        return float(last.max()), steps

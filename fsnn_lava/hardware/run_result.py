@@ -1,0 +1,110 @@
+"""What one run of a network returns, whichever backend ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.errors import InputError
+from fsnn_lava.hardware.network import Arithmetic, Readout
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What one backend did with a batch of inputs.
+
+    Parameters
+    ----------
+    backend : name of the backend.
+    network : name of the network that ran.
+    arithmetic : ``float`` or ``integer``.
+    time_steps : T.
+    firing_rates : population -> (B, *N), weighted by the leak (Proposition 2), spikes per step.
+    spike_counts : population -> (B, *N) signed integers wide enough for T, spikes in the window.
+    logits : (B, classes) float64, the readout of `firing_rates`.
+    spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
+    """
+
+    backend: str
+    network: str
+    arithmetic: Arithmetic
+    time_steps: int
+    firing_rates: Mapping[str, Array]
+    spike_counts: Mapping[str, Array]
+    logits: Array
+    spikes: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> Array:
+        """(B,) class with the largest logit."""
+        return np.asarray(self.logits.argmax(axis=1))
+
+
+@final
+class RatesOfCounts(Mapping[str, Array]):
+    """Firing rates (B, *N) float64 that are counts over T, divided when they are asked for and not kept.
+
+    Parameters
+    ----------
+    counts : population -> (B, *N) spikes in the window.
+    time_steps : T.
+    weighted : rates of the populations, a subset, for which they are something else.
+    """
+
+    def __init__(self, counts: Mapping[str, Array], time_steps: int, *, weighted: Mapping[str, Array]) -> None:
+        self._counts = counts
+        self._time_steps = time_steps
+        self._weighted = weighted
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self._weighted:
+            return self._weighted[name]
+        return np.asarray(self._counts[name] / self._time_steps)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+def rate_weights(time_steps: int, leak: float) -> Array:
+    """(T,) share of each step in the firing rate: leak**(T-1-t), normalised to sum 1 (Proposition 2)."""
+    powers = float(leak) ** np.arange(time_steps - 1, -1, -1, dtype=np.float64)
+    return np.asarray(powers / powers.sum())
+
+
+def rates_from_spikes(spikes: Array, leak: float) -> Array:
+    """(B, *N) leak-weighted firing rate of recorded spikes (T, B, *N); without leak exactly their count over T."""
+    steps = len(spikes)
+    if leak == 1.0:
+        return np.asarray(spikes.sum(axis=0, dtype=np.int64) / steps)
+    return np.asarray(np.tensordot(rate_weights(steps, leak), spikes, axes=1))
+
+
+def read_out(readout: Readout, firing_rates: Mapping[str, Array]) -> Array:
+    """(B, classes) logits of the readout's source rates, in float64."""
+    rates = firing_rates[readout.source]
+    flat = rates.reshape(len(rates), -1).astype(np.float64, copy=False)
+    return np.asarray(flat @ readout.weight.T.astype(np.float64) + readout.bias)
+
+
+def accuracy(result: RunResult, labels: Array) -> float:
+    """Share of samples whose largest logit is at their label (B,), [0, 1].
+
+    Raises
+    ------
+    InputError : if there is not one label per sample.
+    """
+    if labels.shape != result.predictions.shape:
+        raise InputError(
+            f'run "{result.backend}" has {len(result.predictions)} samples; found labels of shape {labels.shape}; '
+            "give one class per sample"
+        )
+    return float(np.mean(result.predictions == labels))

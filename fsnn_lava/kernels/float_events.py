@@ -1,0 +1,273 @@
+"""Compiled loops over events for a CPU: a linear map of mostly zeros, and all steps of a spiking network.
+
+A spike vector is mostly zeros, and so is a gradient behind silent neurons; a dense product multiplies by every zero.
+Here each nonzero value adds its weights to the outputs that it reaches, which costs what the spikes cost: at the firing
+rates of trained networks, 1 to 20 %, several times less (`benchmarks/training.py`). Sums differ from a dense product's
+by their order alone. All arrays are flat, and channels lie innermost, (H, W, C), so that one value's weights for a run
+of neighbouring outputs are one contiguous run of numbers.
+
+The functions release Python's lock and use one core; `event_run` starts several (numba's own threads would change
+the number of threads that torch uses).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fsnn_lava.hardware import Array
+from fsnn_lava.kernels.compile import compiled, compiled_fused
+
+
+class Geometry(NamedTuple):
+    """Sizes of one connection and where its numbers lie in the flat arrays.
+
+    Parameters
+    ----------
+    channels, height, width : of the source.
+    out_channels, out_height, out_width : of the response, before pooling.
+    down, up : stride of a convolution; stride of a transposed one (1: not transposed).
+    top, left : zeros' margin above and left of the response in its buffer, which outputs off the edge fall into.
+    buffer_width, buffer_size : columns of that buffer, and its numbers in all.
+    pool : window of the average pooling, 1 without.
+    block : source channels whose weights are used together.
+    row, first_weight : numbers of one source channel's weights, and where the first channel's begin.
+    first_start : where this connection's entries in `starts` begin.
+    source, target : populations from 0; source -1 is the input.
+    first_affine, first_mask : where its (scale, shift) of each channel, and its dropout mask begin; -1: no mask.
+    """
+
+    channels: int
+    height: int
+    width: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    down: int
+    up: int
+    top: int
+    left: int
+    buffer_width: int
+    buffer_size: int
+    pool: int
+    block: int
+    row: int
+    first_weight: int
+    first_start: int
+    source: int
+    target: int
+    first_affine: int
+    first_mask: int
+
+
+@compiled
+def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> None:
+    """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers.
+
+    Channels come in blocks whose weights stay in the cache while they go over all positions.
+    """
+    for block in range(0, g.channels, g.block):
+        end = min(block + g.block, g.channels)
+        for y in range(g.height):
+            for x in range(g.width):
+                first = (y * g.width + x) * g.channels
+                count = 0
+                for c in range(block, end):
+                    active[count] = c
+                    count += values[first + c] != 0
+                if count:
+                    corner = (y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up
+                    kind = g.first_start + (y % g.down) * g.down + x % g.down
+                    add_channels(
+                        values[first : first + g.channels],
+                        active[:count],
+                        (g.first_weight, g.row, kind),
+                        maps,
+                        out[corner * g.out_channels :],
+                    )
+
+
+@compiled_fused
+def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
+    """Adds the weights of the active channels of one position, times their values, to the outputs that it reaches."""
+    weights, segments, starts = maps
+    first_weight, row, kind = place
+    zero, count = values.dtype.type(0), len(active)
+    for k in range(0, count - 1, 4):
+        # Four rows of weights in one pass over the outputs; at the end the last one again, times zero.
+        a, b, c, d = active[k], active[k + 1], active[min(k + 2, count - 1)], active[min(k + 3, count - 1)]
+        va, vb = values[a], values[b]
+        vc = values[c] if k + 2 < count else zero
+        vd = values[d] if k + 3 < count else zero
+        at, bt, ct, dt = first_weight + a * row, first_weight + b * row, first_weight + c * row, first_weight + d * row
+        for s in range(starts[kind], starts[kind + 1]):
+            begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
+            total = out[segments[s, 2] : segments[s, 2] + segments[s, 1]]
+            wa, wb = weights[at + begin : at + end], weights[bt + begin : bt + end]
+            wc, wd = weights[ct + begin : ct + end], weights[dt + begin : dt + end]
+            for i in range(len(total)):
+                total[i] += va * wa[i] + vb * wb[i] + vc * wc[i] + vd * wd[i]
+    if count % 4 == 1:
+        va, at = values[active[count - 1]], first_weight + active[count - 1] * row
+        for s in range(starts[kind], starts[kind + 1]):
+            begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
+            total = out[segments[s, 2] : segments[s, 2] + segments[s, 1]]
+            wa = weights[at + begin : at + end]
+            for i in range(len(total)):
+                total[i] += va * wa[i]
+
+
+@compiled
+def _geometry(row: Array) -> Any:
+    """The numbers of one row by their names."""
+    return Geometry(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
+        row[10], row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], row[20],
+    )  # fmt: skip
+
+
+@compiled
+def count_nonzero(values: Array) -> int:
+    """As np.count_nonzero, several times faster on floats."""
+    count = 0
+    for value in values.flat:
+        count += value != 0
+    return count
+
+
+@compiled
+def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None:
+    """Response of every sample, (B, H W C) from values (B, H W C), without pooling."""
+    g = _geometry(geometry)
+    out = np.empty(g.buffer_size, values.dtype)
+    active = np.empty(g.channels + 1, np.int64)
+    run = g.out_width * g.out_channels
+    for sample in range(values.shape[0]):
+        out[:] = 0
+        _scatter(values[sample], g, maps, out, active)
+        for y in range(g.out_height):
+            at = ((y + g.top) * g.buffer_width + g.left) * g.out_channels
+            product[sample, y * run : (y + 1) * run] = out[at : at + run]
+
+
+@compiled_fused
+def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array) -> None:
+    """current += mask (scale response + shift), the response being pooled."""
+    height, width, channels = g.out_height // g.pool, g.out_width // g.pool, g.out_channels
+    scale = affine[0, g.first_affine : g.first_affine + channels]
+    shift = affine[1, g.first_affine : g.first_affine + channels]
+    for y in range(height):
+        for x in range(width):
+            response = _pooled(out, g, y, x)
+            first = (y * width + x) * channels
+            to = current[first : first + channels]
+            if g.first_mask >= 0:
+                kept = mask[g.first_mask + first : g.first_mask + first + channels]
+                for c in range(channels):
+                    to[c] += kept[c] * (scale[c] * response[c] + shift[c])
+            else:
+                for c in range(channels):
+                    to[c] += scale[c] * response[c] + shift[c]
+
+
+@compiled
+def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
+    """(C,) mean response of one window; the sum is left in its first element of `out`."""
+    channels = g.out_channels
+    corner = ((y * g.pool + g.top) * g.buffer_width + x * g.pool + g.left) * channels
+    response = out[corner : corner + channels]
+    if g.pool == 1:
+        return response
+    for dy in range(g.pool):
+        for dx in range(1 if dy == 0 else 0, g.pool):
+            at = corner + (dy * g.buffer_width + dx) * channels
+            other = out[at : at + channels]
+            for c in range(channels):
+                response[c] += other[c]
+    response /= g.pool * g.pool
+    return response
+
+
+@compiled_fused
+def _advance(state: Any, current: Array, constants: Array, begin: int, end: int) -> None:
+    """One step of the neurons begin .. end: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
+    v, spikes = state[0][begin:end], state[1][begin:end]
+    weighted_count, count = state[3][begin:end], state[4][begin:end]
+    v_threshold, reset_amount, leak = constants[0], constants[1], constants[2]
+    one, zero = constants.dtype.type(1), constants.dtype.type(0)
+    for i in range(len(v)):
+        after = leak * (v[i] - reset_amount * spikes[i]) + current[i]
+        fired = one if after >= v_threshold else zero
+        v[i] = after
+        spikes[i] = fired
+        weighted_count[i] = leak * weighted_count[i] + fired
+        count[i] += fired
+
+
+@compiled
+def run_samples(
+    plan: Any,
+    inputs: Any,
+    rates: Any,
+    recorded: Array,
+    *,
+    constants: Any,
+    time_steps: int,
+    loop_delay: int,
+) -> None:
+    """All steps of every sample, one sample after the other, so that its potentials stay in the cache.
+
+    Parameters
+    ----------
+    plan : (connections, bounds, maps, affine): `Geometry` of each connection as a row of int64, (P + 1,) first neuron
+        of each population, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
+    inputs : (drive, events, masks): constant current (B, N1), frames (T, B, M), dropout masks (B, sum of N); each may
+        have no columns.
+    rates : (weighted_count, count), (B, all neurons) each, zeros that are filled.
+    recorded : (T, B, all neurons) uint8, filled if it is not empty.
+    constants : (v_threshold, reset_amount, leak) in the type of the potentials.
+    """
+    connections, bounds, _, affine = plan
+    drive, events, masks = inputs
+    weighted_counts, counts = rates
+    neurons, widest, deepest, largest = bounds[-1], 0, 0, 0
+    for k in range(len(connections)):
+        g = _geometry(connections[k])
+        largest, deepest = max(largest, g.buffer_size), max(deepest, g.channels)
+    for p in range(len(bounds) - 1):
+        widest = max(widest, bounds[p + 1] - bounds[p])
+    v, spikes = np.empty(neurons, affine.dtype), np.empty(neurons, affine.dtype)
+    returning = np.empty((loop_delay, neurons - bounds[-2]), affine.dtype)
+    current, out = np.empty(widest, affine.dtype), np.empty(largest, affine.dtype)
+    active = np.empty(deepest + 1, np.int64)
+    for sample in range(len(weighted_counts)):
+        v[:], spikes[:], returning[:] = 0, 0, 0
+        state = (v, spikes, returning, weighted_counts[sample], counts[sample])
+        for t in range(time_steps):
+            for p in range(len(bounds) - 1):
+                current[:] = 0
+                if p == 0 and drive.shape[1]:
+                    current[: bounds[1]] = drive[sample]
+                for k in range(len(connections)):
+                    g = _geometry(connections[k])
+                    if g.target == p:
+                        values = _values(g, events[t, sample], state, bounds, t)
+                        out[: g.buffer_size] = 0
+                        _scatter(values, g, plan[2], out, active)
+                        _add_current(out, g, affine, masks[sample], current)
+                _advance(state, current, constants, bounds[p], bounds[p + 1])
+            returning[t % loop_delay] = spikes[bounds[-2] :]
+            if recorded.size:
+                recorded[t, sample] = spikes.astype(np.uint8)
+
+
+@compiled
+def _values(g: Any, frame: Array, state: tuple[Array, ...], bounds: Array, t: int) -> Array:
+    """What a connection is given at step t: the input, the last population's late spikes, or those from below."""
+    returning: Array = state[2][t % len(state[2])]
+    if g.source < 0:
+        return frame
+    if g.target == 0:
+        return returning
+    return state[1][bounds[g.source] : bounds[g.source + 1]]

@@ -1,0 +1,227 @@
+"""Compiled event-driven sums: each spike adds its weights to the outputs that it reaches, and nothing else is done.
+
+Spikes are 0 or 1, so there is nothing to multiply, and the work is the number of synaptic operations: spikes times
+the synapses behind each. For integers the sums are exact in any order. All arrays are flat, and channels lie
+innermost, (H, W, C); `reach.py` says how runs of outputs are found.
+
+    spikes (B, H W C) --nonzero--> places of the spikes --scatter--> buffer with margins --gather--> current (N_target,)
+
+The functions release Python's lock, allocate nothing, and use one core.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import numba
+import numpy as np
+
+from fsnn_lava.hardware import Array, Dense, LinearMap, Shape, TransposedConvolution
+from fsnn_lava.kernels.compile import compiled
+from fsnn_lava.kernels.convolution_reach import convolution_reach
+
+Order = Literal["hwc", "whc"]
+"""In which order populations of shape (C, H, W) lie in flat arrays; the last letter runs fastest."""
+
+
+class ScatterMap(NamedTuple):
+    """A linear map as rows of weights, one row per source channel, in the form that the compiled loops take.
+
+    Parameters
+    ----------
+    weights : flat; for each source channel its weights, ordered (tap, target channel).
+    segments : (S, 3) int64: contiguous runs of a row: where the run begins, its length, and by how many places of the
+        buffer its first output lies after the corner of the source's position.
+    starts : (classes + 1,) int64: first segment of each class of positions, and the end.
+    corners, classes : (positions,) int64: where in the buffer each position of the source has its corner; its class.
+    channels : of the source; spike i is of channel i % channels at position i // channels.
+    row : weights of one source channel.
+    rows, run : the response is so many runs of so many numbers in the buffer,
+    first, pitch : the first of which begins at `first`, the next ones `pitch` further each.
+    size : numbers of the buffer.
+    """
+
+    weights: Array
+    segments: Array
+    starts: Array
+    corners: Array
+    classes: Array
+    channels: int
+    row: int
+    rows: int
+    run: int
+    first: int
+    pitch: int
+    size: int
+
+
+def scatter_map(linear_map: LinearMap, *, dtype: Any, order: Order = "hwc") -> ScatterMap:
+    """The map's weights and geometry, prepared for `scatter`.
+
+    Parameters
+    ----------
+    dtype : type of the weights that are kept; it must hold them exactly. int8 takes the least memory traffic.
+    order : layout of both ends, if they have three axes; others lie in C order.
+    """
+    weight = linear_map.weight
+    kept = weight.astype(dtype)
+    assert np.array_equal(kept, weight), f"{dtype} does not hold these weights"
+    if isinstance(linear_map.geometry, Dense):
+        columns, rows = (flat_order(shape, order) for shape in (linear_map.source, linear_map.target))
+        return _dense_map(kept[rows[:, None], columns[None]])
+    source, target = linear_map.source, linear_map.target
+    if order == "whc":
+        kept = kept.swapaxes(2, 3)
+        source, target = (source[0], *source[:0:-1]), (target[0], *target[:0:-1])
+    transposed = isinstance(linear_map.geometry, TransposedConvolution)
+    by_source = kept if transposed else kept.swapaxes(0, 1)  # (C_source, C_target, K, K)
+    geometry = linear_map.geometry
+    reach = convolution_reach(
+        source,
+        target,
+        kernel=kept.shape[2],
+        stride=geometry.stride,
+        padding=geometry.padding,
+        transposed=transposed,
+    )
+    flat = by_source.reshape(*by_source.shape[:2], -1)[:, :, reach.taps].swapaxes(1, 2)  # (source, tap, target)
+    y, x = (axis.ravel() for axis in np.indices(source[1:]))
+    corner = ((y // reach.down) * reach.up * reach.width + (x // reach.down) * reach.up) * target[0]
+    return ScatterMap(
+        weights=np.ascontiguousarray(flat).ravel(),
+        segments=reach.segments,
+        starts=reach.starts,
+        corners=corner.astype(np.int64),
+        classes=((y % reach.down) * reach.down + x % reach.down).astype(np.int64),
+        channels=source[0],
+        row=len(reach.taps) * target[0],
+        rows=target[1],
+        run=target[2] * target[0],
+        first=(reach.margin * reach.width + reach.margin) * target[0],
+        pitch=reach.width * target[0],
+        size=reach.height * reach.width * target[0],
+    )
+
+
+def flat_order(shape: Shape, order: Order = "hwc") -> Array:
+    """(N,) place in C order of each element of that layout: what lies in C order, indexed with it, lies in that one."""
+    places = np.arange(prod(shape))
+    if len(shape) != 3:
+        return places
+    axes = (1, 2, 0) if order == "hwc" else (2, 1, 0)
+    return places.reshape(shape).transpose(axes).ravel()
+
+
+def sum_dtype(linear_map: LinearMap) -> type[np.signedinteger[Any]]:
+    """int16 if no sum of some of the weights into one target can leave it, else int32.
+
+    A sum of some of the weights lies between that of the negative and that of the positive ones.
+    """
+    worst = max(
+        float(linear_map.with_weight(np.maximum(sign * linear_map.weight.astype(np.float64), 0)).sums().max())
+        for sign in (-1, 1)
+    )
+    assert worst < 2**31, "networks keep their mantissas within 8 bits"
+    return np.int16 if worst < 2**15 else np.int32
+
+
+def _dense_map(matrix: Array) -> ScatterMap:
+    """All source neurons as channels of one position."""
+    targets, sources = matrix.shape
+    nowhere = np.zeros(1, np.int64)
+    return ScatterMap(
+        weights=np.ascontiguousarray(matrix.T).ravel(),
+        segments=np.array([[0, targets, 0]], np.int64),
+        starts=np.array([0, 1], np.int64),
+        corners=nowhere,
+        classes=nowhere,
+        channels=sources,
+        row=targets,
+        rows=1,
+        run=targets,
+        first=0,
+        pitch=targets,
+        size=targets,
+    )
+
+
+@compiled
+def nonzero(spikes: Array, spiking: Array) -> int:
+    """The number of spikes; their places are written into `spiking`, rising.
+
+    Parameters
+    ----------
+    spikes : (N,), nonzero where there is a spike.
+    spiking : (N + 1,) int32 or wider: one place more than there can be spikes.
+    """
+    count = 0
+    for i in range(len(spikes)):
+        spiking[count] = i
+        count += spikes[i] != 0
+    return count
+
+
+_place: Any = numba.uint64
+"""A place in an array, without sign: for a signed one, numba would look out for places counted from the end."""
+
+
+@compiled
+def _add_four(weights: Array, rows: tuple[int, int, int, int], length: int, out: Array, to: int) -> None:
+    """out[to ..] += the runs of weights that begin at four places, in one pass over the outputs."""
+    a, b, c, d = rows
+    for j in range(length):
+        out[to + j] += weights[a + j] + weights[b + j] + weights[c + j] + weights[d + j]
+
+
+@compiled
+def _add_one(weights: Array, row: int, length: int, out: Array, to: int) -> None:
+    """out[to ..] += the run of weights that begins at that place."""
+    for j in range(length):
+        out[to + j] += weights[row + j]
+
+
+@compiled
+def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
+    """Adds the weights of all spikes to `out`.
+
+    Parameters
+    ----------
+    spiking : int32 places of the spikes in the source; fastest if they rise.
+    count : so many of them count.
+    m : the `ScatterMap`.
+    out : (size,) buffer with margins, of a type that holds every partial sum (`sum_dtype`), in which sums begin with
+        zeros, or with what they are to be added to.
+    """
+    k = 0
+    while k < count:
+        # Spikes that follow each other at one position go over its outputs together.
+        position = spiking[k] // m.channels
+        base = position * m.channels
+        end = k + 1
+        while end < count and base <= spiking[end] < base + m.channels:
+            end += 1
+        kind, corner = m.classes[position], m.corners[position]
+        for s in range(m.starts[kind], m.starts[kind + 1]):
+            begin, length, to = m.segments[s, 0], _place(m.segments[s, 1]), _place(corner + m.segments[s, 2])
+            i = k
+            while i + 4 <= end:
+                a, b = _place((spiking[i] - base) * m.row + begin), _place((spiking[i + 1] - base) * m.row + begin)
+                c, d = _place((spiking[i + 2] - base) * m.row + begin), _place((spiking[i + 3] - base) * m.row + begin)
+                _add_four(m.weights, (a, b, c, d), length, out, to)
+                i += 4
+            while i < end:
+                _add_one(m.weights, _place((spiking[i] - base) * m.row + begin), length, out, to)
+                i += 1
+        k = end
+
+
+@compiled
+def gather(out: Array, m: Any, shift: int, current: Array) -> None:
+    """Adds the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
+    factor = current.dtype.type(1 << shift)
+    for y in range(m.rows):
+        begin = m.first + y * m.pitch
+        response, to = out[begin : begin + m.run], current[y * m.run : (y + 1) * m.run]
+        for i in range(m.run):
+            to[i] += response[i] * factor

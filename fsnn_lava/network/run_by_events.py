@@ -1,0 +1,176 @@
+"""The T steps of a spiking network on a CPU, event by event, on all threads that torch uses.
+
+Samples do not see each other, so each thread takes a few of them through all steps at once: their potentials stay in
+the cache, and nothing but spike counts is kept. The result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsnn_lava.hardware import Array
+from fsnn_lava.kernels.float_events import Geometry, run_samples
+from fsnn_lava.network.event_maps import PACKED_BYTES, EventMap, in_threads, inner, outer
+from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts
+
+
+@dataclass(frozen=True, eq=False)
+class EventConnection:
+    """One connection of a run: current of the target = mask (pool(scale · map(spikes)) + shift).
+
+    Parameters
+    ----------
+    source, target : populations from 0; source -1 is the input.
+    map : linear map from the source's shape.
+    scale, shift : (C,) of the response's channels.
+    pool : window of the average pooling, 1 without.
+    mask : (B, *N) dropout mask, or None.
+    """
+
+    source: int
+    target: int
+    map: EventMap
+    scale: Tensor
+    shift: Tensor
+    pool: int
+    mask: Tensor | None
+
+
+def event_run(
+    connections: Sequence[EventConnection],
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    neuron: NeuronParameters,
+    drive: Tensor | None,
+    events: Tensor | None,
+    batch: int,
+    dtype: torch.dtype,
+    time_steps: int,
+    loop_delay: int = 1,
+    record: bool = False,
+) -> SpikeCounts:
+    """Spike counts of every population after T steps in sequential timing.
+
+    Parameters
+    ----------
+    connections : into each population those from below and the feedback.
+    shapes : (C, H, W) or (N,) of each population.
+    drive : (B, *N1) constant current of the first population, or None.
+    events : (T, B, *shape) binary frames for the connections whose source is -1, or None.
+    loop_delay : steps until the last population's spikes reach the first.
+    record : keep every spike.
+    """
+    plan = _Plan(connections, shapes, neuron, dtype)
+    counts = [torch.empty((batch, plan.neurons), dtype=plan.dtype) for _ in range(2)]
+    recorded = torch.empty((time_steps if record else 0, batch, plan.neurons), dtype=torch.uint8)
+
+    def run(begin: int, end: int) -> None:
+        part = slice(begin, end)
+        packed = (
+            _packed([] if drive is None else [drive[part]], end - begin, plan.dtype),
+            _frames(events, part, (time_steps, end - begin), plan.dtype),
+            _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, plan.dtype),
+        )
+        rates = tuple(count[part].zero_().numpy() for count in counts)
+        kept = np.empty((time_steps if record else 0, end - begin, plan.neurons), np.uint8)
+        run_samples(
+            plan.arrays,
+            packed,
+            rates,
+            kept,
+            constants=plan.constants,
+            time_steps=time_steps,
+            loop_delay=loop_delay,
+        )
+        recorded[:, part] = torch.from_numpy(kept)
+
+    in_threads(run, batch, most=max(1, PACKED_BYTES // plan.sample_bytes))
+    weighted, plain = (plan.populations(count) for count in counts)
+    return SpikeCounts(weighted, plain, plan.populations(recorded) if record else None)
+
+
+class _Plan:
+    """The connections as the flat arrays that the compiled loop reads."""
+
+    def __init__(
+        self,
+        connections: Sequence[EventConnection],
+        shapes: Sequence[tuple[int, ...]],
+        neuron: NeuronParameters,
+        dtype: torch.dtype,
+    ) -> None:
+        self._shapes = shapes
+        self._bounds = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)], dtype=np.int64)
+        self.neurons = int(self._bounds[-1])
+        self.dtype = dtype
+        maps = [c.map for c in connections]
+        table, weights, starts, channels, masked = [], 0, 0, 0, 0
+        for c in connections:
+            table.append(
+                c.map.geometry._replace(
+                    pool=c.pool,
+                    first_weight=weights,
+                    first_start=starts,
+                    source=c.source,
+                    target=c.target,
+                    first_affine=channels,
+                    first_mask=-1 if c.mask is None else masked,
+                )
+            )
+            weights, starts, channels = (
+                weights + c.map.weights.size,
+                starts + c.map.starts.size,
+                channels + len(c.scale),
+            )
+            masked += 0 if c.mask is None else c.mask[0].numel()
+        shifted = np.cumsum([0, *(len(m.segments) for m in maps)])
+        affine = torch.stack(
+            [_joined([c.scale for c in connections], dtype), _joined([c.shift for c in connections], dtype)]
+        )
+        self.arrays = (
+            np.array(table, np.int64).reshape(-1, len(Geometry._fields)),
+            self._bounds,
+            (
+                _joined([torch.from_numpy(m.weights) for m in maps], dtype).numpy(),
+                np.concatenate([np.empty((0, 3), np.int64), *(m.segments for m in maps)]),
+                np.concatenate([np.empty(0, np.int64), *(m.starts + n for m, n in zip(maps, shifted, strict=False))]),
+            ),
+            affine.numpy(),
+        )
+        values = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
+        self.constants = torch.tensor(values, dtype=self.dtype).numpy()
+        self.sample_bytes = self.constants.itemsize * (2 * self.neurons + masked)
+
+    def populations(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """One (..., *N) tensor per population of the last axis, whose channels lie innermost."""
+        return tuple(
+            outer(flat[..., begin:end], shape)
+            for (begin, end), shape in zip(pairwise(self._bounds.tolist()), self._shapes, strict=True)
+        )
+
+
+def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return torch.cat([torch.empty(0, dtype=dtype), *tensors])
+
+
+def _packed(tensors: Sequence[Tensor], batch: int, dtype: torch.dtype) -> Array:
+    """(B, sum of N) of one type, channels innermost; no columns if there is nothing."""
+    rows = [inner(x.detach()) for x in tensors]
+    packed: Array = (
+        (rows[0] if len(rows) == 1 else torch.cat(rows, 1) if rows else torch.empty(batch, 0)).to(dtype).numpy()
+    )
+    return packed
+
+
+def _frames(events: Tensor | None, part: slice, empty: tuple[int, int], dtype: torch.dtype) -> Array:
+    """(T, B, M), channels innermost; no columns if there are no frames."""
+    frames: Array = (
+        (torch.empty(*empty, 0) if events is None else inner(events[:, part], batch_axes=2)).to(dtype).numpy()
+    )
+    return frames

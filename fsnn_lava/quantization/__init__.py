@@ -1,0 +1,10 @@
+"""A float network as the nearest integer one that is proven to fit the hardware's 24-bit state."""
+
+from fsnn_lava.quantization.quantizer import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, quantize
+
+__all__ = [
+    "LOST_SHARE",
+    "NEGLIGIBLE_SHARE",
+    "QuantizationReport",
+    "quantize",
+]

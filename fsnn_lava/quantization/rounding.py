@@ -1,0 +1,137 @@
+"""Weights and constant currents of one connection as mantissas of a few bits.
+
+Weights come in weight units. Those of a convolution from spikes have no exponent on the target (Lava's Conv): where
+they exceed the mantissa, several connections carry one weight together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsnn_lava.hardware import ALWAYS_ON, Connection, Convolution
+from fsnn_lava.quantization.input_correlations import Group, from_rows, weight_rows
+
+Array = npt.NDArray[Any]
+
+CURRENT_BITS = 8
+"""Mantissa of each of the (at most two) connections that carry a population's constant current."""
+HIGH_EXPONENT = 7
+"""Largest exponent, and that of the coarse one of two constant-current connections."""
+CURRENT_LIMIT = (1 << (CURRENT_BITS - 1 + HIGH_EXPONENT)) - 1
+"""Largest constant current that two connections carry together, weight units."""
+MOST_PARTS = 4
+"""Connections that may carry one convolution together."""
+_FINEST_INPUT_EXPONENT = -8
+_BLOCK = 64
+"""Weights of a row after whose rounding all the others are adjusted."""
+
+
+def round_weights(
+    connection: Connection, scale: float | Array, *, bits: int, graded: bool, groups: Sequence[Group] = ()
+) -> tuple[list[Connection], int]:
+    """The integer connections that carry a float one together, and how many weights were clipped.
+
+    Parameters
+    ----------
+    scale : real value of one weight unit.
+    graded : whether the source sends graded codes, for which exponents may be negative.
+    groups : weights that make up for each other's rounding; those that are in no group are rounded to the nearest.
+    """
+    weight = connection.weight / scale
+    top = (1 << (bits - 1)) - 1
+    largest = float(np.abs(weight).max(initial=0.0))
+    if isinstance(connection.geometry, Convolution) and not graded:
+        parts = min(max(1, int(np.ceil(round(largest) / top))), MOST_PARTS)
+        mantissa, clipped = rounded(connection, weight, limits=(-parts * (top + 1), parts * top), groups=groups)
+        return _shared(connection, mantissa, parts=parts, bits=bits), clipped
+    exponent = _best_exponent(weight, largest, top, lowest=_FINEST_INPUT_EXPONENT if graded else 0)
+    units = np.ldexp(weight, -exponent)
+    mantissa, clipped = rounded(connection, units, limits=(-top - 1, top), groups=groups)
+    integer = dataclasses.replace(
+        connection, weight=mantissa.astype(np.int32), weight_exponent=exponent, weight_bits=bits
+    )
+    return [integer], clipped
+
+
+def rounded(
+    connection: Connection, units: Array, *, limits: tuple[int, int], groups: Sequence[Group] = ()
+) -> tuple[Array, int]:
+    """Whole numbers for a connection's weights within the limits, and how many of these would have been beyond."""
+    nearest = np.rint(units)
+    clipped = int(np.count_nonzero((nearest < limits[0]) | (nearest > limits[1])))
+    if not groups:
+        return np.clip(nearest, *limits), clipped
+    rows = weight_rows(connection.geometry, units)
+    whole = np.clip(weight_rows(connection.geometry, nearest), *limits)
+    for group in groups:
+        whole[:, group.places] = _compensated(rows[:, group.places], group.factor, limits)
+    return from_rows(connection.geometry, whole, shape=units.shape), clipped
+
+
+def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
+    """(R, n) whole numbers near rows (R, n), each making up for the errors of those after it (`source_statistics`).
+
+    A weight of zero is no synapse and stays none.
+    """
+    exact = np.ascontiguousarray(rows.T, np.float32)
+    absent = exact == 0
+    wanted, errors = exact.copy(), np.zeros_like(exact)
+    for end in range(len(exact), 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        for j in range(end - 1, start - 1, -1):
+            errors[j] = np.clip(np.rint(wanted[j]), *limits) - exact[j]
+            errors[j][absent[j]] = 0.0
+            wanted[start:j] -= factor[j, start:j, None] * errors[j]
+        wanted[:start] -= factor[start:end, :start].T @ errors[start:end]
+    return np.asarray(np.rint(exact + errors).T)
+
+
+def _best_exponent(weight: Array, largest: float, top: int, *, lowest: int) -> int:
+    """The exponent with the smallest squared error: the first that clips nothing, or the one below."""
+    fitting = int(np.ceil(np.log2(largest / top))) if largest > 0 else 0
+
+    def error(exponent: int) -> float:
+        mantissa = np.clip(np.rint(np.ldexp(weight, -exponent)), -top - 1, top)
+        return float(np.square(np.ldexp(mantissa, exponent) - weight).sum())
+
+    return min((min(max(e, lowest), HIGH_EXPONENT) for e in (fitting, fitting - 1)), key=error)
+
+
+def _shared(connection: Connection, mantissa: Array, *, parts: int, bits: int) -> list[Connection]:
+    """Connections of equal shares, up to one unit, that add up to the mantissas."""
+    return [
+        dataclasses.replace(
+            connection,
+            name=connection.name if part == 0 else f"{connection.name}_part{part + 1}",
+            weight=((mantissa.astype(np.int32) + part) // parts).astype(np.int32),
+            weight_bits=bits,
+        )
+        for part in range(parts)
+    ]
+
+
+def mean_floor(exponent: int) -> float:
+    """Mean of what rounding down takes from a current, weight units: twice the sum loses half a step of 2**-e."""
+    return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
+
+
+def round_current(connection: Connection, units: Array) -> tuple[list[Connection], int]:
+    """A constant current as one connection of 8 bits, or as two whose exponents differ; and the clipped ones."""
+    exact = np.rint(units).astype(np.int64)
+    half = 1 << (CURRENT_BITS - 1)
+    fine = Connection(connection.name, ALWAYS_ON, connection.target, exact.astype(np.int32), weight_bits=CURRENT_BITS)
+    if exact.min(initial=0) >= -half and exact.max(initial=0) < half:
+        return [fine], 0
+    step = 1 << HIGH_EXPONENT
+    held = np.clip(exact // step, -half, half - 1)
+    high = dataclasses.replace(
+        fine, name=f"{connection.name}_coarse", weight=held.astype(np.int32), weight_exponent=HIGH_EXPONENT
+    )
+    low = np.clip(exact - held * step, -half, half - 1)
+    clipped = int(np.count_nonzero(held * step + low != exact))
+    return [high, dataclasses.replace(fine, weight=low.astype(np.int32))], clipped

@@ -1,0 +1,229 @@
+"""A trained network, or a training in progress, as one safetensors file.
+
+The file holds tensors and, in its header, JSON text: nothing in it can execute. It is written to a temporary file in
+the same folder and renamed, so that a reader sees either the old or the new file, whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import fsnn_lava
+from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, parse_spec
+from fsnn_lava.datasets import InputCoding
+from fsnn_lava.errors import CheckpointError, FsnnError
+from fsnn_lava.files import write_whole
+from fsnn_lava.network import FeedbackSNN, NeuronParameters
+
+FORMAT = "fsnn-lava-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network with its weights and where they came from.
+
+    Parameters
+    ----------
+    config : the training's settings; notation and neurons are in it.
+    input_shape : (C, H, W) or (N,) of one sample.
+    classes : their names.
+    coding : what the input codes mean.
+    weights : state of the model, name -> tensor.
+    metrics : JSON-compatible figures of the epoch that the weights are from.
+    """
+
+    config: TrainConfig
+    input_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    coding: InputCoding
+    weights: Mapping[str, Tensor]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def model(self) -> FeedbackSNN:
+        """The network in evaluation mode, with these weights.
+
+        Raises
+        ------
+        CheckpointError : if weights are missing, too many, of another shape or not finite.
+        """
+        model = new_model(self.config, self.input_shape, len(self.classes))
+        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        found = {name: tuple(t.shape) for name, t in self.weights.items()}
+        if expected != found:
+            wrong = sorted(set(expected.items()) ^ set(found.items()))
+            raise CheckpointError(
+                f'weights do not fit the network "{self.config.network.notation}": '
+                f"differing names or shapes: {', '.join(f'{n} {s}' for n, s in wrong[:6])}"
+            )
+        broken = not_finite(self.weights)
+        if broken:
+            raise CheckpointError(f'weight "{broken}" has values that are not finite; the training diverged')
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """Name of the first weight with a value that is not finite; empty if all are."""
+    floats = {name: t for name, t in weights.items() if t.is_floating_point()}
+    sound = torch.stack([torch.isfinite(t).all() for t in floats.values()]).tolist()
+    return next((name for name, is_sound in zip(floats, sound, strict=True) if not is_sound), "")
+
+
+def momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Momentum of every parameter that has one, under its name, to be kept as a checkpoint's state."""
+    names = [name for name, _ in model.named_parameters()]
+    buffers = {i: s.get("momentum_buffer") for i, s in optimizer.state_dict()["state"].items()}
+    return {f"momentum.{names[i]}": buffer for i, buffer in buffers.items() if buffer is not None}
+
+
+def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Gives the optimizer the momenta that `momenta` took, on the device and in the layout of the parameters."""
+    packed = optimizer.state_dict()
+    packed["state"] = {
+        i: {"momentum_buffer": torch.empty_like(parameter).copy_(state[f"momentum.{name}"])}
+        for i, (name, parameter) in enumerate(model.named_parameters())
+        if f"momentum.{name}" in state
+    }
+    optimizer.load_state_dict(packed)
+
+
+def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
+    """The untrained network of a configuration, in training mode."""
+    network = config.network
+    return FeedbackSNN(
+        parse_spec(network.notation),
+        input_shape,
+        classes=classes,
+        neuron=NeuronParameters(network.v_threshold, network.reset_amount, network.leak),
+        batch_norm=network.batch_norm,
+        dropout=network.dropout,
+        dropout_on=network.dropout_on,
+        pooling=network.pooling,
+        spectral_norm_bound=network.spectral_norm_bound,
+        spectral_norm=network.spectral_norm,
+        initial_weights=network.initial_weights,
+        initial_transposed_scale=network.initial_transposed_scale,
+        seed=config.training.seed,
+    )
+
+
+def save_checkpoint(
+    trained: TrainedNetwork,
+    path: Path,
+    *,
+    progress: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a trained network, and with `progress` and `state` what a training needs to go on.
+
+    Raises
+    ------
+    OutputError : if the file cannot be written; an older one stays as it was.
+    """
+    tensors = {f"model.{name}": t for name, t in trained.weights.items()}
+    tensors |= {f"state.{name}": t for name, t in (state or {}).items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    header = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "package": fsnn_lava.__version__,
+        "config": json.dumps(config_to_dict(trained.config)),
+        "input_shape": json.dumps(trained.input_shape),
+        "classes": json.dumps(trained.classes),
+        "coding": json.dumps(dataclasses.asdict(trained.coding)),
+        "metrics": json.dumps(dict(trained.metrics)),
+        "progress": json.dumps(dict(progress or {})),
+    }
+    header["checksum"] = _checksum(tensors, header)
+    write_whole(path, save(tensors, metadata=header))
+
+
+def load_checkpoint(path: Path) -> TrainedNetwork:
+    """The trained network in a checkpoint.
+
+    Raises
+    ------
+    CheckpointError : the file is missing, truncated, altered, of another version or not a checkpoint.
+    """
+    return load_training(path)[0]
+
+
+def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str, Tensor]]:
+    """Trained network, progress and state of a checkpoint, as `save_checkpoint` took them.
+
+    Raises
+    ------
+    CheckpointError : as `load_checkpoint`.
+    """
+    tensors, header = _read(path)
+    try:
+        trained = TrainedNetwork(
+            config=config_from_dict(json.loads(header["config"])),
+            input_shape=tuple(json.loads(header["input_shape"])),
+            classes=tuple(json.loads(header["classes"])),
+            coding=_coding(json.loads(header["coding"])),
+            weights=_part(tensors, "model."),
+            metrics=json.loads(header["metrics"]),
+        )
+        return trained, json.loads(header["progress"]), _part(tensors, "state.")
+    except (KeyError, TypeError, json.JSONDecodeError, FsnnError) as error:
+        raise CheckpointError(f"checkpoint {path}: its header cannot be understood: {error}") from None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path}: no such file; train first: python train/train.py")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: truncated or not a safetensors file ({error}); use another checkpoint or train again"
+        ) from None
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f'checkpoint {path}: found format {header.get("format")!r}; expected "{FORMAT}"')
+    if header.get("version") != str(VERSION):
+        raise CheckpointError(
+            f"checkpoint {path}: found version {header.get('version')}; this program reads version {VERSION}"
+        )
+    if header.pop("checksum", None) != _checksum(tensors, header):
+        raise CheckpointError(f"checkpoint {path}: the checksum does not match; the file was altered after writing")
+    return tensors, header
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _coding(values: dict[str, Any]) -> InputCoding:
+    return InputCoding(
+        values["kind"],
+        maximum=values["maximum"],
+        scale=values["scale"],
+        mean=tuple(values["mean"]),
+        std=tuple(values["std"]),
+    )
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(header):
+        digest.update(f"{key}={header[key]};".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""Figures of a network that is not being trained: accuracy, firing rates, distance from the equilibrium."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fsnn_lava.datasets import InputCoding, Samples
+from fsnn_lava.network import FeedbackSNN, rate_from_count
+from fsnn_lava.training.device_samples import DeviceSamples
+from fsnn_lava.training.processes import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over a set of samples.
+
+    Parameters
+    ----------
+    accuracy : share of samples classified rightly, [0, 1].
+    loss : mean cross-entropy.
+    mean_spikes : population -> spikes per neuron and step, plain mean.
+    firing_rates : population -> mean leak-weighted firing rate, spikes per step; equal to `mean_spikes` for IF.
+    """
+
+    accuracy: float
+    loss: float
+    mean_spikes: dict[str, float]
+    firing_rates: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        """What a training keeps of its test, by the names ``test/...``."""
+        rates = {f"test/firing_rate/{name}": rate for name, rate in self.mean_spikes.items()}
+        return {"test/accuracy": self.accuracy, "test/loss": self.loss} | rates
+
+
+@torch.no_grad()
+def evaluate(
+    model: FeedbackSNN,
+    samples: Samples,
+    coding: InputCoding,
+    *,
+    time_steps: int,
+    batch_size: int = 500,
+    ranks: Ranks = ALONE,
+) -> Evaluation:
+    """Accuracy, loss and firing of the network in evaluation mode; the model's mode is left as it was.
+
+    Parameters
+    ----------
+    ranks : processes that share the samples; each returns the figures of all samples.
+    """
+    device = next(model.parameters()).device
+    own = ranks.share(len(samples))
+    part = DeviceSamples(samples.select(np.arange(own.start, own.stop)), coding, device=device)
+    names, training = model.population_names, model.training
+    model.eval()
+    # Loss, right ones, then the sums over samples of each population's mean spikes and mean rate.
+    sums = torch.zeros(2 + 2 * len(names), dtype=torch.float64, device=device)
+    for x, labels in part.ordered(batch_size) if len(part) else ():
+        bound = model.bind(len(labels))
+        run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
+        logits = model.classify(run.firing_rates[-1])
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        firing = [rate.double().mean() * len(labels) for rate in (*run.mean_spikes, *run.firing_rates)]
+        sums += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double(), *firing])
+    model.train(training)
+    loss_mean, accuracy, *means = (ranks.sums(sums) / len(samples)).tolist()
+    spikes, rates = means[: len(names)], means[len(names) :]
+    return Evaluation(accuracy, loss_mean, dict(zip(names, spikes, strict=True)), dict(zip(names, rates, strict=True)))
+
+
+@torch.no_grad()
+def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tensor:
+    """||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
+
+    In evaluation mode; the model's mode is left as it was.
+
+    Parameters
+    ----------
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames, whose weighted mean is the map's input.
+    """
+    training = model.training
+    bound = model.eval().bind(x.shape[x.dim() - 1 - len(model.input_shape)])
+    drive = bound.drive(x, time_steps=time_steps)
+    run = bound.simulate(drive, time_steps=time_steps, record=True)
+    model.train(training)
+    assert run.spikes is not None
+    leak = model.neuron.leak
+    count = torch.zeros_like(run.firing_rates[-1])
+    distances = []
+    for t, spikes in enumerate(run.spikes[-1], start=1):
+        count = leak * count + spikes
+        a = rate_from_count(count, time_steps=t, leak=leak)
+        distances.append((bound.equilibrium_map(a, drive.mean) - a).flatten(1).norm(dim=1).mean())
+    return torch.stack(distances)

@@ -1,0 +1,109 @@
+"""Backpropagation through time with a surrogate gradient: the baseline that implicit differentiation is compared with.
+
+Spatio-temporal backpropagation (STBP) after Wu et al., "Spatio-temporal backpropagation for training high-performance
+spiking neural networks" (2018), of the same network: the T steps of `BoundNetwork.simulate` in sequential timing, all
+of them in the graph, so that memory grows linearly with T.
+
+It differs from `gradients.ide` in nothing but the gradient:
+
+- Potentials are v[t] = leak (v[t-1] - r s[t-1]) + I[t]; the last population's spikes reach the first one a step later.
+  The two runs may add in another order or fuse a multiplication: a potential within that rounding of the threshold
+  can fire in one of them alone.
+- Restricted weights and dropout masks are made once a call, and the generator is used in the same order.
+- The first batch norm takes the statistics of the response to the mean input, and gradients flow through them. In all
+  T steps the others take the running statistics as they were before the call; these are constants.
+- In training one evaluation of the equilibrium map at the measured rates, without gradients, updates these.
+
+Gradients flow from a spike to the populations that it reaches, from a potential to the next one (times leak), and
+through the reset, from a spike to its own neuron's next potential (times -leak r). Some later methods cut the last
+path; STBP keeps it, and so does this.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import SurrogateName
+from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, NeuronParameters, Simulation, integrate, rate_from_count
+from fsnn_lava.training.gradients.measured_rates import ImplicitRates
+from fsnn_lava.training.gradients.surrogate import surrogate_spikes
+
+
+def bptt_rates(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    time_steps: int,
+    surrogate: SurrogateName = "rectangular",
+    width: float = 2.0,
+    generator: torch.Generator | None = None,
+) -> ImplicitRates:
+    """Firing rates of the last population after T steps, with a gradient through all of them; no adjoint is solved.
+
+    Parameters
+    ----------
+    model : in training mode for dropout and batch statistics.
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    surrogate : curve that stands for the derivative of a spike.
+    width : of that curve, in the unit of the potential.
+    generator : source of the dropout masks.
+    """
+    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
+    bound = model.bind(batch, generator=generator)
+    drive = bound.drive(x, time_steps=time_steps, differentiable=True)
+    neurons = [_Neurons(bound.neuron, surrogate, width) for _ in bound.feedforward]
+    _run(bound, drive, neurons, time_steps=time_steps)
+    rates = [n.firing_rate(time_steps) for n in neurons]
+    if bound.training:
+        with torch.no_grad():
+            bound.rates_around(rates[-1], drive.mean, statistics="batch")
+    simulation = Simulation(
+        tuple(rate.detach() for rate in rates), tuple(n.count.detach() / time_steps for n in neurons), None
+    )
+    return ImplicitRates(rates[-1], simulation)
+
+
+def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> None:
+    normalisations = [synapse.frozen_normalisation() for synapse in bound.feedforward]
+    for t in range(time_steps):
+        current = drive.at(t)
+        if bound.feedback is not None and t > 0:
+            current = current + bound.feedback.current(neurons[-1].spikes)
+        neurons[0].advance(current)
+        for layer in range(1, len(neurons)):
+            current = bound.feedforward[layer].frozen_current(neurons[layer - 1].spikes, normalisations[layer])
+            neurons[layer].advance(current)
+
+
+class _Neurons:
+    """Potentials and spike counts of one population during a run, with gradients.
+
+    Attributes
+    ----------
+    spikes : (B, *N) 0/1 spikes of the last step.
+    weighted_count, count : (B, *N) sums of leak**(t-k) s[k] and of s[k].
+    """
+
+    v: Tensor
+    spikes: Tensor
+    weighted_count: Tensor
+    count: Tensor
+
+    def __init__(self, neuron: NeuronParameters, surrogate: SurrogateName, width: float) -> None:
+        self._neuron, self._surrogate, self._width = neuron, surrogate, width
+        self._started = False
+
+    def advance(self, current: Tensor) -> None:
+        """One step, given its input current (B, *N)."""
+        if not self._started:
+            self.v, self.spikes, self.weighted_count, self.count = (torch.zeros_like(current) for _ in range(4))
+            self._started = True
+        self.v = integrate(self.v, self.spikes, current, neuron=self._neuron)
+        self.spikes = surrogate_spikes(self.v, neuron=self._neuron, surrogate=self._surrogate, width=self._width)
+        self.weighted_count = self._neuron.leak * self.weighted_count + self.spikes
+        self.count = self.count + self.spikes.detach()
+
+    def firing_rate(self, time_steps: int) -> Tensor:
+        """Leak-weighted firing rate (B, *N), spikes per step."""
+        return rate_from_count(self.weighted_count, time_steps=time_steps, leak=self._neuron.leak)

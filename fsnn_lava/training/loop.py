@@ -1,0 +1,388 @@
+"""Train a feedback spiking network: published schedule, metrics, checkpoints, resume; on one device or several.
+
+A run is a function of its configuration and dataset: initial weights, sample order, augmentation and dropout masks
+come from the seed and the iteration's number. On a CPU a run that was stopped at any moment goes on bit for bit (with
+the same number of threads and processes and the same torch); elsewhere the last bits differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.datasets import Dataset
+from fsnn_lava.errors import CheckpointError, ConvergenceError
+from fsnn_lava.network import (
+    DenseSettings,
+    FeedbackSNN,
+    SharedGenerator,
+    Synapse,
+    check_precision,
+    device_title,
+    open_device,
+    place,
+    prepared,
+    shared_generator,
+    tf32,
+)
+from fsnn_lava.training.checkpoint import (
+    TrainedNetwork,
+    load_momenta,
+    load_training,
+    momenta,
+    new_model,
+    not_finite,
+    save_checkpoint,
+)
+from fsnn_lava.training.device_samples import DeviceSamples
+from fsnn_lava.training.evaluation import evaluate
+from fsnn_lava.training.gradients.measured_rates import ImplicitRates
+from fsnn_lava.training.gradients.methods import rates_with_gradient
+from fsnn_lava.training.metrics import SAMPLES, Progress, epoch_means, feedback_norms, iteration_figures, run_metrics
+from fsnn_lava.training.processes import ALONE, Ranks, average
+from fsnn_lava.training.schedule import (
+    batches_of_epoch,
+    check_dataset,
+    check_resumable,
+    check_shares,
+    chosen_samples,
+    iteration_seed,
+    learning_rate,
+)
+
+LAST = "last.safetensors"
+"""The newest state of a run; what `fit` resumes from."""
+BEST = "best.safetensors"
+"""Weights of the epoch with the best test accuracy (the published figures are of this epoch)."""
+
+
+LAVA_STATE = "float64."
+"""Prefix of what a training on Lava keeps in `LAST` besides: weights and momenta in float64."""
+FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
+"""Settings under [training] that may change when a run is resumed; but for the first and third they change the last
+bits of what follows."""
+
+
+class Observer(Protocol):
+    """Told of a training's course."""
+
+    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+        """After each update: how many of the epoch's iterations are done, and the mean loss so far."""
+
+    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
+        """After each epoch's evaluation."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended.
+
+    Parameters
+    ----------
+    finished : False if it was interrupted; the run can be resumed.
+    epochs : epochs completed.
+    best_accuracy : best test accuracy of any epoch, [0, 1], and in which epoch (from 1; 0: none yet).
+    history : metrics of every epoch.
+    """
+
+    finished: bool
+    epochs: int
+    best_accuracy: float
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+def fit(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    ranks: Ranks = ALONE,
+) -> FitResult:
+    """Train to the configured number of epochs, writing `LAST` and `BEST` into the folder.
+
+    Parameters
+    ----------
+    folder : existing folder of this run.
+    resume : go on from `LAST`; without it the folder must not hold one.
+    observer : told of the course; of several processes, give one to the first.
+    ranks : the processes that share this training, inside `distributed.joined`; the first alone writes.
+
+    Raises
+    ------
+    CheckpointError : the folder holds a run already (or, to resume, none), or of another configuration.
+    ConfigError : the device, the batches or the settings of a resumed run do not fit.
+    DatasetError : the samples do not fit their description.
+    SpecError : the notation does not fit the samples.
+    ConvergenceError : the loss or a weight is not finite; `LAST` is still the last good state.
+    OutputError : a checkpoint cannot be written.
+    """
+    dataset = chosen_samples(config, dataset)
+    check_dataset(config, dataset)
+    check_shares(config, len(dataset.train), processes=ranks.size)
+    device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
+    check_precision(config.training.precision, device)
+    with prepared(device):
+        trainer = _Trainer(config, dataset, folder, device, ranks)
+        if resume:
+            trainer.restore()
+        elif (folder / LAST).exists():
+            raise CheckpointError(
+                f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder"
+            )
+        with _stop_on_interrupt(ranks) as stop:
+            ranks.sums(torch.zeros(1, device=device))  # nobody writes before all have read and checked
+            if not resume:
+                trainer.save(LAST)  # a run can be resumed however early it is killed
+            finished = trainer.run(observer, stop)
+    progress = trainer.progress
+    return FitResult(finished, progress.epoch, max(progress.best_accuracy, 0.0), progress.best_epoch, progress.history)
+
+
+class _Loss(nn.Module):
+    """Loss of a batch, or of this process's part of it; a module, so that its gradients can be averaged."""
+
+    def __init__(self, model: FeedbackSNN, config: TrainConfig, ranks: Ranks) -> None:
+        super().__init__()
+        self.model, self._config, self._ranks = model, config, ranks
+
+    def forward(
+        self, x: Tensor, labels: Tensor, generator: SharedGenerator
+    ) -> tuple[Tensor, Tensor, Tensor, ImplicitRates]:
+        """What to differentiate, the mean loss of these samples, their logits, and the rates.
+
+        The first is the loss, weighted so that its mean over the processes is the mean over the whole batch.
+        """
+        implicit = rates_with_gradient(
+            self.model,
+            x,
+            training=self._config.training,
+            time_steps=self._config.network.time_steps,
+            generator=generator,
+            sums=None if self._ranks.size == 1 else self._ranks.sums,
+            processes=self._ranks.size,
+        )
+        logits = self.model.classify(implicit.rates)
+        loss = functional.cross_entropy(logits, labels)
+        weighted = loss if self._ranks.size == 1 else loss * (len(labels) * self._ranks.size / generator.total)
+        return weighted, loss, logits, implicit
+
+
+class _Trainer:
+    """One run: model, optimizer and progress change together, one iteration at a time."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, device: torch.device, ranks: Ranks) -> None:
+        training = config.training
+        self.config, self.dataset, self.folder, self.device, self.ranks = config, dataset, folder, device, ranks
+        self.model = new_model(config, dataset.input_shape, len(dataset.classes))
+        self.model.dense = DenseSettings(compiled=training.compile, split=training.precision != "float32")
+        place(self.model, device)
+        for module in self.model.modules():
+            if isinstance(module, Synapse):
+                module.over_processes = training.sync_batch_norm and ranks.size > 1
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            foreach=True,  # type: ignore[call-arg]
+        )
+        self.samples = DeviceSamples(dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation)
+        self.progress = Progress()
+        self._saved = "none"
+        self.loss: nn.Module = _Loss(self.model, config, ranks)
+        if ranks.size > 1:
+            # Running statistics are kept alike by `average` or by being those of the whole batch.
+            self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
+
+    def run(self, observer: Observer | None, stop: threading.Event) -> bool:
+        """Whether all epochs were completed."""
+        saved = time.monotonic()
+        while self.progress.epoch < self.config.training.epochs:
+            batches = batches_of_epoch(self.config.training, len(self.samples), epoch=self.progress.epoch)
+            started = time.monotonic()
+            for indices in batches[self.progress.iteration :]:
+                overall = self.progress.epoch * len(batches) + self.progress.iteration
+                stopping = self._iterate(indices, overall, stop)
+                if observer is not None:
+                    done, loss = self.progress.iteration, self.progress.mean_loss
+                    observer.iteration(epoch=self.progress.epoch, done=done, total=len(batches), loss=loss)
+                stopping = stopping or (self.ranks.size == 1 and stop.is_set())
+                if stopping or time.monotonic() - saved > 60 * self.config.training.checkpoint_minutes:
+                    self.save(LAST)
+                    saved = time.monotonic()
+                if stopping:
+                    return False
+            last_rate = self._learning_rate((self.progress.epoch + 1) * len(batches) - 1)
+            metrics = self._end_epoch(time.monotonic() - started, last_rate)
+            if observer is not None:
+                observer.epoch(epoch=self.progress.epoch, metrics=metrics)
+            saved = time.monotonic()
+            if self._any(stop.is_set()):
+                return self.progress.epoch >= self.config.training.epochs
+        return True
+
+    def _any(self, here: bool) -> bool:
+        return bool(self.ranks.sums(torch.tensor([float(here)], device=self.device)).item())
+
+    def _learning_rate(self, overall: int) -> float:
+        return learning_rate(self.config.training, epoch=self.progress.epoch, iteration=overall)
+
+    def _batch(self, indices: Tensor, overall: int) -> tuple[Tensor, Tensor, SharedGenerator]:
+        """Inputs and labels of this process's share of a batch, and the generator of its dropout masks."""
+        training, total = self.config.training, len(indices)
+        rows = self.ranks.share(total)
+        seed = iteration_seed(training, iteration=overall, purpose="masks")
+        generator = shared_generator(self.device, seed=seed, rows=rows, total=total)
+        if self.samples.augmentation is None:
+            return *self.samples.batch(indices[rows]), generator
+        varied = torch.Generator().manual_seed(iteration_seed(training, iteration=overall, purpose="augmentation"))
+        x, labels = self.samples.batch(indices, generator=varied)
+        return x[rows], labels[rows], generator
+
+    def _iterate(self, indices: Tensor, overall: int, stop: threading.Event) -> bool:
+        """One update; whether any process was asked to stop."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(overall)
+        x, labels, generator = self._batch(indices, overall)
+        self.model.train()
+        weighted, loss, logits, implicit = self.loss(x, labels, generator)
+        self.optimizer.zero_grad()
+        try:
+            with tf32(self.config.training.precision != "float32"):
+                weighted.backward()
+        except ConvergenceError as error:
+            raise self._diverged(str(error) if _sound(loss.item()) else f"the loss is {loss.item()}") from None
+        figures = iteration_figures(
+            self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
+        )
+        stopping = torch.full_like(figures[SAMPLES], float(stop.is_set()))
+        *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
+        summed = dict(zip(figures, values, strict=True))
+        value = summed["loss"] / summed[SAMPLES]
+        if not _sound(value):
+            raise self._diverged(f"the loss is {value}")
+        self.optimizer.step()
+        if not self.config.training.sync_batch_norm:
+            average([b for n, b in self.model.named_buffers() if "running_" in n], self.ranks)
+        self.progress.add(summed)
+        return bool(stopped)
+
+    def _diverged(self, what: str) -> ConvergenceError:
+        at = f"epoch {self.progress.epoch + 1}, iteration {self.progress.iteration + 1}"
+        return ConvergenceError(
+            f"{at}: {what}; {self.folder / LAST} keeps the last good state ({self._saved}). To go on from it would end "
+            "the same way: train anew with a lower training.learning_rate, or with training.warmup_iterations"
+        )
+
+    def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
+        progress = self.progress
+        self._check_weights()
+        metrics = epoch_means(progress.sums)
+        metrics |= {"train/learning_rate": last_rate, "train/seconds": seconds}
+        try:
+            metrics |= feedback_norms(self.model.feedback)
+        except torch.linalg.LinAlgError:
+            raise self._diverged("the feedback weight has grown out of all bounds") from None
+        test = evaluate(
+            self.model,
+            self.dataset.test,
+            self.dataset.coding,
+            time_steps=self.config.network.time_steps,
+            ranks=self.ranks,
+        )
+        metrics |= test.metrics()
+        progress.end_epoch(metrics)
+        if test.accuracy > progress.best_accuracy:
+            progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
+            self.save(BEST)
+        self.save(LAST)
+        return metrics
+
+    def _check_weights(self) -> None:
+        broken = not_finite(self.model.state_dict())
+        if broken:
+            raise self._diverged(f'weight "{broken}" has values that are not finite')
+
+    def save(self, name: str) -> None:
+        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on); the first process does."""
+        self._check_weights()
+        if not self.ranks.first:
+            return
+        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        dataset, progress = self.dataset, self.progress
+        metrics = run_metrics(
+            progress, self.config, dataset, device=device_title(self.device), processes=self.ranks.size
+        )
+        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
+        if name == BEST:
+            save_checkpoint(trained, self.folder / BEST)
+            return
+        state = momenta(self.model, self.optimizer)
+        save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(progress), state=state)
+        self._saved = f"{progress.epoch} whole epochs and {progress.iteration} iterations"
+
+    def restore(self) -> None:
+        """Take model, optimizer and progress from the folder's last checkpoint."""
+        path = self.folder / LAST
+        trained, progress, state = load_training(path)
+        check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
+        if any(name.startswith(LAVA_STATE) for name in state):
+            raise CheckpointError(
+                f"{path}: was trained by train/on_lava.py, whose float64 weights a training by torch would lose; "
+                f"resume it there: python train/on_lava.py --resume {self.folder}"
+            )
+        try:
+            if not progress:
+                raise KeyError("progress")
+            self.progress = Progress(**progress)
+            self.model.load_state_dict(trained.model().state_dict())
+            load_momenta(self.model, self.optimizer, state)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {path}: the state to resume from is incomplete: {error}") from None
+        self._saved = f"{self.progress.epoch} whole epochs and {self.progress.iteration} iterations"
+
+
+def _sound(loss: float) -> bool:
+    """False for what is no number, infinite or on its way there."""
+    return -1e30 < loss < 1e30
+
+
+@contextmanager
+def _stop_on_interrupt(ranks: Ranks) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that an iteration is never torn; the second one raises as usual.
+
+    Of several processes each may hear of one Ctrl-C twice, from the terminal and from torchrun: there only torchrun,
+    which waits for half a minute, ends a process that does not stop.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        stop.set()
+        if ranks.size == 1:
+            signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,161 @@
+"""How far a training is, and its figures: of each iteration, summed over an epoch, and of each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.datasets import Dataset
+from fsnn_lava.network import Synapse, operator_norm
+from fsnn_lava.training.gradients.measured_rates import ImplicitRates
+
+SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
+"""Figures of an epoch that are counts; all others are summed with the number of samples as their weight."""
+
+
+SATURATED = 0.95
+"""Rate of a ternary couple from which on its gradient is taken to be cut off: it would have to fire more than once a
+step, but for the first steps, in which nothing has reached it yet."""
+
+SATURATED_SHARE = 0.05
+"""Share of a population's couples above which it is said that they saturate; trainings that work have below 1 %."""
+
+
+@dataclass
+class Progress:
+    """Where a run is. Every field but `sums` is plain JSON, and so are the values of `sums`.
+
+    Attributes
+    ----------
+    epoch, iteration : whole epochs done, and iterations of the next one.
+    best_accuracy, best_epoch : best test accuracy so far (-1: none) and in which epoch (from 1).
+    sums : figures of the epoch's iterations so far.
+    history : metrics of every epoch.
+    """
+
+    epoch: int = 0
+    iteration: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, figures: dict[str, float]) -> None:
+        """Adds an iteration's figures to the epoch's."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.iteration += 1
+
+    def end_epoch(self, metrics: dict[str, float]) -> None:
+        """Begins the next epoch."""
+        self.epoch, self.iteration, self.sums = self.epoch + 1, 0, {}
+        self.history.append(metrics)
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the epoch so far."""
+        return self.sums["loss"] / self.sums[SAMPLES]
+
+
+def iteration_figures(
+    names: tuple[str, ...], implicit: ImplicitRates, *, loss: Tensor, logits: Tensor, labels: Tensor, total: int
+) -> dict[str, Tensor]:
+    """Sums over the samples of one batch, or of this process's part of it; each () float64 on the network's device.
+
+    Parameters
+    ----------
+    names : of the populations.
+    loss : mean over these samples.
+    total : samples of the whole batch.
+    """
+    count = float(len(labels))
+    figures = {
+        SAMPLES: torch.full_like(loss, count),
+        "loss": loss.detach() * count,
+        CORRECT: (logits.argmax(1) == labels).sum(),
+    }
+    for name, mean in zip(names, implicit.simulation.mean_spikes, strict=True):
+        figures[f"firing_rate/{name}"] = mean.mean() * count
+    for phase in implicit.backward_phases:
+        for name, mean in zip(names, phase.mean_spikes, strict=True):
+            figures[f"backward_firing_rate/{name}"] = mean.mean() * count
+        for name, rate in zip(names, phase.rates, strict=True):
+            figures[f"saturated_couples/{name}"] = (rate.abs() >= SATURATED).double().mean() * count
+    for solved in implicit.adjoint:
+        figures["adjoint_residual"] = torch.full_like(loss, solved.residual * count)
+        figures["adjoint_steps"] = torch.full_like(loss, solved.steps * count)
+        figures[UNCONVERGED] = torch.full_like(loss, 0.0 if solved.converged else count / total)
+    return {name: value.detach().double() for name, value in figures.items()}
+
+
+def epoch_means(sums: dict[str, float]) -> dict[str, float]:
+    """Means over an epoch's samples, named ``train/...``, from the sums of its iterations."""
+    rest = dict(sums)
+    samples, correct, unconverged = rest.pop(SAMPLES), rest.pop(CORRECT), rest.pop(UNCONVERGED, 0.0)
+    metrics = {f"train/{name}": total / samples for name, total in rest.items()}
+    return metrics | {"train/accuracy": correct / samples, "train/adjoint_unconverged": unconverged}
+
+
+def couple_warnings(metrics: Mapping[str, float]) -> list[str]:
+    """What is wrong with an epoch's second phase of spikes, in words; nothing of other methods.
+
+    Parameters
+    ----------
+    metrics : of an epoch, as `epoch_means` names them.
+    """
+    found = []
+    firing = {n: v for n, v in metrics.items() if n.startswith("train/backward_firing_rate/")}
+    if firing and not any(firing.values()):
+        found.append("no couple fires, so that the classifier alone learns: raise training.loss_scale")
+    for name, share in metrics.items():
+        if name.startswith("train/saturated_couples/") and share > SATURATED_SHARE:
+            population = name.rpartition("/")[2]
+            found.append(
+                f"{share:.0%} of {population}'s couples saturate and cut gradients off: lower training.loss_scale"
+            )
+    return found
+
+
+def run_metrics(
+    progress: Progress, config: TrainConfig, dataset: Dataset, *, device: str, processes: int
+) -> dict[str, Any]:
+    """What a checkpoint says of the run that it is from, as plain JSON.
+
+    Parameters
+    ----------
+    device : where it was trained, in words.
+    processes : how many trained it together.
+    """
+    history = progress.history
+    return {
+        "epoch": progress.epoch,
+        "best_test_accuracy": progress.best_accuracy,
+        "best_epoch": progress.best_epoch,
+        "last_epoch": history[-1] if history else {},
+        "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
+        "device": device,
+        "processes": processes,
+        "train_samples": len(dataset.train),
+        "test_samples": len(dataset.test),
+        "partial": bool(config.train_samples or config.test_samples),
+        "note": dataset.note,
+    }
+
+
+def feedback_norms(feedback: Synapse | None) -> dict[str, float]:
+    """Norm of the restricted feedback weight as published (the kernel as a matrix), and of the operator itself."""
+    if feedback is None:
+        return {}
+    training = feedback.training
+    feedback.eval()
+    weight = feedback.effective_weight().detach()
+    feedback.train(training)
+    return {
+        "train/spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), ord=2)),
+        "train/spectral_norm_operator": operator_norm(feedback.layer, weight, feedback.input_shape),
+    }

@@ -1,0 +1,132 @@
+"""What a training uses in each iteration: samples, learning rate, random numbers; and whether all that fits together.
+
+All of it is a function of the configuration and of the iteration's number, so that a run goes on from anywhere, on any
+device and with any number of processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import TrainConfig, TrainingConfig, changed_settings, parse_spec
+from fsnn_lava.datasets import Dataset, Samples, check_time_steps, hold_out
+from fsnn_lava.errors import ConfigError, DatasetError
+
+_PART_SEED = 0
+"""Of the choice of samples where not all are used: the same for every seed of a training."""
+
+
+def check_resumable(path: Path, before: TrainConfig, now: TrainConfig, *, free: Sequence[str]) -> None:
+    """Nothing, if a checkpoint's training can go on with these settings, of [training] those that are `free` aside.
+
+    Raises
+    ------
+    ConfigError : naming the settings that have changed and may not.
+    """
+    changed = changed_settings(before, now, free=free)
+    if changed:
+        raise ConfigError(
+            f"{path}: cannot resume with other settings: {', '.join(changed)}; "
+            f"only training.{', training.'.join(free)} may change"
+        )
+
+
+def chosen_samples(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """The dataset with as many samples as `train_samples` and `test_samples` say, the classes in proportion.
+
+    Raises
+    ------
+    ConfigError : the dataset holds fewer.
+    """
+    train = _part(dataset.train, config.train_samples, "train_samples")
+    test = _part(dataset.test, config.test_samples, "test_samples")
+    return dataclasses.replace(dataset, train=train, test=test)
+
+
+def _part(samples: Samples, count: int, name: str) -> Samples:
+    if count in (0, len(samples)):
+        return samples
+    if count > len(samples):
+        raise ConfigError(f"{name}: found {count}; the dataset holds {len(samples)}; allowed: 0 (all) .. that number")
+    return hold_out(samples, count=count, seed=_PART_SEED)[1]
+
+
+def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
+    """Nothing, if the network can be trained on the dataset.
+
+    Raises
+    ------
+    DatasetError : samples of other shapes, labels without a class, or none.
+    SpecError : the notation does not fit the shape of a sample.
+    ConfigError : event frames are not as many as time steps.
+    """
+    frames = () if dataset.frames is None else (dataset.frames,)
+    expected = (*frames, *dataset.input_shape)
+    for part, samples in (("training", dataset.train), ("test", dataset.test)):
+        where = f'dataset "{dataset.name}", {part} part'
+        if not len(samples):
+            raise DatasetError(f"{where}: no samples; expected at least one")
+        if samples.shape != expected:
+            raise DatasetError(
+                f"{where}: samples of shape {samples.shape}; expected {expected}, as the dataset says of itself; "
+                "sizes are mixed up: load both parts in the same way"
+            )
+        low, high = int(samples.labels.min()), int(samples.labels.max())
+        if low < 0 or high >= len(dataset.classes):
+            raise DatasetError(
+                f"{where}: labels {low} .. {high}; allowed: 0 .. {len(dataset.classes) - 1}, one for each class"
+            )
+    if len(dataset.coding.mean) != dataset.input_shape[0]:
+        raise DatasetError(
+            f'dataset "{dataset.name}": {len(dataset.coding.mean)} channels are normalised; '
+            f"its samples have {dataset.input_shape[0]}; expected one mean and std for each"
+        )
+    check_time_steps(dataset, config.network.time_steps)
+    parse_spec(config.network.notation).populations(dataset.input_shape, pooling=config.network.pooling)
+
+
+def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
+    """Nothing, if every process gets samples of every batch, and two where it normalises by its own.
+
+    Raises
+    ------
+    ConfigError : if not.
+    """
+    sizes = [len(batch) for batch in batches_of_epoch(config.training, samples, epoch=0)]
+    own_statistics = config.network.batch_norm and not config.training.sync_batch_norm
+    least = processes * (2 if own_statistics else 1)
+    if processes > 1 and min(sizes) < least:
+        raise ConfigError(
+            f"training.batch_size: found {config.training.batch_size}, which leaves a batch of {min(sizes)} of "
+            f"{samples} samples to {processes} processes; allowed: batches of at least {least}; choose another size"
+            + (", fewer processes or training.sync_batch_norm" if own_statistics else " or fewer processes")
+        )
+
+
+def learning_rate(training: TrainingConfig, *, epoch: int, iteration: int) -> float:
+    """Learning rate of one iteration (counted over the whole run from 0) in an epoch (from 0)."""
+    rate = training.learning_rate * training.learning_rate_decay ** sum(m <= epoch for m in training.milestones)
+    if iteration < training.warmup_iterations:
+        rate *= (iteration + 1) / training.warmup_iterations
+    return rate
+
+
+def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> list[Tensor]:
+    """Sample indices of an epoch's batches, int64; a single left-over sample joins the batch before it."""
+    order = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
+    batches = list(torch.randperm(samples, generator=order).split(training.batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def iteration_seed(training: TrainingConfig, *, iteration: int, purpose: str) -> int:
+    """Seed of the random numbers of one purpose in an iteration, 0 .. 2**32 - 1: unrelated even for neighbours."""
+    digest = hashlib.blake2b(f"{training.seed} {iteration} {purpose}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")

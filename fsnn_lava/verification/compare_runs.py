@@ -1,0 +1,269 @@
+"""Compare runs pairwise under a stated relation, and take the total deviation apart into its causes.
+
+Relations
+    exact        both runs are integer: every spike of every population, sample and step is the same.
+    close        both runs are float, under the same delays: they differ by rounding, which can only flip spikes where
+                 potential and threshold tie.
+    statistical  one run is float and one integer, or the delays differ. In every population the mean difference of the
+                 firing rates is at most 1/T, and less than half of the mean rate (a silent network would be off by all
+                 of it); and both put at least 90 % of the samples into the same class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fsnn_lava.backends import FloatSimulator, IntegerSimulator
+from fsnn_lava.errors import InputError
+from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, equilibrium_rates, read_out, with_timing
+
+Relation = Literal["exact", "close", "statistical"]
+
+CLOSE_TOLERANCE = 1e-4
+"""Largest mean rate difference, spikes per step, of two float runs: room for ties, not for another network."""
+
+
+RATE_SHARE = 0.5
+"""The mean rate difference of statistically equal runs is below this share of the larger mean rate."""
+SETTLING = "settling"
+"""Name of the cause that says how far the hardware's rates are from the equilibrium that was trained."""
+SAME_CLASS_SHARE = 0.9
+"""Statistically equal runs put at least this share of the samples into the same class."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first spike that two runs do not share: the earliest step, then the first population, sample, neuron."""
+
+    population: str
+    step: int
+    sample: int
+    neuron: int
+
+    def __str__(self) -> str:
+        return f'population "{self.population}", step {self.step}, neuron {self.neuron} (sample {self.sample})'
+
+
+@dataclass(frozen=True)
+class Difference:
+    """|a - b| of the firing rates of one population, spikes per step: mean and maximum over samples and neurons."""
+
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two runs compare.
+
+    Parameters
+    ----------
+    a, b : names of the backends.
+    relation : what must hold between them, and whether it does (`agrees`).
+    requirement : the relation in words and figures.
+    mean_rate_difference, max_rate_difference : largest over the populations, spikes per step.
+    first_divergence : None if all recorded spikes are the same.
+    populations : difference of each population's rates.
+    """
+
+    a: str
+    b: str
+    relation: Relation
+    requirement: str
+    agrees: bool
+    mean_rate_difference: float
+    max_rate_difference: float
+    first_divergence: Divergence | None
+    populations: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One source of deviation: what is compared, and the difference it makes in each population."""
+
+    name: str
+    compares: str
+    populations: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Where the deviation between the trained network and its integer form comes from.
+
+    Parameters
+    ----------
+    causes : lowering, timing, rounding, finite time (float and integer), settling, and the total.
+    mean_rates : population -> mean firing rate of the integer run, spikes per step.
+    accuracy : stage -> share of samples classified rightly.
+    equilibrium_converged : whether the iterations that found both equilibria did; if not, their rows mean little.
+    """
+
+    causes: tuple[Cause, ...]
+    mean_rates: Mapping[str, float]
+    accuracy: Mapping[str, float]
+    equilibrium_converged: bool
+
+
+def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:
+    """How two runs of the same inputs compare, under the relation that their arithmetics and delays allow.
+
+    Parameters
+    ----------
+    a, b : runs whose spikes were recorded in every population, if both are integer.
+    same_timing : whether both ran under the same delays; if not, their rates alone can agree.
+
+    Raises
+    ------
+    InputError : if they ran other populations, batches or numbers of steps, or spikes needed are not recorded.
+    """
+    integer = a.arithmetic == b.arithmetic == "integer"
+    _check_comparable(a, b, spike_by_spike=integer and same_timing)
+    differences = {name: difference(rate, b.firing_rates[name]) for name, rate in a.firing_rates.items()}
+    mean = max(d.mean for d in differences.values())
+    maximum = max(d.maximum for d in differences.values())
+    divergence = first_divergence(a, b)
+    relation: Relation
+    if integer and same_timing:
+        relation, agrees = "exact", divergence is None
+        requirement = "the same spikes in every population, sample and step"
+    elif a.arithmetic == b.arithmetic and same_timing:
+        relation, agrees = "close", mean <= CLOSE_TOLERANCE
+        requirement = f"mean rate difference <= {CLOSE_TOLERANCE:g} (rounding at ties)"
+    else:
+        relation, agrees = "statistical", mean <= 1 / a.time_steps and _alike(a, b, differences)
+        requirement = (
+            f"mean rate difference <= 1/T = {1 / a.time_steps:.4g} and below {RATE_SHARE:.0%} of the mean rate, "
+            f"the same class for at least {SAME_CLASS_SHARE:.0%} of the samples"
+        )
+    return Pair(a.backend, b.backend, relation, requirement, agrees, mean, maximum, divergence, differences)
+
+
+def _alike(a: RunResult, b: RunResult, differences: Mapping[str, Difference]) -> bool:
+    """Whether two runs fire and decide alike, as a silent or scrambled network does not."""
+    same_class = float(np.mean(a.predictions == b.predictions)) >= SAME_CLASS_SHARE
+    level = {n: max(float(a.firing_rates[n].mean()), float(b.firing_rates[n].mean())) for n in differences}
+    return same_class and all(d.mean < RATE_SHARE * level[n] or d.mean == 0 for n, d in differences.items())
+
+
+def compare_all(results: Sequence[RunResult], *, sequential: Collection[str] = ()) -> tuple[Pair, ...]:
+    """Every pair of the runs, in order.
+
+    Parameters
+    ----------
+    sequential : backends that ran in the papers' timing, where that differs from the hardware's (more than one
+        population).
+
+    Raises
+    ------
+    InputError : as `compare`.
+    """
+    return tuple(
+        compare(a, b, same_timing=(a.backend in sequential) == (b.backend in sequential))
+        for a, b in itertools.combinations(results, 2)
+    )
+
+
+def difference(a: Array, b: Array) -> Difference:
+    """Mean and maximum of |a - b|."""
+    absolute = np.abs(a - b)
+    return Difference(float(absolute.mean()), float(absolute.max()))
+
+
+def first_divergence(a: RunResult, b: RunResult) -> Divergence | None:
+    """The first spike that two runs do not share, among the populations that both recorded."""
+    found: Divergence | None = None
+    for name in a.spikes:
+        if name not in b.spikes:
+            continue
+        steps, batch = a.spikes[name].shape[:2]
+        differs = (a.spikes[name] != b.spikes[name]).reshape(steps, batch, -1)
+        at = np.flatnonzero(differs.any(axis=(1, 2)))
+        if len(at) and (found is None or at[0] < found.step):
+            sample, neuron = np.argwhere(differs[at[0]])[0]
+            found = Divergence(name, int(at[0]), int(sample), int(neuron))
+    return found
+
+
+def error_budget(
+    floating: HardwareNetwork,
+    integer: HardwareNetwork,
+    inputs: Array,
+    labels: Array,
+    *,
+    trained: RunResult | None = None,
+    lowered: RunResult | None = None,
+) -> Budget:
+    """What lowering, timing, rounding and finite time each do to the firing rates and to the accuracy.
+
+    Parameters
+    ----------
+    floating, integer : the exported networks, in hardware timing, of the same number of steps.
+    inputs, labels : samples as backends take them, and their classes (B,).
+    trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
+        stands for it.
+    lowered : the float network's run of these inputs in sequential timing, if there is one already.
+
+    Raises
+    ------
+    InputError : if the inputs do not fit the networks, or the labels not the inputs.
+    """
+    sequential = lowered or FloatSimulator().run(with_timing(floating, "sequential"), inputs)
+    hardware = FloatSimulator().run(floating, inputs)
+    rounded = IntegerSimulator().run(integer, inputs)
+    settled, converged = _at_equilibrium(floating, inputs, sequential)
+    settled_integer, converged_integer = _at_equilibrium(integer, inputs, rounded)
+    start = sequential if trained is None else trained
+    causes = (
+        _cause("lowering", "trained - float, sequential", start, sequential),
+        _cause("timing", "float, sequential - float, hardware timing", sequential, hardware),
+        _cause("rounding", "float - integer, both at the equilibrium", settled, settled_integer),
+        _cause("finite time, float", "float, hardware timing - its equilibrium", hardware, settled),
+        _cause("finite time, integer", "integer - its equilibrium", rounded, settled_integer),
+        _cause(SETTLING, "integer - the trained network's equilibrium", rounded, settled),
+        _cause("total", "trained - integer", start, rounded),
+    )
+    stages = {
+        "trained": start,
+        "float, sequential": sequential,
+        "float, hardware timing": hardware,
+        "float, equilibrium": settled,
+        "integer, equilibrium": settled_integer,
+        "integer": rounded,
+    }
+    figures = {name: accuracy(run, labels) for name, run in stages.items()}
+    rates = {name: float(rate.mean()) for name, rate in rounded.firing_rates.items()}
+    return Budget(causes, rates, figures, converged and converged_integer)
+
+
+def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:
+    """The run as if it had settled, and whether the equilibrium was found."""
+    found = equilibrium_rates(network, inputs, tolerance=1e-7)
+    logits = read_out(network.readout, found.firing_rates)
+    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.converged
+
+
+def _cause(name: str, compares: str, a: RunResult, b: RunResult) -> Cause:
+    return Cause(name, compares, {n: difference(rate, b.firing_rates[n]) for n, rate in a.firing_rates.items()})
+
+
+def _check_comparable(a: RunResult, b: RunResult, *, spike_by_spike: bool) -> None:
+    shapes = [{n: r.shape for n, r in run.firing_rates.items()} for run in (a, b)]
+    if shapes[0] != shapes[1] or a.time_steps != b.time_steps:
+        raise InputError(
+            f'runs "{a.backend}" and "{b.backend}" cannot be compared: rates {shapes[0]}, T = {a.time_steps} against '
+            f"{shapes[1]}, T = {b.time_steps}; run the same network on the same inputs"
+        )
+    if spike_by_spike:
+        for run in (a, b):
+            missing = sorted(set(run.firing_rates) - set(run.spikes))
+            if missing:
+                raise InputError(
+                    f'run "{run.backend}" holds no spikes of {", ".join(missing)}; '
+                    "two integer runs are compared spike by spike: record every population"
+                )

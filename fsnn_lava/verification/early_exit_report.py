@@ -1,0 +1,133 @@
+"""The anytime report: accuracy and rate error over the steps, early exit; as JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fsnn_lava.errors import MissingDependencyError
+from fsnn_lava.verification.early_exit import EQUILIBRIUM_TOLERANCE, REFERENCES, Anytime, EarlyExit
+from fsnn_lava.verification.markdown_table import markdown_table
+
+
+@dataclass(frozen=True, eq=False)
+class AnytimeReport:
+    """What one run says about stopping earlier.
+
+    Parameters
+    ----------
+    backend : which ran.
+    exits : early exit by one rule or several, for several limits each, see `early_exits`.
+    """
+
+    backend: str
+    anytime: Anytime
+    exits: Sequence[EarlyExit]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the lists over steps begin after one step. An infinite limit is None: JSON has no infinity."""
+        anytime = self.anytime
+        exits = [asdict(e) | {"limit": None if e.limit == float("inf") else e.limit} for e in self.exits]
+        return {
+            "network": anytime.network,
+            "backend": self.backend,
+            "samples": anytime.samples,
+            "time_steps": anytime.time_steps,
+            "accuracy": anytime.accuracy.tolist(),
+            "rate_error": {
+                "mean": anytime.rate_error.tolist(),
+                "reference": anytime.reference,
+                "reference_converged": anytime.reference_converged,
+                "samples": anytime.rate_samples,
+            },
+            "early_exit": exits,
+        }
+
+    def as_markdown(self) -> str:
+        """For people: two tables, and what their columns mean."""
+        anytime = self.anytime
+        steps = [
+            (str(t), f"{accuracy:.2%}", f"{error:.3g}")
+            for t, (accuracy, error) in enumerate(zip(anytime.accuracy, anytime.rate_error, strict=True), start=1)
+        ]
+        exits = [
+            (e.rule, f"{e.limit:g}", f"{e.accuracy:.2%}", f"{e.mean_steps:.2f}", f"{e.left_early:.1%}")
+            for e in self.exits
+        ]
+        stable = ", ".join(sorted({str(e.stable_steps) for e in self.exits}))
+        parts = [
+            "# Anytime report",
+            f"{anytime.network} on {self.backend}: one run of {anytime.samples} test samples, "
+            f"{anytime.time_steps} time steps each.",
+            "## Stopped after t steps",
+            markdown_table(("t", "accuracy", "mean rate error"), steps),
+            "Rate error: mean difference of the rates of the readout's population from "
+            f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and {anytime.rate_samples} samples.",
+            *([] if anytime.reference_converged else [f"**{UNCONVERGED}**"]),
+            "## Early exit",
+            markdown_table(("rule", "limit", "accuracy", "mean steps", "left early"), exits),
+            f"A sample leaves when its class has stayed the same for {stable} steps, none of them before the first "
+            "spike of the readout's population, and, *settled*: in these steps its margin (largest logit less the "
+            "second) has moved by less than the limit, a share of the margin; *margin*: its margin is above the limit, "
+            "in logits.",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def picture(self) -> bytes:
+        """The same curves as SVG, the same bytes each time. Logarithmic, so what is zero is not seen.
+
+        Raises
+        ------
+        MissingDependencyError : if matplotlib is absent.
+        """
+        require_matplotlib()
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        anytime = self.anytime
+        steps = range(1, anytime.time_steps + 1)
+        with matplotlib.rc_context({"svg.hashsalt": "anytime", "svg.fonttype": "none"}):
+            figure = Figure(figsize=(9, 4), layout="constrained")
+            left, right = figure.subplots(1, 2)
+            left.plot(steps, 1 - np.asarray(anytime.accuracy), label="all samples t steps")
+            for rule in dict.fromkeys(e.rule for e in self.exits):
+                points = [(e.mean_steps, 1 - e.accuracy) for e in self.exits if e.rule == rule]
+                left.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=f"early exit, {rule}")
+            left.set_xlabel("time steps t, or their mean")
+            left.set_ylabel("share classified wrongly")
+            left.legend()
+            right.plot(steps, anytime.rate_error)
+            right.set_xlabel("time steps t")
+            right.set_ylabel(f"mean rate error against {anytime.reference} rates")
+            right.set_xscale("log")
+            for axes in (left, right):
+                if any(np.any(line.get_ydata() > 0) for line in axes.lines):
+                    axes.set_yscale("log")
+            figure.suptitle(f"{anytime.network}, {self.backend}, {anytime.samples} samples", fontsize=10)
+            file = io.BytesIO()
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        return file.getvalue()
+
+
+UNCONVERGED = (
+    f"For some samples the iteration did not converge to an equilibrium within {EQUILIBRIUM_TOLERANCE:g}: "
+    "their rate errors mean little."
+)
+
+
+def require_matplotlib() -> None:
+    """Nothing, if pictures can be drawn.
+
+    Raises
+    ------
+    MissingDependencyError : if matplotlib is absent; the message names the extra to install.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[plots]"'
+        raise MissingDependencyError(message) from error

@@ -1,0 +1,113 @@
+"""The report of an export: what rounding did, how large the network is, how much it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fsnn_lava.hardware import STATE_LIMIT
+from fsnn_lava.quantization import NEGLIGIBLE_SHARE, QuantizationReport
+from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.size_and_energy import Activity, EnergyModel, NetworkSize
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What became of a trained network.
+
+    Parameters
+    ----------
+    network : its name.
+    quantization : errors and counts of rounding.
+    size : neurons, synapses, weight bytes.
+    activity : spikes and synaptic operations on calibration samples.
+    energy : what a synaptic operation is taken to cost, and by which source.
+    """
+
+    network: str
+    quantization: QuantizationReport
+    size: NetworkSize
+    activity: Activity
+    energy: EnergyModel
+
+    def as_json(self) -> dict[str, Any]:
+        """Nested dictionaries."""
+        return {
+            "network": self.network,
+            "quantization": self.quantization.as_dict(),
+            "size": self.size.as_dict(),
+            "activity": self.activity.as_dict(self.energy),
+        }
+
+    def as_markdown(self) -> str:
+        """The report for people."""
+        parts = [
+            f"# Export of {self.network}",
+            "## Rounding",
+            quantization_markdown(self.quantization),
+            "## Size",
+            self.size.as_markdown(),
+            "## Work",
+            self.activity.as_markdown(self.energy),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def quantization_markdown(report: QuantizationReport) -> str:
+    """Tables of what quantization did, and what their columns mean."""
+    connections = [
+        (
+            name,
+            str(c.weight_exponent) if c.parts == 1 else f"{c.weight_exponent} and below",
+            f"{c.relative_error:.1%}",
+            f"{c.current_error:.1%}",
+            f"{c.current_error_per_channel:.1%}",
+            str(c.clipped),
+        )
+        for name, c in report.connections.items()
+    ]
+    populations = [
+        (
+            name,
+            f"{p.reset_amount:.1f}",
+            str(p.v_threshold),
+            f"{p.scale:.3g}",
+            f"{p.potential_bound / STATE_LIMIT:.0%}",
+            f"{p.mean_rate_error:.3g}",
+            f"{p.max_rate_error:.3g}",
+            f"{p.mean_rate_error_per_channel:.3g}",
+        )
+        for name, p in report.populations.items()
+    ]
+    bits = max(c.weight_bits for c in report.connections.values())
+    converged = "" if report.equilibrium_converged else "**The iteration did not converge: rate errors mean little.** "
+    return "\n\n".join(
+        [
+            markdown_table(_CONNECTION, connections),
+            markdown_table(_POPULATION, populations),
+            converged
+            + _NOTES.format(
+                bits=bits,
+                samples=report.calibration_samples,
+                compared=report.compared_samples,
+                negligible=NEGLIGIBLE_SHARE,
+            ),
+        ]
+    )
+
+
+_CONNECTION = ("connection", "exponent", "weights", "current", "per channel", "clipped")
+_POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max", "per channel")
+_NOTES = (
+    "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
+    "*Current*: that of the current which the connection carries at the equilibrium; of a constant current, as a share "
+    "of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the current on "
+    "{samples} training samples, so that errors of weights cancel there; those of small weights may "
+    "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
+    "samples, spikes per step. *Per channel*: an estimate of what a scale for every output channel would give, "
+    "not a bound; a population has one, as stock LIF has one threshold V. Like *current*, it is measured on "
+    "{compared} of the samples. *Reset r*, *V*: what a spike takes off the potential before the leak, and the "
+    "threshold, in weight units, of which one is *scale* in the trained network's unit. *24 bits*: how much of "
+    "the state's range the proof needs. *Clipped*: weights cut to the mantissa's end. *Exponent*: the largest, "
+    "where several connections (named _coarse, _part2, ...) carry one together."
+)

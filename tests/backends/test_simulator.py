@@ -1,0 +1,353 @@
+"""The simulators against a plain-Python oracle, against each other, and against traces worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import networks
+from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.backends.simulator.integer import exact_dtype
+from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    INPUT,
+    Array,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Population,
+    Readout,
+    with_timing,
+)
+from fsnn_lava.hardware.run_result import RunResult, rate_weights
+from random_networks import Overflow, random_network, reference_spikes
+from simulated import float_twin, names, same_run
+
+RANDOM_NETWORKS = 80
+
+
+def one_neuron(
+    neuron: Any, weights: list[tuple[str, float, int, int]], *, time_steps: int, maximum: int = 255
+) -> HardwareNetwork:
+    """A network of one neuron; ``weights``: (source, weight, exponent, delay)."""
+    integer = isinstance(neuron, IntegerNeuron)
+    dtype, bits = (np.int32, 8) if integer else (np.float64, 0)
+    connections = tuple(
+        Connection(f"c{i}", source, "p", np.array([[w]], dtype), delay, exponent, bits)
+        for i, (source, w, exponent, delay) in enumerate(weights)
+    )
+    readout = Readout("p", np.ones((1, 1)), np.zeros(1))
+    spec = InputSpec((1,), "graded", maximum)
+    return HardwareNetwork("one", spec, (Population("p", (1,), neuron),), connections, readout, time_steps)
+
+
+def code(value: int) -> Array:
+    return np.array([[value]])
+
+
+def trace(result: RunResult) -> list[int]:
+    return [int(s) for s in result.spikes["p"].ravel()]
+
+
+# ---- against the oracle --------------------------------------------------------------------------------
+
+
+def test_every_spike_of_random_networks_is_the_oracles() -> None:
+    """Integers: equal at every step, in every population; three samples in batches of two."""
+    lively = compared = 0
+    for seed in range(RANDOM_NETWORKS):
+        network = random_network(seed)
+        inputs = networks.random_inputs(network, 3, seed=seed)
+        try:
+            result = IntegerSimulator(batch_size=2).run(network, inputs, record=names(network))
+        except StateOverflowError:
+            with pytest.raises(Overflow):
+                reference_spikes(network, inputs)
+            continue
+        for name, expected in reference_spikes(network, inputs).items():
+            assert np.array_equal(result.spikes[name], expected), f"seed {seed}, {name}"
+            assert np.array_equal(result.spike_counts[name], expected.sum(axis=0))
+            compared += 1
+            lively += 0 < expected.mean() < 1
+    assert compared > 1.5 * RANDOM_NETWORKS, "too many networks overflow: the test has lost its meaning"
+    assert lively > compared / 3, "too many populations are silent or saturated: the test has lost its meaning"
+
+
+def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
+    """Without leak and rounding shifts both laws are the same arithmetic on integers, so nothing may differ."""
+    compared = 0
+    for seed in range(RANDOM_NETWORKS):
+        drawn = random_network(seed)
+        network = dataclasses.replace(
+            drawn,
+            populations=tuple(
+                dataclasses.replace(p, neuron=dataclasses.replace(p.neuron, decay=0)) for p in drawn.populations
+            ),
+            connections=tuple(
+                dataclasses.replace(c, weight_exponent=max(c.weight_exponent, 0)) for c in drawn.connections
+            ),
+        )
+        inputs = networks.random_inputs(network, 3, seed=seed)
+        try:
+            integer = IntegerSimulator().run(network, inputs, record=names(network))
+        except StateOverflowError:
+            continue
+        compared += 1
+        assert same_run(integer, FloatSimulator().run(float_twin(network), inputs, record=names(network))), seed
+    assert compared > RANDOM_NETWORKS / 2
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_batches_change_nothing(seed: int) -> None:
+    network = random_network(seed)
+    inputs = networks.random_inputs(network, 7, seed=seed)
+    runs = [IntegerSimulator(batch_size=n).run(network, inputs, record=names(network)) for n in (1, 3, 7, 100)]
+    assert all(same_run(runs[0], run) for run in runs[1:])
+
+
+def test_what_is_not_recorded_is_not_kept() -> None:
+    network = random_network(4)
+    inputs = networks.random_inputs(network, 2, seed=0)
+    recorded = IntegerSimulator().run(network, inputs, record=names(network))
+    bare = IntegerSimulator().run(network, inputs)
+    assert bare.spikes == {}
+    assert same_run(dataclasses.replace(recorded, spikes={}), bare)
+
+
+# ---- by hand -------------------------------------------------------------------------------------------
+
+
+def test_if_neuron_by_hand() -> None:
+    """V = rho = 3 and 2 arrive a step, in weight units: u = 2, 4 (spike), 3 (spike), 2, 4 (spike), 3 (spike)."""
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 2, 0, 0)], time_steps=6)
+    result = IntegerSimulator().run(network, code(0), record=["p"])
+    assert trace(result) == [0, 1, 1, 0, 1, 1]
+    assert result.spike_counts["p"].item() == 4
+    assert result.firing_rates["p"].item() == 4 / 6
+    assert result.logits.item() == 4 / 6
+
+
+def test_leak_rounds_towards_zero() -> None:
+    """u is halved each step. The code 1 adds -64 a step: u = -64, -96, ..., -126, -127; from step 7 on it adds 128.
+
+    -127 becomes -63 (rounded down it would be -64), so u = 65 in step 7, above the threshold of 64: a spike.
+    """
+    weights = [(INPUT, -1, -1, 0), (INPUT, 3, -1, 7)]
+    network = one_neuron(IntegerNeuron(1, 1, 0, 2048, 1.0), weights, time_steps=8)
+    assert trace(IntegerSimulator().run(network, code(1), record=["p"])) == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("value", "spikes"), [(-3, [0, 0]), (-1, [0, 0]), (1, [0, 1]), (3, [1, 1])])
+def test_negative_exponent_rounds_down(value: int, spikes: list[int]) -> None:
+    """2 w >> 2 is -2, -1, 0, 1 for the code 1; the second connection adds 2 * 2 >> 2 = 1. Fires above 1 unit of 64."""
+    weights: list[tuple[str, float, int, int]] = [(INPUT, value, -2, 0), (INPUT, 2, -2, 0)]
+    network = one_neuron(IntegerNeuron(1, 1, 0, 0, 1.0), weights, time_steps=2)
+    assert trace(IntegerSimulator().run(network, code(1), record=["p"])) == spikes
+
+
+def test_float_lif_by_hand() -> None:
+    """Leak 0.5, threshold 1, reset 1, 0.75 a step: v = 0.75, 1.125 (spike), 0.8125, 1.15625 (spike)."""
+    network = one_neuron(FloatNeuron(1.0, 1.0, 0.5), [(ALWAYS_ON, 0.75, 0, 0)], time_steps=4)
+    result = FloatSimulator().run(network, code(0), record=["p"])
+    assert trace(result) == [0, 1, 0, 1]
+    assert result.firing_rates["p"].item() == pytest.approx((0.25 + 1) / 1.875, rel=1e-15)  # a few roundings
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_float_neuron_fires_at_its_threshold(engine: Literal["event", "dense"]) -> None:
+    network = one_neuron(FloatNeuron(1.0, 2.0, 1.0), [(INPUT, 0.5, 0, 0)], time_steps=4)
+    assert trace(FloatSimulator(engine=engine).run(network, code(1), record=["p"])) == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_integer_neuron_fires_at_its_threshold(engine: Literal["event", "dense"]) -> None:
+    """V = 4, and 2 arrive in a step; the reset of 8 leaves -2, -0, 2, 4."""
+    network = one_neuron(IntegerNeuron(4, 8, 0, 0, 1.0), [(INPUT, 2, 0, 0)], time_steps=6)
+    assert trace(IntegerSimulator(engine=engine).run(network, code(1), record=["p"])) == [0, 1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("decay", [1, 205])
+def test_lif_rate_weighs_late_spikes_more(decay: int) -> None:
+    network = one_neuron(IntegerNeuron(90, 90, 0, decay, 1.0), [(ALWAYS_ON, 40, 0, 0)], time_steps=9)
+    result = IntegerSimulator().run(network, code(0), record=["p"])
+    expected = rate_weights(9, (4096 - decay) / 4096) @ np.array(trace(result))
+    assert 0 < result.spike_counts["p"].item() < 9
+    assert result.firing_rates["p"].item() == pytest.approx(expected, rel=1e-14)  # the same sum in another order
+
+
+# ---- delays and windows --------------------------------------------------------------------------------
+
+
+def chain(time_steps: int = 12) -> HardwareNetwork:
+    """Three populations in a chain with feedback from the last to the first, in sequential timing."""
+    rng = np.random.default_rng(7)
+
+    def weight(rows: int, columns: int) -> Array:
+        return rng.integers(-90, 120, (rows, columns), dtype=np.int32)
+
+    neuron = IntegerNeuron(150, 150, 0, 40, 1.0)
+    connections = (
+        Connection("in", INPUT, "a", weight(8, 5), 0, -7, 8),
+        Connection("bias", ALWAYS_ON, "b", weight(9, 1), 0, 0, 8),
+        Connection("ab", "a", "b", weight(9, 8), 0, 0, 8),
+        Connection("bc", "b", "c", weight(7, 9), 0, 0, 8),
+        Connection("ca", "c", "a", weight(8, 7), 1, 0, 8),
+    )
+    populations = tuple(Population(n, (s,), neuron) for n, s in zip("abc", (8, 9, 7), strict=True))
+    readout = Readout("c", np.ones((2, 7)), np.zeros(2))
+    return HardwareNetwork("chain", InputSpec((5,), "graded", 255), populations, connections, readout, time_steps)
+
+
+def test_hardware_timing_is_sequential_timing_with_feedback_three_steps_late() -> None:
+    network = chain()
+    late = dataclasses.replace(
+        network,
+        connections=tuple(dataclasses.replace(c, delay=3 if c.name == "ca" else 0) for c in network.connections),
+    )
+    inputs = np.random.default_rng(0).integers(0, 256, (6, 5))
+    runs = [IntegerSimulator().run(n, inputs, record=["a", "b", "c"]) for n in (with_timing(network, "hardware"), late)]
+    assert same_run(*runs)
+    in_time = IntegerSimulator().run(network, inputs, record=["a", "b", "c"])
+    assert not same_run(runs[0], in_time), "feedback makes no difference here: the test has lost its meaning"
+
+
+def test_late_input_arrives_from_its_delay_on() -> None:
+    network = one_neuron(IntegerNeuron(1, 1, 0, 0, 1.0), [(INPUT, 1, 0, 2)], time_steps=5)
+    assert trace(IntegerSimulator().run(network, code(1), record=["p"])) == [0, 0, 1, 1, 1]
+
+
+def test_delay_beyond_the_window_delivers_nothing() -> None:
+    weights = [(ALWAYS_ON, 1, 0, 0), ("p", 100, 0, 9), (INPUT, 100, 0, 9)]
+    network = one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), weights, time_steps=4)
+    assert trace(IntegerSimulator().run(network, code(1), record=["p"])) == [0, 1, 0, 1]
+
+
+# ---- exactness and range -------------------------------------------------------------------------------
+
+
+def test_sums_beyond_float32_are_exact() -> None:
+    """700 codes of 255 through 127, less 189: twice the sum, shifted right by 8, is 177103; one more would be 177104.
+
+    The constants bring it down to 1 unit of 64, which does not fire; 2 would. float32 cannot tell the two sums apart.
+    """
+    weight = np.full((1, 701), 127, np.int32)
+    weight[0, 700] = -63
+    constants = [(-127, 7)] * 5 + [(-56, 7), (-103, 0)]
+    connections = [Connection("in", INPUT, "p", weight, 0, -8, 8)]
+    connections += [Connection("b", ALWAYS_ON, "p", np.array([[w]], np.int32), 0, e, 8) for w, e in constants]
+    population = Population("p", (1,), IntegerNeuron(1, 1, 0, 0, 1.0))
+    readout = Readout("p", np.ones((1, 1)), np.zeros(1))
+    spec = InputSpec((701,), "graded", 255)
+    network = HardwareNetwork("wide", spec, (population,), tuple(connections), readout, 1)
+    inputs = np.full((2, 701), 255)
+    inputs[:, 700] = [3, 1]
+    result = IntegerSimulator().run(network, inputs, record=["p"])
+    assert result.spikes["p"].ravel().tolist() == [0, 1]
+
+
+def test_exact_dtype_is_wide_enough_for_every_partial_sum() -> None:
+    assert exact_dtype(2**24 - 1) is np.float32
+    assert exact_dtype(2**24) is np.float64
+    with pytest.raises(UnsupportedError, match=r"sums up to 9007199254740992 .* below 2\*\*53"):
+        exact_dtype(2**53)
+
+
+def test_wide_spike_sums_run_in_float64() -> None:
+    """600 neurons that always fire, through +127 and -127 at exponent 7, cancel; one unit is left and fires."""
+    sources = Population("s", (600,), IntegerNeuron(1, 1, 0, 0, 1.0))
+    target = Population("p", (1,), IntegerNeuron(1, 1, 0, 0, 1.0))
+    large = np.where(np.arange(600) % 2, 127, -127)[None].astype(np.int32)
+    connections = (
+        Connection("on", ALWAYS_ON, "s", np.ones((600, 1), np.int32), 0, 0, 8),
+        Connection("large", "s", "p", large, 0, 7, 8),
+        Connection("small", "s", "p", np.eye(1, 600, dtype=np.int32), 0, 0, 8),
+    )
+    readout = Readout("p", np.ones((1, 1)), np.zeros(1))
+    network = HardwareNetwork("wide", InputSpec((1,), "graded", 255), (sources, target), connections, readout, 3)
+    assert trace(IntegerSimulator(engine="dense").run(network, code(0), record=["p"])) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_potential_may_reach_24_bits_and_not_more(sign: int) -> None:
+    """Each unit of the code is 64 states: 131071 of them fit, 131072 are 2**23."""
+    network = one_neuron(IntegerNeuron(65536, 255, 7, 0, 1.0), [(INPUT, sign, -1, 0)], time_steps=1, maximum=2**18)
+    IntegerSimulator().run(network, code(131071))
+    with pytest.raises(
+        StateOverflowError,
+        match=rf'"one", population "p", sample 1, step 0, neuron 0: potential {sign * 2**23} .*allowed: -8388607 ',
+    ):
+        IntegerSimulator().run(network, np.array([[5], [131072]]))
+
+
+def test_overflow_names_sample_and_step_across_batches() -> None:
+    network = one_neuron(IntegerNeuron(65536, 255, 7, 0, 1.0), [(INPUT, -127, 0, 0)], time_steps=9)
+    inputs = np.array([[0], [0], [1], [100]])
+    with pytest.raises(StateOverflowError, match=r"sample 3, step 5, neuron 0: potential -97.*fewer time steps"):
+        IntegerSimulator(batch_size=2).run(network, inputs)
+
+
+# ---- refusals and reports ------------------------------------------------------------------------------
+
+
+def test_networks_of_the_other_arithmetic_are_refused() -> None:
+    integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
+    floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
+    with pytest.raises(
+        UnsupportedError, match=r'"simulator" runs integer networks; network "one" holds float.*quantize'
+    ):
+        IntegerSimulator().run(floating, code(0))
+    with pytest.raises(UnsupportedError, match='"simulator-float" runs float networks; network "one" holds integer'):
+        FloatSimulator().run(integer, code(0))
+
+
+def test_sums_beyond_lavas_32_bits_are_refused() -> None:
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(INPUT, 127, 0, 0)], time_steps=2, maximum=2**20)
+    with pytest.raises(
+        UnsupportedError, match=r'could exceed Lava\'s 32-bit sums:\n  population "p".*at most 2147483647'
+    ):
+        IntegerSimulator().run(network, code(0))
+
+
+def test_wrong_requests_are_refused() -> None:
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
+    with pytest.raises(InputError, match="no population"):
+        IntegerSimulator().run(network, code(0), record=["q"])
+    with pytest.raises(InputError, match="300"):
+        IntegerSimulator().run(network, code(300))
+    with pytest.raises(ConfigError, match="batch_size 0; expected at least 1"):
+        IntegerSimulator(batch_size=0).run(network, code(0))
+
+
+def test_progress_is_told_after_each_batch() -> None:
+    told: list[tuple[int, int]] = []
+    network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
+    IntegerSimulator(batch_size=2).run(network, np.zeros((5, 1), int), progress=lambda *done: told.append(done))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_result_has_the_shapes_of_the_populations() -> None:
+    population = Population("p", (2, 3), IntegerNeuron(3, 3, 0, 0, 1.0))
+    spec = InputSpec((1, 2, 2), "event", 1)
+    weight = np.ones((6, 4), np.int32)
+    readout = Readout("p", np.ones((5, 6)), np.zeros(5))
+    connection = Connection("in", INPUT, "p", weight, 0, 0, 8)
+    network = HardwareNetwork("shaped", spec, (population,), (connection,), readout, 7)
+    result = IntegerSimulator(batch_size=3).run(network, np.ones((7, 4, 1, 2, 2), bool), record=["p"])
+    assert (result.backend, result.network, result.arithmetic, result.time_steps) == (
+        "simulator",
+        "shaped",
+        "integer",
+        7,
+    )
+    assert result.spikes["p"].shape == (7, 4, 2, 3)
+    assert result.spikes["p"].dtype == np.uint8
+    assert result.spike_counts["p"].shape == (4, 2, 3)
+    assert result.spike_counts["p"].dtype == np.int16
+    assert result.firing_rates["p"].shape == (4, 2, 3)
+    assert result.logits.shape == (4, 5)

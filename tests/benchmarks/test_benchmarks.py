@@ -1,0 +1,147 @@
+"""Every benchmark answers --help and runs at a tiny size without downloaded data. What it measures is not asserted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.conversion.export_folder import NETWORK_FILES
+from fsnn_lava.conversion.lowering import lower
+from fsnn_lava.datasets.catalog import DATA_VARIABLE, Dataset, load_dataset
+from fsnn_lava.hardware.network import with_timing
+from fsnn_lava.hardware.network_file import save_network
+from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.training.checkpoint import load_checkpoint
+from fsnn_lava.training.loop import BEST, fit
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+
+
+def _run(script: str, *options: str | Path) -> str:
+    """What the script printed; it must succeed without a word on stderr."""
+    environment = {name: value for name, value in os.environ.items() if name != DATA_VARIABLE}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *map(str, options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def _small_digits() -> Dataset:
+    digits = load_dataset("digits")
+    few = digits.train.select(slice(0, 64))  # type: ignore[arg-type]
+    return dataclasses.replace(digits, train=few, test=few)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of a moment on digits, exported."""
+    folder = tmp_path_factory.mktemp("run")
+    network = NetworkConfig(notation="12 (F12)", time_steps=4)
+    training = TrainingConfig(epochs=1, batch_size=32, milestones=(), threads=1)
+    dataset = _small_digits()
+    fit(TrainConfig(name="tiny", network=network, training=training), dataset, folder)
+    floating = with_timing(lower(load_checkpoint(folder / BEST)), "hardware")
+    integer, _ = quantize(floating, dataset.train.codes[:16])
+    for exported in (floating, integer):
+        save_network(exported, folder / NETWORK_FILES[exported.arithmetic])
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_describes_every_option(script: str) -> None:
+    text = _run(script, "--help")
+    assert "usage:" in text
+    assert "(required)" in text or "default" in text
+
+
+@pytest.fixture(scope="module")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(
+        'name = "tiny"\ndataset = "fashion_mnist"\n'
+        '[network]\nnotation = "12 (F12)"\ntime_steps = 3\n[training]\nbatch_size = 16\n'
+    )
+    return path
+
+
+def test_training_measures_time_and_memory(tiny_config: Path) -> None:
+    sizes = ("--train-first", "2", "--repeats", "2", "--memory-steps", "4")
+    text = _run("training", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes)
+    for batch in (16, 8):
+        assert f"synthetic, T = 3, batch {batch}, 1 thread" in text
+    assert "plain: dense, Broyden 1e-6" in text
+    assert "Error of the gradient against the plain solve" in text
+    assert "a graph through time" in text
+
+
+def test_training_without_a_data_folder_says_so_and_takes_random_images(tiny_config: Path) -> None:
+    text = _run("training", "--cases", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
+    assert "no data folder is given" in text
+    assert "Random images are used instead" in text
+
+
+def test_training_starts_from_a_run(run_folder: Path) -> None:
+    text = _run("training", "--run", run_folder, "--train-first", "0", "--repeats", "1", "--memory-steps")
+    assert "digits, T = 4, batch 32" in text
+
+
+def test_adjoint_names_the_cheapest_solver(run_folder: Path) -> None:
+    text = _run("adjoint", run_folder, "--batches", "1", "--tolerances", "0.1", "1e-5")
+    assert "1 epoch" in text
+    assert "cheapest of those with an error under 0.01" in text
+
+
+def test_deviation_prints_the_slope(run_folder: Path) -> None:
+    text = _run("deviation", run_folder, "--samples", "5", "--longest", "40", "--points", "3")
+    assert "integer, r/2" in text
+    assert "slope" in text
+
+
+def test_simulator_counts_images_of_a_random_network() -> None:
+    sizes = ("--notation", "12 (F12)", "--images", "20", "--time-steps", "2", "--repeats", "1")
+    assert "images per second" in _run("simulator", *sizes)
+
+
+@pytest.mark.lava
+def test_simulator_is_measured_beside_lava(run_folder: Path) -> None:
+    text = _run("simulator", "--run", run_folder, "--images", "20", "--time-steps", "2", "--lava-samples", "2")
+    assert "lava-fixed" in text
+
+
+@pytest.mark.lava
+def test_deployment_goes_through_all_its_sections(run_folder: Path, tmp_path: Path) -> None:
+    sizes = ("--quick", "--repeats", "1", "--images", "20")
+    text = _run("deployment", *sizes, "--fashion", run_folder, "--results", tmp_path)
+    kept = json.loads((tmp_path / "deployment.json").read_text())
+    assert list(kept) == ["lava", "sets", "kernels", "rates", "steps"]
+    network = kept["lava"]["networks"]["fashion"]
+    assert network["title"] == "12 (F12)"
+    assert network["stock"]["identical"] is network["ours"]["identical"] is True
+    assert all(
+        words in text for words in ("A step on Lava", "Whole test sets", "kernels", "the firing rate", "against T")
+    )
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg", ".svg"]
+
+
+@pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])
+def test_missing_exports_are_refused(tmp_path: Path, runs: list[str], reason: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "deviation.py"), *(str(tmp_path / run) for run in runs)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "ConfigError" in done.stderr
+    assert reason in done.stderr

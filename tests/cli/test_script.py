@@ -1,0 +1,61 @@
+"""How scripts end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fsnn_lava.cli.script import run_script, show_next
+from fsnn_lava.errors import ConfigError
+
+
+def ending(main: object, capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    return ended.value.code, shown.out, shown.err
+
+
+@pytest.mark.parametrize("status", [0, 1, 130])
+def test_status_is_that_of_main_which_is_given_the_arguments(
+    status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["script", "--samples", "3"])
+    given: list[str] = []
+
+    def main(argv: list[str]) -> int:
+        given.extend(argv)
+        return status
+
+    assert ending(main, capsys) == (status, "", "")
+    assert given == ["--samples", "3"]
+
+
+def test_refusal_is_one_message_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> int:
+        raise ConfigError("key [training]: found 1")
+
+    assert ending(main, capsys) == (2, "", "ConfigError: key [training]: found 1\n")
+
+
+def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    assert ending(main, capsys) == (130, "", "interrupted\n")
+
+
+def test_other_errors_are_ours_and_show_themselves() -> None:
+    def main(_: list[str]) -> int:
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run_script(main)
+
+
+def test_next_command_stays_on_the_same_datasets(capsys: pytest.CaptureFixture[str]) -> None:
+    show_next(Console(), "python x.py --run runs/[a]", data_dir=None)
+    show_next(Console(), "python x.py", data_dir=Path("some/where"))
+    assert capsys.readouterr().out == "next: python x.py --run runs/[a]\nnext: python x.py --data-dir some/where\n"

@@ -1,0 +1,382 @@
+"""train/train.py and train/evaluate.py as a user runs them: options, refusals, kills and Ctrl-C."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fsnn_lava.config import published_configs, read_config
+from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
+from fsnn_lava.training.checkpoint import load_training
+from fsnn_lava.training.loop import BEST, LAST
+from process_group import wait_for_epochs
+
+ROOT = Path(__file__).parents[2]
+CONFIG = published_configs()["fashion_mnist_fc_lif"]
+SHORT = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.threads", "1"]
+
+
+def script(name: str) -> ModuleType:
+    """The script as a module; it is not part of the package."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "train" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where tyro looks for the types of its dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
+train, evaluate = script("train"), script("evaluate")
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Leaves torch's number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of two short epochs."""
+    runs = tmp_path_factory.mktemp("runs")
+    before = torch.get_num_threads()
+    assert train.main([*SHORT, "--runs", str(runs), "--training.epochs", "2"]) == 0
+    torch.set_num_threads(before)
+    return runs / "digits"
+
+
+# ---- options ---------------------------------------------------------------------------------------------------
+
+
+def test_options_default_to_the_digits_configuration() -> None:
+    assert train.parse_arguments([]).settings == read_config(CONFIG.parent / "digits.toml")
+
+
+def test_config_file_sets_the_defaults_and_options_win() -> None:
+    options = ["--training.epochs", "3", "--network.no-batch-norm", "--training.milestones", "1", "2"]
+    found = train.parse_arguments(["--config", str(CONFIG), *options]).settings
+    file = read_config(CONFIG)
+    assert (found.training.epochs, found.network.batch_norm, found.training.milestones) == (3, False, (1, 2))
+    assert (found.name, found.network.leak, found.dataset) == (file.name, 0.95, "fashion_mnist")
+    assert train.parse_arguments(["--training.epochs", "3", f"--config={CONFIG}"]).settings.training.epochs == 3
+
+
+def test_option_is_checked_together_with_the_file(tmp_path: Path) -> None:
+    """Batches of one are allowed where the file has switched batch norm off, and only there."""
+    (tmp_path / "a.toml").write_text("[network]\nbatch_norm = false")
+    options = ["--training.batch-size", "1"]
+    assert train.parse_arguments(["--config", str(tmp_path / "a.toml"), *options]).settings.training.batch_size == 1
+    with pytest.raises(ConfigError, match=r"training\.batch_size: found 1; allowed: at least 2 with"):
+        train.parse_arguments(options)
+
+
+def test_resumed_run_keeps_its_settings(trained: Path) -> None:
+    found = train.parse_arguments(["--resume", str(trained), "--training.epochs", "9"]).settings
+    assert (found.network.notation, found.network.time_steps, found.training.epochs) == ("30 (F30)", 5, 9)
+
+
+def test_config_and_resume_together_are_refused(trained: Path) -> None:
+    with pytest.raises(ConfigError, match="found --config and --resume; allowed: one of them"):
+        train.parse_arguments(["--resume", str(trained), "--config", str(CONFIG)])
+
+
+@pytest.mark.parametrize("module", [train, evaluate], ids=["train", "evaluate"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_types_and_defaults(module: ModuleType, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        module.main([flag])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    if module is evaluate:
+        assert re.search(r"--samples INT .*default: 0", shown)
+        return
+    for option in (
+        "--training.epochs INT",
+        "--network.leak FLOAT",
+        "--network.spectral-norm {reshaped,operator,frobenius}",
+    ):
+        assert option in shown
+    assert re.search(r"--training\.epochs INT .{0,80}default: \d+", shown)
+    undescribed = re.findall(r"(--[a-z.-]+) [A-Z]+ │ │ \(default", shown)
+    assert undescribed == [], "every option says what it is"
+
+
+def test_help_shows_the_defaults_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--config", str(CONFIG), "--help"])
+    assert "(default: 0.95)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("module", [train, evaluate], ids=["train", "evaluate"])
+def test_mistyped_option_stops_with_a_hint(module: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    option = "--trainig.epochs" if module is train else "--sampels"
+    with pytest.raises(SystemExit) as stopped:
+        module.main([option, "3"])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert f"Unrecognized options: {option}" in shown
+    assert "--help" in shown
+
+
+def test_mistyped_value_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--training.epochs", "three"])
+    assert stopped.value.code == 2
+    assert "--training.epochs" in capsys.readouterr().err
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+
+def test_refusals_come_before_any_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FSNN_DATA", raising=False)
+    runs = ["--runs", str(tmp_path / "runs")]
+    with pytest.raises(ConfigError, match=r"config .*none\.toml: cannot be read"):
+        train.main([*runs, "--config", str(tmp_path / "none.toml")])
+    with pytest.raises(SpecError, match='layer 1 of "64D3": cannot read "64D3"'):
+        train.main([*runs, "--network.notation", "64D3"])
+    with pytest.raises(
+        DatasetError, match=r"fashion_mnist: no data folder is given\. Set FSNN_DATA or pass --data-dir"
+    ):
+        train.main([*runs, "--config", str(CONFIG)])
+    with pytest.raises(DatasetError, match='no dataset is called "dogs"'):
+        train.main([*runs, "--dataset", "dogs"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(
+        OutputError, match=r"folder .*digits: cannot be made \(File exists\); choose another with --runs"
+    ):
+        train.main(["--runs", str(tmp_path / "runs")])
+
+
+def test_refused_resume_changes_no_file(trained: Path) -> None:
+    before = {p.name: p.read_bytes() for p in trained.iterdir() if p.is_file()}
+    assert {"config.json", LAST, BEST} <= set(before)
+    with pytest.raises(ConfigError, match=r"cannot resume with other settings: training\.learning_rate"):
+        train.main(["--resume", str(trained), "--training.learning-rate", "0.1"])
+    assert {p.name: p.read_bytes() for p in trained.iterdir() if p.is_file()} == before
+
+
+def test_resume_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: no such file; train first"):
+        train.main(["--resume", str(tmp_path / "none")])
+
+
+def test_device_that_is_not_there_is_refused_before_any_folder_is_made(tmp_path: Path) -> None:
+    for option in ("--device", "--training.device"):
+        with pytest.raises(ConfigError, match=r"training\.device: found 'cuda:99'; this machine has .*--device|choose"):
+            train.main(["--runs", str(tmp_path / "runs"), option, "cuda:99"])
+    with pytest.raises(ConfigError, match=r"training\.device: found 'gpu'; allowed: cpu, cuda or cuda:N"):
+        train.main(["--runs", str(tmp_path / "runs"), "--device", "gpu"])
+    with pytest.raises(ConfigError, match="train_samples: found 9999; the dataset holds 1437"):
+        train.main(["--runs", str(tmp_path / "runs"), "--train-samples", "9999"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluation_refuses_a_device_that_is_not_there(trained: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.device: found 'cuda:99'; this machine has "):
+        evaluate.main(["--run", str(trained), "--device", "cuda:99"])
+
+
+# ---- what they show --------------------------------------------------------------------------------------------
+
+
+def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs [old] in a path that is longer than one line of a terminal would ever be, and then some"
+    assert train.main([*SHORT, "--runs", str(folder), "--training.epochs", "1", "--name", "mine"]) == 0
+    shown = capsys.readouterr().out.rstrip().splitlines()
+    assert re.fullmatch(r"best test accuracy \d+\.\d\d% \(epoch 1 of 1\)", shown[-2])
+    assert shown[-1] == f"next: python deploy/export.py --to lava --run {folder}/mine"
+    settings = json.loads((folder / "mine" / "config.json").read_text())
+    assert settings["network"]["notation"] == "30 (F30)"
+    assert list((folder / "mine" / "tensorboard").iterdir()) != []
+
+
+def test_part_of_the_data_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--runs", str(tmp_path), "--training.epochs", "1", "--train-samples", "200", "--test-samples", "50"]
+    assert train.main([*SHORT, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "200 samples, tested on 50 (a part of the data: not comparable with published figures), on " in shown
+
+
+def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "digits"
+    shutil.copytree(trained, folder)
+    resume = ["--resume", str(folder)]
+    assert train.main(resume) == 0
+    shown = capsys.readouterr().out
+    assert "all 2 epochs are done; more with --training.epochs" in shown
+    assert "differs" not in shown
+    assert train.main([*resume, "--training.epochs", "3", "--training.precision", "bf16"]) == 0
+    shown = capsys.readouterr().out
+    assert "training.precision ('float32' -> 'bf16'): what follows differs by rounding" in shown
+    assert "epochs are done" not in shown
+    assert "training.epochs" not in shown
+
+
+def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_LINES", -1.0)
+    assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
+    lines = re.findall(r"^epoch   1  (\d+)/12  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    assert lines == [str(done) for done in range(1, 13)]
+
+
+def test_second_run_of_a_name_gets_a_folder_of_its_own(trained: Path) -> None:
+    before = (trained / LAST).read_bytes()
+    assert train.main([*SHORT, "--runs", str(trained.parent), "--training.epochs", "1"]) == 0
+    assert (trained.parent / "digits-2" / LAST).exists()
+    assert (trained / LAST).read_bytes() == before
+
+
+def test_evaluation_shows_the_accuracy_of_the_best_epoch(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, progress, _ = load_training(trained / LAST)
+    assert evaluate.main(["--run", str(trained)]) == 0
+    shown = capsys.readouterr().out
+    assert f"test accuracy {progress['best_accuracy']:.2%}" in shown
+    assert "on 360 samples" in shown
+    rates = re.search(r"population1 │ (\d\.\d{4}) +│ (\d\.\d{4})", shown)
+    assert rates is not None
+    assert rates[1] == rates[2], "without leak both rates are the same"
+    assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5"]
+    assert "||f(a[t]) - a[t]||" in shown
+    assert shown.rstrip().splitlines()[-1] == f"next: python deploy/export.py --to lava --run {trained}"
+
+
+def test_evaluation_takes_samples_and_steps(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--runs", str(trained.parent), "--samples", "50", "--time-steps", "30", "--curve-samples", "7"]
+    assert evaluate.main(options) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "T = 30" in shown
+    assert "on 50 samples" in shown
+    assert "mean of 7 samples" in shown
+    assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5", "10", "20", "30"]
+
+
+def test_evaluation_refuses_what_it_cannot_do(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: no such file; train first"):
+        evaluate.main(["--run", str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"no run holds best\.safetensors"):
+        evaluate.main(["--runs", str(tmp_path)])
+    for option in ("--samples", "--time-steps"):
+        with pytest.raises(ConfigError, match=f"{option}: found -1; allowed: at least 0"):
+            evaluate.main(["--run", str(trained), option, "-1"])
+
+
+@pytest.mark.slow
+def test_default_configuration_reaches_its_accuracy(tmp_path: Path) -> None:
+    assert train.main(["--runs", str(tmp_path)]) == 0
+    _, progress, _ = load_training(tmp_path / "digits" / LAST)
+    assert progress["best_accuracy"] >= 0.96
+    assert progress["history"][-1]["test/accuracy"] >= 0.96, "not by luck of one epoch"
+
+
+# ---- as processes ----------------------------------------------------------------------------------------------
+
+LONG = [*SHORT, "--training.epochs", "20", "--training.checkpoint-minutes", "1e-9"]
+"""Writes a checkpoint after every iteration, so that a kill often falls into the writing of one."""
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """train.py in a process of its own, which is gone afterwards whatever happens."""
+    command = [sys.executable, str(ROOT / "train" / "train.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(*arguments: str) -> str:
+    """What train.py shows in a run that must end well."""
+    with running(*arguments) as process:
+        shown, _ = process.communicate()
+    assert process.returncode == 0, shown
+    return shown
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("uninterrupted")
+    finish(*LONG, "--runs", str(runs))
+    return runs / "digits"
+
+
+def assert_same_tensors(folder: Path, other: Path) -> None:
+    for name in (LAST, BEST):
+        ours, theirs = load_file(folder / name), load_file(other / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+    """Killed twice, each time somewhere after a random epoch."""
+    folder = tmp_path / "digits"
+    epochs = random.Random(0)
+    arguments = [*LONG, "--runs", str(tmp_path)]
+    for _ in range(2):
+        with running(*arguments) as process:
+            wait_for_epochs(process, epochs.randrange(1, 8))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        arguments = ["--resume", str(folder)]
+    finish("--resume", str(folder))
+    assert_same_tensors(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    with running(*LONG, "--runs", str(tmp_path)) as process:
+        wait_for_epochs(process, 3)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate()
+    assert process.returncode == 130, shown
+    last = shown.rstrip().splitlines()[-2:]
+    assert re.fullmatch(r"interrupted after \d+ whole epochs; what was done of the next one is kept", last[0].strip())
+    assert last[1] == f"next: python train/train.py --resume {folder}"
+    assert "best test accuracy" in finish("--resume", str(folder))
+    assert_same_tensors(folder, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_refusal_is_a_message_and_exit_status_2(name: str, tmp_path: Path) -> None:
+    """Square brackets in a message are shown, though rich takes them for markup."""
+    (tmp_path / "a.toml").write_text("network = 3")
+    arguments = ["--config", str(tmp_path / "a.toml")] if name == "train" else ["--runs", str(tmp_path / "[none]")]
+    command = [sys.executable, str(ROOT / "train" / f"{name}.py"), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 2
+    expected = "expected a table [network]" if name == "train" else "[none]: no run holds best.safetensors"
+    assert expected in ended.stderr
+    assert ended.stderr.startswith("ConfigError: ")
+    assert "Traceback" not in ended.stdout + ended.stderr

@@ -1,0 +1,213 @@
+"""A lowered network against the PyTorch model it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import fsnn_lava
+import trained
+from fsnn_lava.backends.simulator import FloatSimulator
+from fsnn_lava.config import config_from_dict
+from fsnn_lava.conversion.lowering import lower, run_torch
+from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.errors import CheckpointError, InputError
+from fsnn_lava.hardware.equilibrium import equilibrium_rates
+from fsnn_lava.hardware.geometry import Convolution
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Array, FloatNeuron, HardwareNetwork, with_timing
+from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.training.checkpoint import TrainedNetwork
+
+NETWORKS = [
+    ("30 (F30)", 1.0, True),
+    ("30 (F30)", 0.95, True),
+    ("30", 1.0, True),
+    ("24 (F24)", 0.9, False),
+    ("24-20 (F24)", 0.95, True),
+    ("24-20-16 (F24)", 1.0, True),
+    ("24-20-16 (F24)", 0.95, True),
+]
+COLOURS = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.2, 0.7), std=(0.2, 0.5, 1.1))
+
+
+def names(network: HardwareNetwork) -> list[str]:
+    return [p.name for p in network.populations]
+
+
+def assert_same_spikes(a: RunResult, b: RunResult) -> None:
+    for name, spikes in a.spikes.items():
+        assert np.array_equal(spikes, b.spikes[name]), name
+        assert np.array_equal(a.spike_counts[name], b.spike_counts[name])
+        # 1e-12: leak-weighted spikes are summed in another order.
+        np.testing.assert_allclose(a.firing_rates[name], b.firing_rates[name], rtol=0, atol=1e-12)
+        assert 0.05 < spikes.mean() < 0.95, f"{name} is silent or saturated: the test says nothing"
+    np.testing.assert_allclose(a.logits, b.logits, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("notation", ["24 (F24)", "24-20-16 (F24)", "3C3-P2-4C3-P2-12", "3C3-P2 (F3C3u)"])
+@pytest.mark.parametrize("leak", [1.0, 0.95])
+@pytest.mark.parametrize("timing", ["sequential", "hardware"])
+def test_same_spikes_as_torch_with_half_the_threshold_and_spiking_pools(
+    notation: str, leak: float, timing: str
+) -> None:
+    network = trained.random_network(notation, leak=leak, batch_norm=False, v_threshold=1.0, pooling="spiking")
+    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    assert {p.neuron for p in lowered.populations} == {FloatNeuron(1.0, 2.0, leak)}
+    loop_delay = len(lowered.populations) if timing == "hardware" else 1
+    expected = run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=loop_delay)
+    assert_same_spikes(expected, FloatSimulator().run(lowered, trained.some_codes(), record=names(lowered)))
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_spiking_pool_is_a_strided_convolution_without_current(window: int) -> None:
+    lowered = lower(trained.random_network(f"3C3-P{window}-5", batch_norm=True, pooling="spiking"))
+    assert [(c.name, c.source, c.target) for c in lowered.connections] == [
+        ("input_to_population1", INPUT, "population1"),
+        ("population1_current", ALWAYS_ON, "population1"),
+        ("population1_to_population2", "population1", "population2"),
+        ("population2_to_population3", "population2", "population3"),
+        ("population3_current", ALWAYS_ON, "population3"),
+    ]
+    pool = lowered.connections[2]
+    assert pool.geometry == Convolution(stride=window, padding=0)
+    assert np.array_equal(pool.weight, np.broadcast_to(np.eye(3)[..., None, None], (3, 3, window, window)) / window**2)
+
+
+@pytest.mark.parametrize(("notation", "leak", "batch_norm"), NETWORKS)
+@pytest.mark.parametrize("timing", ["sequential", "hardware"])
+def test_same_spikes_as_torch(notation: str, leak: float, batch_norm: bool, timing: str) -> None:
+    """Hardware timing is the sequential one whose feedback is as many steps late as there are populations."""
+    network = trained.random_network(notation, leak=leak, batch_norm=batch_norm)
+    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    codes = trained.some_codes()
+    loop_delay = len(lowered.populations) if timing == "hardware" else 1
+    expected = run_torch(network, lowered, codes, time_steps=20, loop_delay=loop_delay)
+    assert_same_spikes(expected, FloatSimulator().run(lowered, codes, record=names(lowered)))
+
+
+def test_same_spikes_as_torch_after_training() -> None:
+    network = trained.trained_network()
+    lowered = lower(network)
+    codes = trained.some_codes(360)
+    expected = run_torch(network, lowered, codes, time_steps=10)
+    assert_same_spikes(expected, FloatSimulator().run(lowered, codes, record=names(lowered)))
+
+
+def test_timing_of_three_populations_matters() -> None:
+    """Else the comparison of both timings would say nothing."""
+    network = trained.random_network("24-20-16 (F24)")
+    lowered = lower(network)
+    runs = [run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=d) for d in (1, 3)]
+    assert not np.array_equal(runs[0].spikes["population1"], runs[1].spikes["population1"])
+
+
+@pytest.mark.parametrize(("notation", "leak", "batch_norm"), NETWORKS)
+def test_same_equilibrium_as_torch(notation: str, leak: float, batch_norm: bool) -> None:
+    network = trained.random_network(notation, leak=leak, batch_norm=batch_norm)
+    lowered = lower(network)
+    codes = trained.some_codes()
+    found = equilibrium_rates(lowered, codes, tolerance=1e-12)
+    assert found.converged
+    model = network.model().double()
+    bound = model.bind(len(codes))
+    with torch.no_grad():
+        drive = bound.drive(torch.from_numpy(network.coding.decode(codes, np.float64)), time_steps=20).mean
+        rates = bound.rates_around(torch.from_numpy(found.firing_rates[names(lowered)[-1]]), drive)
+    for name, rate in zip(names(lowered), rates, strict=True):
+        # 1e-10: float64 sums in another order, and equilibria to 1e-12.
+        np.testing.assert_allclose(found.firing_rates[name], rate.numpy(), rtol=0, atol=1e-10)
+
+
+def test_coding_of_each_channel_is_folded() -> None:
+    """Weights and constant current on codes give the model's current of the normalised values."""
+    network = trained.random_network("16 (F16)", input_shape=(3, 4, 5), coding=COLOURS)
+    lowered = lower(network)
+    codes = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 5)).astype(np.uint8)
+    by_source = {c.source: c.weight for c in lowered.connections}
+    current = codes.reshape(12, -1) @ by_source[INPUT].T + by_source[ALWAYS_ON][:, 0]
+    mean, std = (np.array(v)[:, None, None] for v in (COLOURS.mean, COLOURS.std))
+    values = torch.from_numpy((codes / 255 - mean) / std)
+    bound = network.model().double().bind(12)
+    with torch.no_grad():
+        expected = bound.drive(values, time_steps=1).mean.numpy()
+    np.testing.assert_allclose(current, expected, rtol=1e-12, atol=1e-12)  # float64 sums in another order
+
+
+def test_event_frames_are_normalised_too() -> None:
+    coding = InputCoding("event", 1, 1.0, mean=(0.1, 0.3), std=(0.5, 0.8))
+    network = trained.random_network("16 (F16)", input_shape=(2, 3, 3), coding=coding, time_steps=15)
+    lowered = lower(network)
+    assert (lowered.input.kind, lowered.input.maximum, lowered.input.shape) == ("event", 1, (2, 3, 3))
+    frames = (np.random.default_rng(0).random((15, 8, 2, 3, 3)) < 0.3).astype(np.uint8)
+    expected = run_torch(network, lowered, frames, time_steps=15)
+    assert_same_spikes(expected, FloatSimulator().run(lowered, frames, record=names(lowered)))
+
+
+def test_feedback_is_the_restricted_weight() -> None:
+    """The bound is 1 although the learned gain is 1.7: the largest singular value of the lowered feedback is 1."""
+    lowered = lower(trained.random_network("30 (F30)"))
+    (feedback,) = (c.weight for c in lowered.connections if c.name == "feedback")
+    # 2 %: sigma is known from ten power iterations, not exactly.
+    assert np.linalg.svd(feedback, compute_uv=False)[0] == pytest.approx(1.0, rel=0.02)
+
+
+def test_structure_of_the_chain() -> None:
+    lowered = lower(trained.random_network("24-20-16 (F24)", leak=0.9))
+    assert [(c.name, c.source, c.target, c.delay) for c in lowered.connections] == [
+        ("input_to_population1", INPUT, "population1", 0),
+        ("population1_current", ALWAYS_ON, "population1", 0),
+        ("population1_to_population2", "population1", "population2", 0),
+        ("population2_current", ALWAYS_ON, "population2", 0),
+        ("population2_to_population3", "population2", "population3", 0),
+        ("population3_current", ALWAYS_ON, "population3", 0),
+        ("feedback", "population3", "population1", 1),
+    ]
+    assert {p.neuron for p in lowered.populations} == {FloatNeuron(2.0, 2.0, 0.9)}
+    assert lowered.arithmetic == "float"
+    assert (lowered.readout.source, lowered.readout.weight.shape) == ("population3", (10, 16))
+
+
+def test_lowering_changes_nothing_in_the_trained_network() -> None:
+    network = trained.random_network("24 (F24)")
+    before = {name: tensor.clone() for name, tensor in network.weights.items()}
+    first, second = lower(network), lower(network)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.weights.items())
+    for a, b in zip(first.connections, second.connections, strict=True):
+        assert np.array_equal(a.weight, b.weight)
+
+
+def test_provenance_is_complete_and_json() -> None:
+    network = trained.random_network("24 (F24)")
+    provenance = json.loads(json.dumps(lower(network).provenance, allow_nan=False))
+    assert provenance["package"] == fsnn_lava.__version__
+    assert config_from_dict(provenance["config"]) == network.config
+    assert provenance["config"]["training"]["seed"] == 7
+    assert provenance["metrics"] == {"test/accuracy": 0.25, "epoch": 3}
+    assert provenance["classes"] == list("0123456789")
+    coding = provenance["input_coding"]
+    assert InputCoding(**{**coding, "mean": tuple(coding["mean"]), "std": tuple(coding["std"])}) == network.coding
+
+
+def test_refuses_weights_that_do_not_fit() -> None:
+    network = trained.random_network("24 (F24)")
+    fewer = {n: t for n, t in network.weights.items() if n != "readout.bias"}
+    with pytest.raises(CheckpointError, match=r"weights do not fit the network .*readout\.bias"):
+        lower(dataclasses.replace(network, weights=fewer))
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (np.zeros((2, 1, 8, 7), np.uint8), r"graded inputs of shape \(2, 1, 8, 7\); expected \(B, 1, 8, 8\)"),
+        (np.full((2, 1, 8, 8), 17, np.uint8), r"input codes from 17 to 17; allowed: 0 \.\. 16"),
+        (np.zeros((2, 1, 8, 8)), "inputs of type float64; expected integer codes"),
+    ],
+)
+def test_torch_run_refuses_codes_that_do_not_fit(codes: Array, message: str) -> None:
+    network: TrainedNetwork = trained.random_network("24 (F24)")
+    with pytest.raises(InputError, match=message):
+        run_torch(network, lower(network), codes, time_steps=5)

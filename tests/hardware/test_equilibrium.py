@@ -1,0 +1,240 @@
+"""Equilibrium rates: by hand, against what simulators settle at, and the law by which they get there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import trained
+from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.config import DeployConfig
+from fsnn_lava.errors import InputError
+from fsnn_lava.hardware.equilibrium import equilibrium_rates, real_weight
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    INPUT,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Population,
+    Readout,
+    with_timing,
+)
+from fsnn_lava.quantization.quantizer import quantize
+
+LAW_STEPS = (10, 32, 100, 320, 1000)
+
+
+def loop(
+    *, first: float = 1.0, second: float = 1.0, feedback: float = 0.4, v_threshold: float = 2.0
+) -> HardwareNetwork:
+    """Input -> a -> b -> a, one neuron each, r = 2, constant currents 0.2 and 0.1."""
+    neuron = FloatNeuron(v_threshold, 2.0, 1.0)
+    weights = {
+        "in": (INPUT, "a", first),
+        "on a": (ALWAYS_ON, "a", 0.2),
+        "forward": ("a", "b", second),
+        "on b": (ALWAYS_ON, "b", 0.1),
+        "back": ("b", "a", feedback),
+    }
+    connections = [Connection(n, s, t, np.array([[w]]), delay=int(n == "back")) for n, (s, t, w) in weights.items()]
+    populations = (Population("a", (1,), neuron), Population("b", (1,), neuron))
+    readout = Readout("b", np.ones((1, 1)), np.zeros(1))
+    return HardwareNetwork("loop", InputSpec((1,), "graded", 4), populations, tuple(connections), readout, 10)
+
+
+def integer_neurons(spec: InputSpec, *, exponent: int, time_steps: int) -> HardwareNetwork:
+    """Seven IF neurons with a little feedback; every current is between 0 and r, so potentials stay below 2 r."""
+    rng = np.random.default_rng(3)
+    weight = rng.integers(0, 128, (7, 5)).astype(np.int32)
+    largest = weight.sum(axis=1).max() * spec.maximum * 2.0**exponent + 3 + 7
+    reset_exponent = max(0, int(np.ceil(np.log2(largest / 255))))
+    mantissa = int(np.ceil(largest / 2**reset_exponent))
+    neuron = IntegerNeuron(mantissa << reset_exponent, mantissa, reset_exponent, 0, 1.0)
+    connections = (
+        Connection("in", INPUT, "p", weight, 1, exponent, 8),
+        Connection("on", ALWAYS_ON, "p", np.full((7, 1), 3, np.int32), 0, 0, 8),
+        Connection("back", "p", "p", rng.integers(0, 2, (7, 7)).astype(np.int32), 1, 0, 8),
+    )
+    readout = Readout("p", np.ones((1, 7)), np.zeros(1))
+    return HardwareNetwork("if", spec, (Population("p", (7,), neuron, start=1),), connections, readout, time_steps)
+
+
+def test_two_populations_by_hand() -> None:
+    """Input 1: a = (1 + 0.2 + 0.4 b) / 2 and b = (a + 0.1) / 2 give a = 0.61 / 0.9 = 61/90 and b = 35/90."""
+    found = equilibrium_rates(loop(), np.array([[1], [4], [0]]), tolerance=1e-13)
+    # 1e-12: the iteration stops at 1e-13 and contracts tenfold in each step.
+    np.testing.assert_allclose(found.firing_rates["a"][0], 61 / 90, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.firing_rates["b"][0], 35 / 90, rtol=0, atol=1e-12)
+    # Input 4 saturates a, so b = 1.1 / 2; input 0: 2 a = 0.2 + 0.4 b and 2 b = a + 0.1 give a = 11/90, b = 10/90.
+    np.testing.assert_allclose(found.firing_rates["a"][1:, 0], [1.0, 11 / 90], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.firing_rates["b"][1:, 0], [0.55, 10 / 90], rtol=0, atol=1e-12)
+    assert found.converged
+    assert found.residual <= 1e-13
+
+
+def test_rates_are_clamped_to_zero() -> None:
+    found = equilibrium_rates(loop(first=-1.0), np.array([[2]]))
+    assert found.firing_rates["a"][0, 0] == 0.0
+    assert found.firing_rates["b"][0, 0] == 0.05
+
+
+def test_says_that_it_did_not_converge() -> None:
+    """Feedback -4 with r = 2 makes the map steeper than -1: its iteration never settles."""
+    found = equilibrium_rates(loop(second=2.0, feedback=-4.0), np.array([[2]]), max_steps=60)
+    assert not found.converged
+    assert found.steps == 60
+    assert found.residual > 0.1
+
+
+def test_residual_is_the_change_of_the_last_iteration() -> None:
+    before, after = (equilibrium_rates(loop(), np.array([[1]]), tolerance=0, max_steps=n) for n in (3, 4))
+    change = max(abs(float(after.firing_rates[n][0, 0] - before.firing_rates[n][0, 0])) for n in ("a", "b"))
+    assert after.residual == change
+    assert not after.converged
+    assert equilibrium_rates(loop(), np.array([[1]]), tolerance=change).steps == 4
+
+
+def test_delays_and_thresholds_do_not_appear() -> None:
+    inputs = np.arange(5)[:, None]
+    expected = equilibrium_rates(loop(), inputs).firing_rates
+    late = loop()
+    late = dataclasses.replace(
+        late,
+        connections=tuple(dataclasses.replace(c, delay=0 if c.source == ALWAYS_ON else 7) for c in late.connections),
+    )
+    for other in (with_timing(loop(), "hardware"), late, loop(v_threshold=1.0), loop(v_threshold=5.0)):
+        found = equilibrium_rates(other, inputs).firing_rates
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_integer_current_is_rounded_down_by_hand() -> None:
+    """15 * 2**-3 = 1.875 becomes 1.5 and -1.875 becomes -2: twice the sum is rounded down to whole units."""
+    neuron = IntegerNeuron(10, 10, 0, 0, 1.0)
+    connections = (
+        Connection("in", INPUT, "p", np.array([[5], [-5]], np.int32), 0, -3, 8),
+        Connection("on", ALWAYS_ON, "p", np.array([[1], [3]], np.int32), 0, 1, 8),
+    )
+    readout = Readout("p", np.ones((1, 2)), np.zeros(1))
+    spec = InputSpec((1,), "graded", 3)
+    network = HardwareNetwork("floor", spec, (Population("p", (2,), neuron),), connections, readout, 10)
+    found = equilibrium_rates(network, np.array([[3]]))
+    assert found.firing_rates["p"].tolist() == [[0.35, 0.4]]
+
+
+@pytest.mark.parametrize("exponent", [-8, -5, -2, -1, 0])
+def test_integer_runs_settle_at_it(exponent: int) -> None:
+    """IF: a potential between 0 and 2 r leaves two spikes at most, the feedback's share adds less than as many."""
+    network = integer_neurons(InputSpec((5,), "graded", 15), exponent=exponent, time_steps=20_000)
+    codes = np.random.default_rng(0).integers(0, 16, (25, 5)).astype(np.uint8)
+    found = equilibrium_rates(network, codes, tolerance=1e-12)
+    assert found.converged
+    rates = IntegerSimulator().run(network, codes).firing_rates["p"]
+    assert 0.1 < rates.mean() < 0.9
+    assert np.abs(rates - found.firing_rates["p"]).max() <= 4 / network.time_steps
+
+
+def test_what_rounding_down_takes_is_large_enough_to_be_seen() -> None:
+    """Without the floor the test above must fail: up to half a unit of a reset of about 50 is 0.01, 200/T."""
+    network = integer_neurons(InputSpec((5,), "graded", 15), exponent=-8, time_steps=20_000)
+    codes = np.random.default_rng(0).integers(0, 16, (25, 5)).astype(np.uint8)
+    rates = equilibrium_rates(network, codes).firing_rates["p"]
+    current = codes @ real_weight(network.connections[0]).T + 3 + rates @ real_weight(network.connections[2]).T
+    exact = current / network.populations[0].neuron.reset_amount
+    assert np.abs(exact - rates).max() > 100 / network.time_steps
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.8])
+def test_event_frames_are_averaged_as_the_rate_is(leak: float) -> None:
+    """Frames 1, 0, 1, 1, the last weighing most; one neuron with weight 1.5, r = 2."""
+    neuron = FloatNeuron(2.0, 2.0, leak)
+    connections = (Connection("in", INPUT, "p", np.array([[1.5]])),)
+    population = Population("p", (1,), neuron)
+    readout = Readout("p", np.ones((1, 1)), np.zeros(1))
+    network = HardwareNetwork("events", InputSpec((1,), "event", 1), (population,), connections, readout, 4)
+    frames = np.array([1, 0, 1, 1], np.uint8).reshape(4, 1, 1)
+    mean = (leak**3 + leak + 1) / (leak**3 + leak**2 + leak + 1)
+    found = equilibrium_rates(network, frames).firing_rates["p"]
+    np.testing.assert_allclose(found, [[0.75 * mean]], rtol=1e-14)  # a few roundings of float64
+
+
+def test_many_event_frames_settle_at_it() -> None:
+    """IF: whatever the order of the frames, their mean decides, up to a few spikes."""
+    frames = (np.random.default_rng(0).random((4000, 6, 5)) < 0.6).astype(np.uint8)
+    network = integer_neurons(InputSpec((5,), "event", 1), exponent=0, time_steps=4000)
+    found = equilibrium_rates(network, frames, tolerance=1e-12)
+    rates = IntegerSimulator().run(network, frames).firing_rates["p"]
+    assert found.converged
+    assert 0.1 < rates.mean() < 0.9
+    assert np.abs(rates - found.firing_rates["p"]).max() <= 4 / 4000
+
+
+def test_refuses_inputs_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"graded inputs of shape \(2, 3\); expected \(B, 1\)"):
+        equilibrium_rates(loop(), np.zeros((2, 3), np.uint8))
+    with pytest.raises(InputError, match=r"input codes from 5 to 5; allowed: 0 \.\. 4"):
+        equilibrium_rates(loop(), np.array([[5]]))
+
+
+def test_rates_have_the_populations_shapes() -> None:
+    shaped = loop()
+    populations = tuple(dataclasses.replace(p, shape=(1, 1, 1)) for p in shaped.populations)
+    found = equilibrium_rates(dataclasses.replace(shaped, populations=populations), np.array([[1], [2]]))
+    assert found.firing_rates["a"].shape == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["float", "integer, full", "integer, half"])
+@pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
+def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> None:
+    """IF, hardware timing, T = 10 .. 1000: slope of the mean deviation in log-log between -0.8 and -1.2.
+
+    The integer network is quantized anew for every T, since its scale depends on T, and held to its own equilibrium.
+    """
+    floating = trained.on_hardware(trained.trained_network(notation))
+    codes = trained.some_codes(40)
+    deviations = []
+    for steps in LAW_STEPS:
+        network = dataclasses.replace(floating, time_steps=steps)
+        if kind == "float":
+            rates = FloatSimulator().run(network, codes).firing_rates
+        else:
+            threshold = "half" if kind.endswith("half") else "full"
+            network, _ = quantize(network, codes, config=DeployConfig(threshold=threshold))  # type: ignore[arg-type]
+            rates = IntegerSimulator().run(network, codes).firing_rates
+        settled = equilibrium_rates(network, codes)
+        assert settled.converged
+        deviations.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
+    slopes = np.polyfit(np.log(LAW_STEPS), np.log(deviations), 1)[0]  # one per population
+    assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes
+
+
+@pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
+def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: str) -> None:
+    """At T = 1000 rounding leaves little of the feedback; here one export keeps it, and runs for T = 10 .. 100."""
+    floating = dataclasses.replace(trained.on_hardware(trained.trained_network(notation)), time_steps=100)
+    codes = trained.some_codes(40)
+    integer, report = quantize(floating, codes)
+    assert report.lost() == ()
+    (feedback,) = (c for c in integer.connections if c.name == "feedback")
+    assert np.count_nonzero(feedback.weight) > feedback.weight.size / 2
+    settled = equilibrium_rates(integer, codes)
+    without = dataclasses.replace(
+        integer,
+        connections=tuple(
+            dataclasses.replace(c, weight=np.zeros_like(c.weight)) if c is feedback else c for c in integer.connections
+        ),
+    )
+    steps = (10, 18, 32, 56, 100)
+    deviations, wrong = [], []
+    for t in steps:
+        rates = IntegerSimulator().run(dataclasses.replace(integer, time_steps=t), codes).firing_rates
+        deviations.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
+        rates = IntegerSimulator().run(dataclasses.replace(without, time_steps=t), codes).firing_rates
+        wrong.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
+    slopes = np.polyfit(np.log(steps), np.log(deviations), 1)[0]
+    assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes
+    assert (np.array(wrong[-1]) > 2 * np.array(deviations[-1])).all(), "a network without feedback settles elsewhere"

@@ -1,0 +1,298 @@
+"""The invariants of a hardware network, each by its message, and what its two timings mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fsnn_lava.errors import NetworkError
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    INPUT,
+    Array,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Neuron,
+    Population,
+    Readout,
+    with_timing,
+)
+
+INTEGER = IntegerNeuron(300, 150, 1, 205, 0.5)
+FLOAT = FloatNeuron(1.0, 2.0, 0.95)
+EVENTS = InputSpec((4,), "event", 1)
+
+
+def chain(neuron: Neuron = INTEGER) -> HardwareNetwork:
+    """Input -> a -> b -> c, feedback c -> a, b to itself, a skip a -> c, a constant current for b. Sequential."""
+    integer = isinstance(neuron, IntegerNeuron)
+
+    def connection(source: str, target: str, weight: Array, delay: int = 0) -> Connection:
+        dtype = np.int32 if integer else np.float64
+        return Connection(f"{source}-{target}", source, target, weight.astype(dtype), delay, 0, 8 if integer else 0)
+
+    return HardwareNetwork(
+        "chain",
+        InputSpec((2, 2), "graded", 255),
+        (Population("a", (3,), neuron), Population("b", (5,), neuron), Population("c", (2,), neuron)),
+        (
+            connection(INPUT, "a", np.ones((3, 4))),
+            connection("a", "b", np.ones((5, 3))),
+            connection("b", "c", np.ones((2, 5))),
+            connection("c", "a", np.ones((3, 2)), 1),
+            connection("b", "b", np.ones((5, 5)), 1),
+            connection("a", "c", np.ones((2, 3))),
+            connection(ALWAYS_ON, "b", np.ones((5, 1))),
+        ),
+        Readout("c", np.ones((10, 2)), np.zeros(10)),
+        30,
+    )
+
+
+def with_population(base: Neuron = INTEGER, /, **changes: Any) -> dict[str, Any]:
+    a, *others = chain(base).populations
+    return {"populations": (dataclasses.replace(a, **changes), *others)}
+
+
+def with_neuron(neuron: Neuron = INTEGER, /, **changes: Any) -> dict[str, Any]:
+    return with_population(neuron, neuron=dataclasses.replace(neuron, **changes))
+
+
+def with_connection(index: int = 1, *, neuron: Neuron = INTEGER, **changes: Any) -> dict[str, Any]:
+    connections = list(chain(neuron).connections)
+    connections[index] = dataclasses.replace(connections[index], **changes)
+    return {"connections": tuple(connections)}
+
+
+def with_readout(**changes: Any) -> dict[str, Any]:
+    return {"readout": dataclasses.replace(chain().readout, **changes)}
+
+
+# Each: what to change in the chain of integer neurons, and the violation that follows.
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no steps": ({"time_steps": 0}, r"time_steps: found 0; allowed: at least 1"),
+    "dark input": (
+        {"input": InputSpec((2, 2), "graded", 0)},
+        r"input: found maximum 0; allowed: 1 for events, at least 1 for graded",
+    ),
+    "graded events": ({"input": InputSpec((2, 2), "event", 2)}, r"input: found maximum 2; allowed: 1 for events"),
+    "nothing": ({"populations": (), "connections": ()}, r"populations: found none; allowed: at least one"),
+    "same name": (
+        with_population(name="b"),
+        r"populations: found names \['b', 'b', 'c'\]; allowed: unique names other",
+    ),
+    "reserved name": (
+        with_population(name=INPUT),
+        r"found names \['input', 'b', 'c'\]; .* other than \"input\", \"always_on\"",
+    ),
+    "mixture": (
+        with_population(neuron=FLOAT),
+        r"populations: found floats and integers mixed; allowed: one arithmetic",
+    ),
+    "no neuron": (with_population(shape=(0, 3)), r'population "a": found shape \(0, 3\); allowed: sides of at least 1'),
+    "negative sides": (with_population(shape=(-1, -5)), r"found shape \(-1, -5\); allowed: sides of at least 1"),
+    "empty input": ({"input": InputSpec((-2, -2), "graded", 1)}, r"input: found shape \(-2, -2\); allowed: sides of"),
+    "strange input": ({"input": InputSpec((2, 2), "sound", 1)}, r'input: found kind "sound"; allowed: "graded" or'),
+    "early start": (with_population(start=-1), r'population "a": found start -1; allowed: a step >= 0'),
+    "no threshold": (with_neuron(v_threshold=0), r'population "a": found v_threshold 0; allowed: 1 .. 65536'),
+    "high threshold": (with_neuron(v_threshold=65537), r"found v_threshold 65537; allowed: 1 .. 65536"),
+    "no reset": (with_neuron(reset_mantissa=0), r"found reset_mantissa 0; allowed: 1 .. 255"),
+    "large reset": (with_neuron(reset_mantissa=256), r"found reset_mantissa 256; allowed: 1 .. 255"),
+    "reset exponent": (with_neuron(reset_exponent=8), r"found reset_exponent 8; allowed: 0 .. 7"),
+    "decay": (with_neuron(decay=4096), r"found decay 4096; allowed: 0 .. 4095"),
+    "negative decay": (with_neuron(decay=-1), r"found decay -1; allowed: 0 .. 4095"),
+    "scale": (with_neuron(scale=float("nan")), r"found scale nan; allowed: a finite number > 0"),
+    "no source": (
+        with_connection(source="z"),
+        r'connection "a-b" \(z -> b\): found an end that does not exist; '
+        r"allowed: sources \['a', 'always_on', 'b', 'c', 'input'\], targets \['a', 'b', 'c'\]",
+    ),
+    "into the input": (
+        with_connection(target=INPUT),
+        r'connection "a-b" \(a -> input\): found an end that does not exist',
+    ),
+    "shape": (
+        with_connection(weight=np.ones((3, 5), np.int32)),
+        r'connection "a-b" \(a -> b\): found weight of shape \(3, 5\); allowed: \(target, source\) = \(5, 3\)',
+    ),
+    "negative delay": (with_connection(delay=-1), r"found delay -1; allowed: at least 0; 0 from \"always_on\""),
+    "late constant": (with_connection(6, delay=1), r"\(always_on -> b\): found delay 1; allowed: at least 0; 0 from"),
+    "before its window": (
+        with_population(start=3) | with_connection(0, delay=1),
+        r"\(input -> a\): found arrival 2 steps before the target's window; allowed: delay \+ start within it",
+    ),
+    "float weights": (
+        with_connection(weight=np.ones((5, 3))),
+        r"found weights of type float64; allowed: int32 mantissas",
+    ),
+    "no bits": (with_connection(weight_bits=1), r"found 1 weight bits; allowed: 2 .. 8"),
+    "nine bits": (with_connection(weight_bits=9), r"found 9 weight bits; allowed: 2 .. 8"),
+    "mantissas": (
+        with_connection(weight_bits=4, weight=np.full((5, 3), 8, np.int32)),
+        r"found 15 mantissas out of range; allowed: -8 .. 7",
+    ),
+    "low mantissa": (
+        with_connection(weight=np.array([[-128, -129, 0]] * 5, np.int32)),
+        r"found 5 mantissas out of range; allowed: -128 .. 127",
+    ),
+    "exponent of spikes": (with_connection(weight_exponent=-1), r"found weight exponent -1; allowed: 0 .. 7"),
+    "exponent of codes": (with_connection(0, weight_exponent=-9), r"found weight exponent -9; allowed: -8 .. 7"),
+    "exponent of events": (
+        with_connection(0, weight_exponent=-1) | {"input": EVENTS},
+        r"found weight exponent -1; allowed: 0 .. 7",
+    ),
+    "readout of nothing": (with_readout(source="z"), r"readout: found source \"z\"; allowed: one of \['a', 'b', 'c'\]"),
+    "readout shape": (
+        with_readout(bias=np.zeros(9)),
+        r"readout: found weight \(10, 2\), bias \(9,\); allowed: \(classes, 2\) and \(classes,\)",
+    ),
+    "readout of float32": (
+        with_readout(bias=np.zeros(10, np.float32)),
+        r"readout: found weight float64, bias float32; allowed: float64",
+    ),
+    "readout of infinity": (with_readout(bias=np.full(10, np.inf)), r"readout: found values that are not finite"),
+    "immediate feedback": (
+        with_connection(3, delay=0),
+        r'connection "c-a" \(c -> a\): found feedback without any delay; allowed: at least 1 step',
+    ),
+    "immediate recurrence": (with_connection(4, delay=0), r"\(b -> b\): found feedback without any delay"),
+}
+
+BROKEN_FLOAT: dict[str, tuple[dict[str, Any], str]] = {
+    "threshold": (
+        with_neuron(FLOAT, v_threshold=0.0),
+        r'population "a": found v_threshold 0.0; allowed: a finite number',
+    ),
+    "reset": (with_neuron(FLOAT, reset_amount=float("inf")), r"found reset_amount inf; allowed: a finite number > 0"),
+    "leak": (with_neuron(FLOAT, leak=1.5), r"found leak 1.5; allowed: 0 < leak <= 1"),
+    "no leak": (with_neuron(FLOAT, leak=0.0), r"found leak 0.0; allowed: 0 < leak <= 1"),
+    "float32": (
+        with_connection(neuron=FLOAT, weight=np.ones((5, 3), np.float32)),
+        r"found float32, exponent 0, 0 bits; allowed: float64 without exponent and bits in a float network",
+    ),
+    "exponent": (with_connection(neuron=FLOAT, weight_exponent=1), r"found float64, exponent 1, 0 bits"),
+    "NaN": (
+        with_connection(neuron=FLOAT, weight=np.array([[1.0, np.nan, np.inf]] * 5)),
+        r"found 10 weights that are not finite; allowed: finite numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_broken_invariants_of_integer_networks(rule: str) -> None:
+    changes, message = BROKEN[rule]
+    with pytest.raises(NetworkError, match=r'network "chain" breaks \d+ invariant\(s\):(.|\n)*' + message):
+        dataclasses.replace(chain(), **changes)
+
+
+@pytest.mark.parametrize("rule", BROKEN_FLOAT)
+def test_broken_invariants_of_float_networks(rule: str) -> None:
+    changes, message = BROKEN_FLOAT[rule]
+    with pytest.raises(NetworkError, match=r'network "chain" breaks \d+ invariant\(s\):(.|\n)*' + message):
+        dataclasses.replace(chain(FLOAT), **changes)
+
+
+def test_every_broken_invariant_is_named_at_once() -> None:
+    with pytest.raises(NetworkError) as caught:
+        dataclasses.replace(
+            chain(), time_steps=0, **with_neuron(decay=5000), **with_connection(source="z"), **with_readout(source="y")
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == 'network "chain" breaks 4 invariant(s):'
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "time_steps",
+        'population "a"',
+        'connection "a-b" (z -> b)',
+        "readout",
+    ]
+
+
+# ---- derived values ------------------------------------------------------------------------------------
+
+
+def test_derived_values_of_an_integer_neuron() -> None:
+    neuron = IntegerNeuron(300, 75, 2, 1024, 0.5)
+    assert neuron.reset_synapse == 300
+    assert neuron.leak == 0.75
+    assert neuron.reset_amount == 400.0
+
+
+def test_arithmetic_sizes_and_look_up() -> None:
+    assert chain().arithmetic == "integer"
+    assert chain(FLOAT).arithmetic == "float"
+    assert chain().input.size == 4
+    assert chain().population("b").size == 5
+    assert [c.name for c in chain().incoming("b")] == ["a-b", "b-b", "always_on-b"]
+    with pytest.raises(NetworkError, match=r'network "chain": no population "z"; there are: a, b, c'):
+        chain().population("z")
+
+
+# ---- timing --------------------------------------------------------------------------------------------
+
+
+def table(network: HardwareNetwork, *, local: bool) -> dict[str, int]:
+    return {c.name: network.local_delay(c) if local else c.delay for c in network.connections}
+
+
+def test_hardware_timing_of_a_chain_of_three() -> None:
+    """Windows start at 1, 2, 3; every step to the next takes 1; seen locally, feedback is three steps late."""
+    network = with_timing(chain(), "hardware")
+    assert [p.start for p in network.populations] == [1, 2, 3]
+    delays = {"input-a": 1, "a-b": 1, "b-c": 1, "c-a": 1, "b-b": 1, "a-c": 2, "always_on-b": 0}
+    assert table(network, local=False) == delays
+    local = {"input-a": 0, "a-b": 0, "b-c": 0, "c-a": 3, "b-b": 1, "a-c": 0, "always_on-b": 0}
+    assert table(network, local=True) == local
+
+
+def test_sequential_timing_of_a_chain_of_three() -> None:
+    """All windows start at 0; feedback takes one step, everything else none. Local and global delays are the same."""
+    network = with_timing(with_timing(chain(), "hardware"), "sequential")
+    assert [p.start for p in network.populations] == [0, 0, 0]
+    delays = {"input-a": 0, "a-b": 0, "b-c": 0, "c-a": 1, "b-b": 1, "a-c": 0, "always_on-b": 0}
+    assert table(network, local=False) == delays
+    assert table(network, local=True) == delays
+
+
+def test_timings_of_one_population_are_the_same_locally() -> None:
+    """For N = 1 the loop delay is 1 either way."""
+    population = Population("a", (3,), INTEGER)
+    weight = np.ones((3, 3), np.int32)
+    connections = (
+        Connection("in", INPUT, "a", np.ones((3, 4), np.int32), 0, 0, 8),
+        Connection("fb", "a", "a", weight, 1, 0, 8),
+    )
+    readout = Readout("a", np.ones((2, 3)), np.zeros(2))
+    network = HardwareNetwork("one", InputSpec((4,), "graded", 255), (population,), connections, readout, 5)
+    both = [table(with_timing(network, timing), local=True) for timing in ("sequential", "hardware")]  # type: ignore[arg-type]
+    assert both == [{"in": 0, "fb": 1}] * 2
+
+
+def test_timing_changes_nothing_but_starts_and_delays() -> None:
+    before = chain()
+    after = with_timing(before, "hardware")
+    for field in ("name", "input", "readout", "time_steps", "provenance"):
+        assert getattr(before, field) is getattr(after, field)
+    for c, d in zip(before.connections, after.connections, strict=True):
+        assert dataclasses.replace(c, delay=d.delay).weight is d.weight
+        assert (c.name, c.source, c.target, c.weight_bits) == (d.name, d.source, d.target, d.weight_bits)
+    for p, q in zip(before.populations, after.populations, strict=True):
+        assert dataclasses.replace(p, start=q.start) == q
+
+
+def test_longer_delays_are_counted_from_both_windows() -> None:
+    """A window that opens at 2, reached from one that opens at 5 over 4 steps: 7 steps late."""
+    network = dataclasses.replace(
+        chain(),
+        populations=tuple(dataclasses.replace(p, start=s) for p, s in zip(chain().populations, (2, 2, 5), strict=True)),
+        connections=tuple(
+            dataclasses.replace(c, delay=d) for c, d in zip(chain().connections, (2, 3, 3, 4, 1, 6, 0), strict=True)
+        ),
+    )
+    local = {"input-a": 0, "a-b": 3, "b-c": 0, "c-a": 7, "b-b": 1, "a-c": 3, "always_on-b": 0}
+    assert table(network, local=True) == local

@@ -1,0 +1,276 @@
+"""The network file: round trips, and everything that must be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import networks
+from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.errors import NetworkError, OutputError, StateOverflowError
+from fsnn_lava.hardware.network_file import load_network, save_network
+from networks import assert_equal_networks, small_float_network, worked_example
+from random_networks import random_network
+
+# ---- round trips ---------------------------------------------------------------------------------------
+
+
+def test_integer_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
+    for seed in range(20):
+        network = random_network(seed)
+        save_network(network, tmp_path / "network.h5")
+        loaded = load_network(tmp_path / "network.h5")
+        assert_equal_networks(network, loaded)
+        inputs = networks.random_inputs(network, 3, seed=seed)
+        try:
+            runs = [
+                IntegerSimulator().run(n, inputs, record=[p.name for p in n.populations]) for n in (network, loaded)
+            ]
+        except StateOverflowError:
+            continue
+        assert all(np.array_equal(runs[0].spikes[name], runs[1].spikes[name]) for name in runs[0].spikes)
+        assert np.array_equal(runs[0].logits, runs[1].logits)
+
+
+def test_float_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
+    network = small_float_network()
+    save_network(network, tmp_path / "network.h5")
+    loaded = load_network(tmp_path / "network.h5")
+    assert_equal_networks(network, loaded)
+    inputs = np.random.default_rng(1).integers(0, 4, (5, 3))
+    runs = [FloatSimulator().run(n, inputs, record=["p0", "p1"]) for n in (network, loaded)]
+    assert all(np.array_equal(runs[0].spikes[name], runs[1].spikes[name]) for name in ("p0", "p1"))
+    assert 0 < runs[0].spikes["p1"].mean() < 1
+
+
+def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
+    save_network(worked_example(), tmp_path / "one.h5")
+    save_network(load_network(tmp_path / "one.h5"), tmp_path / "two.h5")
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+# ---- refusals: reading ---------------------------------------------------------------------------------
+
+
+def rewrite(file: h5py.File, path: str, value: Any) -> None:
+    del file[path]
+    file[path] = value
+
+
+def rename(file: h5py.File, old: str, new: str) -> None:
+    file.move(old, new)
+
+
+Edit = Callable[[h5py.File], Any]
+
+
+EDITS: dict[str, tuple[Edit, str]] = {
+    "other format": (lambda f: f.attrs.create("format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
+    "other version": (lambda f: f.attrs.modify("version", 1), r"version 1; this release reads version 2; export"),
+    "no version": (lambda f: f.attrs.pop("version"), r'attribute "version" of group "/" is missing'),
+    "version is text": (
+        lambda f: f.attrs.create("version", "1"),
+        r'attribute "version" of group "/" is <U1 .*; expected int64',
+    ),
+    "name is a number": (
+        lambda f: f.attrs.create("name", 3),
+        r'attribute "name" of group "/" is a int64; expected text',
+    ),
+    "other arithmetic": (
+        lambda f: f.attrs.create("arithmetic", "ternary"),
+        r'arithmetic is "ternary"; expected "float"',
+    ),
+    "provenance no JSON": (lambda f: rewrite(f, "provenance", "{"), r'"/provenance" is not JSON'),
+    "provenance a list": (
+        lambda f: rewrite(f, "provenance", "[]"),
+        r'"/provenance" holds a list; expected a JSON',
+    ),
+    "other input": (
+        lambda f: f["input"].attrs.create("kind", "rate"),
+        r'input kind is "rate"; expected "graded" or "ev',
+    ),
+    "empty sample": (
+        lambda f: f["input"].attrs.modify("shape", [0]),
+        r'"shape" of group "/input" is \(0,\); expected sizes',
+    ),
+    "shape is a number": (
+        lambda f: f["input"].attrs.create("shape", 2),
+        r"int64 with 0 dimension\(s\); expected int64 with 1",
+    ),
+    "no input": (lambda f: f.pop("input"), r'group "/input" is missing'),
+    "no readout": (lambda f: f.pop("readout"), r'group "/readout" is missing'),
+    "no populations": (lambda f: f.pop("populations"), r'group "/populations" is missing'),
+    "no weight": (
+        lambda f: f.pop("connections/002/weight"),
+        r'dataset "/connections/002/weight" is missing; expected int8',
+    ),
+    "gap": (lambda f: rename(f, "connections/001", "connections/007"), r"\"/connections\" holds .*'007'.*without gaps"),
+    "wide weights": (
+        lambda f: rewrite(f, "connections/002/weight", np.array([[3, 2]])),
+        r'dataset "/connections/002/weight" is int64 of shape \(1, 2\); expected int8 of shape \(any, any\)',
+    ),
+    "flat weights": (
+        lambda f: rewrite(f, "connections/002/weight", np.array([3, 2], np.int8)),
+        r"int8 of shape \(2,\); expected int8 of shape \(any, any\)",
+    ),
+    "wrong bias": (
+        lambda f: rewrite(f, "readout/bias", np.zeros(3)),
+        r'dataset "/readout/bias" is float64 of shape \(3,\); expected float64 of shape \(2\)',
+    ),
+    "weights do not fit": (
+        lambda f: rewrite(f, "connections/002/weight", np.zeros((1, 3), np.int8)),
+        r'connection "a to b" .*weight of shape \(1, 3\)',
+    ),
+    "NaN": (
+        lambda f: f["readout/weight"].write_direct(np.full((2, 1), np.nan)),
+        r"readout: found values that are not fin",
+    ),
+    "dangling": (
+        lambda f: f["connections/003"].attrs.create("source", "c"),
+        r"connection .*found an end that does not exi",
+    ),
+    "mantissa": (
+        lambda f: f["connections/003"].attrs.modify("weight_bits", 4),
+        r'connection "b to a" .*found 1 mantissas out of range; allowed: -8 .. 7',
+    ),
+    "exponent": (
+        lambda f: f["connections/003"].attrs.modify("weight_exponent", -1),
+        r"found weight exponent -1; allowed: 0 .. 7",
+    ),
+    "altered weight": (
+        lambda f: f["connections/003/weight"].write_direct(np.array([[-2], [51]], np.int8)),
+        r"content has checksum \w+, the file says \w+: it was altered; export it again",
+    ),
+    "altered provenance": (lambda f: rewrite(f, "provenance", "{}"), r"content has checksum"),
+    "connection removed": (lambda f: f.pop("connections/003"), r"content has checksum"),
+    "no checksum": (lambda f: f.attrs.pop("checksum"), r'attribute "checksum" of group "/" is missing'),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_files_are_refused_by_name_and_reason(edit: str, tmp_path: Path) -> None:
+    path = tmp_path / "edited.h5"
+    save_network(worked_example(), path)
+    change, message = EDITS[edit]
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(NetworkError, match=r'network file ".*edited.h5": (.|\n)*' + message):
+        load_network(path)
+
+
+def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
+    save_network(small_float_network(), tmp_path / "network.h5")
+    with h5py.File(tmp_path / "network.h5", "r+") as file:
+        file["connections/001/weight"][2, 3] = np.nan
+    with pytest.raises(
+        NetworkError, match=r'network.h5": network "floats" (.|\n)* found 1 weights that are not finite'
+    ):
+        load_network(tmp_path / "network.h5")
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r'"absent.h5": there is no such file; deploy/export.py writes'):
+        load_network("absent.h5")
+    with pytest.raises(NetworkError, match="there is no such file"):
+        load_network(tmp_path)
+    (tmp_path / "text.h5").write_text("not HDF5 at all")
+    with pytest.raises(NetworkError, match=r'text.h5": cannot be read as HDF5, .*; export it again'):
+        load_network(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w"):
+        pass
+    with pytest.raises(NetworkError, match=r'other.h5": attribute "format" of group "/" is missing'):
+        load_network(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "network.h5"
+    save_network(worked_example(), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(NetworkError, match=r'network.h5": cannot be read as HDF5, it is truncated, damaged'):
+        load_network(path)
+
+
+def test_flipped_bits_in_numbers_are_noticed(tmp_path: Path) -> None:
+    """A bit of each scalar attribute's and text's bytes, wherever they lie in the file."""
+    path = tmp_path / "network.h5"
+    save_network(worked_example(), path)
+    data = path.read_bytes()
+    needles = [np.int64(1000).tobytes(), np.float64(0.125).tobytes(), b"always_on", b"accuracy"]
+    flipped = 0
+    for needle in needles:
+        for found in re.finditer(re.escape(needle), data):
+            altered = bytearray(data)
+            altered[found.start()] ^= 1
+            path.write_bytes(altered)
+            with pytest.raises(NetworkError, match=r'network.h5": '):
+                load_network(path)
+            flipped += 1
+    assert flipped >= 4
+
+
+def test_flipped_bits_anywhere_are_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "network.h5"
+    save_network(worked_example(), path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position, bit in zip(rng.integers(len(data), size=100), rng.integers(8, size=100), strict=True):
+        altered = bytearray(data)
+        altered[position] ^= 1 << bit
+        path.write_bytes(altered)
+        try:
+            assert_equal_networks(load_network(path), worked_example())  # HDF5 leaves gaps, where a bit means nothing
+        except NetworkError:
+            refused += 1
+    assert refused > 10
+
+
+# ---- refusals: writing ---------------------------------------------------------------------------------
+
+
+def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"absent/network.h5: cannot be written: No such file or directory; ch"):
+        save_network(worked_example(), tmp_path / "absent" / "network.h5")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"Not a directory; choose a folder"):
+        save_network(worked_example(), tmp_path / "file" / "network.h5")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "network.h5"
+    save_network(worked_example(), path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_network(worked_example("another"), path)
+    assert load_network(path).name == "example"
+    assert [p.name for p in tmp_path.iterdir()] == ["network.h5"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32(1), {1, 2}])
+def test_provenance_that_is_not_json_is_refused(value: Any, tmp_path: Path) -> None:
+    network = dataclasses.replace(worked_example(), provenance={"value": value})
+    with pytest.raises(
+        NetworkError, match=r'network "example": the provenance is not JSON .*; use text, finite numbers'
+    ):
+        save_network(network, tmp_path / "network.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_provenance_is_readable_json(tmp_path: Path) -> None:
+    save_network(worked_example(), tmp_path / "network.h5")
+    with h5py.File(tmp_path / "network.h5", "r") as file:
+        assert json.loads(file["provenance"][()])["metrics"]["note"] == "Überschuß"

@@ -1,0 +1,119 @@
+"""Neurons against traces worked out by hand; every number is a sum of powers of two, so equality is exact."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fsnn_lava.network.neuron import NeuronParameters, fire, integrate, rate_from_count
+
+
+def trace(currents: list[float], neuron: NeuronParameters) -> tuple[list[float], list[float]]:
+    """Potential before the threshold test and spike of one neuron at every step."""
+    v, spikes = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    potentials, fired = [], []
+    for current in currents:
+        v = integrate(v, spikes, torch.full((1, 1), current, dtype=torch.float64), neuron=neuron)
+        spikes = fire(v, neuron=neuron)
+        potentials.append(v.item())
+        fired.append(spikes.item())
+    return potentials, fired
+
+
+CASES = [
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 1.0),
+        [0.75] * 6,
+        [0.75, 1.5, 2.25, 1.0, 1.75, 2.5],
+        [0, 0, 1, 0, 0, 1],
+        id="IF keeps what is over the threshold",
+    ),
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 1.0),
+        [3.0] * 4,
+        [3.0, 4.0, 5.0, 6.0],
+        [1, 1, 1, 1],
+        id="IF fires in every step and the rest piles up",
+    ),
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 1.0),
+        [-1.0, -1.0, -1.0, 4.0, 4.0, 0.0],
+        [-1.0, -2.0, -3.0, 1.0, 5.0, 3.0],
+        [0, 0, 0, 0, 1, 1],
+        id="IF has no lower bound",
+    ),
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 1.0), [2.0, 1.75], [2.0, 1.75], [1, 0], id="a neuron fires at the threshold itself"
+    ),
+    pytest.param(
+        NeuronParameters(1.0, 2.0, 1.0),
+        [0.75] * 7,
+        [0.75, 1.5, 0.25, 1.0, -0.25, 0.5, 1.25],
+        [0, 1, 0, 1, 0, 0, 1],
+        id="reset amount twice the threshold",
+    ),
+    pytest.param(
+        NeuronParameters(1.0, 2.0, 0.5),
+        [1.0, 1.0, 1.0],
+        [1.0, 0.5, 1.25],
+        [1, 0, 1],
+        id="LIF with reset amount twice the threshold",
+    ),
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 0.5),
+        [1.5] * 5,
+        [1.5, 2.25, 1.625, 2.3125, 1.65625],
+        [0, 1, 0, 1, 0],
+        id="LIF leaks what the reset leaves, not the newest input",
+    ),
+    pytest.param(
+        NeuronParameters(2.0, 2.0, 0.5),
+        [-4.0, 0.0, 0.0, 4.0],
+        [-4.0, -2.0, -1.0, 3.5],
+        [0, 0, 0, 1],
+        id="LIF leaks a negative potential too",
+    ),
+]
+
+
+@pytest.mark.parametrize(("neuron", "currents", "potentials", "spikes"), CASES)
+def test_trace_is_the_hand_computed_one(
+    neuron: NeuronParameters, currents: list[float], potentials: list[float], spikes: list[int]
+) -> None:
+    assert trace(currents, neuron) == (potentials, spikes)
+
+
+def test_step_changes_none_of_its_arguments() -> None:
+    v, spikes, current = (torch.full((1, 2), value) for value in (3.0, 1.0, 0.5))
+    integrate(v, spikes, current, neuron=NeuronParameters(2.0, 2.0, 0.5))
+    assert [t.tolist() for t in (v, spikes, current)] == [[[3.0, 3.0]], [[1.0, 1.0]], [[0.5, 0.5]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spikes_have_the_type_of_the_potential(dtype: torch.dtype) -> None:
+    assert fire(torch.ones(1, 1, dtype=dtype), neuron=NeuronParameters()).dtype is dtype
+
+
+def weighted_count(spikes: list[float], leak: float) -> Tensor:
+    count = torch.zeros(1, dtype=torch.float64)
+    for spike in spikes:
+        count = leak * count + spike
+    return count
+
+
+@pytest.mark.parametrize(
+    ("spikes", "leak", "rate"),
+    [
+        ([0, 1, 0, 1], 1.0, 0.5),
+        ([0, 1, 0, 1], 0.5, 1.25 / 1.875),  # weights 0.125, 0.25, 0.5, 1
+        ([0, 0, 0, 1], 0.5, 1 / 1.875),  # the last spike weighs 1 ...
+        ([1, 0, 0, 0], 0.5, 0.125 / 1.875),  # ... the first one leak**(T - 1)
+        ([1, 1, 1, 1], 0.5, 1.0),
+        ([1], 0.95, 1.0),
+    ],
+)
+def test_rate_weighs_late_spikes_more(spikes: list[float], leak: float, rate: float) -> None:
+    found = rate_from_count(weighted_count(spikes, leak), time_steps=len(spikes), leak=leak).item()
+    # One rounding in each of a power, a difference and two quotients.
+    assert found == pytest.approx(rate, rel=1e-14)

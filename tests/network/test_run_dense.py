@@ -1,0 +1,166 @@
+"""The T-step loop of a GPU against the event-driven one, spike by spike; here both run on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network
+from fsnn_lava.network.feedback_network import BoundNetwork
+from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts, fire, integrate
+from fsnn_lava.network.run_dense import DenseSettings, dense_run, folded, split_tf32, step
+
+
+def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: DenseSettings) -> SpikeCounts:
+    return dense_run(
+        bound.feedforward,
+        bound.feedback,
+        input_current=bound.drive(x, time_steps=T).at,
+        neuron=bound.neuron,
+        time_steps=T,
+        loop_delay=loop_delay,
+        record=True,
+        settings=settings,
+    )
+
+
+def assert_same_spikes(
+    bound: BoundNetwork,
+    x: torch.Tensor,
+    *,
+    loop_delay: int = 1,
+    settings: DenseSettings = DenseSettings(),  # noqa: B008
+) -> None:
+    """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
+    found = run(bound, x, loop_delay=loop_delay, settings=settings)
+    expected = bound.simulate(bound.drive(x, time_steps=T), time_steps=T, loop_delay=loop_delay, record=True)
+    assert found.spikes is not None
+    assert expected.spikes is not None
+    total = sum(bound.neuron.leak**t for t in range(T))
+    for layer, (spikes, events) in enumerate(zip(found.spikes, expected.spikes, strict=True)):
+        assert np.array_equal(spikes.numpy(), events.numpy())
+        assert bool(spikes.any())
+        assert torch.equal(found.plain[layer] / T, expected.mean_spikes[layer])
+        assert_close(found.weighted[layer] / total, expected.firing_rates[layer], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("events", [True, False], ids=["events", "constant"])
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize(("notation", "shape"), NETWORKS)
+def test_spikes_equal_those_of_the_event_driven_run(
+    notation: str, shape: tuple[int, ...], leak: float, events: bool, training: bool
+) -> None:
+    bound = bound_network(notation, shape, leak, training=training)
+    x = (torch.rand(T, 5, *shape) < 0.3).double() if events else torch.randn(5, *shape).double()
+    for loop_delay in (1, 3):
+        assert_same_spikes(bound, x, loop_delay=loop_delay)
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.75])
+@pytest.mark.parametrize(("notation", "shape"), SPIKING_POOLS)
+def test_pools_that_spike_are_convolutions(notation: str, shape: tuple[int, ...], leak: float) -> None:
+    bound = bound_network(notation, shape, leak, pooling="spiking", reset_amount=2.0)
+    for loop_delay in (1, 3):
+        assert_same_spikes(bound, torch.randn(5, *shape).double(), loop_delay=loop_delay)
+
+
+def test_network_without_batch_norm_runs_too() -> None:
+    bound = bound_network("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8), 0.9, batch_norm=False)
+    assert_same_spikes(bound, torch.randn(5, 3, 8, 8).double())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_fused_steps_give_the_same_spikes(leak: float) -> None:
+    """Of all networks, in training and evaluation, from no more programs than torch keeps of one function."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters["stats"]
+    before = counters["unique_graphs"]
+    for notation, shape in NETWORKS:
+        for training in (True, False):
+            bound = bound_network(notation, shape, leak, training=training)
+            assert_same_spikes(bound, torch.randn(5, *shape).double(), settings=DenseSettings(compiled=True))
+    config = torch._dynamo.config
+    most = config.recompile_limit if hasattr(config, "recompile_limit") else 6  # older versions need fewer
+    assert 1 <= counters["unique_graphs"] - before <= most
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_step_is_that_of_the_equations(leak: float) -> None:
+    """Two chains of steps: `step` tells the last spikes by the potential, `integrate` is given them."""
+    neuron = NeuronParameters(1.0, 0.8, leak)
+    generator = torch.Generator().manual_seed(0)
+    v, spikes, weighted = (torch.zeros(50, dtype=torch.float64) for _ in range(3))
+    plain: torch.Tensor | None = torch.zeros(50, dtype=torch.float64)
+    potential, count = v, weighted
+    mask = (torch.rand(50, generator=generator) < 0.8).double() / 0.8
+    for _ in range(12):
+        base, response = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
+        potential = integrate(potential, spikes, base + response * mask, neuron=neuron)
+        spikes = fire(potential, neuron=neuron)
+        count = leak * count + spikes
+        v, fired, weighted, plain = step(v, weighted, plain, base, response, mask, neuron)
+        assert torch.equal(fired, spikes)
+        assert_close(weighted, count, rtol=1e-14, atol=0)
+    assert plain is not None
+    assert 0 < float(plain.mean()) < 12
+
+
+def test_batch_norm_is_folded_into_weight_and_bias() -> None:
+    bound = bound_network("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8), 1.0)
+    synapse = bound.feedforward[1]
+    x = torch.rand(5, 4, 4, 4, dtype=torch.float64)
+    weight, bias = folded(synapse)
+    response = functional.conv2d(x, weight, bias, 2, 1)
+    assert synapse.mask is not None
+    assert_close(response * synapse.mask, synapse.current(x))
+
+
+# ---- weights as two TF32 values ----------------------------------------------------------------------------------
+
+
+def is_tf32(x: torch.Tensor) -> bool:
+    """No bit beyond the ten behind the leading one."""
+    return bool(((x.view(torch.int32) & 0x1FFF) == 0).all())
+
+
+def test_two_tf32_values_make_a_float32_but_for_its_last_bit() -> None:
+    exponents = torch.linspace(-20, 20, 5000)
+    weight = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 2**exponents
+    high, low = split_tf32(weight)
+    assert is_tf32(high)
+    assert is_tf32(low)
+    error = (high.double() + low.double() - weight.double()).abs() / weight.abs()
+    assert float(error.max()) <= 2**-23
+    assert float(((high - weight).abs() / weight.abs()).max()) > 2**-12, "one alone is much coarser"
+    kernel = weight[:4800].view(10, 20, 4, 6).to(memory_format=torch.channels_last)
+    assert torch.equal(split_tf32(kernel)[0].flatten(), high[:4800]), "also where the channels lie last"
+    # The greatest values and ties: half a unit of TF32 goes up.
+    assert split_tf32(torch.tensor([1 + 2**-11]))[0].item() == 1 + 2**-10
+
+
+def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64: as many spikes differ as with float32, and far fewer than with weights of one TF32 value."""
+    notation, shape = "8C3s-16C3-16C3s (F8C3u)", (3, 16, 16)
+    exact, single = (
+        bound_network(notation, shape, 0.99, training=False, dtype=dtype) for dtype in (torch.float64, torch.float32)
+    )
+    x = torch.randn(40, *shape)
+    truth = run(exact, x.double(), loop_delay=1, settings=DenseSettings()).spikes
+
+    def wrong(settings: DenseSettings) -> int:
+        found = run(single, x, loop_delay=1, settings=settings).spikes
+        assert truth is not None
+        assert found is not None
+        return sum(int((a != b).sum()) for a, b in zip(truth, found, strict=True))
+
+    unsplit, split = wrong(DenseSettings()), wrong(DenseSettings(split=True))
+    monkeypatch.setattr("fsnn_lava.network.run_dense.split_tf32", lambda weight: split_tf32(weight)[:1])
+    rounded = wrong(DenseSettings(split=True))
+    assert split <= unsplit + 10
+    assert rounded > 100 * (split + 1)

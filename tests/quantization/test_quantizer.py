@@ -1,0 +1,370 @@
+"""From floats to integers: what is chosen, what it costs, that the report tells it, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trained
+from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.config import DeployConfig
+from fsnn_lava.errors import InputError, NetworkError, PotentialBoundError, UnsupportedError
+from fsnn_lava.hardware.equilibrium import equilibrium_rates
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    INPUT,
+    STATE_LIMIT,
+    Connection,
+    FloatNeuron,
+    HardwareNetwork,
+    InputSpec,
+    IntegerNeuron,
+    Population,
+    Readout,
+)
+from fsnn_lava.hardware.overflow_proof import bounds_alone, prove
+from fsnn_lava.quantization import candidates as scales
+from fsnn_lava.quantization import quantize as module
+from fsnn_lava.quantization.quantizer import QuantizationReport, quantize
+from small import codes_for, network, parts_of
+
+NETWORKS = [("30 (F30)", 1.0), ("30 (F30)", 0.95), ("24-20-16 (F24)", 1.0), ("24-20-16 (F24)", 0.8)]
+
+
+def assert_sound(report: QuantizationReport) -> None:
+    json.dumps(report.as_dict(), allow_nan=False)
+    assert report.equilibrium_converged
+
+
+def of_size(net: HardwareNetwork, size: scales.Size) -> tuple[HardwareNetwork, Mapping[str, int]]:
+    """The network of one population with that reset synapse, rounded to the nearest, and what was clipped."""
+    codes = codes_for(net)
+    rates = equilibrium_rates(net, codes).firing_rates
+    rounder = scales.Rounder(net, rates, inputs=codes, config=DeployConfig(rounding="nearest"))
+    return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
+
+
+# ---- what is chosen ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize(("notation", "leak"), NETWORKS)
+def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> None:
+    floating = trained.on_hardware(trained.random_network(notation, leak=leak))
+    integer, report = quantize(floating, trained.some_codes(), config=DeployConfig(weight_bits=bits))
+    assert_sound(report)
+    assert integer.arithmetic == "integer"
+    prove(integer)
+    for before, after in zip(floating.populations, integer.populations, strict=True):
+        neuron = after.neuron
+        assert isinstance(neuron, IntegerNeuron)
+        assert (after.name, after.shape, after.start) == (before.name, before.shape, before.start)
+        assert neuron.decay == round(4096 * (1 - leak))
+        assert neuron.reset_synapse == neuron.reset_mantissa << neuron.reset_exponent
+        assert neuron.reset_synapse == pytest.approx(neuron.leak * neuron.reset_amount)  # rho = leak r
+        assert neuron.reset_amount * neuron.scale == pytest.approx(2.0)  # the float network's r
+        assert neuron.v_threshold == round(neuron.reset_amount)
+    for c in integer.connections:
+        assert c.weight.dtype == np.int32
+        width = 8 if c.source == ALWAYS_ON else bits
+        assert c.weight_bits == width
+        assert c.weight.min() >= -(1 << (width - 1))
+        assert c.weight.max() < 1 << (width - 1)
+        assert c.weight_exponent >= (-8 if c.source == INPUT else 0)
+    delays = {c.name: c.delay for c in integer.connections}
+    assert all(delays[c.name] == c.delay for c in floating.connections)
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_fewer_bits_cost_more(leak: float) -> None:
+    floating = trained.on_hardware(trained.random_network("30 (F30)", leak=leak))
+    codes = trained.some_codes(100)
+    reports = [quantize(floating, codes, config=DeployConfig(weight_bits=b))[1] for b in (8, 6, 4)]  # type: ignore[arg-type]
+    # About four times per two bits; the feedback less: at exponent 0 the 24-bit bound limits it, not the mantissa.
+    for name, least in (("input_to_population1", 3.0), ("feedback", 1.0)):
+        rms = [r.connections[name].relative_error for r in reports]
+        assert rms[0] * least < rms[1] < rms[2] / least
+    rates = [r.populations["population1"].mean_rate_error for r in reports]
+    assert rates[0] < rates[1] < rates[2]
+
+
+def test_events_have_no_negative_exponent() -> None:
+    rng = np.random.default_rng(0)
+    net = network(rng.normal(0, 0.004, (9, 30)), rng.normal(0, 1, 9), kind="event")
+    frames = rng.integers(0, 2, (10, 25, 30)).astype(np.uint8)
+    integer, report = quantize(net, frames)
+    assert_sound(report)
+    assert all(c.weight_exponent >= 0 for c in integer.connections)
+
+
+def test_half_threshold_is_half_the_reset_and_about_halves_the_deviation() -> None:
+    """Floor becomes rounding: the expected deviation of 1/2 spike becomes 1/4."""
+    floating = dataclasses.replace(trained.on_hardware(trained.trained_network()), time_steps=30)
+    codes = trained.some_codes(100)
+    deviation = {}
+    for option in ("full", "half"):
+        integer, _ = quantize(floating, codes, config=DeployConfig(threshold=option))  # type: ignore[arg-type]
+        neuron = integer.populations[0].neuron
+        assert neuron.v_threshold == round(neuron.reset_amount / (2 if option == "half" else 1))
+        settled = equilibrium_rates(integer, codes).firing_rates["population1"]
+        rates = IntegerSimulator().run(integer, codes).firing_rates["population1"]
+        deviation[option] = np.abs(rates - settled).mean()
+    assert 0.25 * deviation["full"] < deviation["half"] < 0.65 * deviation["full"]
+
+
+def test_full_threshold_is_the_trained_one() -> None:
+    """SPIDE trains with r = 2 V_th."""
+    net = network([[0.1], [0.2]], neuron=FloatNeuron(1.0, 2.0, 1.0))
+    integer, _ = quantize(net, codes_for(net))
+    neuron = integer.populations[0].neuron
+    assert neuron.v_threshold == round(neuron.reset_amount / 2)
+
+
+def test_largest_proven_size_is_the_largest() -> None:
+    floating = trained.on_hardware(trained.random_network("30 (F30)"))
+    search = module._Search(floating, trained.some_codes(), DeployConfig())
+    largest = search.largest_proven()["population1"]
+    sizes = scales.reset_sizes()
+    above = sizes[sizes.index(largest) + 1]
+    prove(search.rounder.network_of({"population1": largest}))
+    with pytest.raises(PotentialBoundError):
+        prove(search.rounder.network_of({"population1": above}))
+    assert [scales.value_of(s) for s in sizes] == sorted({scales.value_of(s) for s in sizes})
+    assert all(1 <= m <= 255 and 0 <= e <= 6 for m, e in sizes)  # Lava is given e + 1
+
+
+def test_sizes_are_raised_as_far_as_the_proof_of_the_whole_network_reaches() -> None:
+    """A population that never fires inhibits another: alone, the other would have to fear it."""
+    neuron = FloatNeuron(2.0, 2.0, 1.0)
+    connections = (
+        Connection("silence", ALWAYS_ON, "s", np.full((3, 1), -0.5)),
+        Connection("in", INPUT, "p", np.array([[0.1], [-0.05]])),
+        Connection("fear", "s", "p", np.full((2, 3), -30.0)),
+    )
+    populations = (Population("s", (3,), neuron), Population("p", (2,), neuron))
+    readout = Readout("p", np.ones((1, 2)), np.zeros(1))
+    net = HardwareNetwork("s p", InputSpec((1,), "graded", 15), populations, connections, readout, 30)
+    search = module._Search(net, codes_for(net), DeployConfig())
+    resets = search.largest_proven()
+    integer = search.rounder.network_of(resets)
+    prove(integer)
+    lowest, _ = bounds_alone(integer, "p")
+    assert lowest.min() < -2 * STATE_LIMIT
+    sizes = scales.reset_sizes()
+    above = {**resets, "p": sizes[sizes.index(resets["p"]) + 1]}
+    assert search._failure(above) is not None
+
+
+def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> None:
+    floating = trained.on_hardware(trained.random_network("24-20-16 (F24)"))
+    strong = tuple(
+        dataclasses.replace(c, weight=c.weight * 8) if c.target == "population2" else c for c in floating.connections
+    )
+    search = module._Search(dataclasses.replace(floating, connections=strong), trained.some_codes(), DeployConfig())
+    resets = search.largest_proven()
+    sizes = {name: scales.value_of(size) for name, size in resets.items()}
+    assert min(sizes["population1"], sizes["population3"]) > 1.5 * sizes["population2"]
+    prove(search.rounder.network_of(resets))
+
+
+@pytest.mark.parametrize("notation", ["30 (F30)", "24-20 (F24)"])
+def test_chosen_scale_has_the_smallest_error_of_those_tried(notation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    floating = trained.on_hardware(trained.random_network(notation))
+    codes = trained.some_codes()
+    tried: list[dict[str, tuple[int, int]]] = []
+    original = module._Search._error
+
+    def spy(self: Any, resets: Any) -> float:
+        tried.append(dict(resets))
+        return original(self, resets)
+
+    monkeypatch.setattr(module._Search, "_error", spy)
+    integer, _ = quantize(floating, codes)
+    monkeypatch.undo()
+    wanted = equilibrium_rates(floating, codes).firing_rates
+
+    def error(candidate: HardwareNetwork) -> float:
+        found = equilibrium_rates(candidate, codes).firing_rates
+        return float(np.mean([np.abs(found[name] - wanted[name]).mean() for name in wanted]))
+
+    search = module._Search(floating, codes, DeployConfig())
+    last = [r for r in tried if all(r[p.name] == _size(p) for p in integer.populations[:-1])]
+    assert len(last) >= 24
+    errors = [error(search.rounder.network_of(resets)) for resets in last]
+    # 2e-6: the search stops its equilibria at 1e-6.
+    assert error(integer) <= min(errors) + 2e-6
+    assert max(errors) > 1.2 * min(errors), "all candidates are alike: the test says nothing"
+
+
+def _size(population: Population) -> tuple[int, int]:
+    neuron = population.neuron
+    assert isinstance(neuron, IntegerNeuron)
+    return neuron.reset_mantissa, neuron.reset_exponent
+
+
+def test_takes_a_proven_size_where_the_best_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding may make a smaller size unproven; the next best proven one is taken."""
+    floating = trained.on_hardware(trained.random_network("30 (F30)"))
+    codes = trained.some_codes()
+    best, _ = quantize(floating, codes)
+    original = module._Search._failure
+    unproven = _size(best.populations[0])
+
+    def failure(self: Any, resets: Any) -> NetworkError | None:
+        return PotentialBoundError("no") if resets["population1"] == unproven else original(self, resets)
+
+    monkeypatch.setattr(module._Search, "_failure", failure)
+    second, _ = quantize(floating, codes)
+    assert _size(second.populations[0]) != unproven
+    prove(second)
+
+
+def test_same_twice() -> None:
+    floating = trained.on_hardware(trained.random_network("24-20 (F24)", leak=0.95))
+    (a, first), (b, second) = (quantize(floating, trained.some_codes()) for _ in range(2))
+    assert first == second
+    assert a.populations == b.populations
+    assert a.provenance == b.provenance
+    for x, y in zip(a.connections, b.connections, strict=True):
+        assert np.array_equal(x.weight, y.weight)
+        assert (x.name, x.weight_exponent, x.delay) == (y.name, y.weight_exponent, y.delay)
+
+
+# ---- constant currents ---------------------------------------------------------------------------------
+
+
+def test_large_constant_currents_take_two_connections_and_are_exact() -> None:
+    """Every current from -16,384 to 16,255 in weight units: r = 16, so that one unit is 1/8."""
+    wanted = np.array([-16384, -16383, -300, -129, -128, -1, 0, 1, 127, 128, 129, 5000, 16255, 16256, 16383])
+    net = network(np.zeros((len(wanted), 1)), wanted / 8)
+    integer, clipped = of_size(net, (16, 0))
+    fine, coarse = sorted(parts_of(integer, "on"), key=lambda c: c.weight_exponent)
+    assert (fine.weight_exponent, coarse.weight_exponent) == (0, 7)
+    assert (fine.name, coarse.name) == ("on", "on_coarse")
+    held = (fine.weight + 128 * coarse.weight)[:, 0]
+    assert np.array_equal(held, np.minimum(wanted, 127 * 128 + 127))
+    assert clipped["on"] == 0
+
+
+def test_constant_currents_beyond_two_connections_are_counted() -> None:
+    wanted = np.array([-16513, -16512, 16383, 16384, 60000])
+    net = network(np.zeros((5, 1)), wanted / 8)
+    integer, clipped = of_size(net, (16, 0))
+    held = sum(c.weight.astype(np.int64) << c.weight_exponent for c in parts_of(integer, "on"))
+    assert np.array_equal(held[:, 0], [-16512, -16512, 16383, 16383, 16383])
+    assert clipped["on"] == 3
+
+
+def test_small_constant_currents_take_one_connection() -> None:
+    net = network(np.zeros((3, 1)), np.array([-128, 0, 127]) / 8)
+    integer, _ = of_size(net, (16, 0))
+    (only,) = parts_of(integer, "on")
+    assert only.weight[:, 0].tolist() == [-128, 0, 127]
+
+
+def test_rounding_down_the_input_is_made_good_in_the_constant_current() -> None:
+    """Without it every current is 0.2 units too low; with it the mean over 2,000 neurons is 0 within 0.05."""
+    rng = np.random.default_rng(5)
+    net = network(rng.normal(0, 0.05, (2000, 12)), rng.normal(0.3, 0.3, 2000))
+    codes = codes_for(net, 200)
+    integer, _ = of_size(net, (200, 0))
+    weights = {c.name: c for c in integer.connections}
+    assert weights["in"].weight_exponent <= -3
+    doubled = 2 * (codes.astype(np.int64) @ weights["in"].weight.T) >> -weights["in"].weight_exponent
+    current = doubled / 2 + sum(c.weight[:, 0] * 2.0**c.weight_exponent for c in parts_of(integer, "on"))
+    exact = (codes @ net.connections[0].weight.T + net.connections[1].weight[:, 0]) * 100
+    assert abs((current - exact).mean()) < 0.05
+
+
+# ---- odd networks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("weight", "current"),
+    [
+        (np.zeros((3, 2)), np.zeros(3)),
+        (np.zeros((3, 2)), None),
+        ([[0.13]], None),
+        ([[0.13]], [0.4]),
+        ([[-0.2, 0.1], [0.0, 0.0]], None),
+        ([[1e-7, 2e-7]], [0.5]),
+    ],
+)
+def test_odd_networks(weight: Any, current: Any) -> None:
+    net = network(weight, current)
+    codes = codes_for(net)
+    integer, report = quantize(net, codes)
+    assert_sound(report)
+    assert report.populations["p"].max_rate_error <= 0.01
+    rates = IntegerSimulator().run(integer, codes).firing_rates["p"]
+    # One spike, and what rounding costs at the equilibrium.
+    assert np.abs(rates - equilibrium_rates(net, codes).firing_rates["p"]).max() <= 1 / net.time_steps + 0.01
+
+
+def test_short_windows_do_not_clip_large_currents() -> None:
+    """With T = 1 the 24 bits would allow a reset at which 3 r exceeds two 8-bit connections; a smaller one is taken."""
+    net = network([[-0.35]], [6.0], time_steps=1)
+    codes = np.arange(16, dtype=np.uint8)[:, None]
+    integer, report = quantize(net, codes)
+    assert report.connections["on"].clipped == 0
+    assert report.populations["p"].max_rate_error < 0.01
+    assert scales.value_of(_size(integer.populations[0])) * 3 < 2**14
+
+
+def test_threshold_beyond_16_bits_takes_a_smaller_scale() -> None:
+    net = network([[0.01]], neuron=FloatNeuron(60.0, 2.0, 1.0), time_steps=2)
+    integer, report = quantize(net, codes_for(net))
+    assert_sound(report)
+    assert integer.populations[0].neuron.v_threshold <= 2**16
+
+
+# ---- what is refused -----------------------------------------------------------------------------------
+
+
+def test_refuses_what_cannot_be_proven() -> None:
+    """-200 r per step for 400 steps is beyond 24 bits even with r = 1 weight unit."""
+    net = network([[0.1], [0.0]], [0.0, -400.0], time_steps=400)
+    with pytest.raises(PotentialBoundError, match="even the smallest scale is not proven to stay in range") as caught:
+        quantize(net, codes_for(net))
+    message = str(caught.value)
+    assert 'potential of population "p": found 1 of 2 neurons could leave it, the worst is neuron 1' in message
+    assert "use fewer time steps" in message
+
+
+def test_refuses_a_leak_that_rounds_to_nothing() -> None:
+    net = network([[0.1]], neuron=FloatNeuron(2.0, 2.0, 1e-5))
+    with pytest.raises(UnsupportedError, match=r'population "p": found leak 1e-05; allowed: at least 0\.000244'):
+        quantize(net, codes_for(net))
+
+
+def test_refuses_names_that_the_report_could_not_tell_apart() -> None:
+    net = network([[0.1]], [0.3])
+    twice = dataclasses.replace(net, connections=(*net.connections, net.connections[0]))
+    with pytest.raises(UnsupportedError, match='connection "in": found a name that another connection has'):
+        quantize(twice, codes_for(net))
+    coarse = dataclasses.replace(net.connections[0], name="on_coarse")
+    with pytest.raises(UnsupportedError, match='connection "on_coarse": found a name'):
+        quantize(dataclasses.replace(net, connections=(coarse, *net.connections)), codes_for(net))
+
+
+def test_refuses_integers() -> None:
+    net = network([[0.1]])
+    integer, _ = quantize(net, codes_for(net))
+    with pytest.raises(NetworkError, match='network "small": holds integers already; quantize the float network'):
+        quantize(integer, codes_for(net))
+
+
+def test_refuses_calibration_inputs_that_do_not_fit() -> None:
+    net = network([[0.1, 0.2]])
+    with pytest.raises(InputError, match=r"graded inputs of shape \(4, 3\); expected \(B, 2\)"):
+        quantize(net, np.zeros((4, 3), np.uint8))
+    with pytest.raises(InputError, match="no sample in inputs"):
+        quantize(net, np.zeros((0, 2), np.uint8))
+    events = network([[0.1, 0.2]], kind="event")
+    with pytest.raises(InputError, match="10 event frames per sample; the network runs 7 steps"):
+        quantize(events, np.zeros((10, 4, 2), np.uint8), config=DeployConfig(time_steps=7))

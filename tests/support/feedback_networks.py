@@ -1,0 +1,90 @@
+"""Small float64 feedback networks that several test modules run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.network.feedback_network import FeedbackSNN, Simulation
+from fsnn_lava.network.layers import Synapse
+from fsnn_lava.network.neuron import NeuronParameters
+
+IF = NeuronParameters(1.0, 1.0, 1.0)
+LIF = NeuronParameters(1.0, 1.0, 0.5)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def synapses(model: FeedbackSNN) -> list[Synapse]:
+    """Feedforward connections, first to last."""
+    found = []
+    for module in model.feedforward:
+        assert isinstance(module, Synapse)
+        found.append(module)
+    return found
+
+
+def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, seed: int = 0) -> Simulation:
+    events = x.dim() > 1 + len(model.input_shape)
+    bound = model.bind(x.shape[1] if events else len(x), generator=seeded(seed))
+    drive = bound.drive(x, time_steps=time_steps)
+    return bound.detached().simulate(drive, time_steps=time_steps, loop_delay=loop_delay, record=True)
+
+
+def chain(*forward: float, feedback: float, neuron: NeuronParameters) -> FeedbackSNN:
+    """One neuron per population, joined by those weights, in evaluation mode."""
+    notation = "-".join("1" for _ in forward) + " (F1)"
+    model = FeedbackSNN(parse_spec(notation), (1,), classes=2, neuron=neuron, batch_norm=False).double().eval()
+    with torch.no_grad():
+        for synapse, weight in zip(synapses(model), forward, strict=True):
+            synapse.weight.fill_(weight)
+        assert model.feedback is not None
+        assert model.feedback.restriction is not None
+        model.feedback.weight.fill_(1.0)
+        # Of a 1x1 weight the power iteration's vectors are the signs.
+        model.feedback.restriction.left.fill_(1.0)
+        model.feedback.restriction.right.fill_(1.0)
+        # Above the gain: at the bound itself the derivative is a convention, which differs between versions of torch.
+        model.feedback.restriction.bound = 1 + abs(feedback)
+        model.feedback.restriction.gain.fill_(feedback)
+    return model
+
+
+def random_network(
+    notation: str,
+    *,
+    neuron: NeuronParameters = IF,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    shape: tuple[int, ...] = (1, 4, 4),
+    pooling: Pooling = "merged",
+) -> FeedbackSNN:
+    """A float64 network in evaluation mode whose rates lie inside (0, 1) mostly."""
+    model = FeedbackSNN(
+        parse_spec(notation),
+        shape,
+        classes=3,
+        neuron=neuron,
+        batch_norm=batch_norm,
+        dropout=dropout,
+        pooling=pooling,
+        spectral_norm_bound=0.5,
+        seed=1,
+    ).double()
+    with torch.no_grad():
+        for synapse in synapses(model):
+            if synapse.bias is None:  # of a pool, whose weights are no parameters
+                continue
+            synapse.weight.mul_(0.5)
+            synapse.bias.add_(0.3)
+            if synapse.batch_norm is not None:
+                synapse.batch_norm.weight.fill_(0.3)
+                synapse.batch_norm.bias.fill_(0.5)
+    return model.eval()
+
+
+def images(model: FeedbackSNN, batch: int = 6, seed: int = 3) -> Tensor:
+    return torch.rand(batch, *model.input_shape, generator=seeded(seed), dtype=torch.float64)

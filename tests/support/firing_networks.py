@@ -1,0 +1,72 @@
+"""Networks in which every population fires, for the two spiking runs, and the plain loop that both must equal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
+from fsnn_lava.network.neuron import NeuronParameters, fire, integrate
+
+NETWORKS = [
+    ("12 (F12)", (1, 6, 6)),
+    ("9", (1, 4, 4)),
+    ("8C5s (F8C5)", (1, 12, 12)),
+    ("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8)),
+    ("5C5-P2-7C3-P2-20", (2, 8, 8)),
+]
+SPIKING_POOLS = [
+    ("5C5-P2-7C3-P2-20", (2, 8, 8)),
+    ("4C3s-6C3-P2 (F4C3u)", (2, 8, 8)),
+    ("5C3-P3-8", (2, 6, 6)),
+]
+"""Networks whose pools are populations."""
+T = 9
+
+
+def bound_network(
+    notation: str,
+    shape: tuple[int, ...],
+    leak: float,
+    *,
+    training: bool = True,
+    batch_norm: bool = True,
+    pooling: Pooling = "merged",
+    reset_amount: float = 0.8,
+    dtype: torch.dtype = torch.float64,
+) -> BoundNetwork:
+    """Its statistics and biases drawn so that every population fires."""
+    torch.manual_seed(0)
+    model = FeedbackSNN(
+        parse_spec(notation),
+        shape,
+        neuron=NeuronParameters(1.0, reset_amount, leak),
+        batch_norm=batch_norm,
+        dropout=0.2,
+        pooling=pooling,
+    )
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.1, 0.6)
+    for name, parameter in model.named_parameters():
+        if "batch_norm" in name or "bias" in name:
+            parameter.data.uniform_(0.2, 0.8)
+    return model.to(dtype).train(training).bind(5, generator=torch.Generator().manual_seed(1)).detached()
+
+
+def plain_spikes(bound: BoundNetwork, drive: Drive, *, time_steps: int, loop_delay: int) -> list[Tensor]:
+    """Spikes (T, B, *N) of every population, from the two equations of a neuron and `BoundSynapse.current`."""
+    history: list[list[Tensor]] = [[] for _ in bound.feedforward]
+    potentials: list[Tensor | None] = [None] * len(history)
+    for t in range(time_steps):
+        for layer, synapse in enumerate(bound.feedforward):
+            current = drive.at(t) if layer == 0 else synapse.current(history[layer - 1][t])
+            if layer == 0 and bound.feedback is not None and t >= loop_delay:
+                current = current + bound.feedback.current(history[-1][t - loop_delay])
+            v = potentials[layer]
+            last = history[layer][-1] if t else torch.zeros_like(current)
+            v = integrate(torch.zeros_like(current) if v is None else v, last, current, neuron=bound.neuron)
+            potentials[layer] = v
+            history[layer].append(fire(v, neuron=bound.neuron))
+    return [torch.stack(spikes).to(torch.uint8) for spikes in history]

@@ -1,0 +1,195 @@
+"""Implicit gradient = autograd through the iterated map = finite differences (float64, tiny networks)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from fsnn_lava.config import SolverName
+from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
+from fsnn_lava.network.fixed_point import FixedPoint
+from fsnn_lava.network.layers import Synapse
+from fsnn_lava.network.neuron import NeuronParameters
+from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
+
+CASES = [
+    pytest.param("5 (F5)", (1, 2, 3), False, 1.0, id="dense"),
+    pytest.param("5 (F5)", (1, 2, 3), True, 0.9, id="dense, batch norm, LIF"),
+    pytest.param("2C3s (F2C3)", (1, 4, 4), False, 1.0, id="conv"),
+    pytest.param("2C3s (F2C3)", (1, 4, 4), True, 0.9, id="conv, batch norm, LIF"),
+    pytest.param("4-3-4 (F4)", (1, 2, 3), False, 1.0, id="three populations"),
+    pytest.param("2C3s-3C3-2C3s (F2C3u)", (1, 8, 8), False, 0.9, id="three populations, transposed feedback"),
+]
+
+
+def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float) -> tuple[FeedbackSNN, Tensor, Tensor]:
+    """A float64 network whose rates lie inside (0, 1) mostly, its input and a weighting that makes a scalar loss."""
+    neuron = NeuronParameters(v_threshold=1.0, reset_amount=1.0, leak=leak)
+    spec = parse_spec(notation)
+    model = FeedbackSNN(
+        spec, shape, classes=3, neuron=neuron, batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8, seed=1
+    ).double()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for synapse in model.feedforward:
+            assert isinstance(synapse, Synapse)
+            assert synapse.bias is not None
+            synapse.weight.mul_(0.5)
+            synapse.bias.add_(0.4)
+            if synapse.batch_norm is not None:
+                synapse.batch_norm.weight.fill_(0.2)
+                synapse.batch_norm.bias.fill_(0.5)
+    x = torch.rand(4, *shape, generator=generator, dtype=torch.float64)
+    weighting = torch.randn(4, *spec.populations(shape)[-1].shape, generator=generator, dtype=torch.float64)
+    return model, x, weighting
+
+
+def iterated_loss(model: FeedbackSNN, x: Tensor, weighting: Tensor, steps: int = 200) -> Tensor:
+    """Loss at the equilibrium that is reached by iterating the map, differentiable through every iteration."""
+    model.train()
+    bound = frozen_bind(model, len(x))
+    drive = bound.drive(x, time_steps=1)
+    a = torch.zeros_like(weighting)
+    for _ in range(steps):
+        a = bound.equilibrium_map(a, drive.mean)
+    return (a * weighting).sum()
+
+
+def frozen_bind(model: FeedbackSNN, batch: int) -> BoundNetwork:
+    """Bind with the same masks in every call; the power iteration stands still, so that the loss is one function."""
+    if model.feedback is not None and model.feedback.restriction is not None:
+        model.feedback.restriction.eval()
+    return model.bind(batch, generator=torch.Generator().manual_seed(7))
+
+
+def gradients(loss: Tensor, model: FeedbackSNN) -> dict[str, Tensor]:
+    parameters = {n: p for n, p in model.named_parameters() if not n.startswith("readout")}
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
+
+
+@pytest.mark.parametrize("solver", ["fixed_point", "anderson", "broyden"])
+@pytest.mark.parametrize(("notation", "shape", "batch_norm", "leak"), CASES)
+def test_implicit_gradient_is_that_of_the_iterated_map(
+    notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float, solver: SolverName
+) -> None:
+    model, x, weighting = network(notation, shape, batch_norm, leak)
+    through_loop = gradients(iterated_loss(model, x, weighting), model)
+
+    bound = frozen_bind(model, len(x))
+    drive = bound.drive(x, time_steps=1)
+    a = bound.equilibrium(drive.mean, start=torch.zeros_like(weighting), tolerance=1e-15, max_steps=400).value
+    assert 0.2 < ((a > 0) & (a < 1)).double().mean() < 1.0 + 1e-9, "the case must have unsaturated rates"
+    found: list[FixedPoint] = []
+    settings = AdjointSettings(solver, tolerance=1e-13, max_steps=300)
+    rates = with_implicit_gradient(bound, drive, a, settings=settings, found=found)
+    implicit = gradients((rates * weighting).sum(), model)
+
+    assert found[0].converged
+    assert implicit.keys() == through_loop.keys()
+    assert any(g.abs().max() > 1e-3 for g in implicit.values())
+    for name, gradient in implicit.items():
+        # 200 iterations of a map that contracts by at least 0.9 leave an error of 1e-9.
+        assert_close(gradient, through_loop[name], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("notation", "shape", "batch_norm", "leak"), CASES)
+def test_iterated_map_gradient_is_that_of_finite_differences(
+    notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float
+) -> None:
+    model, x, weighting = network(notation, shape, batch_norm, leak)
+    analytic = gradients(iterated_loss(model, x, weighting), model)
+    generator = torch.Generator().manual_seed(3)
+    step = 1e-6
+    for name, gradient in analytic.items():
+        direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+        parameter = dict(model.named_parameters())[name]
+        with torch.no_grad():
+            parameter.add_(direction, alpha=step)
+            above = iterated_loss(model, x, weighting)
+            parameter.sub_(direction, alpha=2 * step)
+            below = iterated_loss(model, x, weighting)
+            parameter.add_(direction, alpha=step)
+        # Central differences: error step**2 plus rounding 1e-16 / step.
+        assert_close((above - below) / (2 * step), (gradient * direction).sum(), rtol=1e-5, atol=1e-7)
+
+
+def test_default_settings_keep_the_gradient_within_one_percent() -> None:
+    model, x, weighting = network("5 (F5)", (1, 2, 3), True, 1.0)
+    exact, default = (
+        torch.cat([g.flatten() for g in rate_gradients(model, x, weighting, settings).values()])
+        for settings in (AdjointSettings("broyden", tolerance=1e-13, max_steps=300), AdjointSettings())
+    )
+    error = (default - exact).norm() / exact.norm()
+    assert 0 < error < 1e-2
+
+
+def rate_gradients(model: FeedbackSNN, x: Tensor, weighting: Tensor, settings: AdjointSettings) -> dict[str, Tensor]:
+    model.train()
+    bound = frozen_bind(model, len(x))
+    drive = bound.drive(x, time_steps=30)
+    a = bound.detached().simulate(drive, time_steps=30).firing_rates[-1]
+    rates = with_implicit_gradient(bound, drive, a, settings=settings, found=[])
+    return gradients((rates * weighting).sum(), model)
+
+
+def test_value_is_the_measured_rate_and_memory_holds_no_time() -> None:
+    model, x, _ = network("5 (F5)", (1, 2, 3), True, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    result = implicit_rates(model, x, time_steps=30, settings=AdjointSettings(), generator=generator)
+    assert torch.equal(result.rates, result.simulation.firing_rates[-1])
+    assert torch.equal((result.rates * 30).round(), result.rates * 30), "measured rates are multiples of 1/T"
+    nodes = graph_size(result.rates)
+    longer = implicit_rates(model, x, time_steps=300, settings=AdjointSettings(), generator=generator)
+    assert graph_size(longer.rates) == nodes, "the graph must not grow with T"
+
+
+def graph_size(tensor: Tensor) -> int:
+    seen, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    return len(seen)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_network_without_feedback_needs_no_solve(batch_norm: bool) -> None:
+    model, x, _ = network("4-3", (1, 2, 3), batch_norm, 1.0)
+    result = implicit_rates(model, x, time_steps=10, settings=AdjointSettings(), generator=torch.Generator())
+    result.rates.sum().backward()
+    assert result.adjoint == []
+    first = model.feedforward[0]
+    assert isinstance(first, Synapse)
+    assert first.weight.grad is not None
+
+
+def test_a_solve_that_does_not_converge_says_so() -> None:
+    model, x, weighting = network("5 (F5)", (1, 2, 3), False, 1.0)
+    settings = AdjointSettings(tolerance=1e-12, max_steps=2)
+    result = implicit_rates(model, x, time_steps=30, settings=settings, generator=torch.Generator().manual_seed(0))
+    (result.rates * weighting).sum().backward()
+    assert not result.adjoint[0].converged
+    assert result.adjoint[0].steps == 2
+
+
+def test_products_in_bfloat16_change_the_gradient_alone_and_little() -> None:
+    """Rounded to 8 bits, each factor is off by 2e-3 at most, and by chance; the rates are the same to the last bit."""
+    model, x, weighting = network("6C3s-8C3-8C3s (F6C3u)", (1, 8, 8), True, 0.9)
+    model, x, weighting = model.float(), x.float(), weighting.float()
+    found = {}
+    for bfloat16 in (False, True):
+        settings = AdjointSettings(tolerance=1e-6, max_steps=100, bfloat16=bfloat16)
+        frozen = torch.Generator().manual_seed(7)
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        rates = implicit_rates(model.train(), x, time_steps=20, settings=settings, generator=frozen)
+        found[bfloat16] = rates.rates.detach(), gradients((rates.rates * weighting).sum(), model)
+        model.load_state_dict(state)
+    assert torch.equal(found[True][0], found[False][0])
+    exact, rounded = found[False][1], found[True][1]
+    errors = [float((rounded[n] - exact[n]).norm() / exact[n].norm()) for n in exact if float(exact[n].norm()) > 1e-4]
+    assert 1e-5 < max(errors) < 1e-2

@@ -1,0 +1,99 @@
+"""Figures of a trained network against a plain recomputation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.datasets.catalog import InputCoding, Samples
+from fsnn_lava.network.feedback_network import FeedbackSNN
+from fsnn_lava.network.layers import Synapse
+from fsnn_lava.network.neuron import NeuronParameters
+from fsnn_lava.training.evaluation import convergence_curve, evaluate
+
+CODING = InputCoding("graded", maximum=16, scale=1 / 16, mean=(0.5,), std=(0.5,))
+
+
+def samples(count: int = 23) -> Samples:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 17, (count, 1, 4, 4)).astype(np.uint8)
+    return Samples(codes, generator.integers(0, 3, count))
+
+
+def network(leak: float = 0.8) -> FeedbackSNN:
+    """A network whose populations fire, and whose dropout and batch norm would show in training mode."""
+    neuron = NeuronParameters(1.0, 1.0, leak)
+    model = FeedbackSNN(parse_spec("6-5 (F6)"), (1, 4, 4), classes=3, neuron=neuron, dropout=0.5, seed=1)
+    for synapse in model.feedforward:
+        assert isinstance(synapse, Synapse)
+        assert synapse.bias is not None
+        torch.nn.init.constant_(synapse.bias, 0.5)
+    return model
+
+
+def test_figures_are_those_of_one_plain_run() -> None:
+    model, given = network(), samples()
+    found = evaluate(model, given, CODING, time_steps=9, batch_size=10)
+
+    model.eval()
+    x, labels = torch.from_numpy(CODING.decode(given.codes)), torch.from_numpy(given.labels)
+    bound = model.bind(len(x))
+    run = bound.simulate(bound.drive(x, time_steps=9), time_steps=9, record=True)
+    logits = model.classify(run.firing_rates[-1])
+    assert found.accuracy == float((logits.argmax(1) == labels).double().mean())
+    # float32 sums in another order.
+    assert found.loss == pytest.approx(float(functional.cross_entropy(logits, labels).detach()), rel=1e-5)
+    assert run.spikes is not None
+    for name, spikes, rate in zip(model.population_names, run.spikes, run.firing_rates, strict=True):
+        assert found.mean_spikes[name] == pytest.approx(float(spikes.double().mean()), rel=1e-6)
+        assert found.firing_rates[name] == pytest.approx(float(rate.double().mean()), rel=1e-6)
+        assert found.firing_rates[name] != pytest.approx(found.mean_spikes[name], rel=1e-3), "LIF: they differ"
+
+
+def test_both_rates_agree_without_leak() -> None:
+    found = evaluate(network(leak=1.0), samples(), CODING, time_steps=9)
+    assert found.mean_spikes == pytest.approx(found.firing_rates, rel=1e-6)
+    assert min(found.mean_spikes.values()) > 0
+
+
+def test_figures_do_not_depend_on_the_batch_size() -> None:
+    model = network()
+    first, other = (evaluate(model, samples(), CODING, time_steps=9, batch_size=size) for size in (4, 100))
+    assert first.accuracy == other.accuracy
+    assert first.loss == pytest.approx(other.loss, rel=1e-5)
+    assert first.mean_spikes == pytest.approx(other.mean_spikes, rel=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_the_model_as_it_was(training: bool) -> None:
+    model = network().train(training)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    evaluate(model, samples(), CODING, time_steps=5)
+    convergence_curve(model, torch.from_numpy(CODING.decode(samples(4).codes)), time_steps=5)
+    assert model.training is training
+    assert all(module.training is training for module in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.8])
+def test_convergence_curve_is_the_distance_after_so_many_steps(leak: float) -> None:
+    model = network(leak).eval()
+    x = torch.from_numpy(CODING.decode(samples(4).codes))
+    curve = convergence_curve(model, x, time_steps=12)
+    assert curve.shape == (12,)
+    bound = model.bind(len(x))
+    drive = bound.drive(x, time_steps=1)
+    for t in range(1, 13):
+        a = bound.simulate(drive, time_steps=t).firing_rates[-1]
+        distance = (bound.equilibrium_map(a, drive.mean) - a).norm(dim=1).mean()
+        assert_close(curve[t - 1], distance.detach(), rtol=1e-5, atol=1e-6)  # float32
+
+
+def test_if_network_comes_closer_with_time() -> None:
+    x = torch.from_numpy(CODING.decode(samples(4).codes))
+    curve = convergence_curve(network(leak=1.0), x, time_steps=200)
+    assert float(curve[199]) < 0.1 * float(curve[4])

@@ -1,0 +1,311 @@
+"""Training: the same seed gives the same bits, an interruption changes none, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from fsnn_lava.cli.tensorboard_log import TensorBoardLog
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.datasets.catalog import Dataset
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.training.checkpoint import load_checkpoint, load_training
+from fsnn_lava.training.device_samples import DeviceSamples
+from fsnn_lava.training.evaluation import evaluate
+from fsnn_lava.training.loop import BEST, LAST, FitResult, fit
+from fsnn_lava.training.schedule import chosen_samples
+from short_training import CONFIG, NETWORK, PER_EPOCH, TRAINING, Told, changed, short_digits
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """150 training and 60 test images."""
+    return short_digits()
+
+
+@pytest.fixture(scope="module")
+def whole_run(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training of `CONFIG` that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert fit(CONFIG, digits, folder).finished
+    return folder
+
+
+def interrupt_after(iteration: int) -> Told:
+    return Told(lambda done: signal.raise_signal(signal.SIGINT) if done == iteration else None)
+
+
+def crash_after(iteration: int) -> Told:
+    def act(done: int) -> None:
+        if done == iteration:
+            raise RuntimeError("the power went out")
+
+    return Told(act)
+
+
+def without_seconds(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in metrics.items() if k != "train/seconds"} for metrics in history]
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Bit for bit: weights, momentum, generator, progress, best weights; only the seconds may differ."""
+    (ours, progress, state), (theirs, their_progress, their_state) = (load_training(f / LAST) for f in (folder, other))
+    for mine, yours in ((ours.weights, theirs.weights), (state, their_state)):
+        assert mine.keys() == yours.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, yours[name]), name
+    progress["history"], their_progress["history"] = map(
+        without_seconds, (progress["history"], their_progress["history"])
+    )
+    assert progress == their_progress
+    best, their_best = (load_checkpoint(f / BEST) for f in (folder, other))
+    assert all(torch.equal(v, their_best.weights[k]) for k, v in best.weights.items())
+
+
+# ---- the same bits ---------------------------------------------------------------------------------------------
+
+
+def test_same_seed_gives_the_same_bits(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)  # the global generator takes no part
+    fit(CONFIG, digits, tmp_path)
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_other_seed_gives_other_weights(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    fit(changed(seed=6), digits, tmp_path)
+    ours, theirs = (load_checkpoint(f / LAST).weights for f in (tmp_path, whole_run))
+    assert not torch.equal(ours["readout.weight"], theirs["readout.weight"])
+
+
+@pytest.mark.parametrize("iteration", [1, 3, PER_EPOCH, PER_EPOCH + 1, 2 * PER_EPOCH, 3 * PER_EPOCH - 1, 3 * PER_EPOCH])
+def test_interrupted_run_goes_on_bit_for_bit(digits: Dataset, whole_run: Path, tmp_path: Path, iteration: int) -> None:
+    first = fit(CONFIG, digits, tmp_path, observer=interrupt_after(iteration))
+    assert not first.finished
+    assert first.epochs == (iteration - 1) // PER_EPOCH
+    told = Told()
+    second = fit(CONFIG, digits, tmp_path, resume=True, observer=told)
+    assert second.finished
+    assert len(told.iterations) == 3 * PER_EPOCH - iteration, "no iteration is done twice"
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_run_interrupted_at_every_iteration_goes_on_bit_for_bit(
+    digits: Dataset, whole_run: Path, tmp_path: Path
+) -> None:
+    results: list[FitResult] = []
+    for iteration in range(1, 3 * PER_EPOCH + 1):
+        results.append(fit(CONFIG, digits, tmp_path, resume=iteration > 1, observer=interrupt_after(iteration)))
+    results.append(fit(CONFIG, digits, tmp_path, resume=True))
+    assert [r.finished for r in results] == [False] * 3 * PER_EPOCH + [True]
+    assert_same_run(tmp_path, whole_run)
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 5.0])
+@pytest.mark.parametrize("iteration", [1, 7])
+def test_run_that_crashed_goes_on_bit_for_bit(
+    digits: Dataset, whole_run: Path, tmp_path: Path, iteration: int, minutes: float
+) -> None:
+    """From the newest checkpoint: of the iteration before, if they are written that often, or of the epoch before."""
+    config = changed(checkpoint_minutes=minutes)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        fit(config, digits, tmp_path, observer=crash_after(iteration))
+    _, progress, _ = load_training(tmp_path / LAST)
+    epoch, done = divmod(iteration - 1, PER_EPOCH)
+    assert (progress["epoch"], progress["iteration"]) == (epoch, done if minutes < 1 else 0)
+    assert fit(config, digits, tmp_path, resume=True).finished
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_longer_run_begins_like_the_shorter_one(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    fit(changed(epochs=1), digits, tmp_path)
+    assert fit(CONFIG, digits, tmp_path, resume=True).finished
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_finished_run_is_finished_when_it_is_resumed(digits: Dataset, whole_run: Path) -> None:
+    before = (whole_run / LAST).read_bytes()
+    told = Told()
+    result = fit(CONFIG, digits, whole_run, resume=True, observer=told)
+    assert result.finished
+    assert told.iterations == []
+    assert told.epochs == []
+    assert (whole_run / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize("config", [changed(momentum=0.0), changed(network={"notation": "12-10", "batch_norm": False})])
+def test_run_without_momentum_or_feedback_goes_on_too(digits: Dataset, tmp_path: Path, config: TrainConfig) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    fit(config, digits, whole)
+    fit(config, digits, parts, observer=interrupt_after(7))
+    fit(config, digits, parts, resume=True)
+    assert_same_run(parts, whole)
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------------
+
+
+def test_handler_of_ctrl_c_is_put_back(digits: Dataset, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    fit(CONFIG, digits, tmp_path, observer=interrupt_after(2))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_second_ctrl_c_stops_at_once(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    def twice(done: int) -> None:
+        if done == 7:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(CONFIG, digits, tmp_path, observer=Told(twice))
+    fit(CONFIG, digits, tmp_path, resume=True)
+    assert_same_run(tmp_path, whole_run)
+
+
+def test_training_may_run_in_another_thread(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    """Where no signal handler can be installed."""
+    thread = threading.Thread(target=lambda: fit(CONFIG, digits, tmp_path))
+    thread.start()
+    thread.join()
+    assert_same_run(tmp_path, whole_run)
+
+
+# ---- part of the data ------------------------------------------------------------------------------------------
+
+
+def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_path: Path) -> None:
+    told = Told()
+    config = dataclasses.replace(changed(epochs=1), train_samples=64, test_samples=20)
+    fit(config, digits, tmp_path, observer=told)
+    assert len(told.iterations) == 2
+    metrics = load_checkpoint(tmp_path / LAST).metrics
+    assert (metrics["train_samples"], metrics["test_samples"], metrics["partial"]) == (64, 20, True)
+    part = chosen_samples(config, digits)
+    assert np.array_equal(part.train.labels, chosen_samples(config, part).train.labels), "chosen once"
+    shares = np.bincount(part.train.labels) - np.bincount(digits.train.labels) * 64 / 150
+    assert np.abs(shares).max() < 1
+    with pytest.raises(ConfigError, match=r"train_samples: found 151; the dataset holds 150; allowed: 0 \(all\)"):
+        fit(dataclasses.replace(CONFIG, train_samples=151), digits, tmp_path)
+
+
+# ---- schedule and batches --------------------------------------------------------------------------------------
+
+
+def test_optimizer_steps_at_the_rate_of_the_schedule(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up of 8 iterations reaches into the second epoch of 5; the milestone is the third."""
+    rates: list[float] = []
+    step = torch.optim.SGD.step
+
+    def noted(self: torch.optim.SGD) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    fit(changed(warmup_iterations=8), digits, tmp_path)
+    assert rates == pytest.approx([0.05 * i / 8 for i in range(1, 9)] + [0.05] * 2 + [0.005] * 5, rel=1e-12)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(65, [32, 33]), (33, [33]), (66, [32, 32, 2]), (31, [31])])
+def test_single_left_over_sample_joins_the_batch_before_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]
+) -> None:
+    """Batch norm has no statistics of one sample. Every epoch takes every sample once, in another order."""
+    taken: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    batch = DeviceSamples.batch
+
+    def noted(self: DeviceSamples, indices: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self) == count:
+            taken.append(indices.numpy())
+        return batch(self, indices, **options)
+
+    dataset = dataclasses.replace(digits, train=digits.train.select(np.arange(count)))
+    monkeypatch.setattr(DeviceSamples, "batch", noted)
+    fit(changed(epochs=2), dataset, tmp_path)
+    assert [len(which) for which in taken] == sizes * 2
+    first, second = np.concatenate(taken[: len(sizes)]), np.concatenate(taken[len(sizes) :])
+    assert np.array_equal(np.sort(first), np.arange(count))
+    assert np.array_equal(np.sort(second), np.arange(count))
+    assert not np.array_equal(first, second)
+
+
+# ---- metrics ---------------------------------------------------------------------------------------------------
+
+RATES = {"firing_rate/population1", "firing_rate/population2"}
+SOLVES = {"adjoint_residual", "adjoint_steps", "spectral_norm", "spectral_norm_operator"}
+TRAIN = {"loss", "accuracy", "adjoint_unconverged", "learning_rate", "seconds", *SOLVES, *RATES}
+METRICS = {f"train/{name}" for name in TRAIN} | {f"test/{name}" for name in {"loss", "accuracy", *RATES}}
+
+
+def test_observer_is_told_of_every_iteration_and_epoch(digits: Dataset, tmp_path: Path) -> None:
+    told = Told()
+    result = fit(CONFIG, digits, tmp_path, observer=told)
+    assert told.iterations == [(e, i, PER_EPOCH) for e in range(3) for i in range(1, PER_EPOCH + 1)]
+    assert [epoch for epoch, _ in told.epochs] == [1, 2, 3]
+    assert [dict(metrics) for _, metrics in told.epochs] == result.history
+    assert [metrics["train/learning_rate"] for metrics in result.history] == pytest.approx([0.05, 0.05, 0.005])
+    for metrics in result.history:
+        assert set(metrics) == METRICS
+        assert metrics["train/adjoint_residual"] <= TRAINING.adjoint_tolerance
+        assert metrics["train/adjoint_unconverged"] == 0
+        # Of a matrix both norms are the same.
+        assert metrics["train/spectral_norm"] == pytest.approx(metrics["train/spectral_norm_operator"], rel=0.01)
+        assert metrics["train/spectral_norm"] < 1.2 * NETWORK.spectral_norm_bound
+        assert 0 < metrics["test/firing_rate/population1"] < 1
+
+
+def test_best_weights_are_those_of_the_best_epoch(digits: Dataset, tmp_path: Path) -> None:
+    result = fit(CONFIG, digits, tmp_path)
+    accuracies = [metrics["test/accuracy"] for metrics in result.history]
+    assert result.best_accuracy == max(accuracies)
+    assert result.best_epoch == accuracies.index(max(accuracies)) + 1
+    best, last = load_checkpoint(tmp_path / BEST), load_checkpoint(tmp_path / LAST)
+    assert best.metrics["epoch"] == result.best_epoch
+    for trained, accuracy in ((best, max(accuracies)), (last, accuracies[-1])):
+        assert evaluate(trained.model(), digits.test, trained.coding, time_steps=6).accuracy == accuracy
+    json.dumps(best.metrics)
+
+
+def test_solves_that_do_not_converge_are_counted(digits: Dataset, tmp_path: Path) -> None:
+    result = fit(changed(epochs=1, adjoint_max_steps=1, adjoint_tolerance=1e-12), digits, tmp_path)
+    assert result.history[0]["train/adjoint_unconverged"] == PER_EPOCH
+    assert result.history[0]["train/adjoint_steps"] == 1
+    assert result.history[0]["train/adjoint_residual"] > 1e-12
+
+
+def test_network_without_feedback_reports_no_solve(digits: Dataset, tmp_path: Path) -> None:
+    metrics = fit(changed(epochs=1, network={"notation": "12-10"}), digits, tmp_path).history[0]
+    assert METRICS - set(metrics) == {f"train/{name}" for name in SOLVES}
+
+
+def test_training_learns(digits: Dataset, tmp_path: Path) -> None:
+    config = changed(epochs=12, milestones=(), network={"notation": "40 (F40)"})
+    result = fit(config, digits, tmp_path)
+    assert result.history[-1]["train/loss"] < 0.3 * result.history[0]["train/loss"]
+    assert result.best_accuracy > 0.7  # of ten classes, from 150 images
+
+
+def test_tensorboard_holds_every_metric(digits: Dataset, tmp_path: Path) -> None:
+    with TensorBoardLog(tmp_path) as log:
+        result = fit(CONFIG, digits, tmp_path, observer=log)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == METRICS | {"iteration/loss"}
+    for name in METRICS:
+        scalars = events.Scalars(name)
+        assert [s.step for s in scalars] == [1, 2, 3]
+        # TensorBoard keeps float32.
+        assert [s.value for s in scalars] == pytest.approx([m[name] for m in result.history], rel=1e-6)
+    assert [s.step for s in events.Scalars("iteration/loss")] == list(range(1, 3 * PER_EPOCH + 1))

@@ -1,0 +1,76 @@
+"""What a training uses in each iteration: learning rates, batches, random numbers, and what does not fit together."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.training.schedule import batches_of_epoch, check_shares, iteration_seed, learning_rate
+
+
+def test_learning_rate_falls_at_every_milestone() -> None:
+    """The published schedule: 0.05, a tenth of it from epochs 30, 60 and 90 on (counted from 0)."""
+    rates = [learning_rate(TrainingConfig(), epoch=e, iteration=e * 469) for e in (0, 29, 30, 59, 60, 89, 90, 99)]
+    assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5], rel=1e-12)
+
+
+def test_learning_rate_rises_over_the_warmup() -> None:
+    training = TrainingConfig(warmup_iterations=400)
+    rates = [learning_rate(training, epoch=i // 391, iteration=i) for i in (0, 199, 398, 399, 400)]
+    assert rates == pytest.approx([0.05 / 400, 0.025, 0.05 * 399 / 400, 0.05, 0.05], rel=1e-12)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(65, [32, 33]), (33, [33]), (66, [32, 32, 2]), (31, [31])])
+def test_batches_hold_every_sample_once_in_an_order_of_the_epoch(count: int, sizes: list[int]) -> None:
+    epochs = [batches_of_epoch(TrainingConfig(batch_size=32, seed=3), count, epoch=epoch) for epoch in (0, 1, 0)]
+    assert [[len(batch) for batch in batches] for batches in epochs] == [sizes] * 3
+    first, second, again = (torch.cat(batches) for batches in epochs)
+    assert np.array_equal(np.sort(first), np.arange(count))
+    assert np.array_equal(np.sort(second), np.arange(count))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+
+
+def test_seeds_of_iterations_are_unrelated() -> None:
+    """torch's generator of the CPU takes 32 bits of a seed: those of neighbours differ in about half of them."""
+    training = TrainingConfig(seed=7)
+    seeds = [iteration_seed(training, iteration=i, purpose="masks") for i in range(2000)]
+    assert len(set(seeds)) == len(seeds)
+    assert max(seeds) < 2**32
+    differing = [bin(a ^ b).count("1") for a, b in itertools.pairwise(seeds)]
+    assert 15 < np.mean(differing) < 17
+    others = [
+        iteration_seed(training, iteration=0, purpose="augmentation"),
+        iteration_seed(TrainingConfig(seed=8), iteration=0, purpose="masks"),
+    ]
+    assert seeds[0] not in others
+
+
+@pytest.mark.parametrize(
+    ("network", "sync", "processes", "least"),
+    [({}, False, 3, 6), ({}, True, 6, 6), ({"batch_norm": False}, False, 6, 6)],
+)
+def test_batches_too_small_for_so_many_processes_are_refused(
+    network: dict[str, bool], sync: bool, processes: int, least: int
+) -> None:
+    """69 samples in batches of 32 leave one of 5."""
+    config = TrainConfig(
+        network=NetworkConfig(**network),
+        training=TrainingConfig(batch_size=32, sync_batch_norm=sync),  # type: ignore[arg-type]
+    )
+    message = rf"training\.batch_size: found 32, which leaves a batch of 5 of 69 samples to {processes} processes; allo"
+    with pytest.raises(ConfigError, match=rf"{message}wed: batches of at least {least}; choose another size"):
+        check_shares(config, 69, processes=processes)
+    check_shares(config, 70, processes=processes)
+    check_shares(config, 69, processes=1)
+    check_shares(
+        dataclasses.replace(config, training=dataclasses.replace(config.training, batch_size=23)),
+        69,
+        processes=processes,
+    )

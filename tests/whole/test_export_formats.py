@@ -1,0 +1,167 @@
+"""Export to other formats and from NIR through the script: files, refusals, and what is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trained
+from fsnn_lava.backends.simulator import FloatSimulator
+from fsnn_lava.conversion.export_folder import load_deployed
+from fsnn_lava.conversion.lowering import lower
+from fsnn_lava.conversion.nir_write import write_nir
+from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
+from fsnn_lava.hardware.network import HardwareNetwork, with_timing
+from script_loader import load_script
+
+FEW = ["--calibration-samples", "30"]
+
+
+@pytest.fixture(scope="module")
+def export() -> ModuleType:
+    return load_script("deploy/export.py")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder.mkdir()
+    trained.train_into(folder, notation="24-16 (F24)")
+    return folder
+
+
+def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path, export: ModuleType) -> None:
+    pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    assert export.main(["--to", "nir", "--run", str(run_folder), *FEW]) == 0
+    graph = run_folder / "network-float.nir"
+    assert graph.is_file()
+    assert (run_folder / "network-integer.nir").is_file()
+    runs = tmp_path / "runs"
+    assert export.main(["--from-nir", str(graph), "--dataset", "digits", "--runs", str(runs), *FEW]) == 0
+    ours, theirs = load_deployed(run_folder, runs=run_folder), load_deployed(None, runs=runs)
+    codes = trained.some_codes(20)
+    names = [p.name for p in ours.floating.populations]
+    a, b = (FloatSimulator().run(d.floating, codes, record=names) for d in (ours, theirs))
+    for name in names:
+        assert np.array_equal(a.spikes[name], b.spikes[name])
+        assert a.spikes[name].any()
+    verify = load_script("deploy/verify.py")
+    options = ["--run", str(theirs.folder), "--samples", "10", "--backends", "simulator", "simulator-float"]
+    assert verify.main(options) in (0, 1)  # so short a training may break the 1/T relation
+    report = json.loads((theirs.folder / "report.json").read_text())
+    assert report["lowering"] is None
+    assert report["network"]["dataset"] == "digits"
+
+
+def test_foreign_graphs_take_the_values_of_a_dataset(tmp_path: Path, export: ModuleType) -> None:
+    """A graph made for normalised digits: an Affine, neurons that subtract their threshold, feedback, a classifier."""
+    nir = pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    network = trained.random_network("12 (F12)")
+    model = network.model().double().eval()
+    weight, bias = (getattr(model.feedforward[0], name).detach().numpy() for name in ("weight", "bias"))
+    feedback = model.feedback.effective_weight().detach().numpy()
+    out, shift = (getattr(model.readout, name).detach().numpy() for name in ("weight", "bias"))
+    nodes = {
+        "input": nir.Input(input_type={"input": np.array([1, 8, 8])}),
+        "flat": nir.Flatten(input_type={"input": np.array([1, 8, 8])}, start_dim=0, end_dim=-1),
+        "in": nir.Affine(weight=weight, bias=bias),
+        "neurons": nir.IF(r=np.ones(12), v_threshold=np.full(12, 2.0), v_reset=np.zeros(12)),
+        "back": nir.Linear(weight=feedback),
+        "classes": nir.Affine(weight=out, bias=shift),
+        "output": nir.Output(output_type={"output": np.array([10])}),
+    }
+    edges = [("input", "flat"), ("flat", "in"), ("in", "neurons"), ("neurons", "back"), ("back", "neurons")]
+    edges += [("neurons", "classes"), ("classes", "output")]
+    nir.write(str(tmp_path / "graph.nir"), nir.NIRGraph(nodes=nodes, edges=edges))
+    options = ["--from-nir", str(tmp_path / "graph.nir"), "--dataset", "digits", "--runs", str(tmp_path), *FEW]
+    assert export.main([*options, "--time-steps", "9"]) == 0
+    found = load_deployed(tmp_path / "graph", runs=tmp_path).floating
+    assert (found.input.kind, found.input.maximum, found.time_steps) == ("graded", 16, 9)
+    current = currents(found)
+    values = network.coding.decode(trained.some_codes(5)).reshape(5, -1)
+    np.testing.assert_allclose(current, values @ weight.T + bias, rtol=0, atol=1e-5)  # the table of values is float32
+
+
+def currents(network: HardwareNetwork) -> np.ndarray:
+    """Constant current of the first population for the first five digits."""
+    codes = trained.some_codes(5).reshape(5, -1).astype(np.float64)
+    parts = {c.source: c.weight for c in network.incoming(network.populations[0].name)}
+    current: np.ndarray = codes @ parts["input"].T + parts["always_on"][:, 0]
+    return current
+
+
+def test_netx_says_why_it_cannot_and_leaves_nothing(run_folder: Path, tmp_path: Path, export: ModuleType) -> None:
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    (folder / "best.safetensors").write_bytes((run_folder / "best.safetensors").read_bytes())
+    with pytest.raises(UnsupportedError, match=r"netx cannot say network(.|\n)*input_to_population1(.|\n)*exponent"):
+        export.main(["--to", "netx", "--run", str(folder), *FEW])
+    assert [path.name for path in folder.iterdir()] == ["best.safetensors"]
+
+
+def test_an_interrupted_export_leaves_no_partial_file(
+    run_folder: Path, export: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the second of the two networks is written: the first is whole, the second is the old one."""
+    assert export.main(["--run", str(run_folder), *FEW]) == 0
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    save: Callable[..., None] = export.save_network
+
+    def interrupted(network: HardwareNetwork, path: Path) -> None:
+        if network.arithmetic == "integer":
+            monkeypatch.setattr("os.replace", _interrupt)
+        save(network, path)
+
+    monkeypatch.setattr(export, "save_network", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export.main(["--run", str(run_folder), "--time-steps", "7", *FEW])
+    after = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    assert set(after) == set(before)
+    assert after["network-integer.h5"] == before["network-integer.h5"]
+    assert after["network-float.h5"] != before["network-float.h5"]
+    with pytest.raises(NetworkError, match="are not of one export"):
+        load_deployed(run_folder, runs=run_folder)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--from-nir", "graph.nir"], ["--dataset", "digits"], ["--from-nir", "g", "--dataset", "digits", "--run", "r"]],
+)
+def test_options_that_go_together(options: list[str], export: ModuleType) -> None:
+    with pytest.raises(ConfigError, match="--from-nir FILE and --dataset NAME go together, without --run"):
+        export.main(options)
+
+
+def test_graphs_of_integers_or_with_other_delays_are_refused(
+    run_folder: Path, tmp_path: Path, export: ModuleType
+) -> None:
+    pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    assert export.main(["--to", "nir", "--run", str(run_folder), *FEW]) == 0
+    rest = ["--dataset", "digits", "--runs", str(tmp_path)]
+    with pytest.raises(UnsupportedError, match="holds integers; export the float graph"):
+        export.main(["--from-nir", str(run_folder / "network-integer.nir"), *rest])
+    floating = with_timing(lower(trained.random_network("12 (F12)")), "hardware")
+    late = tuple(dataclasses.replace(c, delay=5) if c.name == "feedback" else c for c in floating.connections)
+    write_nir(dataclasses.replace(floating, connections=late), tmp_path / "late.nir")
+    with pytest.raises(UnsupportedError, match="has delays of its own; allowed: none but one step on every feedback"):
+        export.main(["--from-nir", str(tmp_path / "late.nir"), *rest])
+
+
+def test_an_energy_needs_its_source(run_folder: Path, export: ModuleType) -> None:
+    cost = ["--energy.pj-per-synaptic-operation", "2"]
+    with pytest.raises(ConfigError, match=r"found 2\.0 pJ without a source; say where the figure is from"):
+        export.main(["--run", str(run_folder), *FEW, *cost])
+    assert export.main(["--run", str(run_folder), *FEW, *cost, "--energy.source", "a table"]) == 0
+    energy = json.loads((run_folder / "export.json").read_text())["activity"]["energy"]
+    assert (energy["pj_per_synaptic_operation"], energy["source"]) == (2.0, "a table")

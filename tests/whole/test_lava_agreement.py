@@ -1,0 +1,151 @@
+"""The plain reference, the simulator, the torch module and Lava fixed_pt give the same spikes on random networks.
+
+Every step and every population is compared, of two samples in a row. A case is drawn again from its seed alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from fsnn_lava.backends.lava.chip_limits import hardware_violations
+from fsnn_lava.backends.lava.runner import LavaRunner
+from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.hardware.integrating_readout import integrate, integrated_logits
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    DENSE,
+    INPUT,
+    STATE_LIMIT,
+    Array,
+    Convolution,
+    HardwareNetwork,
+    TransposedConvolution,
+)
+from integer_model import IntegerSNN
+from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
+from shrinking import described, smallest
+
+NETWORKS = 100
+SIDE_BY_SIDE = 10
+
+Run = Callable[[HardwareNetwork, Array], Mapping[str, Array]]
+
+
+def names(network: HardwareNetwork) -> list[str]:
+    return [p.name for p in network.populations]
+
+
+def by_torch(network: HardwareNetwork, inputs: Array) -> Mapping[str, Array]:
+    spikes = IntegerSNN(network)(torch.from_numpy(inputs), record=names(network)).spikes
+    return {name: s.numpy() for name, s in spikes.items()}
+
+
+def by_simulator(engine: str) -> Run:
+    simulator = IntegerSimulator(engine=engine)  # type: ignore[arg-type]
+    return lambda network, inputs: simulator.run(network, inputs, record=names(network)).spikes
+
+
+RUNS: dict[str, Run] = {
+    "dense engine": by_simulator("dense"),
+    "event engine": by_simulator("event"),
+    "torch": by_torch,
+}
+
+
+def test_networks_are_of_every_kind_and_most_populations_fire_without_saturating() -> None:
+    cases = [random_case(seed) for seed in range(NETWORKS)]
+    shares = [s.mean() for case in cases for s in case.spikes.values()]
+    assert np.mean([0.02 < share < 0.98 for share in shares]) > 0.75
+    assert 0.2 < np.mean(shares) < 0.4
+    networks = [case.network for case in cases]
+    assert {len(n.populations) for n in networks} == {1, 2, 3, 4, 5}
+    pairs = [(n, c) for n in networks for c in n.connections if c.source != ALWAYS_ON]
+    kinds = {(type(c.geometry), n.input.kind if c.source == INPUT else "spikes") for n, c in pairs}
+    assert len(kinds) == 9
+    kernels = {(type(c.geometry), c.geometry.stride, c.weight.shape[-1]) for _, c in pairs if c.geometry != DENSE}
+    assert {kind for kind, stride, side in kernels if side % 2 == 0 and side > stride > 1} == {
+        Convolution,
+        TransposedConvolution,
+    }
+    assert {side for kind, _, side in kernels if kind is Convolution} >= {1, 2, 3, 4, 5, 6, 7}
+    assert {stride for kind, stride, _ in kernels if kind is Convolution} == {1, 2, 3, 4}
+    delays = [(n.local_delay(c), n.time_steps) for n, c in pairs]
+    assert {delay for delay, _ in delays} >= {0, 1, 2, 3, 4, 5}
+    assert any(delay >= steps for delay, steps in delays)
+    neurons = [p.neuron for n in networks for p in n.populations]
+    assert {neuron.decay > 0 for neuron in neurons} == {False, True}  # type: ignore[union-attr]
+    assert {round(neuron.v_threshold / neuron.reset_amount, 1) for neuron in neurons if neuron.leak == 1} >= {0.5, 1}
+    doubled = [{(c.source, c.target) for c in n.connections} for n in networks]
+    assert any(len(n.connections) > len(ends) for n, ends in zip(networks, doubled, strict=True))
+    assert any(c.source == c.target for _, c in pairs)
+    assert not any(hardware_violations(n) for n in networks)
+
+
+@pytest.mark.parametrize("lava", [True, False], ids=["for Lava", "any"])
+@pytest.mark.parametrize("name", RUNS)
+def test_same_spikes_in_torch_and_on_both_engines(name: str, lava: bool) -> None:
+    """Networks that Lava can say, and others: delays of 0, windows in any order, convolutions with an exponent."""
+    for seed in range(NETWORKS):
+        case = random_case(seed, lava=lava)
+        if not equal(RUNS[name](case.network, case.inputs), case.spikes):
+            least = smallest(case.network, case.inputs, lambda n, x: differs(RUNS[name], n, x))
+            pytest.fail(f"{name}, random_case({seed}, lava={lava}); this is the least that fails:\n{described(*least)}")
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("first", range(0, NETWORKS, SIDE_BY_SIDE))
+def test_same_spikes_on_lava(first: int) -> None:
+    assert_equal_on_lava(LavaRunner(), first)
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("first", range(0, NETWORKS, SIDE_BY_SIDE))
+def test_same_spikes_on_lava_with_its_own_models(first: int) -> None:
+    assert_equal_on_lava(LavaRunner(stock_models=True), first)
+
+
+def test_integrators_are_those_of_the_page() -> None:
+    cases = integrated_cases(NETWORKS)
+    for case in cases:
+        network = case.network
+        found = integrate(network, case.spikes[network.readout.source])
+        assert np.array_equal(found, reference_potentials(case)), network.name
+        assert np.abs(found).max() < STATE_LIMIT
+    assert {case.network.readout.integrators.parts > 1 for case in cases} == {False, True}  # type: ignore[union-attr]
+
+
+@pytest.mark.lava
+def test_same_logits_from_integrators_on_lava() -> None:
+    cases = integrated_cases(2 * SIDE_BY_SIDE)[:SIDE_BY_SIDE]
+    runner = LavaRunner(readout="lava")
+    results = runner.run_side_by_side([c.network for c in cases], [c.inputs for c in cases])
+    for case, result in zip(cases, results, strict=True):
+        assert np.array_equal(result.logits, integrated_logits(case.network, reference_potentials(case)))
+        assert equal(result.spikes, case.spikes), case.network.name
+
+
+def integrated_cases(seeds: int) -> list[Case]:
+    return [case for case in map(random_case, range(seeds)) if case.network.readout.integrators is not None]
+
+
+def assert_equal_on_lava(runner: LavaRunner, first: int) -> None:
+    cases = [random_case(seed) for seed in range(first, first + SIDE_BY_SIDE)]
+    results = runner.run_side_by_side([c.network for c in cases], [c.inputs for c in cases])
+    for seed, case, result in zip(itertools.count(first), cases, results, strict=False):
+        assert equal(result.spikes, case.spikes), f"{runner.name}, random_case({seed})"
+
+
+def equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
+    return found.keys() == expected.keys() and all(np.array_equal(found[name], s) for name, s in expected.items())
+
+
+def differs(run: Run, network: HardwareNetwork, inputs: Array) -> bool:
+    try:
+        return not equal(run(network, inputs), reference_spikes(network, inputs))
+    except Overflow:
+        return False

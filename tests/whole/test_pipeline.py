@@ -1,0 +1,390 @@
+"""The four commands: their files, what they print, their exit statuses, and what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trained
+from fsnn_lava.backends import get_backend
+from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.conversion.export_folder import NETWORK_FILES, load_deployed
+from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UnsupportedError
+from fsnn_lava.hardware.network import Array, HardwareNetwork
+from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.training.checkpoint import load_checkpoint, save_checkpoint
+from script_loader import ROOT, load_script
+
+
+@pytest.fixture(scope="module")
+def export() -> ModuleType:
+    return load_script("deploy/export.py")
+
+
+@pytest.fixture(scope="module")
+def run() -> ModuleType:
+    return load_script("deploy/run.py")
+
+
+@pytest.fixture(scope="module")
+def verify() -> ModuleType:
+    return load_script("deploy/verify.py")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, export: ModuleType) -> Path:
+    """A folder of runs with digits and deep, trained for a moment and exported; digits last."""
+    runs = tmp_path_factory.mktemp("runs")
+    for name, notation, leak in (("deep", "24-20 (F24)", 0.95), ("digits", "40 (F40)", 1.0)):
+        (runs / name).mkdir()
+        trained.train_into(runs / name, notation=notation, leak=leak)
+        assert export.main(["--run", str(runs / name), "--calibration-samples", "50"]) == 0
+    return runs
+
+
+@pytest.fixture
+def digits(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the exported run that a test may change."""
+    return Path(shutil.copytree(exported / "digits", tmp_path / "digits"))
+
+
+class Tampered:
+    """The integer simulator under Lava's name, with one spike inverted."""
+
+    name = "lava-fixed"
+    arithmetic = "integer"
+
+    def run(self, network: HardwareNetwork, inputs: Array, *, record: Sequence[str] = (), **_: Any) -> RunResult:
+        result = IntegerSimulator().run(network, inputs, record=record)
+        result.spikes["population1"][3, 5, 7] ^= 1
+        return dataclasses.replace(result, backend=self.name)
+
+
+def words(text: str) -> str:
+    """Printed text without the line breaks of an 80-column screen."""
+    return " ".join(text.split())
+
+
+# ---- export --------------------------------------------------------------------------------------------
+
+
+def test_export_writes_both_networks(digits: Path, export: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--to", "lava", "--weight-bits", "6", "--threshold", "half", "--time-steps", "17"]
+    assert export.main(["--run", str(digits), *options, "--calibration-samples", "30"]) == 0
+    deployed = load_deployed(digits, runs=digits.parent)
+    assert deployed.floating.time_steps == deployed.integer.time_steps == 17
+    assert deployed.integer.populations[0].start == deployed.floating.populations[0].start == 1
+    assert deployed.integer.provenance["deployment"] == {
+        "weight_bits": 6,
+        "threshold": "half",
+        "time_steps": 17,
+        "calibration_samples": 30,
+        "rounding": "compensated",
+    }
+    printed = words(capsys.readouterr().out)
+    assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
+    for name in ("input_to_population1", "population1_current", "feedback"):
+        assert name in printed
+    assert "24-bit state proven for every allowed input over T = 17 steps" in printed
+    assert printed.endswith(f"next: python deploy/run.py --backend lava-fixed --run {digits}")
+
+
+def test_export_takes_the_newest_training(exported: Path, tmp_path: Path, export: ModuleType) -> None:
+    runs = Path(shutil.copytree(exported, tmp_path / "runs"))
+    for path in runs.glob("*/network-*.h5"):
+        path.unlink()
+    os.utime(runs / "digits" / "best.safetensors", (1e9, 1e9))
+    assert export.main(["--runs", str(runs), "--calibration-samples", "20"]) == 0
+    assert sorted(p.parent.name for p in runs.glob("*/network-*.h5")) == ["deep", "deep"]
+
+
+def test_export_refuses(tmp_path: Path, digits: Path, export: ModuleType) -> None:
+    with pytest.raises(ConfigError, match=r"no run holds best\.safetensors; train and export first"):
+        export.main(["--runs", str(tmp_path / "empty")])
+    with pytest.raises(CheckpointError, match=r"no such file; train first: python train/train\.py"):
+        export.main(["--run", str(tmp_path / "empty")])
+    path = digits / NETWORK_FILES["float"]
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match=r"network-float\.h5: cannot be written: "):
+        export.main(["--run", str(digits), "--calibration-samples", "20"])
+    (digits / "best.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="truncated or not a safetensors file"):
+        export.main(["--run", str(digits)])
+
+
+# ---- run -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["simulator", "simulator-float"])
+def test_run_on_all_test_samples(
+    backend: str, exported: Path, run: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--backend", backend, "--run", str(exported / "digits")]) == 0
+    printed = words(capsys.readouterr().out)
+    network = load_network(exported / "digits" / NETWORK_FILES["integer" if backend == "simulator" else "float"])
+    test = trained.digits().test
+    result = get_backend(backend).run(network, test.codes)
+    assert f"{backend}: 360 samples, T = 10" in printed
+    assert f"accuracy on 360 test samples: {np.mean(result.predictions == test.labels):.2%}" in printed
+    assert f"{result.spike_counts['population1'].mean() / 10:.4f}" in printed
+    assert printed.endswith(f"next: python deploy/verify.py --run {exported / 'digits'}")
+
+
+def test_run_takes_the_newest_export(exported: Path, run: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["--backend", "simulator", "--runs", str(exported), "--samples", "3"]) == 0
+    assert f"--run {exported / 'digits'}" in capsys.readouterr().out
+
+
+def test_run_refuses(exported: Path, tmp_path: Path, run: ModuleType) -> None:
+    folder = str(exported / "digits")
+    with pytest.raises(ConfigError, match=r"--samples: found 361; allowed: 1 \.\. 360"):
+        run.main(["--backend", "simulator", "--run", folder, "--samples", "361"])
+    with pytest.raises(ConfigError, match=r"holds no network-float\.h5 and no network-integer\.h5; export first"):
+        run.main(["--backend", "simulator", "--run", str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"no run holds network-integer\.h5; train and export first"):
+        run.main(["--backend", "simulator", "--runs", str(tmp_path)])
+
+
+@pytest.mark.parametrize("script", ["run", "verify"])
+def test_unknown_backends_are_refused(
+    script: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = ["--backend", "cpu"] if script == "run" else ["--backends", "torch", "cpu"]
+    with pytest.raises(SystemExit) as caught:
+        request.getfixturevalue(script).main(option)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert "cpu" in captured.out + captured.err
+    assert "lava-fixed" in captured.out + captured.err
+
+
+def test_absent_packages_are_named(exported: Path, run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsnn_lava.backends.lava import runner as lava_runner
+
+    folder = str(exported / "digits")
+    monkeypatch.setattr(lava_runner, "_installed", lambda module: module == "lava.magma")
+    with pytest.raises(MissingDependencyError, match=r"lava-loihi is not installed.*Neuromorphic Research Community"):
+        run.main(["--backend", "loihi2", "--run", folder])
+    monkeypatch.setattr(lava_runner, "_installed", lambda module: False)
+    for backend in ("loihi2", "lava-fixed", "lava-float"):
+        with pytest.raises(MissingDependencyError, match=r'Lava is not installed.*pip install "fsnn-lava\[lava\]"'):
+            run.main(["--backend", backend, "--run", folder])
+
+
+# ---- verify --------------------------------------------------------------------------------------------
+
+
+def test_verify_reports_agreement(digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--backends", "torch", "simulator", "simulator-float", "--samples", "50"]
+    assert verify.main(["--run", str(digits), *options]) == 0
+    report = json.loads((digits / "report.json").read_text())
+    assert {"accuracy", "pairs", "budget", "network", "samples", "time_steps"} <= set(report)
+    assert [(p["a"], p["b"], p["relation"], p["agrees"]) for p in report["pairs"]] == [
+        ("torch", "simulator", "statistical", True),
+        ("torch", "simulator-float", "close", True),
+        ("simulator", "simulator-float", "statistical", True),
+    ]
+    assert (report["samples"], report["time_steps"], report["agrees"]) == (50, 10, True)
+    assert report["pairs"][1]["first_divergence"] is None  # one population: both timings are the same
+    assert list(report["accuracy"]) == ["torch", "simulator", "simulator-float"]
+    assert all(0.5 < value <= 1 for value in report["accuracy"].values())
+    assert report["network"] == {
+        "name": "digits",
+        "notation": "40 (F40)",
+        "dataset": "digits",
+        "neurons": "IF",
+        "seed": "1",
+        "epoch": "3",
+        "weights": "8 bits",
+        "threshold": "as trained",
+    }
+    causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
+    assert causes["lowering"] == causes["timing"] == {"mean": 0.0, "maximum": 0.0}
+    assert 0 < causes["total"]["mean"] <= 1 / 10
+    assert "Every pair keeps its relation." in (digits / "report.md").read_text()
+    assert words(capsys.readouterr().out).endswith(f"report: {digits / 'report.md'} and report.json")
+
+
+def test_verify_of_several_populations_compares_other_timing_by_rates(exported: Path, verify: ModuleType) -> None:
+    folder = exported / "deep"
+    assert verify.main(["--run", str(folder), "--backends", "torch", "simulator-float", "--samples", "50"]) == 0
+    report = json.loads((folder / "report.json").read_text())
+    (pair,) = report["pairs"]
+    assert (pair["relation"], set(pair["populations"])) == ("statistical", {"population1", "population2"})
+    assert report["network"]["neurons"] == "LIF, leak 0.95"
+    timing = next(c for c in report["budget"]["causes"] if c["name"] == "timing")
+    assert timing["populations"]["population1"]["maximum"] > 0
+
+
+def test_verify_names_the_first_divergence(
+    digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "get_backend", lambda n, _: Tampered() if n == "lava-fixed" else get_backend(n))
+    assert verify.main(["--run", str(digits), "--samples", "20"]) == 1
+    printed = words(capsys.readouterr().out)
+    assert (
+        "simulator and lava-fixed do not agree; required (exact): the same spikes in every population, sample and step"
+        '; first divergence: population "population1", step 3, neuron 7 (sample 5)'
+    ) in printed
+    report = json.loads((digits / "report.json").read_text())
+    assert not report["agrees"]
+    pair = report["pairs"][-1]
+    assert (pair["a"], pair["b"], pair["relation"], pair["agrees"]) == ("simulator", "lava-fixed", "exact", False)
+    assert pair["first_divergence"] == {"population": "population1", "step": 3, "sample": 5, "neuron": 7}
+    assert "**A pair breaks its relation.**" in (digits / "report.md").read_text()
+
+
+def test_verify_finds_an_altered_network(digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sound file of another network: all input weights of 20 neurons are zero."""
+    path = digits / NETWORK_FILES["integer"]
+    network = load_network(path)
+    connections = list(network.connections)
+    weight = np.zeros_like(connections[0].weight)
+    connections[0] = dataclasses.replace(connections[0], weight=weight)
+    save_network(dataclasses.replace(network, connections=tuple(connections)), path)
+    assert verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "50"]) == 1
+    assert "torch and simulator do not agree; required (statistical): mean rate difference <= 1/T = 0.1" in words(
+        capsys.readouterr().out
+    )
+
+
+def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path, verify: ModuleType) -> None:
+    """As after export, --resume and further epochs."""
+    path = digits / "best.safetensors"
+    network = load_checkpoint(path)
+    save_checkpoint(dataclasses.replace(network, metrics={"epoch": 99}), path)
+    with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: python deploy"):
+        verify.main(["--run", str(digits), "--backends", "simulator", "simulator-float", "--samples", "2"])
+
+
+def test_verify_refuses(digits: Path, tmp_path: Path, verify: ModuleType) -> None:
+    with pytest.raises(ConfigError, match="--backends: found torch; at least two different ones"):
+        verify.main(["--run", str(digits), "--backends", "torch"])
+    with pytest.raises(ConfigError, match="--backends: found simulator simulator; at least two different ones"):
+        verify.main(["--run", str(digits), "--backends", "simulator", "simulator"])
+    backends = ["--backends", "torch", "simulator"]
+    with pytest.raises(ConfigError, match=r"--samples: found 0; allowed: 1 \.\. 360"):
+        verify.main(["--run", str(digits), *backends, "--samples", "0"])
+    with pytest.raises(ConfigError, match="holds no network-float"):
+        verify.main(["--run", str(tmp_path), *backends])
+    (digits / "report.json").unlink(missing_ok=True)
+    (digits / "report.json").mkdir()
+    with pytest.raises(OutputError, match=r"report\.json: cannot be written"):
+        verify.main(["--run", str(digits), *backends, "--samples", "2"])
+
+
+# ---- Lava ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("name", ["digits", "deep"])
+def test_lava_fires_spike_by_spike_as_the_simulator(name: str, exported: Path) -> None:
+    network = load_deployed(exported / name, runs=exported).integer
+    codes = trained.some_codes(20)
+    names = [p.name for p in network.populations]
+    expected, found = (get_backend(b).run(network, codes, record=names) for b in ("simulator", "lava-fixed"))
+    for population in names:
+        assert np.array_equal(expected.spikes[population], found.spikes[population])
+        assert 0.02 < expected.spikes[population].mean() < 0.98
+
+
+@pytest.mark.lava
+def test_commands_on_lava(
+    digits: Path, run: ModuleType, verify: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--run", str(digits), "--samples", "5"]) == 0
+    assert "lava-fixed: 5 samples, T = 10" in capsys.readouterr().out
+    assert verify.main(["--run", str(digits), "--samples", "20"]) == 0
+    report = json.loads((digits / "report.json").read_text())
+    assert [(p["a"], p["b"], p["relation"]) for p in report["pairs"]] == [
+        ("torch", "simulator", "statistical"),
+        ("torch", "lava-fixed", "statistical"),
+        ("simulator", "lava-fixed", "exact"),
+    ]
+
+
+# ---- processes -----------------------------------------------------------------------------------------
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_four_commands_in_a_row(tmp_path: Path) -> None:
+    """Each without naming a folder: the newest run is found. What one prints as next is the next one's script."""
+    network = ["--network.notation", "24 (F24)", "--network.time-steps", "8"]
+    steps = [
+        ["train/train.py", *network, "--training.epochs", "2", "--training.batch-size", "64"],
+        ["deploy/export.py", "--to", "lava"],
+        ["deploy/run.py", "--backend", "simulator"],
+        ["deploy/verify.py", "--backends", "torch", "simulator", "--samples", "40"],
+    ]
+    following = ["deploy/export.py --to lava", "deploy/run.py --backend lava-fixed", "deploy/verify.py"]
+    for arguments, after in zip(steps, [*following, None], strict=True):
+        done = command(*arguments, folder=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        last = done.stdout.splitlines()[-1]
+        assert last == (
+            "report: runs/digits/report.md and report.json"
+            if after is None
+            else f"next: python {after} --run runs/digits"
+        )
+    found = {path.name for path in (tmp_path / "runs" / "digits").iterdir()}
+    assert found >= {"best.safetensors", "last.safetensors", "config.json", "report.json", "report.md"}
+    assert found >= set(NETWORK_FILES.values())
+    report = json.loads((tmp_path / "runs" / "digits" / "report.json").read_text())
+    assert (report["agrees"], report["samples"], report["time_steps"]) == (True, 40, 8)
+
+
+@pytest.mark.parametrize("script", ["export", "run", "verify"])
+def test_help_shows_options_and_defaults(
+    script: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        request.getfixturevalue(script).main(["--help"])
+    assert caught.value.code == 0
+    printed = words(capsys.readouterr().out)
+    assert all(option in printed for option in ("--run", "--runs", "--data-dir"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["deploy/export.py", "deploy/run.py", "deploy/verify.py"])
+def test_refusal_is_one_message_and_status_2(script: str, tmp_path: Path) -> None:
+    """No traceback, and square brackets are shown, not taken for markup."""
+    (tmp_path / "[x]").mkdir()
+    done = command(script, "--run", "[x]", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(("CheckpointError: checkpoint [x]", "ConfigError: [x]: holds no"))
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_export_refuses_a_network_that_rounding_destroys(digits: Path) -> None:
+    """Long windows allow so coarse a scale only that the feedback rounds to nothing."""
+    export = load_script("deploy/export.py")
+    before = {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()}
+    with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: "):
+        export.main(["--run", str(digits), "--time-steps", "3000"])
+    assert {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()} == before
