@@ -1,6 +1,7 @@
 """What a user writes: settings, the notation of networks, and the published configurations as files."""
 
 from fsnn_lava.config.notation import LayerSpec, NetworkSpec, Pooling, PopulationSpec, Shape, parse_spec
+from fsnn_lava.config.registry import Registry
 from fsnn_lava.config.settings import (
     DeployConfig,
     MethodName,
@@ -26,6 +27,7 @@ __all__ = [
     "Pooling",
     "PopulationSpec",
     "PrecisionName",
+    "Registry",
     "Shape",
     "SolverName",
     "SurrogateName",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fsnn_lava.quantization.quantizer as module
 import trained
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.config import DeployConfig
@@ -29,7 +30,6 @@ from fsnn_lava.hardware.network import (
 )
 from fsnn_lava.hardware.overflow_proof import bounds_alone, prove
 from fsnn_lava.quantization import candidates as scales
-from fsnn_lava.quantization import quantize as module
 from fsnn_lava.quantization.quantizer import QuantizationReport, quantize
 from small import codes_for, network, parts_of
 

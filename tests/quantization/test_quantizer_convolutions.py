@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fsnn_lava.quantization.quantizer as module
 import trained
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import PotentialBoundError
@@ -30,7 +31,6 @@ from fsnn_lava.hardware.network import (
     Readout,
 )
 from fsnn_lava.hardware.overflow_proof import potential_bounds, prove
-from fsnn_lava.quantization import quantize as module
 from fsnn_lava.quantization.candidates import parts_of
 from fsnn_lava.quantization.quantizer import QuantizationReport, quantize
 from fsnn_lava.quantization.search_effort import Effort
