@@ -1,9 +1,11 @@
-"""What all tests share: where the real data lie, which markers this machine can serve, how hypothesis draws."""
+"""What all tests share: the real data, what this machine can serve, how hypothesis draws, one temporary folder."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,3 +65,41 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip(f"set {DATA_VARIABLE} to the folder of the datasets to run the tests on real data")
     return Path(folder).expanduser()
+
+
+# ---- one temporary folder for all processes of a session, in which nothing may be left -------------------------
+
+TEMPORARY = pytest.StashKey[Path]()
+SHARED = "shared"
+"""Below it: what tests of all workers use, such as trained networks (see `trained.shared_folder`)."""
+KEPT_ELSEWHERE = {"PYTEST_DEBUG_TEMPROOT": "", "TORCHINDUCTOR_CACHE_DIR": "torchinductor"}
+"""Folders that outlive a session on purpose: pytest's own, and what torch.compile has compiled."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a temporary folder; workers and the programs that tests start inherit it."""
+    if hasattr(config, "workerinput"):
+        return
+    for variable, below in KEPT_ELSEWHERE.items():
+        os.environ.setdefault(variable, str(Path(tempfile.gettempdir()) / below))
+    folder = Path(tempfile.mkdtemp(prefix="fsnn-tests-"))
+    (folder / SHARED).mkdir()
+    config.stash[TEMPORARY] = folder
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None  # ask the environment again
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session if tests left anything in the temporary folder; then remove it."""
+    folder = session.config.stash.get(TEMPORARY, None)
+    if folder is None:
+        return
+    left = sorted(entry.name for entry in folder.iterdir() if entry.name != SHARED)
+    shutil.rmtree(folder, ignore_errors=True)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(f"left in the temporary folder: {', '.join(left)}", red=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import Pooling
@@ -71,11 +73,20 @@ def train_into(folder: Path, *, notation: str = "40 (F40)", leak: float = 1.0, t
     fit(TrainConfig(name=folder.name, network=network, training=training), digits(), folder)
 
 
+def shared_folder() -> Path:
+    """A folder that all workers of a test session share; see conftest.py."""
+    return Path(tempfile.gettempdir()) / "shared"
+
+
 @functools.cache
 def trained_network(notation: str = "40 (F40)", leak: float = 1.0) -> TrainedNetwork:
-    with tempfile.TemporaryDirectory() as folder:
-        train_into(Path(folder), notation=notation, leak=leak)
-        return load_checkpoint(Path(folder) / BEST)
+    """A network trained on digits, once a session, by whichever worker asks first."""
+    folder = shared_folder() / f"{re.sub('[^0-9A-Za-z]+', '_', notation)}{leak}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / BEST).exists():
+            folder.mkdir(exist_ok=True)
+            train_into(folder, notation=notation, leak=leak)
+    return load_checkpoint(folder / BEST)
 
 
 def on_hardware(trained: TrainedNetwork) -> HardwareNetwork:
