@@ -2,9 +2,9 @@
 
 A spike vector is mostly zeros, and so is a gradient behind silent neurons; a dense product multiplies by every zero.
 Here each nonzero value adds its weights to the outputs that it reaches, which costs what the spikes cost: at the firing
-rates of trained networks, 1 to 20 %, several times less (`benchmarks/training.py`). Sums differ from a dense product's
-by their order alone. All arrays are flat, and channels lie innermost, (H, W, C), so that one value's weights for a run
-of neighbouring outputs are one contiguous run of numbers.
+rates of trained networks, 1 to 20 %, several times less (`benchmarks/ide/training_speed.py`). Sums differ from a dense
+product's by their order alone. All arrays are flat, and channels lie innermost, (H, W, C), so that one value's
+weights for a run of neighbouring outputs are one contiguous run of numbers.
 
 The functions release Python's lock and use one core; `event_run` starts several (numba's own threads would change
 the number of threads that torch uses).

@@ -1,7 +1,7 @@
 """Where a training computes: its device, how weights lie in memory there, and how its products round.
 
 Three kinds of products are told apart, because a spike is a threshold's yes or no and a gradient is a mean. The figures
-are those of `benchmarks/precision.py` on a network of four convolutions that was trained in float32.
+are those of `benchmarks/ide/precision.py` on a network of four convolutions that was trained in float32.
 
 - The spiking run is always that of float32. Rounded to TF32 or bfloat16, weights move 30 % of the spikes and the rates
   by 3 %; float32 itself moves 0.7 % and 0.6 % against float64. Where TF32 is allowed, a weight therefore goes into the

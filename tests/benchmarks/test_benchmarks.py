@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.export_folder import NETWORK_FILES
@@ -20,20 +23,25 @@ from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.loop import BEST, fit
+from script_loader import ROOT, SCRIPTS
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+Run = Callable[..., str]
 
 
-def _run(script: str, *options: str | Path) -> str:
-    """What the script printed; it must succeed without a word on stderr."""
-    environment = {name: value for name, value in os.environ.items() if name != DATA_VARIABLE}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *map(str, options)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a script without a data folder; returns what it printed. It must succeed without a word on stderr."""
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    threads = torch.get_num_threads()
+
+    def run(script: str, *options: str | Path) -> str:
+        assert importlib.import_module(f"benchmarks.{script}").main(list(map(str, options))) == 0
+        printed, errors = capsys.readouterr()
+        assert errors == ""
+        return printed
+
+    yield run
+    torch.set_num_threads(threads)
 
 
 def _small_digits() -> Dataset:
@@ -58,8 +66,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_describes_every_option(script: str) -> None:
-    text = _run(script, "--help")
+def test_help_describes_every_option(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        importlib.import_module(f"benchmarks.{script}").main(["--help"])
+    text, errors = capsys.readouterr()
+    assert errors == ""
     assert "usage:" in text
     assert "(required)" in text or "default" in text
 
@@ -74,9 +85,11 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_training_measures_time_and_memory(tiny_config: Path) -> None:
+def test_training_measures_time_and_memory(run: Run, tiny_config: Path) -> None:
     sizes = ("--train-first", "2", "--repeats", "2", "--memory-steps", "4")
-    text = _run("training", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes)
+    text = run(
+        "ide.training_speed", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes
+    )
     for batch in (16, 8):
         assert f"synthetic, T = 3, batch {batch}, 1 thread" in text
     assert "plain: dense, Broyden 1e-6" in text
@@ -84,44 +97,46 @@ def test_training_measures_time_and_memory(tiny_config: Path) -> None:
     assert "a graph through time" in text
 
 
-def test_training_without_a_data_folder_says_so_and_takes_random_images(tiny_config: Path) -> None:
-    text = _run("training", "--cases", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
+def test_training_without_a_data_folder_says_so_and_takes_random_images(run: Run, tiny_config: Path) -> None:
+    text = run("ide.training_speed", "--cases", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
     assert "no data folder is given" in text
     assert "Random images are used instead" in text
 
 
-def test_training_starts_from_a_run(run_folder: Path) -> None:
-    text = _run("training", "--run", run_folder, "--train-first", "0", "--repeats", "1", "--memory-steps")
+def test_training_starts_from_a_run(run: Run, run_folder: Path) -> None:
+    text = run("ide.training_speed", "--run", run_folder, "--train-first", "0", "--repeats", "1", "--memory-steps")
     assert "digits, T = 4, batch 32" in text
 
 
-def test_adjoint_names_the_cheapest_solver(run_folder: Path) -> None:
-    text = _run("adjoint", run_folder, "--batches", "1", "--tolerances", "0.1", "1e-5")
+def test_adjoint_names_the_cheapest_solver(run: Run, run_folder: Path) -> None:
+    text = run("ide.adjoint", run_folder, "--batches", "1", "--tolerances", "0.1", "1e-5")
     assert "1 epoch" in text
     assert "cheapest of those with an error under 0.01" in text
 
 
-def test_deviation_prints_the_slope(run_folder: Path) -> None:
-    text = _run("deviation", run_folder, "--samples", "5", "--longest", "40", "--points", "3")
+def test_deviation_prints_the_slope(run: Run, run_folder: Path) -> None:
+    text = run("deployment.deviation", run_folder, "--samples", "5", "--longest", "40", "--points", "3")
     assert "integer, r/2" in text
     assert "slope" in text
 
 
-def test_simulator_counts_images_of_a_random_network() -> None:
+def test_simulator_counts_images_of_a_random_network(run: Run) -> None:
     sizes = ("--notation", "12 (F12)", "--images", "20", "--time-steps", "2", "--repeats", "1")
-    assert "images per second" in _run("simulator", *sizes)
+    assert "images per second" in run("deployment.simulator", *sizes)
 
 
 @pytest.mark.lava
-def test_simulator_is_measured_beside_lava(run_folder: Path) -> None:
-    text = _run("simulator", "--run", run_folder, "--images", "20", "--time-steps", "2", "--lava-samples", "2")
+def test_simulator_is_measured_beside_lava(run: Run, run_folder: Path) -> None:
+    text = run(
+        "deployment.simulator", "--run", run_folder, "--images", "20", "--time-steps", "2", "--lava-samples", "2"
+    )
     assert "lava-fixed" in text
 
 
 @pytest.mark.lava
-def test_deployment_goes_through_all_its_sections(run_folder: Path, tmp_path: Path) -> None:
+def test_deployment_goes_through_all_its_sections(run: Run, run_folder: Path, tmp_path: Path) -> None:
     sizes = ("--quick", "--repeats", "1", "--images", "20")
-    text = _run("deployment", *sizes, "--fashion", run_folder, "--results", tmp_path)
+    text = run("deployment.speed", *sizes, "--fashion", run_folder, "--results", tmp_path)
     kept = json.loads((tmp_path / "deployment.json").read_text())
     assert list(kept) == ["lava", "sets", "kernels", "rates", "steps"]
     network = kept["lava"]["networks"]["fashion"]
@@ -136,7 +151,7 @@ def test_deployment_goes_through_all_its_sections(run_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])
 def test_missing_exports_are_refused(tmp_path: Path, runs: list[str], reason: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "deviation.py"), *(str(tmp_path / run) for run in runs)],
+        [sys.executable, "-m", "benchmarks.deployment.deviation", *(str(tmp_path / run) for run in runs)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import common.lava_speed as lava_speed
 import numpy as np
 import pytest
-from common.deployment_pictures import PICTURES, draw_costs, says
-from common.deployment_tables import lava_images_per_second, model_ratio, simulator_ratio, tables
-from common.engine_cost import driven_network, engine_costs
-from common.kernel_speed import FIRING, PATTERNS, _add_runs, _patterns, _scatters, _steps, kernel_rates
-from common.results import RESULTS, stored
 
+import benchmarks.deployment.lava_speed as lava_speed
+from benchmarks.deployment import speed as deployment
+from benchmarks.deployment.engine_cost import driven_network, engine_costs
+from benchmarks.deployment.kernel_speed import FIRING, PATTERNS, _add_runs, _patterns, _scatters, _steps, kernel_rates
+from benchmarks.deployment.pictures import PICTURES, draw_costs, says
+from benchmarks.deployment.tables import lava_images_per_second, model_ratio, simulator_ratio, tables
+from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware.geometry import DENSE, Convolution
@@ -25,9 +26,7 @@ from fsnn_lava.hardware.linear_maps import LinearMap
 from fsnn_lava.hardware.network import ALWAYS_ON, Array, HardwareNetwork
 from fsnn_lava.hardware.run_result import RunResult
 from fsnn_lava.kernels.spike_sums import flat_order, scatter_map
-from script_loader import ROOT, load_script
 
-deployment = load_script("benchmarks/deployment.py")
 MAPS = {
     "convolution": LinearMap(
         Convolution(2, 1), np.random.default_rng(0).integers(-3, 4, (3, 2, 3, 3)), (2, 6, 6), (3, 3, 3)
@@ -232,7 +231,7 @@ def test_documents_and_pictures_show_what_is_kept() -> None:
     for section, name in PICTURES.items():
         if section in kept:
             assert says(kept, section) in (RESULTS / name).read_text(), name
-    assert set(deployment.DOCUMENTS) == {ROOT / "README.md", ROOT / "benchmarks" / "README.md"}
+    assert set(deployment.DOCUMENTS) == {README, BENCHMARKS_README}
 
 
 # ---- the script ---------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from common import iteration
-from common.published import published_rows
-from common.results import RESULTS
 
+from benchmarks.ide import paper_convergence as convergence
+from benchmarks.ide import paper_memory as memory
+from benchmarks.ide.published import published_rows
+from benchmarks.shared import iteration
+from benchmarks.shared.results import RESULTS
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets.catalog import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import ConfigError, MissingDependencyError
@@ -23,10 +25,8 @@ from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.evaluation import convergence_curve
 from fsnn_lava.training.loop import BEST, fit
-from script_loader import ROOT, load_script
+from script_loader import ROOT
 
-memory = load_script("benchmarks/paper_memory.py")
-convergence = load_script("benchmarks/paper_convergence.py")
 CONFIGS = {row.config.name: row.config for row in published_rows()}
 TINY = 'dataset = "cifar10"\n[network]\nnotation = "4C3s-4C3 (F4C3)"\nleak = 0.9\n'
 
@@ -66,7 +66,7 @@ def trained(folder: Path, name: str, dataset: Dataset) -> Path:
 def test_memory_and_time_are_kept(tmp_path: Path) -> None:
     """In a process of its own: those that it starts must find the script."""
     (tmp_path / "tiny.toml").write_text(TINY)
-    command = [sys.executable, str(ROOT / "benchmarks" / "paper_memory.py"), "--config", str(tmp_path / "tiny.toml")]
+    command = [sys.executable, "-m", "benchmarks.ide.paper_memory", "--config", str(tmp_path / "tiny.toml")]
     command += ["--batch-size", "2", "--time-steps", "2", "--methods", "bptt", "--synthetic"]
     command += ["--results", str(tmp_path / "kept")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -159,7 +159,7 @@ def test_curves_are_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_kept_picture_is_of_the_kept_curves() -> None:
     kept = json.loads((RESULTS / "convergence.json").read_text())
     picture = (RESULTS / "convergence.svg").read_text()
-    assert convergence.description(kept) in picture, "python benchmarks/paper_convergence.py"
+    assert convergence.description(kept) in picture, "python -m benchmarks.ide.paper_convergence"
     assert len(picture) < 60_000
 
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import tyro
-from common.paper_tables import accuracy_table, convergence_table, growth, memory_table, rates_table
-from common.published import FIRING_RATES, LAYERS, SAMPLES, Row, published_rows
-from common.results import RESULTS, TRAININGS, RunResult, commit, extent, read_run, save_result, stored, stored_results
-from common.tables import TextTable, with_blocks
 
+from benchmarks.ide import paper as paper
+from benchmarks.ide.published import FIRING_RATES, LAYERS, SAMPLES, Row, published_rows
+from benchmarks.ide.tables import accuracy_table, convergence_table, growth, memory_table, rates_table
+from benchmarks.ide.trainings import TRAININGS, RunResult, extent, read_run, save_result, stored_results
+from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, commit, stored
+from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets.catalog import InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError
 from fsnn_lava.training.checkpoint import TrainedNetwork, save_checkpoint
 from fsnn_lava.training.loop import LAST
-from script_loader import ROOT, load_script
+from script_loader import ROOT, SCRIPTS, script_of
 
-paper = load_script("benchmarks/paper.py")
 ROWS: list[Row] = published_rows()
 CONFIGS = {row.config.name: row.config for row in ROWS}
 ALEXNET = "cifar10_alexnet_lif_t30"
@@ -334,17 +334,19 @@ def test_folders_without_runs_or_with_two_of_a_name_are_refused(tmp_path: Path) 
 # ---- what is in the repository ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", paper.DOCUMENTS)
-def test_documents_show_the_tables_of_the_kept_results(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert text == paper.with_tables(text, name, paper.all_tables(ROWS, RESULTS)), "python benchmarks/paper.py --readme"
+@pytest.mark.parametrize("path", paper.DOCUMENTS, ids=lambda path: path.parent.name)
+def test_documents_show_the_tables_of_the_kept_results(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == paper.with_tables(text, path, paper.all_tables(ROWS, RESULTS)), (
+        "python -m benchmarks.ide.paper --readme"
+    )
 
 
 def test_another_result_would_be_noticed() -> None:
     tables = paper.all_tables(ROWS, RESULTS)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     tables["accuracy"] = accuracy_table(ROWS, [result(accuracy=0.5)], {})
-    assert text != paper.with_tables(text, "README.md", tables)
+    assert text != paper.with_tables(text, README, tables)
 
 
 def test_kept_results_are_of_configs_that_exist_and_say_where_they_come_from() -> None:
@@ -358,22 +360,21 @@ def test_kept_results_are_of_configs_that_exist_and_say_where_they_come_from() -
     assert set(reasons) | {one.config for one in kept} == set(CONFIGS)
 
 
-TEXT = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+TEXT = BENCHMARKS_README.read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("#")[0].strip() for line in TEXT.splitlines() if line.startswith("    python ")} - {""})
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("python -m")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("python -m pytest")])
 def test_every_command_for_the_benchmarks_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    _, path, *options = shlex.split(command)
-    module = load_script(path)
+    module, options = script_of(command)
     parse = getattr(module, "parse_arguments", None)
     found = parse(options) if parse else tyro.cli(module.Arguments, args=options)
     assert isinstance(found, module.Arguments)
 
 
 def test_every_script_is_described() -> None:
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        assert f"| `{path.name}` |" in TEXT
+    for script in SCRIPTS:
+        assert f"| `{script}` |" in TEXT
     for named in re.findall(r"\]\((results/[^)]+)\)", TEXT):
-        assert (ROOT / "benchmarks" / named).is_file()
+        assert (BENCHMARKS_README.parent / named).is_file()

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-from common import plain, work
 from torch import Tensor
 
+from benchmarks.ide import plain_training as plain
+from benchmarks.shared import dense_work as work
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN, Simulation

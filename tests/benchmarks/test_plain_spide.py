@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from common.plain_spide import (
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.spide.plain_training import (
     PlainConnection,
     firing_mask,
     plain_backward_phase,
@@ -15,9 +18,6 @@ from common.plain_spide import (
     plain_readout,
     plain_updates,
 )
-from torch import Tensor
-from torch.nn import functional
-
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config.notation import LayerSpec, parse_spec
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from common import spide_cases, spide_speed
-from common.plain_spide import plain_readout
-from common.spide_cases import Case, firing_history, read_cases
-from common.spide_error import converged_adjoint, gradient_errors
-from common.training_energy import EnergyCosts
-from common.training_work import ConnectionWork, TrainingWork, measure_work
 
+from benchmarks.spide import cases as spide_cases
+from benchmarks.spide import phase_speed as spide_speed
+from benchmarks.spide.cases import Case, firing_history, read_cases
+from benchmarks.spide.energy import EnergyCosts
+from benchmarks.spide.gradient_error import converged_adjoint, gradient_errors
+from benchmarks.spide.operations import ConnectionWork, TrainingWork, measure_work
+from benchmarks.spide.plain_training import plain_readout
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.config.notation import parse_spec
@@ -28,9 +29,8 @@ from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.spide import SpideSettings
 from fsnn_lava.training.loop import fit
-from script_loader import ROOT, load_script
+from script_loader import ROOT
 
-spide = load_script("benchmarks/spide.py")
 DIGITS = published_configs()["digits_spide"]
 NEURON = NeuronParameters(1.0, 2.0, 1.0)
 
@@ -155,7 +155,7 @@ def test_agreement_would_notice_another_spike(monkeypatch: pytest.MonkeyPatch) -
     case = _case(_tiny())
     model = case.model().double()
     x, labels = spide_speed.Iterations(case.config, case.dataset, model).batch()
-    monkeypatch.setattr("common.plain_spide.COUPLE_THRESHOLD", 0.6)
+    monkeypatch.setattr("benchmarks.spide.plain_training.COUPLE_THRESHOLD", 0.6)
     found = spide_speed.agreement(model, x.double(), labels, case.config)
     assert found["differing_backward"] > 0 == found["differing_forward"]
     assert found["gradient_error"] > 1e-3
@@ -276,7 +276,7 @@ def test_script_goes_through_all_its_sections(trained: Path, tmp_path: Path) -> 
     options = ("--cases", "--runs", trained, "--error-steps", "20", "--error-scales", "100", "--costs.pj-addition", "1")
     environment = {name: value for name, value in os.environ.items() if name != DATA_VARIABLE}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "benchmarks" / "spide.py", *sizes, *options, "--results", tmp_path]
+    command = [sys.executable, "-m", "benchmarks.spide.training", *sizes, *options, "--results", tmp_path]
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     kept = json.loads((tmp_path / "spide.json").read_text())

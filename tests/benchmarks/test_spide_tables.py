@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common.results import RESULTS, stored
-from common.spide_tables import TIMES_WANTED, speed_ratio, tables
-from common.training_energy import EnergyCosts
-from common.training_work import ConnectionWork
 
+from benchmarks.shared.results import BENCHMARKS_README, RESULTS, stored
+from benchmarks.spide import training as spide
+from benchmarks.spide.energy import EnergyCosts
+from benchmarks.spide.operations import ConnectionWork
+from benchmarks.spide.tables import TIMES_WANTED, speed_ratio, tables
 from fsnn_lava.errors import ConfigError
-from script_loader import ROOT, load_script
-
-spide = load_script("benchmarks/spide.py")
 
 
 def kept_figures() -> dict[str, Any]:
@@ -145,6 +143,6 @@ def _blocks(document: Path) -> dict[str, str]:
 def test_document_shows_what_is_kept() -> None:
     kept = stored(RESULTS / spide.RESULT) or {}
     found = {name: table.markdown() for name, table in tables(kept).items()}
-    shown = _blocks(ROOT / "benchmarks" / "README.md")
+    shown = _blocks(BENCHMARKS_README)
     assert set(shown) == set(tables(kept_figures()))
     assert shown == {name: found.get(name, "") for name in shown}

@@ -8,11 +8,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from common import training_energy
-from common.plain_spide import PlainConnection
-from common.training_energy import Count, EnergyCosts, Part, as_kept, energy_parts, totals
-from common.training_work import ConnectionWork, Structure, TrainingWork, _name, measure_work
 
+from benchmarks.spide import energy as training_energy
+from benchmarks.spide.energy import Count, EnergyCosts, Part, as_kept, energy_parts, totals
+from benchmarks.spide.operations import ConnectionWork, Structure, TrainingWork, _name, measure_work
+from benchmarks.spide.plain_training import PlainConnection
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import LayerSpec, parse_spec

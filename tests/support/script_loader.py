@@ -1,13 +1,21 @@
-"""The scripts of train/, deploy/ and benchmarks/ as modules, so that tests can call what is in them."""
+"""The scripts of train/ and deploy/, and those of benchmarks/, as modules: tests call what is in them."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(
+    f"{path.parent.name}.{path.stem}"
+    for path in (ROOT / "benchmarks").glob("*/*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+)
+"""The benchmarks that can be run, each as `python -m benchmarks.NAME`."""
 
 
 def load_script(path: str) -> ModuleType:
@@ -21,3 +29,11 @@ def load_script(path: str) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+def script_of(command: str) -> tuple[ModuleType, list[str]]:
+    """The script that a command starts, `python PATH ...` or `python -m MODULE ...`, and the options it gives."""
+    _, script, *options = shlex.split(command)
+    if script != "-m":
+        return load_script(script), options
+    return importlib.import_module(options[0]), options[1:]

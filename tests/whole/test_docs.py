@@ -12,7 +12,8 @@ import pytest
 import tyro
 
 import fsnn_lava
-from script_loader import ROOT, load_script
+from benchmarks.deployment import on_hardware
+from script_loader import ROOT, load_script, script_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")} - {""})
@@ -26,8 +27,7 @@ def test_readme_shows_the_four_commands_of_the_data_path():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_in_the_readme_parses(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    _, path, *options = shlex.split(command)
-    module = load_script(path)
+    module, options = script_of(command)
     if "--resume" in options:  # resuming reads the run: give it one
         options[options.index("--resume") + 1] = str(_a_run(module, tmp_path))
     parse = getattr(module, "parse_arguments", None)
@@ -61,12 +61,11 @@ def test_files_named_in_the_readme_exist():
 
 
 def test_deployment_table_is_the_stored_one():
-    module = load_script("benchmarks/on_hardware.py")
-    kept = json.loads(module.RESULT.read_text(encoding="utf-8"))
+    kept = json.loads(on_hardware.RESULT.read_text(encoding="utf-8"))
     shown = re.search(r"<!-- deployment: [^\n]*-->\n(.*?)\n<!-- end -->", README, re.DOTALL)
     assert shown is not None
-    assert shown.group(1) == module.deployment_table(kept).markdown()
-    assert set(kept) == set(module.CONFIGS)
+    assert shown.group(1) == on_hardware.deployment_table(kept).markdown()
+    assert set(kept) == set(on_hardware.CONFIGS)
     assert all(row["lava_identical"] and row["stock_identical"] for row in kept.values())
     assert all(row["lowered_unexplained"] == 0 for row in kept.values())
 

@@ -7,8 +7,8 @@ gradient of the loss follows from one linear system (Eq. 3):
 
 No graph of the T steps exists, so memory does not grow with T. The value that the readout sees is the measured rate.
 
-Precision, measured by `benchmarks/precision.py` on a trained network of four convolutions. Products with J^T may be in
-bfloat16, and so may the map's backward pass be in TF32: the gradient is then off by 6e-4, as by the tolerance of the
+Precision, measured by `benchmarks/ide/precision.py` on a trained network of four convolutions. Products with J^T may be
+in bfloat16, and so may the map's backward pass be in TF32: the gradient is then off by 6e-4, as by the tolerance of the
 solve. The spiking run may not: a third of its spikes move and the rates by 3 %. Nor may the map: its clamp passes
 another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32).
 """

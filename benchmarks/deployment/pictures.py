@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.engine_cost import ENGINES
-from common.pictures import drawn_from, new_figure, save_figure
+from benchmarks.deployment.engine_cost import ENGINES
+from benchmarks.shared.pictures import drawn_from, new_figure, save_figure
 
 PICTURES = {"rates": "deployment_firing_rate.svg", "steps": "deployment_time_steps.svg"}
 """Name of the picture of each section of the kept figures."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import tyro
-from common.results import RESULTS, commit, stored
-from common.tables import TextTable, with_blocks
 from rich.console import Console
 
+from benchmarks.shared.results import README, RESULTS, commit, stored
+from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.backends import BackendSettings, FloatSimulator, IntegerSimulator, get_backend
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
@@ -30,7 +30,6 @@ from fsnn_lava.quantization import quantize
 from fsnn_lava.training import BEST, TrainedNetwork, evaluate, load_checkpoint
 from fsnn_lava.verification import compare, spike_agreement
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 RESULT = RESULTS / "on_hardware.json"
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from common.training_work import ConnectionWork, TrainingWork
+from benchmarks.spide.operations import ConnectionWork, TrainingWork
 
 SOURCE = (
     'Horowitz, "Computing\'s energy problem (and what we can do about it)", ISSCC 2014: 45 nm, 0.9 V, 32-bit '

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from common.iteration import iteration
-from common.memory import in_own_process, peak_increment
-from common.paper_tables import METHODS, growth
-from common.published import TITLES
-from common.results import RESULTS, commit
 from rich.console import Console
 
+from benchmarks.ide.published import TITLES
+from benchmarks.ide.tables import METHODS, growth
+from benchmarks.shared.iteration import iteration
+from benchmarks.shared.memory import in_own_process, peak_increment
+from benchmarks.shared.results import RESULTS, commit
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import MethodName, PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset

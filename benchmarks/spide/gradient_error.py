@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.plain_spide import firing_mask, plain_connections, plain_readout, plain_updates
+from benchmarks.spide.plain_training import firing_mask, plain_connections, plain_readout, plain_updates
 from fsnn_lava.errors import ConvergenceError
 from fsnn_lava.network import BoundNetwork, FeedbackSNN
 from fsnn_lava.training import SpideSettings, spide_rates

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from common.pictures import drawn_from, new_figure, save_figure
-from common.published import published_rows
-from common.results import RESULTS, commit, extent, read_run, stored
 from rich.console import Console
 
+from benchmarks.ide.published import published_rows
+from benchmarks.ide.trainings import extent, read_run
+from benchmarks.shared.pictures import drawn_from, new_figure, save_figure
+from benchmarks.shared.results import RESULTS, commit, stored
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from common.published import SAMPLES
+from benchmarks.ide.published import SAMPLES
+from benchmarks.shared.results import commit
 from fsnn_lava.config import MethodName, TrainConfig, changed_settings, parse_spec
 from fsnn_lava.errors import CheckpointError
 from fsnn_lava.files import write_json
 from fsnn_lava.training import LAST, TrainedNetwork, load_training
 
-RESULTS = Path(__file__).parents[1] / "results"
 TRAININGS = "trainings"
 """Folder in it that holds a file for each training."""
 NOT_OF_THE_PROCEDURE = ("epochs", "seed", "device", "threads", "compile", "checkpoint_minutes")
@@ -155,23 +152,3 @@ def stored_results(folder: Path) -> list[RunResult]:
     """The figures of all runs kept in a folder, by name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return [RunResult(**values | {"changed": tuple(values["changed"])}) for values in found]
-
-
-def stored(path: Path) -> Any:
-    """What a JSON file holds; None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def commit(tree: Path = RESULTS.parents[1]) -> str:
-    """The tree's commit, with "-dirty" if its code was changed since; "unknown" outside a repository.
-
-    Changed documents and results are no change of the code.
-    """
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(("git", *arguments), capture_output=True, text=True, cwd=tree, check=False)
-        return done.stdout.strip()
-
-    found = git("rev-parse", "--short=7", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.toml")
-    return (f"{found}-dirty" if changed else found) if re.fullmatch("[0-9a-f]+", found) else "unknown"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.plain_spide import (
+from benchmarks.spide.plain_training import (
     PlainConnection,
     firing_mask,
     plain_connections,

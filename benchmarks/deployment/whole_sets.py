@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from common.memory import in_own_process, resident
+from benchmarks.shared.memory import in_own_process, resident
 from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.datasets import Samples, time_first
 from fsnn_lava.hardware import HardwareNetwork, accuracy

@@ -1,10 +1,10 @@
 """Time, gradient error and memory of one training iteration, against a plain restatement of the published procedure.
 
 The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
-adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), and the plain procedure (`common/plain.py`: dense
-products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of the iteration differs. Every figure is from
-one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most in
-their first iterations (--train-first).
+adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), and the plain procedure (`ide/plain_training.py`:
+dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of the iteration differs. Every figure is
+from one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most
+in their first iterations (--train-first).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import tyro
-from common.iteration import iteration
-from common.memory import in_own_process, peak_increment
-from common.plain import plain_broyden, plain_gradient, plain_run
-from common.work import dense_products, machine_rate, now
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.ide.plain_training import plain_broyden, plain_gradient, plain_run
+from benchmarks.shared.dense_work import dense_products, machine_rate, now
+from benchmarks.shared.iteration import iteration
+from benchmarks.shared.memory import in_own_process, peak_increment
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import PrecisionName, SolverName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from common.timing import medians
+from benchmarks.shared.timing import medians
 from fsnn_lava.backends import EngineName, IntegerSimulator
 from fsnn_lava.hardware import (
     ALWAYS_ON,

@@ -1,9 +1,9 @@
 """SPIDE: time, memory, firing, energy and gradient error of its training, against its alternatives in the same run.
 
 Sections: speed: an iteration, phase by phase, against a plain dense restatement of the published procedure
-(`common/plain_spide.py`), and beside the machine's limits; memory: peak of an iteration for several T and T_back,
+(`spide/plain_training.py`), and beside the machine's limits; memory: peak of an iteration for several T and T_back,
 against BPTT; energy: firing rates of both phases, synaptic operations, and an estimate of the energy of training on one
-sample against IDE and BPTT (`common/training_energy.py` has the formulas); error: of the gradient, against the
+sample against IDE and BPTT (`spide/energy.py` has the formulas); error: of the gradient, against the
 converged implicit one, by T_back and loss scale. The figures are kept in benchmarks/results/spide.json, case by case;
 what is kept of others stays. With --readme nothing is run: the documents' tables are made of that file.
 """
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tyro
-from common.results import RESULTS, stored
-from common.spide_cases import Case, energy_of, error_of, memory_of, read_cases, speed_of
-from common.spide_tables import tables
-from common.tables import with_blocks
-from common.training_energy import EnergyCosts
 from rich.console import Console
 
+from benchmarks.shared.results import BENCHMARKS_README, RESULTS, stored
+from benchmarks.shared.text_table import with_blocks
+from benchmarks.spide.cases import Case, energy_of, error_of, memory_of, read_cases, speed_of
+from benchmarks.spide.energy import EnergyCosts
+from benchmarks.spide.tables import tables
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
 
 Section = Literal["speed", "memory", "energy", "error"]
 RESULT = "spide.json"
-DOCUMENT = Path(__file__).resolve().parent / "README.md"
+DOCUMENT = BENCHMARKS_README
 """Where the blocks of all tables are."""
 
 console = Console(width=160)
@@ -122,7 +122,7 @@ def write_document(kept: dict[str, Any]) -> None:
     """
     found = tables(kept)
     if not found:
-        raise ConfigError(f"{RESULT} holds no figures; measure them first: python benchmarks/spide.py")
+        raise ConfigError(f"{RESULT} holds no figures; measure them first: python -m benchmarks.spide.training")
     text = with_blocks(DOCUMENT.read_text(encoding="utf-8"), {name: t.markdown() for name, t in found.items()})
     write_text(DOCUMENT, text)
     console.print(f"{DOCUMENT}: tables written", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from common.timing import medians
+from benchmarks.shared.timing import medians
 from fsnn_lava.hardware import DENSE, Array, Convolution, LinearMap
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, gather, nonzero, scatter, scatter_map, sum_dtype
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.plain_spide import plain_backward_phase, plain_forward_phase, plain_readout, plain_updates
-from common.training_work import TrainingWork
-from common.work import machine_rate, now
+from benchmarks.shared.dense_work import machine_rate, now
+from benchmarks.spide.operations import TrainingWork
+from benchmarks.spide.plain_training import plain_backward_phase, plain_forward_phase, plain_readout, plain_updates
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.hardware import Array

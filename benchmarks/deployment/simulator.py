@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from common.timing import medians
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.shared.timing import medians
 from fsnn_lava.backends import IntegerSimulator, get_backend
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.published import FIRING_RATES, LAYERS, MEMORY, Row
-from common.results import RunResult, extent
-from common.tables import TextTable
+from benchmarks.ide.published import FIRING_RATES, LAYERS, MEMORY, Row
+from benchmarks.ide.trainings import RunResult, extent
+from benchmarks.shared.text_table import TextTable
 
 NOT_RUN = "not run"
 METHODS = {"ide": "IDE", "bptt": "BPTT"}

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from common.paper_tables import accuracy_table, convergence_table, memory_table, rates_table
-from common.published import TITLES, Row, published_rows
-from common.results import RESULTS, TRAININGS, RunResult, read_run, save_result, stored, stored_results
-from common.tables import TextTable, with_blocks
 from rich.console import Console
 
+from benchmarks.ide.published import TITLES, Row, published_rows
+from benchmarks.ide.tables import accuracy_table, convergence_table, memory_table, rates_table
+from benchmarks.ide.trainings import TRAININGS, RunResult, read_run, save_result, stored_results
+from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
+from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, DatasetError
 from fsnn_lava.files import write_json, write_text
 from fsnn_lava.training import LAST
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = {"README.md": ("accuracy", "memory"), "benchmarks/README.md": ("rates", "convergence")}
+DOCUMENTS = {README: ("accuracy", "memory"), BENCHMARKS_README: ("rates", "convergence")}
 """Which tables each document shows."""
 
 console = Console(width=150)
@@ -56,10 +56,9 @@ def main(argv: list[str]) -> int:
     for table in tables.values():
         console.print(table.screen(), "")
     if arguments.readme:
-        for name in DOCUMENTS:
-            path = ROOT / name
-            write_text(path, with_tables(path.read_text(encoding="utf-8"), name, tables))
-            console.print(f"{name}: tables written")
+        for path in DOCUMENTS:
+            write_text(path, with_tables(path.read_text(encoding="utf-8"), path, tables))
+            console.print(f"{path}: tables written", soft_wrap=True)
     return 0
 
 
@@ -127,9 +126,9 @@ def all_tables(rows: list[Row], folder: Path) -> dict[str, TextTable]:
     }
 
 
-def with_tables(document: str, name: str, tables: dict[str, TextTable]) -> str:
-    """The text of that document with its tables as they are now."""
-    return with_blocks(document, {table: tables[table].markdown() for table in DOCUMENTS[name]})
+def with_tables(document: str, path: Path, tables: dict[str, TextTable]) -> str:
+    """The text of the document at that path with its tables as they are now."""
+    return with_blocks(document, {table: tables[table].markdown() for table in DOCUMENTS[path]})
 
 
 if __name__ == "__main__":

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tyro
-from common.deployment_pictures import PICTURES, draw_costs
-from common.deployment_runs import Subject, measure_lava, measure_sets, read_subject
-from common.deployment_tables import tables
-from common.engine_cost import engine_costs
-from common.kernel_speed import FIRING, measure_kernels
-from common.machine import conditions
-from common.results import RESULTS, stored
-from common.tables import with_blocks
 from rich.console import Console
 
+from benchmarks.deployment.engine_cost import engine_costs
+from benchmarks.deployment.kernel_speed import FIRING, measure_kernels
+from benchmarks.deployment.measured_runs import Subject, measure_lava, measure_sets, read_subject
+from benchmarks.deployment.pictures import PICTURES, draw_costs
+from benchmarks.deployment.tables import tables
+from benchmarks.shared.machine import conditions
+from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
+from benchmarks.shared.text_table import with_blocks
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
@@ -31,8 +31,8 @@ from fsnn_lava.files import write_json, write_text
 Section = Literal["lava", "sets", "kernels", "rates", "steps"]
 RESULT = "deployment.json"
 DOCUMENTS = {
-    Path(__file__).resolve().parents[1] / "README.md": ("deployment-speed",),
-    Path(__file__).resolve().parent / "README.md": (
+    README: ("deployment-speed",),
+    BENCHMARKS_README: (
         *("deployment-models", "deployment-simulator", "deployment-sets", "deployment-kernels"),
         *("deployment-rates", "deployment-steps"),
     ),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from common.deployment_runs import CASES
-from common.engine_cost import ENGINES
-from common.kernel_speed import CACHED, FIRING, UNCACHED
-from common.machine import condition_line
-from common.tables import TextTable
+from benchmarks.deployment.engine_cost import ENGINES
+from benchmarks.deployment.kernel_speed import CACHED, FIRING, UNCACHED
+from benchmarks.deployment.measured_runs import CASES
+from benchmarks.shared.machine import condition_line
+from benchmarks.shared.text_table import TextTable
 
 Kept = Mapping[str, Any]
 FEW = 10

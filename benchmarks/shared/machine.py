@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from common.results import commit
+from benchmarks.shared.results import commit
 from fsnn_lava.network import device_title
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.lava_speed import time_lava
-from common.whole_sets import time_set
+from benchmarks.deployment.lava_speed import time_lava
+from benchmarks.deployment.whole_sets import time_set
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import Samples, time_first
 from fsnn_lava.hardware import HardwareNetwork

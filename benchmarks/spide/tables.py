@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from common.spide_error import ACCURATE
-from common.spide_speed import PHASES
-from common.tables import TextTable
+from benchmarks.shared.text_table import TextTable
+from benchmarks.spide.gradient_error import ACCURATE
+from benchmarks.spide.phase_speed import PHASES
 
 Kept = Mapping[str, Any]
 _PLACE = ("cpu", "cores", "threads", "commit")
@@ -351,7 +351,7 @@ def _title(case: Kept) -> str:
 
 
 def _conditions(cases: Iterable[Kept]) -> str:
-    """On what and beside what the cases were measured, as `common.machine.conditions` found it before each."""
+    """On what and beside what the cases were measured, as `shared.machine.conditions` found it before each."""
     found = [case["conditions"] for case in cases]
     loads = [each["load"] for each in found]
     cpu, cores, threads, commit = (", ".join(dict.fromkeys(str(each[key]) for each in found)) for key in _PLACE)

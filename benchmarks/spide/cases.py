@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.iteration import iteration
-from common.machine import conditions
-from common.memory import in_own_process, peak_increment
-from common.spide_error import ACCURATE, gradient_errors
-from common.spide_speed import Iterations, agreement, measure_times, phase_limits
-from common.training_energy import SOURCE, EnergyCosts, as_kept, energy_parts, totals
-from common.training_work import TrainingWork, measure_work
+from benchmarks.shared.iteration import iteration
+from benchmarks.shared.machine import conditions
+from benchmarks.shared.memory import in_own_process, peak_increment
+from benchmarks.spide.energy import SOURCE, EnergyCosts, as_kept, energy_parts, totals
+from benchmarks.spide.gradient_error import ACCURATE, gradient_errors
+from benchmarks.spide.operations import TrainingWork, measure_work
+from benchmarks.spide.phase_speed import Iterations, agreement, measure_times, phase_limits
 from fsnn_lava.config import MethodName, TrainConfig, parse_spec, read_config
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError

@@ -1,0 +1,1 @@
+"""The IDE paper's tables and figure, and what one iteration of its training costs."""

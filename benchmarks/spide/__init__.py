@@ -1,0 +1,1 @@
+"""Training by spikes in both phases: time, memory, operations, energy and error of the gradient."""
