@@ -14,12 +14,12 @@ from fsnn_lava.datasets.cifar import load_cifar10, load_cifar100
 from fsnn_lava.datasets.cifar10_dvs import load_cifar10_dvs
 from fsnn_lava.datasets.digits import load_digits
 from fsnn_lava.datasets.files import DATA_VARIABLE
+from fsnn_lava.datasets.input_coding import InputCoding
 from fsnn_lava.datasets.mnist import load_fashion_mnist, load_mnist
 from fsnn_lava.datasets.nmnist import load_nmnist
 from fsnn_lava.datasets.samples import (
     Augmentation,
     Dataset,
-    InputCoding,
     Samples,
     check_classes,
     check_time_steps,

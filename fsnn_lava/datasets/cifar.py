@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from fsnn_lava.datasets.cache import cached, zip_contents
 from fsnn_lava.datasets.files import data_root, read_bytes
+from fsnn_lava.datasets.input_coding import InputCoding
 from fsnn_lava.datasets.safe_pickle import read_pickled_arrays
-from fsnn_lava.datasets.samples import Augmentation, Dataset, InputCoding, Samples
+from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
 Array = npt.NDArray[Any]

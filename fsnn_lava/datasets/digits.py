@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.samples import Dataset, InputCoding, Samples, hold_out
+from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.samples import Dataset, Samples, hold_out
 from fsnn_lava.errors import MissingDependencyError
 
 _SPLIT_SEED = 0

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from fsnn_lava.datasets.cache import cached
 from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
 from fsnn_lava.datasets.files import data_root
-from fsnn_lava.datasets.samples import Dataset, InputCoding, Samples, packed_bytes
+from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
 Array = npt.NDArray[Any]

@@ -1,85 +1,20 @@
-"""What a dataset is: integer codes, labels, and what real value a code stands for.
+"""What a dataset is: integer codes and labels, in a training and a test part, and what must fit together.
 
-Codes are what hardware receives; `InputCoding` turns them into the normalised values that training sees, so that
-both sides start from the same integers.
+`input_coding` says what real value a code stands for, `catalog` which datasets there are.
 """
 
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.errors import ConfigError, DatasetError, InputError
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class InputCoding:
-    """What an input code stands for: real value = (code * scale - mean[c]) / std[c], c the channel.
-
-    Parameters
-    ----------
-    kind : ``graded``: one code per element, the same in every step; ``event``: 0/1 frames, one per step.
-    maximum : largest code, 1 .. 255; 1 for events. Codes start at 0.
-    scale : value of one code before the normalisation.
-    mean, std : of each channel, in the unit of ``code * scale``; std > 0.
-
-    Raises
-    ------
-    DatasetError : if a field is out of its range or mean and std differ in length.
-    """
-
-    kind: Literal["graded", "event"]
-    maximum: int
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.maximum <= (1 if self.kind == "event" else 255):
-            raise DatasetError(f"input coding: maximum {self.maximum}; allowed: 1 for events, 1 .. 255 for graded.")
-        if not self.mean or len(self.mean) != len(self.std):
-            raise DatasetError(
-                f"input coding: {len(self.mean)} means, {len(self.std)} stds; needs one of each a channel."
-            )
-        if not (0 < self.scale < np.inf and all(0 < s < np.inf for s in self.std) and np.isfinite(self.mean).all()):
-            raise DatasetError(f"input coding: {self}; scale and std must be finite and > 0, mean finite.")
-
-    def table(self, dtype: type[np.floating[Any]] = np.float32) -> Array:
-        """Real value of every code, (C, maximum + 1), computed in float64 and rounded to the type."""
-        levels = np.arange(self.maximum + 1) * self.scale
-        table: Array = (levels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
-        return table.astype(dtype)
-
-    def decode(self, codes: Array, dtype: type[np.floating[Any]] = np.float32) -> Array:
-        """Real values of that type, computed in float64 and rounded; same shape as the codes.
-
-        Parameters
-        ----------
-        codes : uint8 (B, C, H, W), or (T, B, C, H, W) for one frame per step.
-        dtype : float32, as in training, or float64.
-
-        Raises
-        ------
-        InputError : if dtype, shape or a code does not fit this coding.
-        """
-        channels = len(self.mean)
-        if codes.dtype != np.uint8 or codes.ndim not in (4, 5) or codes.shape[-3] != channels:
-            raise InputError(
-                f"codes of dtype {codes.dtype} and shape {codes.shape}; "
-                f"expected uint8 (B, {channels}, H, W) or (T, B, {channels}, H, W)."
-            )
-        if codes.size and codes.max() > self.maximum:
-            raise InputError(f"found input code {codes.max()}; allowed: 0 .. {self.maximum}.")
-        values = np.empty(codes.shape, dtype)
-        for c, row in enumerate(self.table(dtype)):
-            values[..., c, :, :] = row[codes[..., c, :, :]]
-        return values
+from fsnn_lava.datasets.input_coding import Array, InputCoding, code_arrays, plain_array
+from fsnn_lava.errors import ConfigError, DatasetError
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +52,19 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, which: slice | int | npt.ArrayLike) -> Samples:
+        """The samples of a slice, at those indices, or where that mask holds; of one index a set of one sample.
+
+        Raises
+        ------
+        IndexError : if there is no such sample.
+        """
+        if isinstance(which, slice):
+            return self.select(np.arange(len(self))[which])
+        if np.ndim(which) == 0:
+            return self.select(np.arange(len(self))[operator.index(which)].reshape(1))  # type: ignore[arg-type]
+        return self.select(np.asarray(which) if np.size(which) else np.zeros(0, np.int64))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,10 +151,76 @@ class Dataset:
     augmentation: Augmentation | None = None
     note: str = ""
 
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: npt.ArrayLike,
+        y_train: npt.ArrayLike,
+        x_test: npt.ArrayLike,
+        y_test: npt.ArrayLike,
+        *,
+        name: str = "mine",
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+    ) -> Dataset:
+        """Make a dataset of your own arrays or torch tensors.
+
+        >>> data = Dataset.from_arrays(x_train, y_train, x_test, y_test)  # doctest: +SKIP
+
+        Inputs become codes of 8 bits, as hardware takes them: whole numbers 0 .. 255 as they are, others in 255 equal
+        steps over the range of both parts. The note says by how much values are rounded at most.
+
+        Parameters
+        ----------
+        x_train, x_test : numbers (n, C, H, W), or features (n, N), or event frames (n, T, C, H, W) of 0 and 1, one for
+            each time step of the network.
+        y_train, y_test : whole numbers (n,), classes from 0; every class occurs in both parts.
+        name : to be used as `TrainConfig.dataset`.
+        classes : name of each class; None: "0", "1", ...
+        mean, std : what training normalises by, in the unit of the inputs: one number, or one a channel (a feature is a
+            channel). None: those of the training part; events are not normalised.
+
+        Raises
+        ------
+        DatasetError : if shapes, lengths or values do not fit, a value is not finite, or a class has no sample.
+        """
+        inputs, labels = [], []
+        for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+            inputs.append(plain_array(x, f"{name}: x_{part}"))
+            labels.append(_labels(plain_array(y, f"{name}: y_{part}"), f"{name}: y_{part}", classes))
+            if inputs[-1].ndim and len(inputs[-1]) != len(labels[-1]):
+                raise DatasetError(f"{name}: {len(inputs[-1])} inputs x_{part}, {len(labels[-1])} labels y_{part}")
+        try:
+            coded = code_arrays(*inputs, mean=mean, std=std)
+        except DatasetError as error:
+            raise DatasetError(f"{name}: {error}") from None
+        if classes is None:
+            classes = [str(label) for label in range(1 + max(int(y.max(initial=0)) for y in labels))]
+        of = pack if coded.coding.kind == "event" else Samples
+        train, test = of(coded.train, labels[0]), of(coded.test, labels[1])
+        dataset = cls(name, train, test, train.shape[-3:], tuple(classes), coded.coding, note=coded.note)
+        check_classes(dataset)
+        return dataset
+
     @property
     def frames(self) -> int | None:
         """Number of event frames of a sample, one for each time step; None for images, which fit any number."""
         return self.train.shape[0] if self.coding.kind == "event" else None
+
+
+def _labels(labels: Array, what: str, classes: Sequence[str] | None) -> Array:
+    """The labels as int64 (n,), classes from 0."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DatasetError(
+            f"{what}: labels of type {labels.dtype} and shape {labels.shape}; expected whole numbers (n,)"
+        )
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    limit = len(labels) if classes is None else len(classes)  # each class occurs, so there are no more than samples
+    if low < 0 or high >= limit > 0:
+        whose = f"of {limit} samples with every class among them" if classes is None else "one for each class"
+        raise DatasetError(f"{what}: labels {low} .. {high}; allowed: 0 .. {limit - 1}, {whose}")
+    return labels.astype(np.int64)
 
 
 def check_time_steps(dataset: Dataset, time_steps: int) -> None:
