@@ -17,12 +17,12 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from fsnn_lava.config import LayerSpec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import (
     BoundNetwork,
     BoundSynapse,
     Drive,
     FeedbackSNN,
-    NeuronParameters,
     apply_layer,
     rate_from_count,
 )
@@ -256,14 +256,14 @@ def _factor(bound: BoundNetwork, rate: Tensor, mask: Tensor | None) -> Tensor:
     return laid_out(factor if mask is None else factor * mask)
 
 
-def _count(count: Tensor, spikes: Tensor, neuron: NeuronParameters) -> None:
+def _count(count: Tensor, spikes: Tensor, neuron: FloatNeuron) -> None:
     if neuron.leak != 1:
         count.mul_(neuron.leak)
     count.add_(spikes)
 
 
 def _phase(
-    counts: Sequence[Tensor], history: list[list[Tensor]] | None, *, time_steps: int, neuron: NeuronParameters
+    counts: Sequence[Tensor], history: list[list[Tensor]] | None, *, time_steps: int, neuron: FloatNeuron
 ) -> PlainPhase:
     rates = tuple(rate_from_count(count, time_steps=time_steps, leak=neuron.leak) for count in counts)
     return PlainPhase(rates, None if history is None else tuple(map(torch.stack, history)))

@@ -9,10 +9,8 @@ normalised: so on codes the constant current differs at the border.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,6 +21,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DENSE,
     INPUT,
+    Array,
     Connection,
     Convolution,
     FloatNeuron,
@@ -42,8 +41,6 @@ from fsnn_lava.hardware import (
 )
 from fsnn_lava.network import Synapse
 from fsnn_lava.training import TrainedNetwork
-
-Array = npt.NDArray[Any]
 
 
 def lower(trained: TrainedNetwork) -> HardwareNetwork:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import struct
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fsnn_lava.datasets.samples import Array
 from fsnn_lava.errors import DatasetError, MissingDependencyError
-
-Array = npt.NDArray[Any]
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
 _STREAM = 0

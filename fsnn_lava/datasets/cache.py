@@ -13,15 +13,12 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fsnn_lava.datasets.samples import Array
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files import write_whole
-
-Array = npt.NDArray[Any]
 
 CACHE_VARIABLE = "FSNN_CACHE"
 """Environment variable that names the cache folder; without it, fsnn-lava in XDG_CACHE_HOME or in ~/.cache."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.cache import cached, zip_contents
 from fsnn_lava.datasets.files import data_root, read_bytes
@@ -20,7 +21,6 @@ from fsnn_lava.datasets.safe_pickle import read_pickled_arrays
 from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
-Array = npt.NDArray[Any]
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

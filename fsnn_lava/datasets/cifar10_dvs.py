@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
 from fsnn_lava.datasets.cache import cached
@@ -28,7 +29,6 @@ from fsnn_lava.datasets.input_coding import InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError
 
-Array = npt.NDArray[Any]
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FRAMES = 30

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from fsnn_lava.datasets.samples import Array
 from fsnn_lava.errors import DatasetError
-
-Array = npt.NDArray[Any]
 
 
 def equal_count_frames(events: Array, *, frames: int, sensor_size: int, size: int) -> Array:

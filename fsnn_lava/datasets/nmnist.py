@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.cache import cached
 from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
@@ -24,7 +25,6 @@ from fsnn_lava.datasets.input_coding import InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
-Array = npt.NDArray[Any]
 
 FRAMES = 30
 FRAME_MICROSECONDS = 3000

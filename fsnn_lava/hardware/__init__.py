@@ -9,7 +9,6 @@ from fsnn_lava.hardware.equilibrium import (
     real_weight,
 )
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Dense, Geometry, Shape, TransposedConvolution, pooled
-from fsnn_lava.hardware.inputs import check_inputs
 from fsnn_lava.hardware.integrating_readout import integrated_logits, leak_sum, quantize_readout
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import (
@@ -33,7 +32,15 @@ from fsnn_lava.hardware.network import (
 )
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.overflow_proof import accumulator_violations, bounds_alone, potential_bounds, prove
-from fsnn_lava.hardware.run_result import RatesOfCounts, RunResult, accuracy, rate_weights, rates_from_spikes, read_out
+from fsnn_lava.hardware.run_io import (
+    RatesOfCounts,
+    RunResult,
+    accuracy,
+    check_inputs,
+    rate_weights,
+    rates_from_spikes,
+    read_out,
+)
 
 __all__ = [
     "ALWAYS_ON",

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsnn_lava.errors import InputError
-from fsnn_lava.hardware.inputs import check_inputs
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, Population
-from fsnn_lava.hardware.run_result import rate_weights
+from fsnn_lava.hardware.run_io import check_inputs, rate_weights
 
-Array = npt.NDArray[Any]
 FloatType = type[np.float32] | type[np.float64]
 
 CHUNK_NUMBERS = 2**22

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from fsnn_lava.errors import NetworkError
-from fsnn_lava.hardware.parts import Array
+from fsnn_lava.hardware.geometry import Array
 
 
 class Checksum:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from fsnn_lava.errors import NetworkError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     DECAY_UNITY,
     STATE_PER_WEIGHT,
-    Array,
     HardwareNetwork,
     IntegerNeuron,
     Integrators,

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from fsnn_lava.hardware.geometry import Convolution, Dense, Geometry, Shape, TransposedConvolution
+from fsnn_lava.hardware.geometry import Array, Convolution, Dense, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.network import Connection, HardwareNetwork
-
-Array = npt.NDArray[Any]
 
 _CHUNK_NUMBERS = 2**24
 """Numbers that are unfolded at a time."""

@@ -1,7 +1,8 @@
-"""The network as hardware sees it, first in floats, then in integers.
+"""The network as hardware sees it, first in floats, then in integers: its elements, and the rules that they keep.
 
-A `HardwareNetwork` holds arrays and plain numbers and does nothing. Its invariants are checked when it is
-made, so every network that exists is runnable; every broken invariant is named in one `NetworkError`.
+A `HardwareNetwork` holds arrays and plain numbers and does nothing. Its rules are checked when it is made, so every
+network that exists can run; one `NetworkError` names every rule that is broken. Everything after training works on it:
+`conversion` makes it, `quantization` turns floats into integers, `backends` run it, `network_file` stores it.
 
 Time. Population p integrates and counts in its window of global steps [start_p, start_p + T). A spike sent at
 global step k over a connection of delay d arrives at step k + d. Counted from each population's own start, a
@@ -14,59 +15,231 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
 
 from fsnn_lava.errors import NetworkError
-from fsnn_lava.hardware.geometry import DENSE, Convolution, Dense, Geometry, TransposedConvolution
-from fsnn_lava.hardware.parts import (
-    ALWAYS_ON,
-    DECAY_UNITY,
-    INPUT,
-    STATE_LIMIT,
-    STATE_PER_WEIGHT,
-    THRESHOLD_LIMIT,
-    Arithmetic,
-    Array,
-    Connection,
-    FloatNeuron,
-    InputSpec,
-    IntegerNeuron,
-    Integrators,
-    Neuron,
-    Population,
-    Readout,
-    Timing,
-    Violation,
-)
-from fsnn_lava.hardware.validity import local_delay, violations
+from fsnn_lava.hardware.geometry import DENSE, Array, Geometry, Shape
 
-__all__ = [
-    "ALWAYS_ON",
-    "DECAY_UNITY",
-    "DENSE",
-    "INPUT",
-    "STATE_LIMIT",
-    "STATE_PER_WEIGHT",
-    "THRESHOLD_LIMIT",
-    "Arithmetic",
-    "Array",
-    "Connection",
-    "Convolution",
-    "Dense",
-    "FloatNeuron",
-    "Geometry",
-    "HardwareNetwork",
-    "InputSpec",
-    "IntegerNeuron",
-    "Integrators",
-    "Neuron",
-    "Population",
-    "Readout",
-    "Timing",
-    "TransposedConvolution",
-    "Violation",
-    "with_timing",
-]
+INPUT = "input"
+"""Name under which a connection refers to the network's input."""
+ALWAYS_ON = "always_on"
+"""Name of the source that sends one spike in every step of its target's window (constant currents)."""
+
+Timing = Literal["sequential", "hardware"]
+Arithmetic = Literal["float", "integer"]
+
+STATE_PER_WEIGHT = 128
+"""Units of state per weight unit (Lava: even weights, shifted left by 6)."""
+STATE_PER_HALF_WEIGHT = 64
+"""Units of state per unit of the doubled weights that Lava holds: a shift left by 6."""
+DECAY_UNITY = 4096
+"""Denominator of the integer leak: leak = (4096 - decay) / 4096."""
+STATE_LIMIT = 2**23 - 1
+"""Largest magnitude of a membrane potential in units of state (24 bits, signed)."""
+THRESHOLD_LIMIT = 2**16
+"""Largest integer threshold: Lava is given 2 V - 1, which has 17 bits."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule: where, what was found, what is allowed."""
+
+    where: str
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}; allowed: {self.allowed}"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What arrives from outside.
+
+    Parameters
+    ----------
+    shape : shape of one sample, without batch and time.
+    kind : ``graded``: one integer code per element, sent in every step; ``event``: 0/1 frames, one per step.
+    maximum : largest code (255 for 8-bit pixels, 1 for events). Codes start at 0.
+    """
+
+    shape: Shape
+    kind: Literal["graded", "event"]
+    maximum: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one sample."""
+        return prod(self.shape)
+
+    @property
+    def batch_axis(self) -> int:
+        """Axis of an array of inputs that counts samples: codes are (B, *shape), event frames (T, B, *shape)."""
+        return 1 if self.kind == "event" else 0
+
+    def samples(self, inputs: Array) -> int:
+        """Number of samples B in an array of inputs."""
+        return int(inputs.shape[self.batch_axis])
+
+    def take(self, inputs: Array, rows: slice | Array) -> Array:
+        """Some samples of an array of inputs: a slice of them as a view, those at given indices as a copy."""
+        if isinstance(rows, slice):
+            return inputs[:, rows] if self.batch_axis else inputs[rows]
+        return inputs.take(rows, self.batch_axis)
+
+
+@dataclass(frozen=True)
+class FloatNeuron:
+    """IF (leak 1) or LIF neuron with reset by subtraction, docs/network-format.md.
+
+    v[t] = leak (v[t-1] - reset_amount s[t-1]) + I[t];  s[t] = 1 if v[t] >= v_threshold  (IDE paper, Eq. 2 and 10).
+
+    Parameters
+    ----------
+    v_threshold : firing threshold V_th, above 0.
+    reset_amount : r, what a spike subtracts, in the unit of `v_threshold`; V_th in IDE, 2 V_th in SPIDE.
+    leak : share of the potential that a step keeps, 0 < leak <= 1.
+    """
+
+    v_threshold: float = 2.0
+    reset_amount: float = 2.0
+    leak: float = 1.0
+
+
+@dataclass(frozen=True)
+class IntegerNeuron:
+    """The same neuron in integers, docs/network-format.md.
+
+    Parameters
+    ----------
+    v_threshold : V, weight units, at least 1.
+    reset_mantissa, reset_exponent : reset synapse m * 2**e, weight units; 1 <= m <= 255, e >= 0.
+    decay : 4096 (1 - leak), 0 .. 4095.
+    scale : real value of one weight unit in this population.
+    """
+
+    v_threshold: int
+    reset_mantissa: int
+    reset_exponent: int
+    decay: int
+    scale: float
+
+    @property
+    def reset_synapse(self) -> int:
+        """Weight units that one spike subtracts after the leak (rho)."""
+        return self.reset_mantissa << self.reset_exponent
+
+    @property
+    def leak(self) -> float:
+        """Share of the potential that is kept per step."""
+        return (DECAY_UNITY - self.decay) / DECAY_UNITY
+
+    @property
+    def reset_amount(self) -> float:
+        """Weight units that one spike subtracts before the leak: r = rho / leak."""
+        return self.reset_synapse / self.leak
+
+    @property
+    def fires_above(self) -> int:
+        """Largest potential at which the neuron is silent, units of state: half a weight unit below V.
+
+        Lava compares doubled weight units, 64 units of state each, and is given ``vth`` = fires_above / 64 = 2 V - 1.
+        """
+        return STATE_PER_HALF_WEIGHT * (2 * self.v_threshold - 1)
+
+    @property
+    def reset_state(self) -> int:
+        """Units of state that one spike subtracts after the leak: 128 rho."""
+        return STATE_PER_WEIGHT * self.reset_synapse
+
+    def leaked(self, potential: Array) -> Array:
+        """What a step keeps of potentials in units of state: u (4096 - decay) / 4096, rounded towards zero."""
+        return np.asarray(np.sign(potential) * (np.abs(potential) * (DECAY_UNITY - self.decay) >> 12))
+
+
+Neuron = FloatNeuron | IntegerNeuron
+
+
+@dataclass(frozen=True)
+class Population:
+    """Neurons that share their parameters. ``start``: first global step of the window."""
+
+    name: str
+    shape: Shape
+    neuron: Neuron
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Connection:
+    """Synapses from one source to one population.
+
+    Parameters
+    ----------
+    source : a population's name, `INPUT` or `ALWAYS_ON`. An always-on source opens with its target's window.
+    target : a population's name.
+    weight : shaped as the geometry says, (N_target, N_source) where it is dense. Float network: float64, per unit of
+        spike or input code. Integer network: int32 mantissas. `ALWAYS_ON` has one column.
+    delay : steps between sending and arrival; 0 for `ALWAYS_ON`.
+    weight_exponent : power of two of the mantissas; negative for graded input alone. Float network: 0.
+    weight_bits : width of the signed mantissa. Float network: 0.
+    geometry : all pairs of neurons, or kernels shared over positions.
+    """
+
+    name: str
+    source: str
+    target: str
+    weight: Array
+    delay: int = 0
+    weight_exponent: int = 0
+    weight_bits: int = 0
+    geometry: Geometry = DENSE
+
+
+@dataclass(frozen=True, eq=False)
+class Integrators:
+    """The readout's weights as integers, for neurons that integrate and never fire.
+
+    Each class has `parts` integrators, so that each adds up few enough weights for its 24-bit state; integrator
+    (class, part) listens to the source neurons of that part, runs of ceil(N / parts) neurons in order. Its potential u
+    (units of state) starts from 0 and follows the integer law with the source population's decay, without reset, in
+    the source's window. logits = scale * (sum of u over a class's parts) / (128 * sum of leak**k, k < T) + bias.
+
+    Parameters
+    ----------
+    weight : (classes, N) int32 mantissas.
+    weight_exponent : their power of two, 0 .. 7.
+    weight_bits : width of the mantissas.
+    parts : integrators per class, at least 1.
+    scale : logit that one weight unit stands for.
+    """
+
+    weight: Array
+    weight_exponent: int
+    weight_bits: int
+    parts: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Non-spiking classifier: logits = weight @ firing_rate + bias; (classes, N), (classes,).
+
+    The host computes it in floats. An integer network may also hold `integrators`, its form on hardware.
+    """
+
+    source: str
+    weight: Array
+    bias: Array
+    integrators: Integrators | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +266,7 @@ class HardwareNetwork:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = violations(self.input, self.populations, self.connections, self.readout, time_steps=self.time_steps)
+        found = _violations(self)
         if found:
             listed = "\n  ".join(map(str, found))
             raise NetworkError(f'network "{self.name}" breaks {len(found)} invariant(s):\n  {listed}')
@@ -116,7 +289,7 @@ class HardwareNetwork:
         known = ", ".join(p.name for p in self.populations)
         raise NetworkError(f'network "{self.name}": no population "{name}"; there are: {known}')
 
-    def shape_of(self, source: str) -> tuple[int, ...]:
+    def shape_of(self, source: str) -> Shape:
         """Shape of what a source sends: a population's, the input's, (1,) of `ALWAYS_ON`.
 
         Raises
@@ -133,7 +306,10 @@ class HardwareNetwork:
 
     def local_delay(self, connection: Connection) -> int:
         """Delay counted from both ends' own starts: start_source + delay - start_target."""
-        return local_delay(connection, {p.name: p.start for p in self.populations})
+        if connection.source == ALWAYS_ON:
+            return 0
+        start = 0 if connection.source == INPUT else self.population(connection.source).start
+        return start + connection.delay - self.population(connection.target).start
 
 
 def with_timing(network: HardwareNetwork, timing: Timing) -> HardwareNetwork:
@@ -156,3 +332,150 @@ def with_timing(network: HardwareNetwork, timing: Timing) -> HardwareNetwork:
         populations=tuple(dataclasses.replace(p, start=start[p.name]) for p in network.populations),
         connections=tuple(dataclasses.replace(c, delay=delay(c)) for c in network.connections),
     )
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------
+
+
+def _violations(network: HardwareNetwork) -> list[Violation]:
+    """Every rule that the network breaks; empty if it keeps them all."""
+    found = _population_violations(network)
+    if not network.populations:
+        return found
+    for connection in network.connections:
+        found += _connection_violations(network, connection)
+    found += _readout_violations(network)
+    if not found:
+        found += _cycle_violations(network)
+    return found
+
+
+def _population_violations(network: HardwareNetwork) -> list[Violation]:
+    found: list[Violation] = []
+    if network.time_steps < 1:
+        found.append(Violation("time_steps", str(network.time_steps), "at least 1"))
+    source = network.input
+    if source.kind not in ("graded", "event"):
+        found.append(Violation("input", f'kind "{source.kind}"', '"graded" or "event"'))
+    if source.maximum < 1 or (source.kind == "event" and source.maximum != 1):
+        found.append(Violation("input", f"maximum {source.maximum}", "1 for events, at least 1 for graded"))
+    if not source.shape or min(source.shape) < 1:
+        found.append(Violation("input", f"shape {source.shape}", "sides of at least 1"))
+    if not network.populations:
+        return [*found, Violation("populations", "none", "at least one")]
+    names = [p.name for p in network.populations]
+    if len(set(names)) < len(names) or {INPUT, ALWAYS_ON} & set(names):
+        found.append(Violation("populations", f"names {names}", f'unique names other than "{INPUT}", "{ALWAYS_ON}"'))
+    kinds = {type(p.neuron) for p in network.populations}
+    if len(kinds) > 1:
+        found.append(Violation("populations", "floats and integers mixed", "one arithmetic for all populations"))
+    for population in network.populations:
+        where = f'population "{population.name}"'
+        if not population.shape or min(population.shape) < 1:
+            found.append(Violation(where, f"shape {population.shape}", "sides of at least 1"))
+        if population.start < 0:
+            found.append(Violation(where, f"start {population.start}", "a step >= 0"))
+        found += _neuron_violations(where, population.neuron)
+    return found
+
+
+def _neuron_violations(where: str, neuron: Neuron) -> list[Violation]:
+    if isinstance(neuron, FloatNeuron):
+        rules = [
+            ("v_threshold", neuron.v_threshold, 0 < neuron.v_threshold < np.inf, "a finite number > 0"),
+            ("reset_amount", neuron.reset_amount, 0 < neuron.reset_amount < np.inf, "a finite number > 0"),
+            ("leak", neuron.leak, 0 < neuron.leak <= 1, "0 < leak <= 1"),
+        ]
+    else:
+        rules = [
+            ("v_threshold", neuron.v_threshold, 1 <= neuron.v_threshold <= THRESHOLD_LIMIT, "1 .. 65536"),
+            ("reset_mantissa", neuron.reset_mantissa, 1 <= neuron.reset_mantissa <= 255, "1 .. 255"),
+            ("reset_exponent", neuron.reset_exponent, 0 <= neuron.reset_exponent <= 7, "0 .. 7"),
+            ("decay", neuron.decay, 0 <= neuron.decay < DECAY_UNITY, "0 .. 4095"),
+            ("scale", neuron.scale, 0 < neuron.scale < np.inf, "a finite number > 0"),
+        ]
+    return [Violation(where, f"{name} {value}", allowed) for name, value, holds, allowed in rules if not holds]
+
+
+def _connection_violations(network: HardwareNetwork, connection: Connection) -> list[Violation]:
+    where = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+    names = {p.name for p in network.populations}
+    ends = names | {INPUT, ALWAYS_ON}
+    if connection.source not in ends or connection.target not in names:
+        return [Violation(where, "an end that does not exist", f"sources {sorted(ends)}, targets {sorted(names)}")]
+    shapes = network.shape_of(connection.source), network.shape_of(connection.target)
+    fault = connection.geometry.weight_shape_fault(connection.weight.shape, *shapes)
+    if fault is not None:
+        return [Violation(where, *fault)]
+    found = _weight_violations(where, network, connection)
+    if connection.delay < 0 or (connection.source == ALWAYS_ON and connection.delay):
+        found.append(Violation(where, f"delay {connection.delay}", f'at least 0; 0 from "{ALWAYS_ON}"'))
+    local = network.local_delay(connection)
+    if local < 0:
+        found.append(Violation(where, f"arrival {-local} steps before the target's window", "delay + start within it"))
+    return found
+
+
+def _weight_violations(where: str, network: HardwareNetwork, connection: Connection) -> list[Violation]:
+    weight = connection.weight
+    if network.arithmetic == "float":
+        if weight.dtype != np.float64 or connection.weight_exponent or connection.weight_bits:
+            found = f"{weight.dtype}, exponent {connection.weight_exponent}, {connection.weight_bits} bits"
+            return [Violation(where, found, "float64 without exponent and bits in a float network")]
+        bad = int(np.count_nonzero(~np.isfinite(weight)))
+        return [Violation(where, f"{bad} weights that are not finite", "finite numbers")] if bad else []
+    rules: list[Violation] = []
+    if weight.dtype != np.int32:
+        return [Violation(where, f"weights of type {weight.dtype}", "int32 mantissas")]
+    if not 2 <= connection.weight_bits <= 8:
+        return [Violation(where, f"{connection.weight_bits} weight bits", "2 .. 8")]
+    half = 1 << (connection.weight_bits - 1)
+    outside = int(np.count_nonzero((weight < -half) | (weight >= half)))
+    if outside:
+        rules.append(Violation(where, f"{outside} mantissas out of range", f"-{half} .. {half - 1}"))
+    graded = connection.source == INPUT and network.input.kind == "graded"
+    lowest = -8 if graded else 0
+    if not lowest <= connection.weight_exponent <= 7:
+        rules.append(Violation(where, f"weight exponent {connection.weight_exponent}", f"{lowest} .. 7"))
+    return rules
+
+
+def _readout_violations(network: HardwareNetwork) -> list[Violation]:
+    readout, names = network.readout, {p.name for p in network.populations}
+    if readout.source not in names:
+        return [Violation("readout", f'source "{readout.source}"', f"one of {sorted(names)}")]
+    size = network.population(readout.source).size
+    if readout.weight.ndim != 2 or readout.weight.shape[1] != size or readout.bias.shape != readout.weight.shape[:1]:
+        shapes = f"weight {readout.weight.shape}, bias {readout.bias.shape}"
+        return [Violation("readout", shapes, f"(classes, {size}) and (classes,)")]
+    if readout.weight.dtype != np.float64 or readout.bias.dtype != np.float64:
+        return [Violation("readout", f"weight {readout.weight.dtype}, bias {readout.bias.dtype}", "float64")]
+    if not (np.isfinite(readout.weight).all() and np.isfinite(readout.bias).all()):
+        return [Violation("readout", "values that are not finite", "finite numbers")]
+    return [] if readout.integrators is None else _integrator_violations(network, readout, readout.integrators)
+
+
+def _integrator_violations(network: HardwareNetwork, readout: Readout, integrators: Integrators) -> list[Violation]:
+    weight, size = integrators.weight, readout.weight.shape[1]
+    half = 1 << (integrators.weight_bits - 1) if 2 <= integrators.weight_bits <= 8 else 0
+    rules = [
+        ("arithmetic float", network.arithmetic == "integer", "an integer network"),
+        (f"{weight.dtype} {weight.shape}", weight.dtype == np.int32 and weight.shape == readout.weight.shape,
+         f"int32 {readout.weight.shape}"),
+        (f"{integrators.weight_bits} weight bits", half > 0, "2 .. 8"),
+        ("mantissas out of range", bool(((weight >= -half) & (weight < half)).all()), f"-{half} .. {half - 1}"),
+        (f"weight exponent {integrators.weight_exponent}", 0 <= integrators.weight_exponent <= 7, "0 .. 7"),
+        (f"{integrators.parts} parts", 1 <= integrators.parts <= size, f"1 .. {size}"),
+        (f"scale {integrators.scale}", 0 < integrators.scale < np.inf, "a finite number > 0"),
+    ]  # fmt: skip
+    return [Violation("readout's integrators", found, allowed) for found, holds, allowed in rules if not holds]
+
+
+def _cycle_violations(network: HardwareNetwork) -> list[Violation]:
+    """Within one local step the populations are updated in order, so only forward connections may be immediate."""
+    order = {p.name: i for i, p in enumerate(network.populations)} | {INPUT: -1, ALWAYS_ON: -1}
+    return [
+        Violation(f'connection "{c.name}" ({c.source} -> {c.target})', "feedback without any delay", "at least 1 step")
+        for c in network.connections
+        if network.local_delay(c) == 0 and order[c.source] >= order[c.target]
+    ]

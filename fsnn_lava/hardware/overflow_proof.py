@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.errors import NetworkError, PotentialBoundError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
@@ -40,7 +41,6 @@ from fsnn_lava.hardware.network import (
     INPUT,
     STATE_LIMIT,
     STATE_PER_WEIGHT,
-    Array,
     Connection,
     HardwareNetwork,
     IntegerNeuron,

@@ -12,7 +12,7 @@ from fsnn_lava.network.layers import (
     apply_transpose,
     operator_norm,
 )
-from fsnn_lava.network.neuron import NeuronParameters, fire, integrate, rate_from_count
+from fsnn_lava.network.neuron import fire, integrate, rate_from_count
 from fsnn_lava.network.run_dense import DenseSettings, dense_run, flat, shaped, split_tf32
 from fsnn_lava.network.shared_random import SharedGenerator, shared_generator
 
@@ -27,7 +27,6 @@ __all__ = [
     "FixedPoint",
     "FrobeniusRestriction",
     "Map",
-    "NeuronParameters",
     "SharedGenerator",
     "Simulation",
     "Sums",

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from fsnn_lava.config import NetworkSpec, Pooling, PopulationSpec
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.fixed_point import FixedPoint, fixed_point_iteration
 from fsnn_lava.network.initial_weights import InitialWeights
 from fsnn_lava.network.layers import BoundSynapse, Norm, Statistics, Synapse
-from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts, firing_rates, rate_from_count
+from fsnn_lava.network.neuron import SpikeCounts, firing_rates, rate_from_count
 from fsnn_lava.network.run_by_events import event_run
 from fsnn_lava.network.run_dense import DenseSettings, dense_run
 
@@ -101,7 +102,7 @@ class FeedbackSNN(nn.Module):
         input_shape: tuple[int, ...],
         *,
         classes: int = 10,
-        neuron: NeuronParameters = NeuronParameters(),  # noqa: B008 - frozen
+        neuron: FloatNeuron = FloatNeuron(),  # noqa: B008 - frozen
         batch_norm: bool = True,
         dropout: float = 0.0,
         dropout_on: DropoutOn = "all",
@@ -182,7 +183,7 @@ class FeedbackSNN(nn.Module):
 class BoundNetwork:
     """A `FeedbackSNN` during one forward call."""
 
-    neuron: NeuronParameters
+    neuron: FloatNeuron
     feedforward: tuple[BoundSynapse, ...]
     feedback: BoundSynapse | None
     training: bool

@@ -11,21 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class NeuronParameters:
-    """Constants of all neurons of a network, in the unit of `v_threshold`.
-
-    Parameters
-    ----------
-    v_threshold : firing threshold V_th; a neuron fires when v >= v_threshold.
-    reset_amount : r, what a spike subtracts; V_th in IDE.
-    leak : share of v kept per step, 0 < leak <= 1.
-    """
-
-    v_threshold: float = 2.0
-    reset_amount: float = 2.0
-    leak: float = 1.0
+from fsnn_lava.hardware import FloatNeuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +30,7 @@ class SpikeCounts:
     spikes: tuple[Tensor, ...] | None
 
 
-def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: NeuronParameters) -> Tensor:
+def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: FloatNeuron) -> Tensor:
     """Potential before the threshold test, v[t] = leak (v[t-1] - r s[t-1]) + I[t] (Eq. 2 and 10).
 
     Parameters
@@ -56,7 +42,7 @@ def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: NeuronParam
     return torch.add(current, kept, alpha=neuron.leak)
 
 
-def fire(v: Tensor, *, neuron: NeuronParameters) -> Tensor:
+def fire(v: Tensor, *, neuron: FloatNeuron) -> Tensor:
     """Spikes (B, *N), 1 where v >= v_threshold, else 0, in the type of v."""
     return (v >= neuron.v_threshold).to(v.dtype)
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsnn_lava.hardware import Array
+from fsnn_lava.hardware import Array, FloatNeuron
 from fsnn_lava.kernels.float_events import Geometry, run_samples
 from fsnn_lava.network.event_maps import PACKED_BYTES, EventMap, in_threads, inner, outer
-from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts
+from fsnn_lava.network.neuron import SpikeCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def event_run(
     connections: Sequence[EventConnection],
     shapes: Sequence[tuple[int, ...]],
     *,
-    neuron: NeuronParameters,
+    neuron: FloatNeuron,
     drive: Tensor | None,
     events: Tensor | None,
     batch: int,
@@ -102,7 +102,7 @@ class _Plan:
         self,
         connections: Sequence[EventConnection],
         shapes: Sequence[tuple[int, ...]],
-        neuron: NeuronParameters,
+        neuron: FloatNeuron,
         dtype: torch.dtype,
     ) -> None:
         self._shapes = shapes

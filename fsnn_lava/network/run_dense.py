@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.devices import tf32
 from fsnn_lava.network.layers import BoundSynapse, apply_layer
-from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts
+from fsnn_lava.network.neuron import SpikeCounts
 
 _Stepped = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
@@ -48,7 +49,7 @@ def dense_run(
     feedback: BoundSynapse | None,
     *,
     input_current: Callable[[int], Tensor],
-    neuron: NeuronParameters,
+    neuron: FloatNeuron,
     time_steps: int,
     loop_delay: int = 1,
     record: bool = False,
@@ -107,7 +108,7 @@ def step(
     base: Tensor | None,
     response: Tensor | None,
     mask: Tensor | None,
-    neuron: NeuronParameters,
+    neuron: FloatNeuron,
 ) -> _Stepped:
     """Potential, spikes, leak-weighted and plain count of one population after its next step; all (B * N,).
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import UnsupportedError
@@ -16,6 +14,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
+    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,
@@ -28,7 +27,6 @@ from fsnn_lava.hardware import (
 from fsnn_lava.quantization.input_correlations import Group, groups_of
 from fsnn_lava.quantization.rounding import MOST_PARTS, mean_floor, round_current, round_weights
 
-Array = npt.NDArray[Any]
 Size = tuple[int, int]
 
 

@@ -11,14 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fsnn_lava.hardware import Convolution, Dense, Geometry, LinearMap, Shape, TransposedConvolution
-
-Array = npt.NDArray[Any]
+from fsnn_lava.hardware import Array, Convolution, Dense, Geometry, LinearMap, Shape, TransposedConvolution
 
 DAMPING = 0.03
 """Share of the mean square rate that is added to every rate's, so that sources that were silent are no excuse."""

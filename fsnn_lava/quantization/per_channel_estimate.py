@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     STATE_LIMIT,
+    Array,
     Connection,
     Convolution,
     Dense,
@@ -22,8 +21,6 @@ from fsnn_lava.hardware import (
 from fsnn_lava.quantization.candidates import Rounder, Size, reset_sizes, value_of
 from fsnn_lava.quantization.input_correlations import weight_rows
 from fsnn_lava.quantization.rounding import round_weights
-
-Array = npt.NDArray[Any]
 
 
 def channel_scaled(rounder: Rounder, resets: Mapping[str, Size], *, reach: Mapping[str, Array]) -> HardwareNetwork:

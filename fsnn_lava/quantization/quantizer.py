@@ -11,10 +11,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import NetworkError, PotentialBoundError
@@ -22,6 +20,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
     STATE_LIMIT,
+    Array,
     Connection,
     HardwareNetwork,
     IntegerNeuron,
@@ -56,7 +55,6 @@ __all__ = [
     "quantize",
 ]
 
-Array = npt.NDArray[Any]
 
 PRICE_OF_A_PART = 1.5
 """One more connection for the same weights has to lower the error by this factor."""

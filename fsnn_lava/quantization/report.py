@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
+    Array,
     Connection,
     EquilibriumRates,
     HardwareNetwork,
@@ -26,8 +26,6 @@ from fsnn_lava.hardware import (
 from fsnn_lava.quantization.candidates import Rounder, Size, parts_of
 from fsnn_lava.quantization.per_channel_estimate import channel_scaled
 from fsnn_lava.quantization.search_effort import Effort
-
-Array = npt.NDArray[Any]
 
 LOST_SHARE = 0.5
 """A connection whose `current_error` is more than this is not the trained one any more."""

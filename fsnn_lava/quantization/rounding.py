@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fsnn_lava.hardware import ALWAYS_ON, Connection, Convolution
+from fsnn_lava.hardware import ALWAYS_ON, Array, Connection, Convolution
 from fsnn_lava.quantization.input_correlations import Group, from_rows, weight_rows
-
-Array = npt.NDArray[Any]
 
 CURRENT_BITS = 8
 """Mantissa of each of the (at most two) connections that carry a population's constant current."""

@@ -24,7 +24,8 @@ from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, pars
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, FsnnError
 from fsnn_lava.files import write_whole
-from fsnn_lava.network import FeedbackSNN, NeuronParameters
+from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network import FeedbackSNN
 
 FORMAT = "fsnn-lava-checkpoint"
 VERSION = 1
@@ -106,7 +107,7 @@ def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -
         parse_spec(network.notation),
         input_shape,
         classes=classes,
-        neuron=NeuronParameters(network.v_threshold, network.reset_amount, network.leak),
+        neuron=FloatNeuron(network.v_threshold, network.reset_amount, network.leak),
         batch_norm=network.batch_norm,
         dropout=network.dropout,
         dropout_on=network.dropout_on,

@@ -20,7 +20,7 @@ from fsnn_lava.hardware.network import (
     Population,
     Readout,
 )
-from fsnn_lava.hardware.run_result import rates_from_spikes, read_out
+from fsnn_lava.hardware.run_io import rates_from_spikes, read_out
 from integer_model import IntegerSNN
 from networks import small_float_network, worked_example
 from random_networks import Case, random_case

@@ -16,10 +16,10 @@ import pytest
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     HardwareNetwork,
     InputSpec,
@@ -27,7 +27,7 @@ from fsnn_lava.hardware.network import (
     Population,
     Readout,
 )
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.run_io import RunResult
 
 pytestmark = pytest.mark.lava
 

@@ -23,7 +23,7 @@ from lava.utils.weightutils import SignMode
 from fsnn_lava.backends.lava.models.fast_models import FAST_MODELS
 from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware.network import Array
+from fsnn_lava.hardware.geometry import Array
 from lava_bench import Bench
 
 pytestmark = pytest.mark.lava

@@ -29,13 +29,12 @@ from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, TransposedConvolution
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import integrate, quantize_readout
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

@@ -17,10 +17,10 @@ from fsnn_lava.errors import (
     StateOverflowError,
     UnsupportedError,
 )
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

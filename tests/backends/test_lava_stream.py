@@ -15,8 +15,9 @@ from fsnn_lava.backends.lava.neuron_order import from_lava, lava_order, lava_sha
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.backends.lava.stream import Stream
-from fsnn_lava.hardware.network import Array, HardwareNetwork, InputSpec, IntegerNeuron, Population, Readout
-from fsnn_lava.hardware.run_result import rates_from_spikes
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, IntegerNeuron, Population, Readout
+from fsnn_lava.hardware.run_io import rates_from_spikes
 from random_networks import random_case
 
 SHAPE = (2, 3, 4)

@@ -19,21 +19,17 @@ from fsnn_lava.backends.lava.runner import LavaFixedRunner
 from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
-    DENSE,
     INPUT,
-    Array,
     Connection,
-    Convolution,
     FloatNeuron,
-    Geometry,
     HardwareNetwork,
     InputSpec,
     IntegerNeuron,
     Population,
     Readout,
-    TransposedConvolution,
     with_timing,
 )
 

@@ -12,10 +12,10 @@ import networks
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.backends.simulator.integer import exact_dtype
 from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,
@@ -25,7 +25,7 @@ from fsnn_lava.hardware.network import (
     Readout,
     with_timing,
 )
-from fsnn_lava.hardware.run_result import RunResult, rate_weights
+from fsnn_lava.hardware.run_io import RunResult, rate_weights
 from random_networks import Overflow, random_network, reference_spikes
 from simulated import float_twin, names, same_run
 

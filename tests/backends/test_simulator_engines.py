@@ -14,12 +14,11 @@ from fsnn_lava.backends.simulator import run as engine_module
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
 from fsnn_lava.errors import ConfigError, IncompleteRunError, StateOverflowError
-from fsnn_lava.hardware.geometry import DENSE, Convolution, TransposedConvolution
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,
@@ -28,7 +27,7 @@ from fsnn_lava.hardware.network import (
     Population,
     Readout,
 )
-from fsnn_lava.hardware.run_result import RatesOfCounts, RunResult, rates_from_spikes
+from fsnn_lava.hardware.run_io import RatesOfCounts, RunResult, rates_from_spikes
 from random_networks import random_case
 from simulated import float_twin, names, same_run
 

@@ -14,7 +14,8 @@ import networks
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.backends.spike_recording import Recording, SpikeRecorder, load_recording
 from fsnn_lava.errors import DatasetError, IncompleteRunError, InputError, NetworkError, OutputError
-from fsnn_lava.hardware.network import Array, HardwareNetwork
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import save_network
 from random_networks import random_case
 

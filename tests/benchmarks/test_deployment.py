@@ -21,10 +21,10 @@ from benchmarks.deployment.tables import lava_images_per_second, model_ratio, si
 from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.hardware.geometry import DENSE, Convolution
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution
 from fsnn_lava.hardware.linear_maps import LinearMap
-from fsnn_lava.hardware.network import ALWAYS_ON, Array, HardwareNetwork
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.network import ALWAYS_ON, HardwareNetwork
+from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.kernels.spike_sums import flat_order, scatter_map
 
 MAPS = {

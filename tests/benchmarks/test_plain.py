@@ -13,9 +13,9 @@ from benchmarks.ide import plain_training as plain
 from benchmarks.shared import dense_work as work
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN, Simulation
 from fsnn_lava.network.fixed_point import solve
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.ide import AdjointSettings, with_implicit_gradient
 
 NETWORKS = [("8C5s (F8C5)", (1, 12, 12)), ("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8)), ("20 (F20)", (1, 6, 6))]
@@ -37,7 +37,7 @@ def _gradients(
     notation: str, shape: tuple[int, ...], run: Callable[..., Simulation], implicit: Gradient
 ) -> list[Tensor]:
     """Of a loss of the rates of a network and samples that are always the same."""
-    neuron = NeuronParameters(1.0, 1.0, 0.95)
+    neuron = FloatNeuron(1.0, 1.0, 0.95)
     model = FeedbackSNN(parse_spec(notation), shape, neuron=neuron, dropout=0.2, spectral_norm_bound=0.5).double()
     for synapse in model.feedforward:
         synapse.batch_norm.bias.data.fill_(0.5)  # so that every population fires

@@ -20,18 +20,18 @@ from benchmarks.spide.plain_training import (
 )
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config.notation import LayerSpec, parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.layers import apply_layer
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, spide_rates
 
-IF, LIF = NeuronParameters(1.0, 2.0, 1.0), NeuronParameters(1.0, 2.0, 0.5)
+IF, LIF = FloatNeuron(1.0, 2.0, 1.0), FloatNeuron(1.0, 2.0, 0.5)
 
 
 # ---- by hand ------------------------------------------------------------------------------------------------
 
 
-def _two_neurons(neuron: NeuronParameters) -> tuple[FeedbackSNN, BoundNetwork]:
+def _two_neurons(neuron: FloatNeuron) -> tuple[FeedbackSNN, BoundNetwork]:
     """Weights 1, 0.75 with a dropout mask of 2, and 0.5 back; every number below is exact in binary."""
     model = chain(1.0, 0.75, feedback=0.5, neuron=neuron)
     bound = model.bind(1).detached()
@@ -116,7 +116,7 @@ NETWORKS = {
     "linear": ("20-15 (F20)", (1, 4, 4), IF),
     "one population": ("8C3 (F8C5)", (1, 6, 6), IF),
     "no feedback, pools": ("5C5-P2-6C3-P2-20", (1, 8, 8), IF),
-    "leaky": ("6C5s-5C3s (F6C3u)", (1, 8, 8), NeuronParameters(1.0, 2.0, 0.9)),
+    "leaky": ("6C5s-5C3s (F6C3u)", (1, 8, 8), FloatNeuron(1.0, 2.0, 0.9)),
 }
 SETTINGS = SpideSettings(25, 40.0)
 T = 12

@@ -25,14 +25,14 @@ from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.datasets.catalog import DATA_VARIABLE, load_dataset
 from fsnn_lava.errors import ConfigError, ConvergenceError
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.spide import SpideSettings
 from fsnn_lava.training.loop import fit
 from script_loader import ROOT
 
 DIGITS = published_configs()["digits_spide"]
-NEURON = NeuronParameters(1.0, 2.0, 1.0)
+NEURON = FloatNeuron(1.0, 2.0, 1.0)
 
 
 # ---- error of the gradient ----------------------------------------------------------------------------------

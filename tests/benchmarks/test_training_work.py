@@ -16,12 +16,12 @@ from benchmarks.spide.plain_training import PlainConnection
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import LayerSpec, parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 
-NEURON = NeuronParameters(1.0, 2.0, 1.0)
+NEURON = FloatNeuron(1.0, 2.0, 1.0)
 
 # ---- synapses -----------------------------------------------------------------------------------------------
 

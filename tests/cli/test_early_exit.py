@@ -17,8 +17,9 @@ import trained
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.conversion.export_folder import load_deployed, samples_to_test
 from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError
-from fsnn_lava.hardware.network import Array, HardwareNetwork
-from fsnn_lava.hardware.run_result import RunResult, accuracy
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.hardware.run_io import RunResult, accuracy
 from script_loader import load_script
 
 FILES = ("anytime.json", "anytime.md", "anytime.svg")

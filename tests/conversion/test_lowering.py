@@ -17,9 +17,9 @@ from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets.catalog import InputCoding
 from fsnn_lava.errors import CheckpointError, InputError
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
-from fsnn_lava.hardware.geometry import Convolution
-from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Array, FloatNeuron, HardwareNetwork, with_timing
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.geometry import Array, Convolution
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, FloatNeuron, HardwareNetwork, with_timing
+from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import TrainedNetwork
 
 NETWORKS = [

@@ -21,19 +21,17 @@ from fsnn_lava.conversion.netx_write import (
     write_netx,
 )
 from fsnn_lava.errors import InputError, OutputError, UnsupportedError
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
-    Convolution,
     FloatNeuron,
     HardwareNetwork,
     InputSpec,
     IntegerNeuron,
     Population,
     Readout,
-    TransposedConvolution,
 )
 from random_networks import reference_spikes
 

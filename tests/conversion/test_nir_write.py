@@ -15,12 +15,11 @@ from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.conversion.nir_read import read_nir
 from fsnn_lava.conversion.nir_write import UNROLLED_LIMIT, nir_graph, nir_violations, write_nir
 from fsnn_lava.errors import ConfigError, MissingDependencyError, NetworkError, OutputError, UnsupportedError
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
-    Convolution,
     FloatNeuron,
     HardwareNetwork,
     InputSpec,
@@ -28,7 +27,6 @@ from fsnn_lava.hardware.network import (
     Integrators,
     Population,
     Readout,
-    TransposedConvolution,
     with_timing,
 )
 from networks import small_float_network

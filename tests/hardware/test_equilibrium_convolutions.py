@@ -11,9 +11,9 @@ import random_networks
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware import equilibrium as module
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
-from fsnn_lava.hardware.geometry import DENSE, Dense
+from fsnn_lava.hardware.geometry import DENSE, Array, Dense
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import Array, HardwareNetwork
+from fsnn_lava.hardware.network import HardwareNetwork
 
 STEPS = 12
 

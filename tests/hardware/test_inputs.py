@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 
 from fsnn_lava.errors import InputError
-from fsnn_lava.hardware.inputs import check_inputs
-from fsnn_lava.hardware.network import (
-    INPUT,
-    Array,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import INPUT, Connection, FloatNeuron, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.run_io import check_inputs
 
 
 def network(spec: InputSpec) -> HardwareNetwork:

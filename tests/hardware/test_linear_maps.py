@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fsnn_lava.hardware import linear_map as module
-from fsnn_lava.hardware.geometry import DENSE, Convolution, TransposedConvolution, pooled
+from fsnn_lava.hardware import linear_maps as module
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution, pooled
 from fsnn_lava.hardware.linear_maps import LinearMap
-from fsnn_lava.hardware.network import Array
 
 
 def random_maps(count: int) -> Iterator[tuple[LinearMap, Array, Array]]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fsnn_lava.errors import NetworkError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

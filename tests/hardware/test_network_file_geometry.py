@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from fsnn_lava.errors import NetworkError
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
-    Convolution,
     FloatNeuron,
     HardwareNetwork,
     InputSpec,
@@ -26,7 +25,6 @@ from fsnn_lava.hardware.network import (
     Neuron,
     Population,
     Readout,
-    TransposedConvolution,
 )
 from fsnn_lava.hardware.network_file import load_network, save_network
 from networks import assert_equal_networks

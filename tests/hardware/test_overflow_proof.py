@@ -13,11 +13,11 @@ import pytest
 import networks
 import reference_simulator as reference
 from fsnn_lava.errors import NetworkError, PotentialBoundError
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

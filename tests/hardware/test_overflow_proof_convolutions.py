@@ -12,12 +12,11 @@ import pytest
 import random_networks
 import reference_simulator as reference
 from fsnn_lava.hardware import overflow_proof as module
-from fsnn_lava.hardware.geometry import DENSE, Convolution, Dense
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Dense
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     HardwareNetwork,
     InputSpec,

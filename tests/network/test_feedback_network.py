@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from feedback_networks import IF, LIF, chain, images, random_network, run, synapses
 from fsnn_lava.config.notation import Pooling, parse_spec
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import DropoutOn, FeedbackSNN, Simulation
 from fsnn_lava.network.layers import FrobeniusRestriction
-from fsnn_lava.network.neuron import NeuronParameters
 
 
 def spikes_of(simulation: Simulation) -> list[list[int]]:
@@ -93,7 +93,7 @@ each_pooling = pytest.mark.parametrize("pooling", ["merged", "spiking"])
 @each_pooling
 def test_every_population_follows_the_equations(notation: str, pooling: Pooling) -> None:
     """A plain rerun of the equations, population by population, from recorded spikes alone."""
-    model = random_network(notation, neuron=NeuronParameters(1.2, 0.9, 0.8), pooling=pooling)
+    model = random_network(notation, neuron=FloatNeuron(1.2, 0.9, 0.8), pooling=pooling)
     x, steps, delay = images(model), 12, 2
     found = run(model, x, time_steps=steps, loop_delay=delay)
     assert found.spikes is not None
@@ -115,7 +115,7 @@ def test_every_population_follows_the_equations(notation: str, pooling: Pooling)
 @every_network
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 def test_rates_are_weighted_means_of_the_spikes(notation: str, leak: float) -> None:
-    model = random_network(notation, neuron=NeuronParameters(1.0, 1.0, leak))
+    model = random_network(notation, neuron=FloatNeuron(1.0, 1.0, leak))
     found = run(model, images(model), time_steps=9)
     assert found.spikes is not None
     weights = torch.tensor([leak ** (8 - t) for t in range(9)], dtype=torch.float64)
@@ -192,7 +192,7 @@ def test_spiking_pool_by_hand() -> None:
     Inputs 1, 1, 1, 0 make the first three spike at t = 0, 2, 4, ..: v = 1 (fires), 1 - 2 + 1 = 0, 1 (fires), ..
     The pool gets 3/4 at even steps: v = .75, .75, 1.5 (fires), -.5, .25, .25, 1 (fires), -1, -.25.
     """
-    neuron = NeuronParameters(1.0, 2.0, 1.0)
+    neuron = FloatNeuron(1.0, 2.0, 1.0)
     model = FeedbackSNN(
         parse_spec("1C1-P2"), (1, 2, 2), classes=2, neuron=neuron, batch_norm=False, pooling="spiking"
     ).double()
@@ -249,7 +249,7 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
 
 def test_equilibrium_map_by_hand() -> None:
     """Reset 2: a1 = clamp((0.5 a + 0.75) / 2), a2 = clamp(3 a1 / 2); beyond 0 and 1 they are clamped."""
-    model = chain(0.75, 3.0, feedback=0.5, neuron=NeuronParameters(1.0, 2.0, 1.0))
+    model = chain(0.75, 3.0, feedback=0.5, neuron=FloatNeuron(1.0, 2.0, 1.0))
     bound = model.bind(1)
     drive = bound.drive(torch.ones(1, 1, dtype=torch.float64), time_steps=1)
     around = bound.rates_around(torch.full((1, 1), 0.5, dtype=torch.float64), drive.mean)
@@ -280,7 +280,7 @@ def deviations(model: FeedbackSNN, steps: list[int], *, loop_delay: int) -> list
 @pytest.mark.parametrize("v_threshold", [1.0, 0.5])
 def test_if_rates_approach_the_equilibrium_as_one_over_t(notation: str, loop_delay: int, v_threshold: float) -> None:
     """Theorem 1 and 3: neither delay nor threshold moves the equilibrium."""
-    model = random_network(notation, neuron=NeuronParameters(v_threshold, 1.0, 1.0))
+    model = random_network(notation, neuron=FloatNeuron(v_threshold, 1.0, 1.0))
     steps = [10, 30, 100, 300, 1000]
     found = deviations(model, steps, loop_delay=loop_delay)
     slope = float(np.polyfit(np.log(steps), np.log(found), 1)[0])
@@ -289,7 +289,7 @@ def test_if_rates_approach_the_equilibrium_as_one_over_t(notation: str, loop_del
 
 def test_lif_rates_stop_at_a_floor() -> None:
     """With a leak the deviation is bounded, not vanishing (Theorem 2)."""
-    found = deviations(random_network("5 (F5)", neuron=NeuronParameters(1.0, 1.0, 0.9)), [100, 1000], loop_delay=1)
+    found = deviations(random_network("5 (F5)", neuron=FloatNeuron(1.0, 1.0, 0.9)), [100, 1000], loop_delay=1)
     assert found[1] > 0.3 * found[0]
     assert found[1] < 0.2
 

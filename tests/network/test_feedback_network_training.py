@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from feedback_networks import LIF, images, random_network, run, seeded, synapses
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates
 
 # ---- event input ---------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates
 def test_frames_that_never_change_are_a_constant_input(
     notation: str, leak: float, batch_norm: bool, training: bool
 ) -> None:
-    neuron = NeuronParameters(1.0, 1.0, leak)
+    neuron = FloatNeuron(1.0, 1.0, leak)
     model = random_network(notation, neuron=neuron, batch_norm=batch_norm, dropout=0.3).train(training)
     other = copy.deepcopy(model)
     x = images(model)
@@ -131,7 +131,7 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
 
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
-    neuron = NeuronParameters(1.0, 1.0, 1.0)
+    neuron = FloatNeuron(1.0, 1.0, 1.0)
     model = FeedbackSNN(parse_spec("40 (F40)"), (4,), neuron=neuron, batch_norm=False, dropout=0.5).double()
     first = synapses(model)[0]
     assert model.feedback is not None

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fsnn_lava.network.neuron import NeuronParameters, fire, integrate, rate_from_count
+from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network.neuron import fire, integrate, rate_from_count
 
 
-def trace(currents: list[float], neuron: NeuronParameters) -> tuple[list[float], list[float]]:
+def trace(currents: list[float], neuron: FloatNeuron) -> tuple[list[float], list[float]]:
     """Potential before the threshold test and spike of one neuron at every step."""
     v, spikes = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     potentials, fired = [], []
@@ -23,52 +24,52 @@ def trace(currents: list[float], neuron: NeuronParameters) -> tuple[list[float],
 
 CASES = [
     pytest.param(
-        NeuronParameters(2.0, 2.0, 1.0),
+        FloatNeuron(2.0, 2.0, 1.0),
         [0.75] * 6,
         [0.75, 1.5, 2.25, 1.0, 1.75, 2.5],
         [0, 0, 1, 0, 0, 1],
         id="IF keeps what is over the threshold",
     ),
     pytest.param(
-        NeuronParameters(2.0, 2.0, 1.0),
+        FloatNeuron(2.0, 2.0, 1.0),
         [3.0] * 4,
         [3.0, 4.0, 5.0, 6.0],
         [1, 1, 1, 1],
         id="IF fires in every step and the rest piles up",
     ),
     pytest.param(
-        NeuronParameters(2.0, 2.0, 1.0),
+        FloatNeuron(2.0, 2.0, 1.0),
         [-1.0, -1.0, -1.0, 4.0, 4.0, 0.0],
         [-1.0, -2.0, -3.0, 1.0, 5.0, 3.0],
         [0, 0, 0, 0, 1, 1],
         id="IF has no lower bound",
     ),
     pytest.param(
-        NeuronParameters(2.0, 2.0, 1.0), [2.0, 1.75], [2.0, 1.75], [1, 0], id="a neuron fires at the threshold itself"
+        FloatNeuron(2.0, 2.0, 1.0), [2.0, 1.75], [2.0, 1.75], [1, 0], id="a neuron fires at the threshold itself"
     ),
     pytest.param(
-        NeuronParameters(1.0, 2.0, 1.0),
+        FloatNeuron(1.0, 2.0, 1.0),
         [0.75] * 7,
         [0.75, 1.5, 0.25, 1.0, -0.25, 0.5, 1.25],
         [0, 1, 0, 1, 0, 0, 1],
         id="reset amount twice the threshold",
     ),
     pytest.param(
-        NeuronParameters(1.0, 2.0, 0.5),
+        FloatNeuron(1.0, 2.0, 0.5),
         [1.0, 1.0, 1.0],
         [1.0, 0.5, 1.25],
         [1, 0, 1],
         id="LIF with reset amount twice the threshold",
     ),
     pytest.param(
-        NeuronParameters(2.0, 2.0, 0.5),
+        FloatNeuron(2.0, 2.0, 0.5),
         [1.5] * 5,
         [1.5, 2.25, 1.625, 2.3125, 1.65625],
         [0, 1, 0, 1, 0],
         id="LIF leaks what the reset leaves, not the newest input",
     ),
     pytest.param(
-        NeuronParameters(2.0, 2.0, 0.5),
+        FloatNeuron(2.0, 2.0, 0.5),
         [-4.0, 0.0, 0.0, 4.0],
         [-4.0, -2.0, -1.0, 3.5],
         [0, 0, 0, 1],
@@ -79,20 +80,20 @@ CASES = [
 
 @pytest.mark.parametrize(("neuron", "currents", "potentials", "spikes"), CASES)
 def test_trace_is_the_hand_computed_one(
-    neuron: NeuronParameters, currents: list[float], potentials: list[float], spikes: list[int]
+    neuron: FloatNeuron, currents: list[float], potentials: list[float], spikes: list[int]
 ) -> None:
     assert trace(currents, neuron) == (potentials, spikes)
 
 
 def test_step_changes_none_of_its_arguments() -> None:
     v, spikes, current = (torch.full((1, 2), value) for value in (3.0, 1.0, 0.5))
-    integrate(v, spikes, current, neuron=NeuronParameters(2.0, 2.0, 0.5))
+    integrate(v, spikes, current, neuron=FloatNeuron(2.0, 2.0, 0.5))
     assert [t.tolist() for t in (v, spikes, current)] == [[[3.0, 3.0]], [[1.0, 1.0]], [[0.5, 0.5]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_spikes_have_the_type_of_the_potential(dtype: torch.dtype) -> None:
-    assert fire(torch.ones(1, 1, dtype=dtype), neuron=NeuronParameters()).dtype is dtype
+    assert fire(torch.ones(1, 1, dtype=dtype), neuron=FloatNeuron()).dtype is dtype
 
 
 def weighted_count(spikes: list[float], leak: float) -> Tensor:

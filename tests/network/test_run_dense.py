@@ -9,8 +9,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork
-from fsnn_lava.network.neuron import NeuronParameters, SpikeCounts, fire, integrate
+from fsnn_lava.network.neuron import SpikeCounts, fire, integrate
 from fsnn_lava.network.run_dense import DenseSettings, dense_run, folded, split_tf32, step
 
 
@@ -93,7 +94,7 @@ def test_fused_steps_give_the_same_spikes(leak: float) -> None:
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 def test_step_is_that_of_the_equations(leak: float) -> None:
     """Two chains of steps: `step` tells the last spikes by the potential, `integrate` is given them."""
-    neuron = NeuronParameters(1.0, 0.8, leak)
+    neuron = FloatNeuron(1.0, 0.8, leak)
     generator = torch.Generator().manual_seed(0)
     v, spikes, weighted = (torch.zeros(50, dtype=torch.float64) for _ in range(3))
     plain: torch.Tensor | None = torch.zeros(50, dtype=torch.float64)

@@ -13,15 +13,8 @@ import trained
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    STATE_LIMIT,
-    Array,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    IntegerNeuron,
-)
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import ALWAYS_ON, STATE_LIMIT, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import potential_bounds
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.rounding import round_weights

@@ -15,13 +15,12 @@ import trained
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import PotentialBoundError
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
-from fsnn_lava.hardware.geometry import Convolution, TransposedConvolution
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

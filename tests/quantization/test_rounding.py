@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, Shape, TransposedConvolution
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap
-from fsnn_lava.hardware.network import Array, Connection
+from fsnn_lava.hardware.network import Connection
 from fsnn_lava.quantization import input_correlations as source_statistics
 from fsnn_lava.quantization import rounding
 from fsnn_lava.quantization.input_correlations import from_rows, groups_of, patterns_of, weight_rows

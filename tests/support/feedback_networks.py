@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN, Simulation
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.network.neuron import NeuronParameters
 
-IF = NeuronParameters(1.0, 1.0, 1.0)
-LIF = NeuronParameters(1.0, 1.0, 0.5)
+IF = FloatNeuron(1.0, 1.0, 1.0)
+LIF = FloatNeuron(1.0, 1.0, 0.5)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -34,7 +34,7 @@ def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, 
     return bound.detached().simulate(drive, time_steps=time_steps, loop_delay=loop_delay, record=True)
 
 
-def chain(*forward: float, feedback: float, neuron: NeuronParameters) -> FeedbackSNN:
+def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:
     """One neuron per population, joined by those weights, in evaluation mode."""
     notation = "-".join("1" for _ in forward) + " (F1)"
     model = FeedbackSNN(parse_spec(notation), (1,), classes=2, neuron=neuron, batch_norm=False).double().eval()
@@ -56,7 +56,7 @@ def chain(*forward: float, feedback: float, neuron: NeuronParameters) -> Feedbac
 def random_network(
     notation: str,
     *,
-    neuron: NeuronParameters = IF,
+    neuron: FloatNeuron = IF,
     batch_norm: bool = False,
     dropout: float = 0.0,
     shape: tuple[int, ...] = (1, 4, 4),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters, fire, integrate
+from fsnn_lava.network.neuron import fire, integrate
 
 NETWORKS = [
     ("12 (F12)", (1, 6, 6)),
@@ -41,7 +42,7 @@ def bound_network(
     model = FeedbackSNN(
         parse_spec(notation),
         shape,
-        neuron=NeuronParameters(1.0, reset_amount, leak),
+        neuron=FloatNeuron(1.0, reset_amount, leak),
         batch_norm=batch_norm,
         dropout=0.2,
         pooling=pooling,

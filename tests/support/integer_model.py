@@ -23,21 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fsnn_lava.errors import InputError, StateOverflowError, UnsupportedError
-from fsnn_lava.hardware.geometry import Convolution, Dense, TransposedConvolution
-from fsnn_lava.hardware.inputs import check_inputs
+from fsnn_lava.hardware.geometry import Array, Convolution, Dense, TransposedConvolution
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
     STATE_LIMIT,
     STATE_PER_WEIGHT,
-    Array,
     Connection,
     HardwareNetwork,
     IntegerNeuron,
     Population,
 )
-from fsnn_lava.hardware.run_result import rate_weights
+from fsnn_lava.hardware.run_io import check_inputs, rate_weights
 from fsnn_lava.network.devices import tf32
 
 _CHUNK_NUMBERS = 2**26

@@ -12,7 +12,7 @@ from lava.magma.compiler.utils import PortInitializer, VarInitializer
 from lava.magma.core.process.process import AbstractProcess
 
 from fsnn_lava.backends.lava.models.fast_ports import remove_thread
-from fsnn_lava.hardware.network import Array
+from fsnn_lava.hardware.geometry import Array
 
 
 def channel(shape: tuple[int, ...], kind: Any, *, size: int = 3, name: str = "port") -> PyPyChannel:

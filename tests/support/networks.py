@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

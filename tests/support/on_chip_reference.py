@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.backends.lava.learning.job import Learning, PlasticNetwork, Synapses, TrainingJob
-from fsnn_lava.hardware.network import Array
+from fsnn_lava.hardware.geometry import Array
 
 
 @dataclass(frozen=True, eq=False)

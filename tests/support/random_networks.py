@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import reference_simulator as reference
-from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, Shape, TransposedConvolution
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
     STATE_LIMIT,
-    Array,
     Connection,
     HardwareNetwork,
     InputSpec,

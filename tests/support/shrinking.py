@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.errors import NetworkError
-from fsnn_lava.hardware.network import Array, Connection, HardwareNetwork
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import Connection, HardwareNetwork
 
 Fails = Callable[[HardwareNetwork, Array], bool]
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from fsnn_lava.hardware.network import STATE_PER_WEIGHT, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron, Neuron
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.run_io import RunResult
 
 
 def names(network: HardwareNetwork) -> list[str]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
     FloatNeuron,
     HardwareNetwork,

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Norm, Synapse
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 
-IF, PLAIN, LIF = NeuronParameters(1.0, 2.0, 1.0), NeuronParameters(1.0, 1.0, 1.0), NeuronParameters(1.0, 2.0, 0.95)
+IF, PLAIN, LIF = FloatNeuron(1.0, 2.0, 1.0), FloatNeuron(1.0, 1.0, 1.0), FloatNeuron(1.0, 2.0, 0.95)
 NEURONS = {"IF": IF, "IF that resets by the threshold": PLAIN, "LIF": LIF}
 BATCH, STEPS, MASKS = 4, 12, 7
 NETWORKS = [
@@ -36,7 +36,7 @@ def spide_network(
     notation: str,
     shape: tuple[int, ...],
     *,
-    neuron: NeuronParameters = IF,
+    neuron: FloatNeuron = IF,
     dropout: float = 0.2,
     norm: Norm = "frobenius",
 ) -> FeedbackSNN:

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.datasets.catalog import InputCoding, Samples
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.evaluation import convergence_curve, evaluate
 
 CODING = InputCoding("graded", maximum=16, scale=1 / 16, mean=(0.5,), std=(0.5,))
@@ -26,7 +26,7 @@ def samples(count: int = 23) -> Samples:
 
 def network(leak: float = 0.8) -> FeedbackSNN:
     """A network whose populations fire, and whose dropout and batch norm would show in training mode."""
-    neuron = NeuronParameters(1.0, 1.0, leak)
+    neuron = FloatNeuron(1.0, 1.0, leak)
     model = FeedbackSNN(parse_spec("6-5 (F6)"), (1, 4, 4), classes=3, neuron=neuron, dropout=0.5, seed=1)
     for synapse in model.feedforward:
         assert isinstance(synapse, Synapse)

@@ -13,21 +13,19 @@ import networks
 import small
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import ConfigError, InputError
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
-    Array,
     Connection,
-    Convolution,
     HardwareNetwork,
     InputSpec,
     IntegerNeuron,
     Population,
     Readout,
-    TransposedConvolution,
 )
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
 from random_networks import random_network
 

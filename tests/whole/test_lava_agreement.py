@@ -15,17 +15,9 @@ import torch
 from fsnn_lava.backends.lava.chip_limits import hardware_violations
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import integrate, integrated_logits
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    DENSE,
-    INPUT,
-    STATE_LIMIT,
-    Array,
-    Convolution,
-    HardwareNetwork,
-    TransposedConvolution,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, STATE_LIMIT, HardwareNetwork
 from integer_model import IntegerSNN
 from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
 from shrinking import described, smallest

@@ -21,9 +21,10 @@ from fsnn_lava.backends import get_backend
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.conversion.export_folder import NETWORK_FILES, load_deployed
 from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UnsupportedError
-from fsnn_lava.hardware.network import Array, HardwareNetwork
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
-from fsnn_lava.hardware.run_result import RunResult
+from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import load_checkpoint, save_checkpoint
 from script_loader import ROOT, load_script
 

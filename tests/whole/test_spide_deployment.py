@@ -18,7 +18,8 @@ from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingC
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets.catalog import InputCoding
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
-from fsnn_lava.hardware.network import Array, HardwareNetwork, IntegerNeuron, with_timing
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import HardwareNetwork, IntegerNeuron, with_timing
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.quantization.candidates import parts_of
 from fsnn_lava.quantization.quantizer import quantize

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config import SurrogateName
-from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, NeuronParameters, Simulation, integrate, rate_from_count
+from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, Simulation, integrate, rate_from_count
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.gradients.surrogate import surrogate_spikes
 
@@ -90,7 +91,7 @@ class _Neurons:
     weighted_count: Tensor
     count: Tensor
 
-    def __init__(self, neuron: NeuronParameters, surrogate: SurrogateName, width: float) -> None:
+    def __init__(self, neuron: FloatNeuron, surrogate: SurrogateName, width: float) -> None:
         self._neuron, self._surrogate, self._width = neuron, surrogate, width
         self._started = False
 

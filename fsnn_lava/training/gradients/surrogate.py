@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config import SurrogateName
-from fsnn_lava.network import NeuronParameters, fire
+from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network import fire
 
 
-def surrogate_spikes(v: Tensor, *, neuron: NeuronParameters, surrogate: SurrogateName, width: float) -> Tensor:
+def surrogate_spikes(v: Tensor, *, neuron: FloatNeuron, surrogate: SurrogateName, width: float) -> Tensor:
     """Spikes (B, *N), 1 where v >= v_threshold, else 0, whose gradient is the named curve.
 
     Parameters
@@ -53,9 +54,7 @@ class _Spikes(torch.autograd.Function):
     """Value: the step. Backward: the curve's value, which alone is kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, v: Tensor, neuron: NeuronParameters, curve: Callable[[Tensor], Tensor], width: float
-    ) -> Tensor:
+    def forward(ctx: Any, v: Tensor, neuron: FloatNeuron, curve: Callable[[Tensor], Tensor], width: float) -> Tensor:
         ctx.width = width
         ctx.save_for_backward(curve((v - neuron.v_threshold) / width))
         return fire(v, neuron=neuron)

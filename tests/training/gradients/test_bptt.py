@@ -16,17 +16,17 @@ from torch.testing import assert_close
 from feedback_networks import IF, LIF, chain, images, random_network, run, seeded, synapses
 from fsnn_lava.config import SurrogateName
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.bptt import bptt_rates
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates
 
-LEAKY = NeuronParameters(1.0, 0.9, 0.8)
+LEAKY = FloatNeuron(1.0, 0.9, 0.8)
 NETWORKS = ["5 (F5)", "6-5-4 (F6)", "6-5", "3C3s-4C3-2C3s (F3C3u)", "3C3-P2-4C3-2C3 (F3C3)"]
 every_network = pytest.mark.parametrize("notation", NETWORKS)
 
 
-def network(notation: str, neuron: NeuronParameters, *, batch_norm: bool = True, dropout: float = 0.3) -> FeedbackSNN:
+def network(notation: str, neuron: FloatNeuron, *, batch_norm: bool = True, dropout: float = 0.3) -> FeedbackSNN:
     """A random network on 8x8 images; running statistics that no batch has; a gain that the bound does not hold."""
     model = random_network(notation, neuron=neuron, batch_norm=batch_norm, dropout=dropout, shape=(1, 8, 8))
     generator = seeded(8)
@@ -81,7 +81,7 @@ def chain_gradients(model: FeedbackSNN) -> tuple[float, list[float], float]:
 
 
 @pytest.mark.parametrize(("neuron", "rate", "forward", "back"), ONE)
-def test_one_neuron_with_feedback_by_hand(neuron: NeuronParameters, rate: float, forward: float, back: float) -> None:
+def test_one_neuron_with_feedback_by_hand(neuron: FloatNeuron, rate: float, forward: float, back: float) -> None:
     found_rate, found_forward, found_back = chain_gradients(chain(1.25, feedback=-0.25, neuron=neuron))
     assert found_rate == rate
     # Thirds are rounded; everything else is a sum of powers of two.
@@ -109,7 +109,7 @@ def test_a_neuron_out_of_the_curve_lets_nothing_through() -> None:
 
 
 def tangent(
-    weights: list[list[list[float]]], directions: list[list[list[float]]], x: list[float], neuron: NeuronParameters
+    weights: list[list[list[float]]], directions: list[list[list[float]]], x: list[float], neuron: FloatNeuron
 ) -> float:
     """Directional derivative of the sum of the last rates, 6 steps of width 1.5, in plain numbers.
 
@@ -143,7 +143,7 @@ def tangent(
 
 
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
-def test_every_derivative_is_that_of_a_scalar_restatement(neuron: NeuronParameters) -> None:
+def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -> None:
     model = FeedbackSNN(parse_spec("4-3 (F4)"), (3,), neuron=neuron, batch_norm=False, spectral_norm_bound=9.0).double()
     generator = seeded(2)
     with torch.no_grad():
@@ -241,9 +241,7 @@ CURVES: list[tuple[SurrogateName, Callable[[Tensor], Tensor]]] = [
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 @every_network
-def test_gradient_is_that_of_the_restatement(
-    notation: str, neuron: NeuronParameters, events: bool, training: bool
-) -> None:
+def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron, events: bool, training: bool) -> None:
     model = network(notation, neuron).train(training)
     x = given(model, events=events, time_steps=8)
     surrogate, curve = CURVES[training != events]
@@ -270,7 +268,7 @@ def test_gradient_is_that_of_the_restatement(
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 @every_network
 def test_run_is_that_of_simulate(
-    notation: str, neuron: NeuronParameters, batch_norm: bool, events: bool, training: bool
+    notation: str, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool
 ) -> None:
     """Spike for spike: in float64 no potential lies as close to the threshold as the two roundings are apart."""
     model = network(notation, neuron, batch_norm=batch_norm).train(training)

@@ -9,10 +9,10 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import SolverName
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.fixed_point import FixedPoint
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
 
 CASES = [
@@ -27,7 +27,7 @@ CASES = [
 
 def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float) -> tuple[FeedbackSNN, Tensor, Tensor]:
     """A float64 network whose rates lie inside (0, 1) mostly, its input and a weighting that makes a scalar loss."""
-    neuron = NeuronParameters(v_threshold=1.0, reset_amount=1.0, leak=leak)
+    neuron = FloatNeuron(v_threshold=1.0, reset_amount=1.0, leak=leak)
     spec = parse_spec(notation)
     model = FeedbackSNN(
         spec, shape, classes=3, neuron=neuron, batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8, seed=1

@@ -28,8 +28,8 @@ from torch.testing import assert_close
 
 from feedback_networks import seeded, synapses
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
 
 BATCH, STEPS, MASKS = 4, 12, 7
@@ -41,12 +41,12 @@ NOTATIONS = [
     pytest.param("3C3-P2-4C3-P2-3C3 (F3C3u)", id="pooling"),
 ]
 NEURONS = [
-    pytest.param(NeuronParameters(1.0, 1.0, 1.0), id="IF"),
-    pytest.param(NeuronParameters(1.0, 0.9, 0.9), id="LIF"),
+    pytest.param(FloatNeuron(1.0, 1.0, 1.0), id="IF"),
+    pytest.param(FloatNeuron(1.0, 0.9, 0.9), id="LIF"),
 ]
 
 
-def network(notation: str, neuron: NeuronParameters) -> FeedbackSNN:
+def network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
     """A network in training mode whose rates lie inside (0, 1) mostly, and whose feedback gain is inside its bound."""
     model = FeedbackSNN(
         parse_spec(notation), (2, 8, 8), classes=3, neuron=neuron, dropout=0.2, spectral_norm_bound=4.0, seed=1
@@ -122,7 +122,7 @@ def check_by_differences(value: Callable[[], Tensor], model: FeedbackSNN, found:
 @pytest.mark.parametrize("events", [False, True], ids=["constant", "events"])
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("notation", NOTATIONS)
-def test_implicit_is_iterated_is_finite_differences(notation: str, neuron: NeuronParameters, events: bool) -> None:
+def test_implicit_is_iterated_is_finite_differences(notation: str, neuron: FloatNeuron, events: bool) -> None:
     model = network(notation, neuron)
     x = given(model, events=events)
 
@@ -154,9 +154,7 @@ def test_implicit_is_iterated_is_finite_differences(notation: str, neuron: Neuro
 @pytest.mark.parametrize("events", [False, True], ids=["constant", "events"])
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("notation", NOTATIONS)
-def test_training_gradient_is_that_of_the_published_formula(
-    notation: str, neuron: NeuronParameters, events: bool
-) -> None:
+def test_training_gradient_is_that_of_the_published_formula(notation: str, neuron: FloatNeuron, events: bool) -> None:
     model = network(notation, neuron)
     reference = copy.deepcopy(model)
     x = given(model, events=events)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import spiking_adjoint_reference as reference
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import run_by_events as event_run
 from fsnn_lava.network.devices import place, prepared
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.network.shared_random import shared_generator
 from fsnn_lava.training.gradients import spide
 from fsnn_lava.training.gradients import spide_by_events as couple_run
@@ -70,7 +70,7 @@ def loss_gradient(model: FeedbackSNN, rates: Tensor) -> Tensor:
 @EACH_NEURON
 @EACH_NETWORK
 def test_spikes_of_both_phases_are_those_of_the_reference(
-    notation: str, shape: tuple[int, ...], neuron: NeuronParameters, events: bool
+    notation: str, shape: tuple[int, ...], neuron: FloatNeuron, events: bool
 ) -> None:
     """In the papers' timing and in the hardware's, at every step and population, dropout masks included."""
     settings, model = settings_for(notation), spide_network(notation, shape, neuron=neuron)
@@ -107,7 +107,7 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
 @EACH_NEURON
 @EACH_NETWORK
 def test_gradient_is_the_local_updates_of_the_reference(
-    notation: str, shape: tuple[int, ...], neuron: NeuronParameters, events: bool
+    notation: str, shape: tuple[int, ...], neuron: FloatNeuron, events: bool
 ) -> None:
     settings, model = settings_for(notation), spide_network(notation, shape, neuron=neuron)
     x = given(model, events=events)
@@ -170,7 +170,7 @@ def test_gradient_passes_through_a_learned_restriction() -> None:
 @pytest.mark.parametrize("leak", [0.5, 0.9, 0.95, 0.99])
 def test_neurons_that_always_or_never_fire_let_nothing_through(leak: float, dtype: torch.dtype) -> None:
     """Also leaky ones, whose rate of one is a quotient of two rounded numbers."""
-    neuron = NeuronParameters(1.0, 2.0, leak)
+    neuron = FloatNeuron(1.0, 2.0, leak)
     model = spide_network("4-3 (F4)", (2,), neuron=neuron, dropout=0.0).to(dtype)
     with torch.no_grad():
         for synapse, bias in zip(model.feedforward, (9.0, 0.7), strict=True):
@@ -345,7 +345,7 @@ def test_each_backward_pass_is_told() -> None:
 @EACH_NEURON
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[1:8])
 def test_dense_products_give_the_same_gradient(
-    monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...], neuron: NeuronParameters
+    monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...], neuron: FloatNeuron
 ) -> None:
     """Those that a GPU takes, here on a CPU."""
     model = spide_network(notation, shape, neuron=neuron)
@@ -364,7 +364,7 @@ def test_dense_products_give_the_same_gradient(
 @pytest.mark.gpu
 @EACH_NEURON
 @EACH_NETWORK
-def test_gradient_on_a_gpu_is_that_of_a_cpu(notation: str, shape: tuple[int, ...], neuron: NeuronParameters) -> None:
+def test_gradient_on_a_gpu_is_that_of_a_cpu(notation: str, shape: tuple[int, ...], neuron: FloatNeuron) -> None:
     """In float64, without dropout, whose masks a GPU draws differently: no spike of either phase differs."""
     model = spide_network(notation, shape, neuron=neuron, dropout=0.0)
     x = given(model)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import spiking_adjoint_reference as reference
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
-from fsnn_lava.network.neuron import NeuronParameters
 from fsnn_lava.training.gradients.ide import AdjointSettings, with_implicit_gradient
 from fsnn_lava.training.gradients.measured_rates import BackwardPhase
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates
@@ -71,7 +71,7 @@ class Case:
 
 
 def measured(
-    notation: str, shape: tuple[int, ...], *, neuron: NeuronParameters = IF, dropout: float = 0.2
+    notation: str, shape: tuple[int, ...], *, neuron: FloatNeuron = IF, dropout: float = 0.2
 ) -> tuple[Case, Tensor]:
     """At measured rates, with the input."""
     model = spide_network(notation, shape, neuron=neuron, dropout=dropout)
@@ -122,7 +122,7 @@ def test_leak_of_nearly_one_is_nearly_without_leak() -> None:
     """The floor falls with 1 - leak."""
     floors = []
     for leak in (0.9, 0.99, 0.999):
-        case, _ = measured("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8), neuron=NeuronParameters(1.0, 2.0, leak))
+        case, _ = measured("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8), neuron=FloatNeuron(1.0, 2.0, leak))
         floors.append(max(case.errors(int(20 / (1 - leak)))))
     assert floors[0] > 4 * floors[1] > 16 * floors[2]
 
@@ -158,7 +158,7 @@ def flattened(case: Case, updates: list[reference.Update]) -> list[reference.Flo
 
 @pytest.mark.parametrize("neuron", [IF, NEURONS["IF that resets by the threshold"]], ids=["2 V_th", "V_th"])
 @EACH_NETWORK
-def test_gradient_tends_to_the_implicit_one(notation: str, shape: tuple[int, ...], neuron: NeuronParameters) -> None:
+def test_gradient_tends_to_the_implicit_one(notation: str, shape: tuple[int, ...], neuron: FloatNeuron) -> None:
     """At the equilibrium, where the measured rate and the map's are one: autograd once around the loop."""
     model = spide_network(notation, shape, neuron=neuron)
     bound, x = model.bind(BATCH, generator=seeded(MASKS)), given(model)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fsnn_lava.config import SurrogateName
-from fsnn_lava.network.neuron import NeuronParameters, fire
+from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network.neuron import fire
 from fsnn_lava.training.gradients.surrogate import surrogate_spikes
 
-NEURON = NeuronParameters(v_threshold=2.0)
+NEURON = FloatNeuron(v_threshold=2.0)
 
 
 def slopes(v: Tensor, surrogate: SurrogateName, width: float) -> Tensor:

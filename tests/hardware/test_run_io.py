@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fsnn_lava.errors import InputError
-from fsnn_lava.hardware.network import Array, Readout
-from fsnn_lava.hardware.run_result import RunResult, accuracy, rate_weights, rates_from_spikes, read_out
+from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.network import Readout
+from fsnn_lava.hardware.run_io import RunResult, accuracy, rate_weights, rates_from_spikes, read_out
 
 
 def run_with(logits: Array) -> RunResult:
