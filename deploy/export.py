@@ -151,7 +151,7 @@ def work_on(
             f"--energy.pj-per-synaptic-operation: found {energy.pj_per_synaptic_operation} pJ without a source; say "
             "where the figure is from with --energy.source"
         )
-    some = calibration[:, :WORK_SAMPLES] if network.input.kind == "event" else calibration[:WORK_SAMPLES]
+    some = network.input.take(calibration, slice(WORK_SAMPLES))
     activity = run_activity(network, IntegerSimulator().run(network, some), inputs=some)
     return ExportReport(network.name, report, network_size(network), activity, energy)
 

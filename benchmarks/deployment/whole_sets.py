@@ -42,7 +42,7 @@ def time_set(network: HardwareNetwork, samples: Samples) -> SetTime:
 
 def _time_set(network: HardwareNetwork, samples: Samples) -> SetTime:
     codes = time_first(samples.codes)
-    few = codes[:, :FIRST_SAMPLES] if network.input.kind == "event" else codes[:FIRST_SAMPLES]
+    few = network.input.take(codes, slice(FIRST_SAMPLES))
     before = resident()
     began = time.perf_counter()
     IntegerSimulator().run(network, few)

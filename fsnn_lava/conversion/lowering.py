@@ -104,7 +104,7 @@ def run_torch(
     check_inputs(network, codes, record=())
     model = trained.model().double()
     x = torch.from_numpy(trained.coding.decode(codes.astype(np.uint8), np.float64))
-    bound = model.bind(codes.shape[0 if trained.coding.kind == "graded" else 1])
+    bound = model.bind(network.input.samples(codes))
     run = bound.simulate(
         bound.drive(x, time_steps=time_steps), time_steps=time_steps, loop_delay=loop_delay, record=True
     )

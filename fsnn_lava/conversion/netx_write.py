@@ -51,6 +51,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
+    STATE_PER_HALF_WEIGHT,
     STATE_PER_WEIGHT,
     Array,
     HardwareNetwork,
@@ -232,6 +233,11 @@ def _neuron(population: Population) -> IntegerNeuron:
     return population.neuron
 
 
+def _threshold(population: Population) -> int:
+    """The threshold in Lava's unit, 2 V - 1."""
+    return _neuron(population).fires_above // STATE_PER_HALF_WEIGHT
+
+
 def _constant_currents(network: HardwareNetwork) -> dict[str, Array]:
     """Population -> (N,) int64, weight units."""
     currents = {p.name: np.zeros(p.size, np.int64) for p in network.populations}
@@ -331,13 +337,13 @@ def _relay_stages(layout: NetxLayout) -> list[slice]:
 
 def _relay_reset(network: HardwareNetwork) -> int:
     """Weight units that keep a relay, driven in every step, near its first potential, which is above its threshold."""
-    driven = _HIGHEST * STATE_PER_WEIGHT
-    return (driven * (DECAY_UNITY - _neuron(network.populations[0]).decay) >> 12) // STATE_PER_WEIGHT
+    driven = np.asarray(_HIGHEST * STATE_PER_WEIGHT)
+    return int(_neuron(network.populations[0]).leaked(driven)) // STATE_PER_WEIGHT
 
 
 def _thresholds(network: HardwareNetwork, layout: NetxLayout) -> list[int]:
     """2 V - 1 of everything that fires."""
-    own = [2 * _neuron(p).v_threshold - 1 for p in network.populations]
+    own = [_threshold(p) for p in network.populations]
     return [*own, _RELAY_THRESHOLD] if layout.relays else own
 
 
@@ -348,7 +354,7 @@ def _write(file: h5py.File, network: HardwareNetwork) -> None:
     common = min(max(thresholds), min(thresholds) + _BIAS_HIGHEST)
     bias = np.zeros(layout.neurons, np.int32)
     for p in network.populations:
-        bias[_rows(layout, p)] = common - (2 * _neuron(p).v_threshold - 1)
+        bias[_rows(layout, p)] = common - _threshold(p)
     for rows in _relay_stages(layout):
         bias[rows] = common - _RELAY_THRESHOLD
     file.attrs["fsnn_lava"] = json.dumps({"network": network.name, "time_steps": network.time_steps} | asdict(layout))

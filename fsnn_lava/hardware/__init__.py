@@ -1,4 +1,4 @@
-"""The network as hardware sees it, in floats or integers: parts, rules, file, equilibrium, proof; NumPy alone."""
+"""The network as hardware sees it, in floats or integers: elements, rules, file, equilibrium, proof; NumPy alone."""
 
 from fsnn_lava.hardware.equilibrium import (
     EquilibriumRates,
@@ -16,6 +16,7 @@ from fsnn_lava.hardware.network import (
     DECAY_UNITY,
     INPUT,
     STATE_LIMIT,
+    STATE_PER_HALF_WEIGHT,
     STATE_PER_WEIGHT,
     Arithmetic,
     Connection,
@@ -48,6 +49,7 @@ __all__ = [
     "DENSE",
     "INPUT",
     "STATE_LIMIT",
+    "STATE_PER_HALF_WEIGHT",
     "STATE_PER_WEIGHT",
     "Arithmetic",
     "Array",

@@ -70,13 +70,12 @@ def equilibrium_rates(
     rates = _started(network, start, batch, dtype)
     neurons = sum(p.size for p in network.populations) + network.input.size
     size = max(1, CHUNK_NUMBERS // neurons)
-    axis = 0 if network.input.kind == "graded" else 1
     loop = _Loop.of(network, dtype)
     residual, steps = 0.0, 0
     for first in range(0, batch, size):
         part = slice(first, first + size)
         chunk = {name: r[part] for name, r in rates.items()}
-        constant = _constant_currents(network, inputs[part] if axis == 0 else inputs[:, part], dtype)
+        constant = _constant_currents(network, network.input.take(inputs, part), dtype)
         change, taken = loop.settle(chunk, constant, tolerance=tolerance, max_steps=max_steps)
         residual, steps = max(residual, change), max(steps, taken)
     shaped = {p.name: rates[p.name].reshape(batch, *p.shape) for p in network.populations}
@@ -93,8 +92,7 @@ def constant_current(network: HardwareNetwork, population: Population, inputs: A
 
     Graded input of an integer network: what arrives in every step, rounded down as in a run. Event frames: their mean.
     """
-    batch = inputs.shape[0 if network.input.kind == "graded" else 1]
-    current = np.zeros((batch, population.size))
+    current = np.zeros((network.input.samples(inputs), population.size))
     for c in network.incoming(population.name):
         if c.source == ALWAYS_ON:
             current += real_weight(c)[:, 0]

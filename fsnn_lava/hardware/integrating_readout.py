@@ -80,8 +80,7 @@ def integrate(network: HardwareNetwork, spikes: Array) -> Array:
     u = np.zeros((spikes.shape[1], classes * parts), np.int64)
     for now in fired:
         sums = now.reshape(-1, parts, length).swapaxes(0, 1).astype(np.float64) @ weight  # exact: below 2**53
-        kept = np.sign(u) * (np.abs(u) * (DECAY_UNITY - neuron.decay) >> 12)
-        u = kept + STATE_PER_WEIGHT * sums.transpose(1, 2, 0).reshape(u.shape).astype(np.int64)
+        u = neuron.leaked(u) + STATE_PER_WEIGHT * sums.transpose(1, 2, 0).reshape(u.shape).astype(np.int64)
     return u
 
 

@@ -37,10 +37,9 @@ from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
-    DECAY_UNITY,
     INPUT,
     STATE_LIMIT,
-    STATE_PER_WEIGHT,
+    STATE_PER_HALF_WEIGHT,
     Connection,
     HardwareNetwork,
     IntegerNeuron,
@@ -50,8 +49,6 @@ from fsnn_lava.hardware.network import (
 
 INT32_LIMIT = 2**31 - 1
 """Largest value that Lava's 32-bit sums hold."""
-STATE_PER_HALF_WEIGHT = STATE_PER_WEIGHT // 2
-"""Units of state per unit of the doubled weights that Lava holds (a shift left by 6)."""
 
 
 def potential_bounds(network: HardwareNetwork) -> dict[str, tuple[Array, Array]]:
@@ -189,9 +186,7 @@ def _shifted(value: Array, exponent: int) -> Array:
 class _Track:
     """Interval of one population's potential, step after step, and the spikes that it allows."""
 
-    kept: int
-    reset: int
-    threshold: int
+    neuron: IntegerNeuron
     low: Array
     high: Array
     lowest: Array
@@ -201,31 +196,25 @@ class _Track:
 
     @classmethod
     def fresh(cls, population: Population) -> _Track:
-        neuron = population.neuron
-        assert isinstance(neuron, IntegerNeuron)
+        assert isinstance(population.neuron, IntegerNeuron)
         zero = np.zeros(population.size, np.int64)
-        threshold = STATE_PER_HALF_WEIGHT * (2 * neuron.v_threshold - 1)
-        return cls(
-            DECAY_UNITY - neuron.decay, STATE_PER_WEIGHT * neuron.reset_synapse, threshold, zero, zero, zero, zero
-        )
-
-    def leaked(self, potential: Array) -> Array:
-        return np.asarray(np.sign(potential) * (np.abs(potential) * self.kept >> 12))
+        return cls(population.neuron, zero, zero, zero, zero)
 
     def advance(self, current_low: Array, current_high: Array) -> None:
         """Steps 2 and 3 of the proof; currents in units of 64 states."""
-        silent, fires = self.low <= self.threshold, self.high > self.threshold
-        low_silent = self.leaked(self.low)
-        low_fired = self.leaked(np.maximum(self.low, self.threshold + 1)) - self.reset
-        high_silent = self.leaked(np.minimum(self.high, self.threshold))
-        high_fired = self.leaked(self.high) - self.reset
+        leaked, threshold, reset = self.neuron.leaked, self.neuron.fires_above, self.neuron.reset_state
+        silent, fires = self.low <= threshold, self.high > threshold
+        low_silent = leaked(self.low)
+        low_fired = leaked(np.maximum(self.low, threshold + 1)) - reset
+        high_silent = leaked(np.minimum(self.high, threshold))
+        high_fired = leaked(self.high) - reset
         low = np.where(silent & fires, np.minimum(low_silent, low_fired), np.where(silent, low_silent, low_fired))
         high = np.where(silent & fires, np.maximum(high_silent, high_fired), np.where(silent, high_silent, high_fired))
         self.low = low + STATE_PER_HALF_WEIGHT * current_low
         self.high = high + STATE_PER_HALF_WEIGHT * current_high
         self.lowest, self.highest = np.minimum(self.lowest, self.low), np.maximum(self.highest, self.high)
-        self.must.append(_kept_if_equal(self.must, self.low > self.threshold))
-        self.may.append(_kept_if_equal(self.may, self.high > self.threshold))
+        self.must.append(_kept_if_equal(self.must, self.low > threshold))
+        self.may.append(_kept_if_equal(self.may, self.high > threshold))
 
     def reached(self, population: Population) -> tuple[Array, Array]:
         """Lowest and highest potential of all steps so far."""

@@ -123,11 +123,10 @@ class _Search:
         )
         rates = self.wanted.firing_rates
         self.rounder = Rounder(network, rates, inputs=calibration, config=config)
-        axis = 0 if network.input.kind == "graded" else 1
-        samples = calibration.shape[axis]
+        samples = network.input.samples(calibration)
         count = min(samples, self.effort.compared)
         self.compared: Array = np.linspace(0, samples - 1, count).round().astype(np.int64)
-        self.inputs = calibration.take(self.compared, axis)
+        self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
 
     # ---- what can be proven ------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def report_of(
     found = equilibrium_rates(
         integer, calibration, tolerance=effort.final_tolerance, start=wanted.firing_rates, dtype=effort.dtype
     )
-    inputs = calibration.take(compared, 0 if network.input.kind == "graded" else 1)
+    inputs = network.input.take(calibration, compared)
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)
     reach = {name: np.maximum(-low, high) for name, (low, high) in bounds.items()}

@@ -234,7 +234,7 @@ class AnytimeReadout:
     def _reference_rates(self, spikes: Array, rows: Array) -> Array:
         if self._reference == "final":
             return rates_from_spikes(spikes, self._leak)
-        inputs = self._inputs[:, rows] if self._network.input.kind == "event" else self._inputs[rows]
+        inputs = self._network.input.take(self._inputs, rows)
         settled = equilibrium_rates(self._network, inputs, tolerance=EQUILIBRIUM_TOLERANCE)
         self._converged = self._converged and settled.converged
         return np.asarray(settled.firing_rates[self._network.readout.source])

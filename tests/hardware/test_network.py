@@ -296,3 +296,20 @@ def test_longer_delays_are_counted_from_both_windows() -> None:
     )
     local = {"input-a": 0, "a-b": 3, "b-c": 0, "c-a": 7, "b-b": 1, "a-c": 3, "always_on-b": 0}
     assert table(network, local=True) == local
+
+
+def test_law_of_an_integer_neuron_by_hand() -> None:
+    """V = 300, rho = 150 << 1, decay 205: theta = 64 * 599; 128 rho; 1000 * 3891 / 4096 = 949.95, towards zero."""
+    assert INTEGER.fires_above == 38336
+    assert INTEGER.reset_state == 38400
+    assert INTEGER.leaked(np.array([1000, -1000, 0, 1])).tolist() == [949, -949, 0, 0]
+
+
+@pytest.mark.parametrize(("spec", "axis"), [(InputSpec((2,), "graded", 9), 0), (EVENTS, 1)])
+def test_samples_are_taken_along_the_batch(spec: InputSpec, axis: int) -> None:
+    inputs = np.arange(60).reshape((5, *spec.shape, 6) if axis == 0 else (3, 5, *spec.shape))
+    assert spec.batch_axis == axis
+    assert spec.samples(inputs) == 5
+    np.testing.assert_array_equal(spec.take(inputs, slice(1, 3)), inputs.take([1, 2], axis))
+    np.testing.assert_array_equal(spec.take(inputs, np.array([4, 0])), inputs.take([4, 0], axis))
+    assert np.shares_memory(spec.take(inputs, slice(1, 3)), inputs)

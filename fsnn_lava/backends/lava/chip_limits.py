@@ -8,7 +8,6 @@ from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
-    STATE_PER_WEIGHT,
     Connection,
     Convolution,
     HardwareNetwork,
@@ -101,7 +100,7 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
     assert isinstance(neuron, IntegerNeuron)
     if neuron.reset_exponent > RESET_EXPONENT_LIMIT:
         found.append(Violation(where, f"reset exponent {neuron.reset_exponent}", f"0 .. {RESET_EXPONENT_LIMIT}"))
-    total = neuron.reset_synapse * STATE_PER_WEIGHT
+    total = neuron.reset_state
     for connection in network.incoming(population.name):
         largest = _largest_sum(network, connection)
         limit = _CONVOLVED if is_convolution(network, connection) else _INT32

@@ -97,7 +97,7 @@ class LavaRunner:
         at_a_time = total if self._device == "cpu" else 1
         for first in range(0, total, at_a_time):
             some = slice(first, first + at_a_time)
-            part = inputs[:, some] if network.input.kind == "event" else inputs[some]
+            part = network.input.take(inputs, some)
             self._stream((part,), (finished,), progress=progress)
         return finished.result()
 
@@ -136,7 +136,7 @@ class LavaRunner:
         """Run the networks on their inputs, and add their samples up as they are finished."""
         job = GraphJob(
             tuple(f.network for f in finished),
-            tuple(x.shape[1 if f.network.input.kind == "event" else 0] for f, x in zip(finished, inputs, strict=True)),
+            tuple(f.network.input.samples(x) for f, x in zip(finished, inputs, strict=True)),
             neuron=self.neuron,
             device=self._device,
             readout=self.readout,

@@ -67,11 +67,10 @@ class SampleRing:
 
     def write_input(self, index: int, network: HardwareNetwork, *, sample: int, inputs: Array) -> None:
         """Put a sample of the network's inputs into its slot; zeros if there are no more of them."""
-        event = network.input.kind == "event"
         slot = self.inputs[index][sample % self.slots]
-        if sample < inputs.shape[1 if event else 0]:
-            frames = inputs[:, sample] if event else inputs[sample : sample + 1]
-            slot[:] = to_lava(frames, network.input.shape)
+        if sample < network.input.samples(inputs):
+            frames = network.input.take(inputs, slice(sample, sample + 1))
+            slot[:] = to_lava(frames.reshape(-1, *network.input.shape), network.input.shape)
         else:
             slot[:] = 0
 

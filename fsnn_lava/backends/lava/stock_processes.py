@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix, diags
 from fsnn_lava.backends.lava.neuron_order import lava_order, lava_shape
 from fsnn_lava.hardware import (
     INPUT,
+    STATE_PER_HALF_WEIGHT,
     Arithmetic,
     Array,
     Connection,
@@ -40,7 +41,9 @@ _LARGEST_THRESHOLD = 2**17 - 1
 def population(size: int, neuron: Neuron, *, sample_steps: int) -> LIFReset:
     """Neurons that integrate in ``u``. Lava fires above ``vth``, we at the threshold."""
     if isinstance(neuron, IntegerNeuron):
-        return _integrating(size, neuron.decay - 1, 2 * neuron.v_threshold - 1, sample_steps=sample_steps)
+        return _integrating(
+            size, neuron.decay - 1, neuron.fires_above // STATE_PER_HALF_WEIGHT, sample_steps=sample_steps
+        )
     below = float(np.nextafter(neuron.v_threshold, -np.inf))
     return _integrating(size, 1 - neuron.leak, below, sample_steps=sample_steps)
 

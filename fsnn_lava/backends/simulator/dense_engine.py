@@ -82,9 +82,8 @@ class DenseEngine:
         StateOverflowError : if a potential leaves its range.
         """
         plan, network = self._plan, self._plan.network
-        event = network.input.kind == "event"
-        codes = inputs.reshape(*inputs.shape[: 2 if event else 1], network.input.size)
-        rows = codes.shape[1 if event else 0]
+        rows = network.input.samples(inputs)
+        codes = inputs.reshape(*inputs.shape[: network.input.batch_axis + 1], network.input.size)
         states = {p.population.name: self._fresh_state(p, rows) for p in plan.populations}
         spikes = {n: np.zeros((plan.steps, rows, network.population(n).size), np.uint8) for n in record}
         shares = {p.population.name: rate_weights(plan.steps, p.leak) for p in plan.populations if p.leaky}

@@ -16,7 +16,6 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
-    STATE_PER_WEIGHT,
     Arithmetic,
     Array,
     HardwareNetwork,
@@ -137,8 +136,7 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
             graded.append(GradedInput(delay, _graded_current(linear_map(network, connection), shift, network)))
         else:
             synapses.append(Synapses(connection.source, delay, linear_map(network, connection), shift))
-    kept, reset = DECAY_UNITY - neuron.decay, STATE_PER_WEIGHT * neuron.reset_synapse
-    constants = np.array([kept, reset, STATE_PER_WEIGHT // 2 * (2 * neuron.v_threshold - 1)], np.int64)
+    constants = np.array([DECAY_UNITY - neuron.decay, neuron.reset_state, neuron.fires_above], np.int64)
     return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
 
 

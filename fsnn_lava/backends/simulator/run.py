@@ -79,7 +79,7 @@ def simulate(
         while results.done < total:
             engine, size = engines.next_batch(results.done, record)
             batch = slice(results.done, min(results.done + size, total))
-            part = inputs[:, batch] if network.input.kind == "event" else inputs[batch]
+            part = network.input.take(inputs, batch)
             outcome = engine.run(part, first=batch.start, record=record)
             engines.learn(outcome, part)
             if sink is not None and record:

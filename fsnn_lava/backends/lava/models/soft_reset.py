@@ -14,7 +14,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.errors import StateOverflowError
-from fsnn_lava.hardware import DECAY_UNITY, STATE_LIMIT, STATE_PER_WEIGHT, Array, FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.hardware import STATE_LIMIT, Array, FloatNeuron, IntegerNeuron, Neuron
 
 
 class SoftResetLIF(AbstractProcess):
@@ -96,9 +96,8 @@ class SoftResetFixed(_SoftResetModel):
         StateOverflowError : if a potential leaves 24 bits.
         """
         neuron: IntegerNeuron = self.proc_params["neuron"]
-        leaked = np.sign(self.v) * (np.abs(self.v) * (DECAY_UNITY - neuron.decay) >> 12)
-        reset = STATE_PER_WEIGHT * neuron.reset_synapse * self.s.astype(np.int64)
-        self.v[:] = leaked - reset + (arriving.astype(np.int64) << 6)
+        reset = neuron.reset_state * self.s.astype(np.int64)
+        self.v[:] = neuron.leaked(self.v) - reset + (arriving.astype(np.int64) << 6)
         largest = int(np.abs(self.v).max())
         if largest > STATE_LIMIT:
             where = f"neuron {int(np.abs(self.v).argmax())} of {self.v.size}, Lava step {self.time_step}"
@@ -106,4 +105,4 @@ class SoftResetFixed(_SoftResetModel):
                 f"SoftResetLIF: potential {largest} units of state at {where}; 24 bits hold "
                 f"{STATE_LIMIT}; quantize the network with a smaller scale"
             )
-        self.s[:] = self.v > 64 * (2 * neuron.v_threshold - 1)
+        self.s[:] = self.v > neuron.fires_above
