@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.samples import Array
+from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
 _MAGIC = b"#!AER-DAT4.0\r\n"

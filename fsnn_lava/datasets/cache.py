@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.samples import Array
+from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files import write_whole
 

@@ -8,19 +8,15 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.cache import cached, zip_contents
 from fsnn_lava.datasets.files import data_root, read_bytes
-from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.safe_pickle import read_pickled_arrays
 from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples
 from fsnn_lava.errors import DatasetError, MissingDependencyError
-
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

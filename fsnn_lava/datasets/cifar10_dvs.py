@@ -14,21 +14,17 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
 from fsnn_lava.datasets.cache import cached
 from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
 from fsnn_lava.datasets.event_frames import equal_count_frames
 from fsnn_lava.datasets.files import data_root
-from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError
-
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FRAMES = 30

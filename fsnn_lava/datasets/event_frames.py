@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsnn_lava.datasets.samples import Array
+from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError
 
 

@@ -6,17 +6,13 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.files import data_root, read_bytes
-from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples
 from fsnn_lava.errors import DatasetError
-
 
 _IMAGES_MAGIC = 2051
 _LABELS_MAGIC = 2049

@@ -12,19 +12,15 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from fsnn_lava.datasets.samples import Array
 
 from fsnn_lava.datasets.cache import cached
 from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
 from fsnn_lava.datasets.files import data_root
-from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
-
 
 FRAMES = 30
 FRAME_MICROSECONDS = 3000
