@@ -1,1 +1,1 @@
-"""Package cli: see layout.md."""
+"""The command line and its scripts: options in, library calls, tables and next steps out."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +17,11 @@ import tyro
 import fsnn_lava
 from benchmarks.deployment import on_hardware
 from script_loader import ROOT, load_script, script_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")} - {""})
@@ -53,11 +61,74 @@ def test_make_targets_in_the_readme_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_files_named_in_the_readme_exist():
-    named = re.findall(r"\b((?:docs|deploy|train|benchmarks|notebooks)/[\w./-]*)", README)
-    assert named
-    for name in named:
-        assert (ROOT / name.rstrip(".")).exists(), name
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "benchmarks/README.md",
+    *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_named_in_documents_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*|\w+\.md)`|\b((?:[\w.-]+/)*\w+\.py)\b", text)
+    folders = (ROOT, ROOT / document.rpartition("/")[0], ROOT / "fsnn_lava", ROOT / "tests" / "whole")
+    made = ("runs/", "mnist/", "fashion-mnist/", "cifar-", "cifar10-", "nmnist", "cifar10_dvs/")  # by a user
+    assert named or document == "docs/glossary.md"
+    for name in (quoted or script for quoted, script in named):
+        found = [path for folder in folders for path in (*folder.glob(name.rstrip("/")), *folder.glob(f"{name}.*"))]
+        assert found or name.startswith(made), name
+
+
+# ---- the house ----------------------------------------------------------------------------------------------
+
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+FLOORS = [floor.split(" | ") for floor in CONTRACTS[0]["layers"] if not floor.startswith("(")]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def _rows(text: str, columns: int) -> list[list[str]]:
+    """The cells of all Markdown tables of so many columns, heads and rules left out."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines if len(line) == columns]
+
+
+def test_contributing_names_every_package_on_its_floor_in_its_own_words():
+    rows = _rows((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), 3)[1:]
+    names = [name for floor in FLOORS for name in floor]
+    assert [name for _, name, _ in rows] == [f"`{name}`" for name in names]
+    assert [int(floor) for floor, _, _ in rows] == [
+        len(FLOORS) - 1 - floor for floor, names in enumerate(FLOORS) for _ in names
+    ]
+    assert {name: words for _, name, words in rows} == {
+        f"`{name}`": inspect.getdoc(importlib.import_module(f"fsnn_lava.{name}")).splitlines()[0] for name in names
+    }
+
+
+def test_architecture_shows_the_contracts_floors():
+    shown = re.search(r"never one above or beside it:\n\n(.*?)\n\n", ARCHITECTURE, re.DOTALL)
+    assert shown is not None
+    assert [line.split() for line in shown.group(1).splitlines()] == FLOORS
+
+
+def test_architecture_names_what_the_packages_offer():
+    faces = {
+        row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in _rows(ARCHITECTURE.split("## The faces")[1], 2)
+    }
+    del faces["package"]
+    assert list(faces) == [name for floor in FLOORS for name in floor]
+    for package, names in faces.items():
+        face = importlib.import_module(f"fsnn_lava.{package}")
+        assert set(names) <= set(dir(face)), package
+
+
+def test_glossary_is_sorted_and_defines_each_word_once():
+    quantities, words = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").split("## House words")
+    for table, columns in ((quantities, 3), (words, 2)):
+        first = [row[0].replace("`", "").casefold() for row in _rows(table, columns)[1:]]
+        assert len(first) > 10
+        assert first == sorted(set(first))
 
 
 def test_deployment_table_is_the_stored_one():
