@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from fsnn_lava.datasets.samples import Array
 from fsnn_lava.errors import DatasetError, InputError
+
+Array = npt.NDArray[Any]
 
 LEVELS = 256
 """Codes of 8 bits: 0 .. 255."""
