@@ -50,7 +50,13 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Point:
-    """What one network did in T steps: mean deviation, spikes per step; accuracy; reset in weight units, if integer."""
+    """What one network did in T steps.
+
+    Parameters
+    ----------
+    deviation : mean |rate - equilibrium|, spikes per step.
+    reset : reset amount in weight units; None in floats.
+    """
 
     deviation: float
     accuracy: float

@@ -115,14 +115,8 @@ def sets_table(found: Kept) -> TextTable:
 
 def kernels_table(found: Kept) -> TextTable:
     """Synaptic operations per second, beside what the machine could add."""
-    header = (
-        "connection",
-        *(f"{firing:.1%}" for firing in FIRING),
-        "whole step, 2.0%",
-        "limit",
-        "2.0% of it",
-        "wanted",
-    )
+    shares = [f"{firing:.1%}" for firing in FIRING]
+    header = ("connection", *shares, "whole step, 2.0%", "limit", "2.0% of it", "wanted")
     rows = []
     for name, row in found["connections"].items():
         rates = {rate["firing"]: rate for rate in row["rates"]}

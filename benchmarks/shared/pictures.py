@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fsnn_lava.errors import MissingDependencyError
+from fsnn_lava.verification import require_matplotlib
 
 
 def drawn_from(drawn: Any, *, what: str) -> str:
@@ -22,14 +22,12 @@ def new_figure(salt: str, *, size: tuple[float, float]) -> Any:
     ------
     MissingDependencyError : if matplotlib is absent.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        message = 'the picture needs matplotlib; install it with: pip install "fsnn-lava[plots]"'
-        raise MissingDependencyError(message) from error
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     matplotlib.use("svg")
     matplotlib.rcParams |= {"svg.hashsalt": salt, "svg.fonttype": "none"}
-    from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained")
 

@@ -67,7 +67,9 @@ class ConnectionWork:
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """Counts of a whole network for one sample.
+    """Counts of a whole network for one sample, as `measure_work` returns them.
+
+    `benchmarks.spide.energy` turns them into energies.
 
     Parameters
     ----------

@@ -1,8 +1,11 @@
-"""Whether two float runs of one network differ by rounding alone, spike by spike.
+"""Agreement of two float runs of one network, spike by spike: they may differ by rounding alone.
 
 Sums in another order differ in their last bits. That changes a spike only where the potential ties with the threshold,
 and from there on the sample may take another course. So each sample's first difference has to be such a tie; every one
 is listed with its distance from the threshold.
+
+Verification uses it on the trained network (PyTorch, float64) and its lowered form. `compare_runs` compares all other
+pairs of runs.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, Connection, HardwareNetwork, RunResult, check_inputs, linear_map
+from fsnn_lava.verification.compare_runs import Divergence, first_divergence
 
 TIE_TOLERANCE = 1e-9
 """Largest distance of a potential from the threshold, as a share of it, that rounding of float64 sums can bridge."""
@@ -20,7 +24,7 @@ TIE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class SpikeDifference:
-    """A sample's first spike that two runs do not share.
+    """First spike of one sample that two runs do not share.
 
     Parameters
     ----------
@@ -37,14 +41,16 @@ class SpikeDifference:
 
 @dataclass(frozen=True)
 class SpikeAgreement:
-    """How far two float runs are the same, spike by spike.
+    """Agreement of two float runs, spike by spike.
+
+    A sample whose runs part at a tie may take another course from there on, so only its first difference counts.
 
     Parameters
     ----------
     samples : how many were compared.
-    ties : first differences of samples in which potential and threshold tie.
-    unexplained : first differences that rounding cannot explain.
-    tolerance : what counts as a tie.
+    ties : first differences at which the potential is within `tolerance` of the threshold.
+    unexplained : first differences at which it is not, so that rounding cannot explain them.
+    tolerance : largest distance from the threshold, as a share of it, that counts as a tie.
     """
 
     samples: int
@@ -59,7 +65,7 @@ class SpikeAgreement:
 
 
 def spike_agreement(network: HardwareNetwork, inputs: Array, a: RunResult, b: RunResult) -> SpikeAgreement:
-    """How far two runs of a float network are the same, and the ties at which they part.
+    """Compare two runs of a float network spike by spike, and locate where each sample's runs part.
 
     Parameters
     ----------
@@ -72,11 +78,9 @@ def spike_agreement(network: HardwareNetwork, inputs: Array, a: RunResult, b: Ru
     InputError : if the inputs do not fit the network.
     """
     samples = check_inputs(network, inputs)
-    found = [
-        _located(network, inputs, a.spikes, place)
-        for sample in range(samples)
-        if (place := _first(network, sample, a.spikes, b.spikes)) is not None
-    ]
+    ours, theirs = ({p.name: run.spikes[p.name] for p in network.populations} for run in (a, b))
+    places = (first_divergence(ours, theirs, sample=sample) for sample in range(samples))
+    found = [_located(network, inputs, ours, place) for place in places if place is not None]
     return SpikeAgreement(
         samples,
         tuple(d for d in found if d.distance <= TIE_TOLERANCE),
@@ -84,27 +88,11 @@ def spike_agreement(network: HardwareNetwork, inputs: Array, a: RunResult, b: Ru
     )
 
 
-def _first(
-    network: HardwareNetwork, sample: int, a: Mapping[str, Array], b: Mapping[str, Array]
-) -> tuple[int, str, int, int] | None:
-    """Sample, population, step and neuron of the first difference: earliest step, then first population."""
-    places = []
-    for order, population in enumerate(network.populations):
-        ours, theirs = (runs[population.name][:, sample].reshape(network.time_steps, -1) for runs in (a, b))
-        differing = np.argwhere(ours != theirs)
-        if len(differing):
-            places.append((int(differing[0, 0]), order, int(differing[0, 1])))
-    if not places:
-        return None
-    step, order, neuron = min(places)
-    return sample, network.populations[order].name, step, neuron
-
-
 def _located(
-    network: HardwareNetwork, inputs: Array, spikes: Mapping[str, Array], place: tuple[int, str, int, int]
+    network: HardwareNetwork, inputs: Array, spikes: Mapping[str, Array], place: Divergence
 ) -> SpikeDifference:
-    """The difference with its distance, from the potential that the spikes before it lead to (docs, section 5)."""
-    sample, name, step, neuron = place
+    """Find the distance from the potential that the spikes before lead to (docs/network-format.md, section 5)."""
+    name, step, sample, neuron = place.population, place.step, place.sample, place.neuron
     population = network.population(name)
     current = np.zeros(step + 1)
     for connection in network.incoming(name):
@@ -127,7 +115,7 @@ def _arriving(
     neuron: int,
     steps: int,
 ) -> Array:
-    """(steps,) what one connection brings to one neuron in each of its first steps."""
+    """(steps,) current that one connection brings to one neuron in each of its first steps."""
     target = np.zeros((1, network.population(connection.target).size))
     target[0, neuron] = 1.0
     weights = linear_map(network, connection).adjoint(target)[0]

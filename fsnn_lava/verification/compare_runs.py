@@ -1,4 +1,4 @@
-"""Compare runs pairwise under a stated relation, and take the total deviation apart into its causes.
+"""Comparison of runs, pair by pair under a stated relation, and the total deviation taken apart into its causes.
 
 Relations
     exact        both runs are integer: every spike of every population, sample and step is the same.
@@ -7,6 +7,8 @@ Relations
     statistical  one run is float and one integer, or the delays differ. In every population the mean difference of the
                  firing rates is at most 1/T, and less than half of the mean rate (a silent network would be off by all
                  of it); and both put at least 90 % of the samples into the same class.
+
+`report` shows both as Markdown and JSON; `agreement` explains single spikes of two float runs.
 """
 
 from __future__ import annotations
@@ -27,19 +29,22 @@ Relation = Literal["exact", "close", "statistical"]
 
 CLOSE_TOLERANCE = 1e-4
 """Largest mean rate difference, spikes per step, of two float runs: room for ties, not for another network."""
-
-
 RATE_SHARE = 0.5
 """The mean rate difference of statistically equal runs is below this share of the larger mean rate."""
 SETTLING = "settling"
-"""Name of the cause that says how far the hardware's rates are from the equilibrium that was trained."""
+"""Name of the cause that is the distance of the hardware's rates from the equilibrium that was trained."""
 SAME_CLASS_SHARE = 0.9
 """Statistically equal runs put at least this share of the samples into the same class."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first spike that two runs do not share: the earliest step, then the first population, sample, neuron."""
+    """First spike that two runs do not share: the earliest step, then the first population, sample, neuron.
+
+    Parameters
+    ----------
+    population, step, sample, neuron : where it is; the neuron's place counts in C order.
+    """
 
     population: str
     step: int
@@ -60,12 +65,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Pair:
-    """How two runs compare.
+    """Comparison of two runs.
+
+    The difference of the rates is always there; the spikes decide only where both runs are integer and their delays are
+    the same. `relation` says which of the relations at the top of this file was asked for.
 
     Parameters
     ----------
     a, b : names of the backends.
-    relation : what must hold between them, and whether it does (`agrees`).
+    relation, agrees : what must hold between them, and whether it does.
     requirement : the relation in words and figures.
     mean_rate_difference, max_rate_difference : largest over the populations, spikes per step.
     first_divergence : None if all recorded spikes are the same.
@@ -85,7 +93,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cause:
-    """One source of deviation: what is compared, and the difference it makes in each population."""
+    """One cause of deviation: what is compared, and the difference it makes in each population."""
 
     name: str
     compares: str
@@ -94,7 +102,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Budget:
-    """Where the deviation between the trained network and its integer form comes from.
+    """Deviation of the integer network from the trained one, cause by cause.
 
     Parameters
     ----------
@@ -111,7 +119,7 @@ class Budget:
 
 
 def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:
-    """How two runs of the same inputs compare, under the relation that their arithmetics and delays allow.
+    """Compare two runs of the same inputs under the relation that their arithmetics and delays allow.
 
     Parameters
     ----------
@@ -127,7 +135,7 @@ def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:
     differences = {name: difference(rate, b.firing_rates[name]) for name, rate in a.firing_rates.items()}
     mean = max(d.mean for d in differences.values())
     maximum = max(d.maximum for d in differences.values())
-    divergence = first_divergence(a, b)
+    divergence = first_divergence(a.spikes, b.spikes)
     relation: Relation
     if integer and same_timing:
         relation, agrees = "exact", divergence is None
@@ -152,7 +160,7 @@ def _alike(a: RunResult, b: RunResult, differences: Mapping[str, Difference]) ->
 
 
 def compare_all(results: Sequence[RunResult], *, sequential: Collection[str] = ()) -> tuple[Pair, ...]:
-    """Every pair of the runs, in order.
+    """Compare every two of the runs, in order.
 
     Parameters
     ----------
@@ -170,23 +178,30 @@ def compare_all(results: Sequence[RunResult], *, sequential: Collection[str] = (
 
 
 def difference(a: Array, b: Array) -> Difference:
-    """Mean and maximum of |a - b|."""
+    """Take the mean and the maximum of |a - b|."""
     absolute = np.abs(a - b)
     return Difference(float(absolute.mean()), float(absolute.max()))
 
 
-def first_divergence(a: RunResult, b: RunResult) -> Divergence | None:
-    """The first spike that two runs do not share, among the populations that both recorded."""
+def first_divergence(a: Mapping[str, Array], b: Mapping[str, Array], *, sample: int | None = None) -> Divergence | None:
+    """Find the first spike that two runs do not share; None if all are the same.
+
+    Parameters
+    ----------
+    a, b : population -> (T, B, *N) spikes; what one of them lacks is not compared.
+    sample : the only one of the B samples to compare; None compares all.
+    """
     found: Divergence | None = None
-    for name in a.spikes:
-        if name not in b.spikes:
+    first, rows = (0, slice(None)) if sample is None else (sample, slice(sample, sample + 1))
+    for name in a:
+        if name not in b:
             continue
-        steps, batch = a.spikes[name].shape[:2]
-        differs = (a.spikes[name] != b.spikes[name]).reshape(steps, batch, -1)
+        ours, theirs = a[name][:, rows], b[name][:, rows]
+        differs = (ours != theirs).reshape(*ours.shape[:2], -1)
         at = np.flatnonzero(differs.any(axis=(1, 2)))
         if len(at) and (found is None or at[0] < found.step):
-            sample, neuron = np.argwhere(differs[at[0]])[0]
-            found = Divergence(name, int(at[0]), int(sample), int(neuron))
+            row, neuron = np.argwhere(differs[at[0]])[0]
+            found = Divergence(name, int(at[0]), first + int(row), int(neuron))
     return found
 
 
@@ -199,7 +214,7 @@ def error_budget(
     trained: RunResult | None = None,
     lowered: RunResult | None = None,
 ) -> Budget:
-    """What lowering, timing, rounding and finite time each do to the firing rates and to the accuracy.
+    """Measure what lowering, timing, rounding and finite time each do to the firing rates and to the accuracy.
 
     Parameters
     ----------
@@ -242,7 +257,7 @@ def error_budget(
 
 
 def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:
-    """The run as if it had settled, and whether the equilibrium was found."""
+    """Return the run as if it had settled, and whether the equilibrium was found."""
     found = equilibrium_rates(network, inputs, tolerance=1e-7)
     logits = read_out(network.readout, found.firing_rates)
     return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.converged

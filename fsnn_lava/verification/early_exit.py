@@ -1,4 +1,4 @@
-"""What a run would have answered had it stopped earlier, from the spikes of one run.
+"""Answers of a run that had stopped earlier, after every number of steps, from the spikes of one run.
 
 After t of T steps the readout's logits are weight @ a[t] + bias, a[t] the leak-weighted mean of the first t steps'
 spikes (`result.rate_weights` of t steps). The *margin* is the largest logit less the second largest.
@@ -29,7 +29,7 @@ from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium
 Reference = Literal["equilibrium", "final"]
 """What rates are compared with: those at which the network settles on these inputs, or the run's own after T steps."""
 ExitRule = Literal["settled", "margin"]
-"""When a sample leaves, see the top of this file."""
+"""When a sample leaves: see the top of this file."""
 REFERENCES: Mapping[Reference, str] = {
     "equilibrium": "the rates at which the network settles",
     "final": "the same run's rates after all steps",
@@ -87,7 +87,7 @@ class Anytime:
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """What leaving early costs and saves.
+    """Cost and saving of leaving early.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class EarlyExit:
 
 @final
 class AnytimeReadout:
-    """A sink for a runner: takes the spikes of the readout's population as they come and keeps T numbers a sample.
+    """Sink for a runner, which takes the readout population's spikes as they come and keeps T numbers a sample.
 
     Parameters
     ----------
@@ -154,12 +154,12 @@ class AnytimeReadout:
 
     @property
     def record(self) -> tuple[str, ...]:
-        """The populations that the runner must record."""
+        """Populations that the runner must record."""
         return (self._network.readout.source,)
 
     @property
     def samples(self) -> int:
-        """How many samples were taken in so far."""
+        """Number of samples taken in so far."""
         return self._taken
 
     def __call__(self, first: int, spikes: Mapping[str, Array]) -> None:
@@ -188,7 +188,7 @@ class AnytimeReadout:
             self._take_rates(flat[:, rows - first], rows)
 
     def result(self) -> Anytime:
-        """The answers of the samples taken in.
+        """Return the answers of the samples taken in.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class AnytimeReadout:
         return self._network.population(self._network.readout.source).neuron.leak
 
     def _take_answers(self, spikes: Array, rows: slice) -> None:
-        """Classes, margins and first spikes of spikes (T, b, N)."""
+        """Take classes, margins and first spikes from spikes (T, b, N)."""
         weight = self._network.readout.weight.astype(np.float64).T
         projected = (step.astype(np.float64) @ weight for step in spikes)
         for t, mean in enumerate(running_means(projected, self._leak)):
@@ -226,7 +226,7 @@ class AnytimeReadout:
         self._first_spike[rows] = np.where(fired.any(axis=0), fired.argmax(axis=0), len(spikes))
 
     def _take_rates(self, spikes: Array, rows: Array) -> None:
-        """Differences of the rates of spikes (T, b, N) of those samples from their reference."""
+        """Add the differences of the rates of spikes (T, b, N) of those samples from their reference."""
         reference = self._reference_rates(spikes, rows).reshape(spikes.shape[1:])
         for t, rates in enumerate(running_means(spikes, self._leak)):
             self._errors[t] += np.abs(rates - reference).mean(axis=1).sum()
@@ -241,7 +241,7 @@ class AnytimeReadout:
 
 
 def running_means(values: Iterable[Array], leak: float) -> Iterator[Array]:
-    """After each step the mean so far, weighted as `rate_weights` of so many steps: the newest step weighs most."""
+    """Yield after each step the mean so far, weighted as `rate_weights` of so many steps: the newest weighs most."""
     total, weight = np.zeros(()), 0.0
     for value in values:
         total, weight = leak * total + value, leak * weight + 1.0
@@ -251,7 +251,7 @@ def running_means(values: Iterable[Array], leak: float) -> Iterator[Array]:
 def early_exits(
     anytime: Anytime, rule: ExitRule, *, limits: Sequence[float], stable_steps: int
 ) -> tuple[EarlyExit, ...]:
-    """Accuracy and mean steps of a rule at the top of this file, for each limit, in the order given.
+    """Measure accuracy and mean steps of a rule at the top of this file, for each limit, in the order given.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def early_exits(
 
 
 def check_exits(limits: Sequence[float], *, stable_steps: int) -> None:
-    """Nothing, if `early_exits` takes these; so that a run need not end before a mistake is seen.
+    """Raise if `early_exits` would refuse these, before a run rather than after it.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from fsnn_lava.verification.markdown_table import markdown_table
 
 @dataclass(frozen=True, eq=False)
 class AnytimeReport:
-    """What one run says about stopping earlier.
+    """Report of what one run says about stopping earlier.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class AnytimeReport:
     exits: Sequence[EarlyExit]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the lists over steps begin after one step. An infinite limit is None: JSON has no infinity."""
+        """Return it for JSON; lists over steps begin after one step. An infinite limit is None, as JSON has none."""
         anytime = self.anytime
         exits = [asdict(e) | {"limit": None if e.limit == float("inf") else e.limit} for e in self.exits]
         return {
@@ -48,7 +48,7 @@ class AnytimeReport:
         }
 
     def as_markdown(self) -> str:
-        """For people: two tables, and what their columns mean."""
+        """Write two tables for people, and what their columns mean."""
         anytime = self.anytime
         steps = [
             (str(t), f"{accuracy:.2%}", f"{error:.3g}")
@@ -78,7 +78,7 @@ class AnytimeReport:
         return "\n\n".join(parts) + "\n"
 
     def picture(self) -> bytes:
-        """The same curves as SVG, the same bytes each time. Logarithmic, so what is zero is not seen.
+        """Draw the same curves as SVG, the same bytes each time. Logarithmic, so what is zero is not seen.
 
         Raises
         ------
@@ -120,7 +120,7 @@ UNCONVERGED = (
 
 
 def require_matplotlib() -> None:
-    """Nothing, if pictures can be drawn.
+    """Raise if matplotlib is not installed, so that no picture can be drawn.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from fsnn_lava.verification.size_and_energy import Activity, EnergyModel, Networ
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What became of a trained network.
+    """Report of what became of a trained network on its way to hardware.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class ExportReport:
     energy: EnergyModel
 
     def as_json(self) -> dict[str, Any]:
-        """Nested dictionaries."""
+        """Return nested dictionaries for JSON."""
         return {
             "network": self.network,
             "quantization": self.quantization.as_dict(),
@@ -40,7 +40,7 @@ class ExportReport:
         }
 
     def as_markdown(self) -> str:
-        """The report for people."""
+        """Write the report for people."""
         parts = [
             f"# Export of {self.network}",
             "## Rounding",
@@ -54,7 +54,7 @@ class ExportReport:
 
 
 def quantization_markdown(report: QuantizationReport) -> str:
-    """Tables of what quantization did, and what their columns mean."""
+    """Write the tables of what quantization did, and what their columns mean."""
     connections = [
         (
             name,

@@ -6,6 +6,6 @@ from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The lines of a table, joined; every row has as many cells as the header."""
+    """Write a table; every row has as many cells as the header."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""The verification report as JSON and as Markdown."""
+"""The verification report as JSON and as Markdown: runs compared, and the deviation by cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fsnn_lava.verification.markdown_table import markdown_table
 
 @dataclass(frozen=True)
 class Report:
-    """What was compared and what came out.
+    """Report of what was compared and what came out.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Report:
         return self.lowering is None or self.lowering.agrees
 
     def as_json(self) -> dict[str, Any]:
-        """Nested dictionaries; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
+        """Return nested dictionaries for JSON; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
         return {
             "network": dict(self.network),
             "samples": self.samples,
@@ -58,7 +58,7 @@ class Report:
         }
 
     def as_markdown(self) -> str:
-        """The report for people."""
+        """Write the report for people."""
         verdict = "Every pair keeps its relation."
         if not self.agrees:
             what = "A pair breaks its relation" if self._lowered_rightly else "Lowering changed spikes without a tie"
@@ -93,11 +93,9 @@ class Report:
 
 
 def settling_text(budget: Budget) -> str:
-    """How far the integer network's rates are, after T steps, from the equilibrium that was trained."""
+    """Write how far the integer network's rates are, after T steps, from the equilibrium that was trained."""
     distances = next(cause for cause in budget.causes if cause.name == SETTLING).populations
-    rows = [
-        (name, _figure(budget.mean_rates[name]), _figure(d.mean), _figure(d.maximum)) for name, d in distances.items()
-    ]
+    rows = [(name, _rate(budget.mean_rates[name]), _rate(d.mean), _rate(d.maximum)) for name, d in distances.items()]
     table = markdown_table(("population", "mean rate", "mean distance", "max"), rows)
     return (
         f"{table}\n\nThe integer network's rates after T steps against the rates at which the trained network settles, "
@@ -108,7 +106,7 @@ def settling_text(budget: Budget) -> str:
 
 
 def lowering_text(lowering: SpikeAgreement) -> str:
-    """What became of the trained network's spikes when it was lowered, with every sample that took another course."""
+    """Write what lowering did to the trained network's spikes, with every sample that took another course."""
     same = lowering.samples - len(lowering.ties) - len(lowering.unexplained)
     text = (
         f"PyTorch (float64) and the lowered network, both in the papers' timing: every spike is the same in {same} of "
@@ -134,14 +132,14 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
         f"{pair.a} / {pair.b}",
         pair.relation,
         "yes" if pair.agrees else "**no**",
-        _figure(pair.mean_rate_difference),
-        _figure(pair.max_rate_difference),
+        _rate(pair.mean_rate_difference),
+        _rate(pair.max_rate_difference),
         "none" if pair.first_divergence is None else str(pair.first_divergence),
     )
 
 
-def _figure(difference: float) -> str:
-    """Three digits; what only the order of additions makes is zero."""
+def _rate(difference: float) -> str:
+    """Write a difference of rates with three digits; what only the order of additions makes is zero."""
     return f"{difference:.3g}" if difference > 1e-12 else "0"
 
 
@@ -155,7 +153,7 @@ def _budget_table(budget: Budget) -> str:
         (
             cause.name,
             cause.compares,
-            *(f"{_figure(cause.populations[p].mean)} / {_figure(cause.populations[p].maximum)}" for p in populations),
+            *(f"{_rate(cause.populations[p].mean)} / {_rate(cause.populations[p].maximum)}" for p in populations),
         )
         for cause in budget.causes
     ]

@@ -1,4 +1,4 @@
-"""How large a network is and how much it works: neurons, synapses, weight bytes; spikes, synaptic operations, energy.
+"""Size and work of a network: neurons, synapses, weight bytes; spikes, synaptic operations, energy.
 
 A *synapse* is a weight that is not zero between two neurons, so the zeros around an image make none, and a kernel
 makes one at each place that it is used at. A *message* is what one source neuron sends in one step: a spike, an input
@@ -50,7 +50,7 @@ class EnergyModel:
             raise ConfigError("energy per synaptic operation: found no source; say where the figure is from")
 
     def microjoules(self, synaptic_operations: float) -> float:
-        """Energy of so many operations."""
+        """Return the energy of so many operations."""
         return synaptic_operations * self.pj_per_synaptic_operation * 1e-6
 
 
@@ -65,7 +65,7 @@ LOIHI_1 = EnergyModel(
 
 @dataclass(frozen=True)
 class PopulationSize:
-    """What one population takes: its neurons, and the synapses that end in it.
+    """Size of one population: its neurons, and the synapses that end in it.
 
     Parameters
     ----------
@@ -82,25 +82,25 @@ class PopulationSize:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """The size of every population, in the network's order."""
+    """Size of every population, in the network's order."""
 
     populations: tuple[PopulationSize, ...]
 
     @property
     def total(self) -> PopulationSize:
-        """The sum over all populations."""
+        """Sum over all populations."""
         columns = zip(*(dataclasses.astuple(p)[1:] for p in self.populations), strict=True)
         return PopulationSize("total", *map(sum, columns))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the fields of `PopulationSize` for each population, and their total."""
+        """Return for JSON the fields of `PopulationSize` for each population, and their total."""
         return {
             "populations": [dataclasses.asdict(p) for p in self.populations],
             "total": {name: value for name, value in dataclasses.asdict(self.total).items() if name != "name"},
         }
 
     def as_markdown(self) -> str:
-        """A table for people, and what its columns mean."""
+        """Write a table for people, and what its columns mean."""
         rows = [
             (p.name, *(f"{n:,}" for n in (p.neurons, p.synapses, p.weight_bytes, p.weight_bytes_unshared)))
             for p in (*self.populations, self.total)
@@ -115,7 +115,7 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class ConnectionActivity:
-    """What went over one connection, mean over samples.
+    """Messages over one connection, mean over samples.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class ConnectionActivity:
 
 @dataclass(frozen=True)
 class Activity:
-    """What a network did in a run, mean over samples.
+    """Work of a network in a run, mean over samples.
 
     Parameters
     ----------
@@ -149,11 +149,11 @@ class Activity:
 
     @property
     def synaptic_operations(self) -> float:
-        """Of all connections, per inference."""
+        """Synaptic operations of all connections, per inference."""
         return sum(c.synaptic_operations for c in self.connections)
 
     def as_dict(self, energy: EnergyModel = LOIHI_1) -> dict[str, Any]:
-        """For JSON: spikes by population, each `ConnectionActivity`, totals, and the energy with its source."""
+        """Return for JSON spikes by population, each `ConnectionActivity`, totals, and the energy with its source."""
         return {
             "samples": self.samples,
             "time_steps": self.time_steps,
@@ -170,7 +170,7 @@ class Activity:
         }
 
     def as_markdown(self, energy: EnergyModel = LOIHI_1) -> str:
-        """Two tables for people, what their columns mean, and the energy with its source."""
+        """Write two tables for people, what their columns mean, and the energy with its source."""
         spikes = [
             (name, f"{count:,.1f}") for name, count in (*self.spikes.items(), ("total", sum(self.spikes.values())))
         ]
@@ -182,19 +182,19 @@ class Activity:
             markdown_table(("connection", "messages", "synaptic operations"), work),
             "A message is a spike, an input event, or an input code that is not zero in one step; a synaptic operation "
             "is a message at a synapse.",
-            f"Energy of the synaptic operations: {_figure(energy.microjoules(self.synaptic_operations))} µJ, at "
+            f"Energy of the synaptic operations: {_energy(energy.microjoules(self.synaptic_operations))} µJ, at "
             f"{energy.pj_per_synaptic_operation:g} pJ each. Source: {energy.source}.",
         ]
         return "\n\n".join(parts)
 
 
-def _figure(number: float) -> str:
-    """Four digits; all before the point."""
+def _energy(number: float) -> str:
+    """Write an energy with four digits, and all of those before the point."""
     return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def network_size(network: HardwareNetwork) -> NetworkSize:
-    """Neurons, synapses and weight bytes of every population."""
+    """Count neurons, synapses and weight bytes of every population."""
     sizes = []
     for population in network.populations:
         incoming = network.incoming(population.name)
@@ -208,7 +208,7 @@ def network_size(network: HardwareNetwork) -> NetworkSize:
 
 
 def run_activity(network: HardwareNetwork, result: RunResult, *, inputs: Array) -> Activity:
-    """Spikes and synaptic operations per inference of a run of these inputs.
+    """Count spikes and synaptic operations per inference of a run of these inputs.
 
     Parameters
     ----------

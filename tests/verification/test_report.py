@@ -25,27 +25,11 @@ from fsnn_lava.verification.compare_runs import (
 from fsnn_lava.verification.report import Report
 
 NOTHING = Difference(0.0, 0.0)
-PAIR = Pair(
-    a="simulator",
-    b="lava-fixed",
-    relation="exact",
-    requirement="the same spikes in every population, sample and step",
-    agrees=True,
-    mean_rate_difference=0.0,
-    max_rate_difference=0.0,
-    first_divergence=None,
-    populations={"population1": NOTHING, "population2": NOTHING},
-)
-BROKEN = dataclasses.replace(
-    PAIR,
-    a="torch",
-    relation="statistical",
-    requirement="mean rate difference <= 1/T = 0.0333",
-    agrees=False,
-    mean_rate_difference=0.0461,
-    max_rate_difference=0.789,
-    first_divergence=Divergence("population2", 17, 3, 41),
-)
+SAME = {"population1": NOTHING, "population2": NOTHING}
+EXACT = "the same spikes in every population, sample and step"
+PAIR = Pair("simulator", "lava-fixed", "exact", EXACT, True, 0.0, 0.0, None, SAME)
+LIMIT, PLACE = "mean rate difference <= 1/T = 0.0333", Divergence("population2", 17, 3, 41)
+BROKEN = Pair("torch", "lava-fixed", "statistical", LIMIT, False, 0.0461, 0.789, PLACE, SAME)
 CAUSE = Cause("timing", "one - other", {"population1": Difference(0.0123, 0.456), "population2": NOTHING})
 SETTLED = Cause(SETTLING, "one - equilibrium", {"population1": Difference(0.0321, 0.654), "population2": NOTHING})
 BUDGET = Budget(

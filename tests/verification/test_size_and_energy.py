@@ -13,19 +13,9 @@ import networks
 import small
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import ConfigError, InputError
+from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
-from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
-from fsnn_lava.hardware.run_io import RunResult
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
 from random_networks import random_network
 
