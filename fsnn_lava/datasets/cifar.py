@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.cache import cached, zip_contents
-from fsnn_lava.datasets.files import data_root, read_bytes
+from fsnn_lava.datasets.files import cached, data_root, read_bytes, zip_contents
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.safe_pickle import read_pickled_arrays
 from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples

@@ -10,20 +10,23 @@ the training part (n * 9 // 10 of n recordings), and the rest the test part.
 
 from __future__ import annotations
 
-import itertools
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
-from fsnn_lava.datasets.cache import cached
-from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
-from fsnn_lava.datasets.event_frames import equal_count_frames
+from fsnn_lava.datasets.event_files import (
+    SYNTHETIC_MARK,
+    Recording,
+    equal_count_frames,
+    files_in,
+    load_events,
+    place_of,
+)
 from fsnn_lava.datasets.files import data_root
 from fsnn_lava.datasets.input_coding import Array, InputCoding
-from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
+from fsnn_lava.datasets.samples import Dataset, Samples
 from fsnn_lava.errors import DatasetError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -39,15 +42,6 @@ _HOW_TO_GET = (
     "Get it from https://figshare.com/ndownloader/files/38023437 (CIFAR10DVS.zip, the AEDAT4 files of tonic) and put "
     "airplane.zip .. truck.zip, or the folders airplane/ .. truck/ that they hold, into cifar10_dvs/ there."
 )
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """A file of events: its number within the class, its name, and text that changes with its content."""
-
-    number: int
-    name: str
-    state: str
 
 
 def load_cifar10_dvs(data_dir: Path | None) -> Dataset:
@@ -87,16 +81,17 @@ def _in_turn(frames: list[Array]) -> Samples:
 
 def _read(place: Path, name: str) -> Array:
     """Packed frames of a class, (n, T, bytes) uint8, in the order of the files' numbers."""
-    recordings = _recordings(place, name)
-    return cached(
-        f"cifar10_dvs-{name}",
-        f"CIFAR10-DVS 1 {FRAMES} {FRAME_SIZE} " + " ".join(f"{r.number}:{r.state}" for r in recordings),
-        shape=(len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)),
-        make=lambda: _all_frames(place, recordings),
+    return load_events(
+        place,
+        _recordings(place, name),
+        name=f"cifar10_dvs-{name}",
+        version=f"CIFAR10-DVS 1 {FRAMES} {FRAME_SIZE}",
+        shape=(FRAMES, *_FRAME_SHAPE),
+        decode=_frames,
     )
 
 
-def _recordings(place: Path, name: str) -> list[_Recording]:
+def _recordings(place: Path, name: str) -> list[Recording]:
     """The recordings of a class in a zip file or folder, by number."""
     found, older = [], 0
     for file, state in files_in(place, "*"):
@@ -107,26 +102,16 @@ def _recordings(place: Path, name: str) -> list[_Recording]:
         match = re.fullmatch(r"cifar10_([a-z]+)_([0-9]+)\.aedat4", base)
         if match is None or match[1] != name:
             raise DatasetError(f"{place}: found {file}; expected {_EXPECTED} of the class {name}.")
-        found.append(_Recording(int(match[2]), file, state))
+        found.append(Recording(int(match[2]), file, state))
     if not found:
         hint = f" The {older} files of AEDAT 2.0 (.aedat) there are another form of it, not read here." if older else ""
         raise DatasetError(f"{place}: holds no recordings; expected files {_EXPECTED}.{hint} {_HOW_TO_GET}")
-    found.sort(key=lambda r: r.number)
-    for before, after in itertools.pairwise(found):
-        if before.number == after.number:
-            raise DatasetError(f"{place}: {before.name} and {after.name} have one number; each recording has its own.")
-    return found
+    return sorted(found, key=lambda r: r.number)
 
 
-def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
-    packed = np.empty((len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)), np.uint8)
-    with opened(place) as read:
-        for row, recording in zip(packed, recordings, strict=True):
-            source = f"{place}: {recording.name}"
-            events = events_from_aedat4(read(recording.name), source)
-            try:
-                frames = equal_count_frames(events, frames=FRAMES, sensor_size=SENSOR_SIZE, size=FRAME_SIZE)
-            except DatasetError as error:
-                raise DatasetError(f"{source}: {error}. It is damaged or of another dataset; get it again.") from error
-            row[:] = np.packbits(frames.reshape(FRAMES, -1), axis=1)
-    return packed
+def _frames(raw: bytes, source: str) -> Array:
+    events = events_from_aedat4(raw, source)
+    try:
+        return equal_count_frames(events, frames=FRAMES, sensor_size=SENSOR_SIZE, size=FRAME_SIZE)
+    except DatasetError as error:
+        raise DatasetError(f"{source}: {error}. It is damaged or of another dataset; get it again.") from error

@@ -1,18 +1,24 @@
-"""Recordings of event cameras as they lie on disk: many small files in a zip file or in a folder."""
+"""Recordings of event cameras: many small files in a zip file or in a folder, decoded once and kept as packed frames.
+
+`nmnist` and `cifar10_dvs` say which files they take and how events become frames; `load_events` does the rest.
+"""
 
 from __future__ import annotations
 
-import io
+import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from fsnn_lava.datasets.cache import zip_contents
-from fsnn_lava.datasets.files import read_bytes
+import numpy as np
+
+from fsnn_lava.datasets.files import cached, read_bytes, zip_contents
+from fsnn_lava.datasets.input_coding import Array
+from fsnn_lava.datasets.samples import packed_bytes
 from fsnn_lava.errors import DatasetError
-from fsnn_lava.files import write_whole
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 """A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
@@ -61,26 +67,100 @@ def opened(place: Path) -> Iterator[Callable[[str], bytes]]:
         yield read
 
 
-def write_recordings(folder: Path, files: dict[str, bytes], *, archive: str = "") -> None:
-    """Nothing; afterwards the folder, or the zip file of that name in it, holds the files.
+@dataclass(frozen=True)
+class Recording:
+    """A file of events.
 
     Parameters
     ----------
-    files : contents by name, with "/" between folders.
-    archive : name of the zip file, which is the same for the same files; empty for files in folders.
+    number : from the file's name; recordings are taken in this order.
+    name : as `files_in` gives it.
+    state : text that changes with the content and the label.
+    label : class, from 0.
+    """
+
+    number: int
+    name: str
+    state: str
+    label: int = 0
+
+
+def load_events(
+    place: Path,
+    recordings: Sequence[Recording],
+    *,
+    name: str,
+    version: str,
+    shape: tuple[int, ...],
+    decode: Callable[[bytes, str], Array],
+) -> Array:
+    """Return packed frames of recordings, (n, T, bytes) uint8: from the cache, else decoded and kept there.
+
+    Parameters
+    ----------
+    place : zip file or folder that holds the recordings.
+    recordings : by number.
+    name : what the file in the cache is called, before the checksum.
+    version : text that changes when frames are made in another way.
+    shape : of the frames, (T, C, H, W).
+    decode : frames of that shape, true where an event is, from a file's content and a text that names it in messages.
 
     Raises
     ------
-    OSError, OutputError : if they cannot be written.
+    DatasetError : if two recordings have one number, or a file is damaged.
+    OutputError : if the cache cannot be written.
     """
-    if archive:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened_archive:
-            for name, content in files.items():  # ZipInfo: always the same date
-                opened_archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-        write_whole(folder / archive, packed.getvalue())
-        return
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    for before, after in itertools.pairwise(recordings):
+        if before.number == after.number:
+            raise DatasetError(f"{place}: {before.name} and {after.name} have one number; each recording has its own.")
+    steps, *frame = shape
+    stored = (len(recordings), steps, packed_bytes(tuple(frame)))
+
+    def make() -> Array:
+        packed = np.empty(stored, np.uint8)
+        with opened(place) as read:
+            for row, recording in zip(packed, recordings, strict=True):
+                frames = decode(read(recording.name), f"{place}: {recording.name}")
+                row[:] = np.packbits(frames.reshape(steps, -1), axis=1)
+        return packed
+
+    states = " ".join(f"{r.number}:{r.state}" for r in recordings)
+    return cached(name, f"{version} {states}", shape=stored, make=make)
+
+
+def equal_count_frames(events: Array, *, frames: int, sensor_size: int, size: int) -> Array:
+    """Frames of a recording, bool (frames, 2, size, size): channel 0 is OFF, channel 1 ON.
+
+    Event k = 0 .. n - 1 in the order of time falls into slice ((k + 1) * frames - 1) // n. So slice i holds the
+    events floor(i * n / frames) .. floor((i + 1) * n / frames) - 1: every event is in one slice, and where n is no
+    multiple of ``frames`` the slices of one event more are spread evenly. An event at x, y sets the cell of column
+    x * size // sensor_size and row y * size // sensor_size in its slice and its polarity's channel. Any number of
+    events of a cell count as one; polarities never cancel, nor merge.
+
+    Parameters
+    ----------
+    events : structured array (n,) with the fields t (any unit), x (column), y (row) and on (true is ON), in any order.
+        Events of one time keep their order.
+    frames : number of slices.
+    sensor_size : pixels a side of the camera.
+    size : cells a side of a frame.
+
+    Raises
+    ------
+    DatasetError : if there are fewer events than frames, or one is off the sensor.
+    """
+    count = len(events)
+    if count < frames:
+        raise DatasetError(f"{count} events; {frames} frames need at least one event each")
+    x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
+    outside = (x < 0) | (x >= sensor_size) | (y < 0) | (y >= sensor_size)
+    if outside.any():
+        raise DatasetError(
+            f"an event at x = {x[outside][0]}, y = {y[outside][0]}; "
+            f"the sensor has {sensor_size}x{sensor_size} pixels, counted from 0"
+        )
+    slices = np.empty(count, np.int64)
+    slices[np.argsort(events["t"], kind="stable")] = (np.arange(1, count + 1) * frames - 1) // count
+    set_frames = np.zeros((frames, 2, size, size), np.bool_)
+    set_frames[slices, events["on"].astype(np.int64), y * size // sensor_size, x * size // sensor_size] = True
+    return set_frames

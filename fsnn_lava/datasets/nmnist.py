@@ -8,18 +8,15 @@ polarity within a frame count as one, and events from 90 ms on are left out: the
 from __future__ import annotations
 
 import io
-import itertools
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.cache import cached
-from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, files_in, opened, place_of
+from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, Recording, files_in, load_events, place_of
 from fsnn_lava.datasets.files import data_root
 from fsnn_lava.datasets.input_coding import Array, InputCoding
-from fsnn_lava.datasets.samples import Dataset, Samples, packed_bytes
+from fsnn_lava.datasets.samples import Dataset, Samples
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
 FRAMES = 30
@@ -33,16 +30,6 @@ _HOW_TO_GET = (
     "Get it from https://www.garrickorchard.com/datasets/n-mnist and put Train.zip and Test.zip, or the folders "
     "Train/ and Test/ that they hold, into nmnist/ there."
 )
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """A file of events: its number, its digit, its name, and text that changes with its content."""
-
-    number: int
-    label: int
-    name: str
-    state: str
 
 
 def load_nmnist(data_dir: Path | None) -> Dataset:
@@ -74,19 +61,18 @@ def _read(place: Path, part: str) -> Samples:
     recordings = _recordings(place)
     if not recordings:
         raise DatasetError(f"{place}: holds no recordings; expected files <digit>/NNNNN.bin. {_HOW_TO_GET}")
-    for before, after in itertools.pairwise(recordings):
-        if before.number == after.number:
-            raise DatasetError(f"{place}: {before.name} and {after.name} have one number; each sample has its own.")
-    stored = cached(
-        f"nmnist-{part}",
-        f"N-MNIST 1 {FRAMES} {FRAME_MICROSECONDS} " + " ".join(f"{r.number}:{r.label}:{r.state}" for r in recordings),
-        shape=(len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)),
-        make=lambda: _all_frames(place, recordings),
+    stored = load_events(
+        place,
+        recordings,
+        name=f"nmnist-{part}",
+        version=f"N-MNIST 1 {FRAMES} {FRAME_MICROSECONDS}",
+        shape=(FRAMES, *_FRAME_SHAPE),
+        decode=_frames,
     )
     return Samples(stored, np.array([r.label for r in recordings], np.int64), _FRAME_SHAPE)
 
 
-def _recordings(place: Path) -> list[_Recording]:
+def _recordings(place: Path) -> list[Recording]:
     """The recordings among the files of a zip file or folder, by number."""
     found = []
     for name, state in files_in(place, "*/*.bin"):
@@ -95,12 +81,12 @@ def _recordings(place: Path) -> list[_Recording]:
             continue  # not a recording: a readme, or what a file system leaves behind
         if not re.fullmatch("[0-9]", match[1]) or not re.fullmatch("[0-9]+", match[2]):
             raise DatasetError(f"{place}: found {name}; expected <digit>/NNNNN.bin with a digit 0 .. 9.")
-        found.append(_Recording(int(match[2]), int(match[1]), name, state))
+        found.append(Recording(int(match[2]), name, f"{match[1]}:{state}", int(match[1])))
     return sorted(found, key=lambda r: r.number)
 
 
-def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
-    """Packed frames of the recordings, (n, T, bytes) uint8; events are read and binned by tonic."""
+def _frames(raw: bytes, source: str) -> Array:
+    """Frames of a recording, bool (T, 2, 34, 34); events are read and binned by tonic."""
     try:
         from tonic.datasets import NMNIST
         from tonic.io import read_mnist_file
@@ -109,32 +95,21 @@ def _all_frames(place: Path, recordings: list[_Recording]) -> Array:
         raise MissingDependencyError(
             'nmnist: its events are read by tonic; install it with: pip install "fsnn-lava[events]"'
         ) from error
-    transform = ToFrame(
-        sensor_size=(SENSOR_SIZE, SENSOR_SIZE, 2),
-        time_window=FRAME_MICROSECONDS,
-        start_time=0,
-        end_time=FRAMES * FRAME_MICROSECONDS,
-    )
-    packed = np.empty((len(recordings), FRAMES, packed_bytes(_FRAME_SHAPE)), np.uint8)
-    with opened(place) as read:
-        for row, recording in zip(packed, recordings, strict=True):
-            raw = read(recording.name)
-            if not raw or len(raw) % 5:
-                problem = f"{len(raw)} bytes, expected a multiple of 5, at least one event"
-                raise DatasetError(f"{place}: {recording.name} is truncated: {problem}. Get it again.")
-            events = read_mnist_file(io.BytesIO(raw), dtype=NMNIST.dtype, is_stream=True)
-            counts = transform(_checked(events, place, recording))
-            row[:] = np.packbits(counts.reshape(FRAMES, -1) > 0, axis=1)
-    return packed
-
-
-def _checked(events: Array, place: Path, recording: _Recording) -> Array:
-    """The events in the order of their times, all of them on the sensor."""
+    if not raw or len(raw) % 5:
+        problem = f"{len(raw)} bytes, expected a multiple of 5, at least one event"
+        raise DatasetError(f"{source} is truncated: {problem}. Get it again.")
+    events = read_mnist_file(io.BytesIO(raw), dtype=NMNIST.dtype, is_stream=True)
     outside = (events["x"] >= SENSOR_SIZE) | (events["y"] >= SENSOR_SIZE)
     if outside.any():
         x, y = (int(events[axis][outside][0]) for axis in "xy")
         raise DatasetError(
-            f"{place}: {recording.name}: an event at x = {x}, y = {y}; the sensor has {SENSOR_SIZE}x{SENSOR_SIZE} "
+            f"{source}: an event at x = {x}, y = {y}; the sensor has {SENSOR_SIZE}x{SENSOR_SIZE} "
             "pixels. The file is damaged or no recording of N-MNIST; get it again."
         )
-    return events[np.argsort(events["t"], kind="stable")]  # tonic searches times as sorted ones
+    counts: Array = ToFrame(
+        sensor_size=(SENSOR_SIZE, SENSOR_SIZE, 2),
+        time_window=FRAME_MICROSECONDS,
+        start_time=0,
+        end_time=FRAMES * FRAME_MICROSECONDS,
+    )(events[np.argsort(events["t"], kind="stable")])  # tonic searches times as sorted ones
+    return counts > 0

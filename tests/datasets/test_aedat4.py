@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsnn_lava.datasets.aedat4 import aedat4_from_events, events_from_aedat4
+from aedat4_writer import aedat4_from_events
+from fsnn_lava.datasets.aedat4 import events_from_aedat4
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 
 Array = npt.NDArray[Any]

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from fsnn_lava.datasets import cifar
-from fsnn_lava.datasets.cache import CACHE_VARIABLE
 from fsnn_lava.datasets.catalog import Augmentation, Dataset, load_dataset
 from fsnn_lava.errors import DatasetError
+from fsnn_lava.files import CACHE_VARIABLE
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fsnn_lava.datasets.aedat4 import aedat4_from_events
-from fsnn_lava.datasets.cache import CACHE_VARIABLE
+from aedat4_writer import aedat4_from_events
 from fsnn_lava.datasets.catalog import load_dataset
 from fsnn_lava.datasets.cifar10_dvs import CLASSES
 from fsnn_lava.errors import DatasetError, MissingDependencyError
+from fsnn_lava.files import CACHE_VARIABLE
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]

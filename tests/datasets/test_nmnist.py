@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pytest
 
 from fsnn_lava.datasets import nmnist
-from fsnn_lava.datasets.cache import CACHE_VARIABLE
 from fsnn_lava.datasets.catalog import Dataset, load_dataset
 from fsnn_lava.errors import DatasetError, MissingDependencyError
+from fsnn_lava.files import CACHE_VARIABLE
 
 Array = npt.NDArray[Any]
 
@@ -200,7 +200,7 @@ def test_changed_recording_is_read_again(tmp_path: Path, archive: str) -> None:
         ("Train/9/00001.bin", _coded([(2, 255, 1, 0)]), "00001.bin: an event at x = 2, y = 255; the sensor has"),
         ("Train/10/00077.bin", _coded([(2, 2, 1, 0)]), "10/00077.bin; expected <digit>/NNNNN.bin with a digit 0 .. 9"),
         ("Train/9/first.bin", _coded([(2, 2, 1, 0)]), "9/first.bin; expected <digit>/NNNNN.bin"),
-        ("Train/3/00001.bin", _coded([(2, 2, 1, 0)]), "00001.bin have one number; each sample has its own"),
+        ("Train/3/00001.bin", _coded([(2, 2, 1, 0)]), "00001.bin have one number; each recording has its own"),
     ],
 )
 @pytest.mark.parametrize("archive", ["", "Train.zip"])

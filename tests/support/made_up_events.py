@@ -1,13 +1,18 @@
-"""A simulated event camera before which pictures move, for made-up recordings. No noise is added."""
+"""A simulated event camera before which pictures move, and the files of its recordings. No noise is added."""
 
 from __future__ import annotations
 
+import io
 import itertools
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from fsnn_lava.files import write_whole
 
 Array = npt.NDArray[Any]
 
@@ -79,3 +84,28 @@ def recorded(pictures: Array, movement: Movement, *, sensor_size: int, generator
     for name, column in zip(("t", "x", "y", "on"), columns, strict=True):
         events[name] = column
     return np.split(events, np.searchsorted(sample, np.arange(1, len(pictures))))
+
+
+def write_recordings(folder: Path, files: dict[str, bytes], *, archive: str = "") -> None:
+    """Nothing; afterwards the folder, or the zip file of that name in it, holds the files.
+
+    Parameters
+    ----------
+    files : contents by name, with "/" between folders.
+    archive : name of the zip file, which is the same for the same files; empty for files in folders.
+
+    Raises
+    ------
+    OSError, OutputError : if they cannot be written.
+    """
+    if archive:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened_archive:
+            for name, content in files.items():  # ZipInfo: always the same date
+                opened_archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+        write_whole(folder / archive, packed.getvalue())
+        return
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

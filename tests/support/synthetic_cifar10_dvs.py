@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.datasets.aedat4 import aedat4_from_events
+from aedat4_writer import aedat4_from_events
 from fsnn_lava.datasets.cifar10_dvs import CLASSES, SENSOR_SIZE
 from fsnn_lava.datasets.digits import load_digits
-from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, write_recordings
+from fsnn_lava.datasets.event_files import SYNTHETIC_MARK
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files.atomic_write import write_whole
-from made_up_events import Movement, recorded
+from made_up_events import Movement, recorded, write_recordings
 
 Array = npt.NDArray[Any]
 

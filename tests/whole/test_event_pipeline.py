@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fsnn_lava.datasets.cache import CACHE_VARIABLE
 from fsnn_lava.datasets.catalog import DATA_VARIABLE
+from fsnn_lava.files import CACHE_VARIABLE
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.loop import BEST
 from synthetic_nmnist import write_synthetic_nmnist

@@ -1,4 +1,4 @@
-"""The cache of decoded data: made once, made anew when it is not whole, and never silently absent."""
+"""Files of datasets and the cache of decoded data: made once, made anew when not whole, never silently absent."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fsnn_lava.datasets.cache import CACHE_VARIABLE, cache_folder, cached, zip_contents
+from fsnn_lava.datasets.files import cached, zip_contents
 from fsnn_lava.errors import DatasetError, OutputError
+from fsnn_lava.files import CACHE_VARIABLE
 
 Array = npt.NDArray[Any]
 SHAPE = (5, 3, 2)
@@ -102,17 +103,6 @@ def test_cache_file_that_cannot_be_read_is_named(folder: Path) -> None:
     path.mkdir()
     with pytest.raises(OutputError, match=f"{path}: the cached data cannot be read .* FSNN_CACHE=DIR"):
         cached("name", "source", shape=SHAPE, make=Maker())
-
-
-def test_folder_is_the_named_one_or_below_the_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/somebody")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setenv(CACHE_VARIABLE, "~/mine")
-    assert cache_folder() == Path("/home/somebody/mine")
-    monkeypatch.delenv(CACHE_VARIABLE)
-    assert cache_folder() == Path("/xdg/fsnn-lava")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path("/home/somebody/.cache/fsnn-lava")
 
 
 def test_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:

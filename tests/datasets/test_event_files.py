@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsnn_lava.datasets.event_frames import equal_count_frames
+from fsnn_lava.datasets.event_files import equal_count_frames
 from fsnn_lava.errors import DatasetError
 
 Array = npt.NDArray[Any]
