@@ -230,7 +230,7 @@ SCRIPT = """
 import numpy as np
 from fsnn_lava.backends import get_backend
 from fsnn_lava.errors import IncompleteRunError
-from fsnn_lava.ir import *
+from fsnn_lava.hardware import *
 
 network = HardwareNetwork(
     "n",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.connection
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,8 +56,8 @@ def run_isolated(
     BackendError : if the process ended before its last message.
     """
     here, there = multiprocessing.connection.Pipe()
-    with here, tempfile.TemporaryFile() as output:
-        process = _start(module, there, output, inherited)
+    with here, _temporary_folder() as folder, tempfile.TemporaryFile() as output:
+        process = _start(module, there, output, inherited, temporary=folder)
         try:
             here.send(job)
             with _hearing_interrupts() as interrupted:
@@ -68,10 +69,26 @@ def run_isolated(
                 _end_group(here, process)
 
 
-def _start(module: str, connection: Any, output: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A temporary folder for all processes of the session, removed after they are gone.
+
+    Each run of Lava 0.10.0 has a `multiprocessing.SharedMemoryManager`, whose socket lies in a folder ``pymp-*`` that
+    only an orderly exit would remove. The name is short: a socket's path has at most 107 characters.
+    """
+    folder = tempfile.mkdtemp(prefix="l-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(
+    module: str, connection: Any, output: IO[bytes], inherited: Sequence[int], *, temporary: str
+) -> subprocess.Popen[bytes]:
     """The process; its end of the connection is closed here, so that its death is noticed."""
     paths = [path or os.getcwd() for path in sys.path]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TMPDIR": temporary}
     with connection:
         return subprocess.Popen(
             [sys.executable, "-m", module, str(connection.fileno())],
@@ -79,7 +96,7 @@ def _start(module: str, connection: Any, output: IO[bytes], inherited: Sequence[
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment,
+            env=os.environ | own,
             start_new_session=True,
         )
 

@@ -14,23 +14,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
-
-from lava.magma.core.process.process import AbstractProcess
+from typing import TYPE_CHECKING, Any
 
 from fsnn_lava.errors import BackendError, FsnnError
 from fsnn_lava.hardware import Array
 
+if TYPE_CHECKING:
+    from lava.magma.core.process.process import AbstractProcess
+
 _POLL_SECONDS = 0.005
 _STANDSTILL_SECONDS = 0.2
+_CONFESSION_SECONDS = 5.0
+"""How long the process that raised may take to say so after others have ended."""
 
 
 def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) -> None:
@@ -62,9 +68,15 @@ def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) ->
 
 
 def _end_with(connection: Connection[Any, Any]) -> None:
-    """Wait for the other end to close (it sends nothing more), then end the whole group, this process included."""
+    """Wait for the other end to close (it sends nothing more), then end the whole group, this process included.
+
+    If the other end was killed, nobody else removes the temporary folder that it made for this process.
+    """
     with contextlib.suppress(EOFError, OSError):
         connection.recv()
+    shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.rmdir(tempfile.gettempdir())  # only if it is empty
     os.killpg(0, signal.SIGTERM)
 
 
@@ -92,17 +104,29 @@ def watch(root: AbstractProcess, clocks: Array, connection: Connection[Any, Any]
             reported = finished
             looked = time.monotonic()
         elif time.monotonic() - looked > _STANDSTILL_SECONDS:
-            _raise_if_dead(root, finished)
+            _raise_if_ended(root, finished)
             looked = time.monotonic()
 
 
-def _raise_if_dead(root: AbstractProcess, finished: int) -> None:
-    for actor in root.runtime._messaging_infrastructure.actors:
-        found = actor.exception
-        if found is not None:
-            error, trace = found
+def _raise_if_ended(root: AbstractProcess, finished: int) -> None:
+    """Raise if one of Lava's processes has ended: what one raised, else how one died, else that one just ended.
+
+    When a process raises, Lava (0.10.0) tells all others to stop, and they end with exit code 0, some of them before
+    the one that raised has said so. So whoever ended that way is blamed only if nobody speaks up for a while.
+    """
+    actors = root.runtime._messaging_infrastructure.actors
+    deadline = time.monotonic() + _CONFESSION_SECONDS
+    while True:
+        ended = [a for a in actors if not a.is_alive()]  # asked first: one that is dead has said what it raised
+        errors = [a.exception for a in actors if a.exception is not None]
+        for error, _ in errors:
             if isinstance(error, FsnnError):
                 raise error
-            raise BackendError(f"a Lava process failed after step {finished}:\n{trace}")
-        if not actor.is_alive():
-            raise BackendError(f"a Lava process ended by itself after step {finished}, exit code {actor.exitcode}")
+        if errors:
+            raise BackendError(f"a Lava process failed after step {finished}:\n{errors[0][1]}")
+        code = next((a.exitcode for a in ended if a.exitcode), 0)
+        if code or (ended and time.monotonic() > deadline):
+            raise BackendError(f"a Lava process ended by itself after step {finished}, exit code {code}")
+        if not ended:
+            return
+        time.sleep(_POLL_SECONDS)
