@@ -1,4 +1,4 @@
-"""Backends by name, what Lava cannot say, and Python processes that are always ended. Needs no Lava."""
+"""Backends by name: what they are given, and what is refused."""
 
 from __future__ import annotations
 

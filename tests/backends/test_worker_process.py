@@ -43,9 +43,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A program that leaves a child and a temporary file behind."""
     (tmp_path / "isolated_program.py").write_text(PROGRAM)
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(os.listdir(tempfile.gettempdir()))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     yield "isolated_program"
-    assert set(os.listdir(tempfile.gettempdir())) <= before, "left in the temporary folder"
+    assert not os.listdir(temporary)
 
 
 class Listener:
