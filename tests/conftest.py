@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fsnn_lava.datasets.catalog import DATA_VARIABLE
+from fsnn_lava.datasets import DATA_VARIABLE
 
 # The same examples on every machine, and no verdict that depends on how busy it is.
 settings.register_profile("fsnn", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -25,7 +25,7 @@ from fsnn_lava.backends import require_lava
 from fsnn_lava.cli.script import INTERRUPTED, run_script, show_next
 from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import BackendError, ConfigError
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.training import (
@@ -128,7 +128,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
         settings = read_config(first.config or DEFAULT_CONFIG)
         if first.config is None:
             settings = dataclasses.replace(settings, network=dataclasses.replace(settings.network, dropout=0.0))
-    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
+    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=description)
     settings = arguments.settings
     if arguments.epochs is not None:
         settings = dataclasses.replace(

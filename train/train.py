@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fsnn_lava.cli.script import run_script, show_next
 from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig, changed_settings, parse_spec, read_config
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.network import device_title, open_device
@@ -132,7 +132,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
         settings = load_checkpoint(first.resume / LAST).config
     else:
         settings = read_config(first.config or DEFAULT_CONFIG)
-    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=__doc__)
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
+    arguments = tyro.cli(Arguments, args=argv, default=Arguments(settings=settings), description=description)
     if arguments.device is not None:
         training = dataclasses.replace(arguments.settings.training, device=arguments.device)
         arguments = dataclasses.replace(arguments, settings=dataclasses.replace(arguments.settings, training=training))

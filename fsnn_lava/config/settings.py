@@ -131,7 +131,7 @@ class TrainConfig:
     name: str = "digits"
     """Name of the run's folder."""
     dataset: str = "digits"
-    """digits, mnist, fashion_mnist, nmnist, cifar10, cifar100 or cifar10_dvs."""
+    """Name of a dataset: of `fsnn_lava.datasets.DATASETS`, listed at the top of --help."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
     train_samples: int = 0

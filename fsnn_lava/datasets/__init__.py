@@ -1,13 +1,27 @@
-"""What a dataset is, and how each known one is read from disk."""
+"""What a dataset is, and how each known one is read from disk; `Dataset.from_arrays` takes your own."""
 
-from fsnn_lava.datasets.catalog import Dataset, InputCoding, Samples, check_time_steps, hold_out, load_dataset
-from fsnn_lava.datasets.samples import Augmentation, pack, time_first
+from fsnn_lava.datasets.catalog import DATASETS, load_dataset
+from fsnn_lava.datasets.files import DATA_VARIABLE
+from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.samples import (
+    Augmentation,
+    Dataset,
+    Samples,
+    check_classes,
+    check_time_steps,
+    hold_out,
+    pack,
+    time_first,
+)
 
 __all__ = [
+    "DATASETS",
+    "DATA_VARIABLE",
     "Augmentation",
     "Dataset",
     "InputCoding",
     "Samples",
+    "check_classes",
     "check_time_steps",
     "hold_out",
     "load_dataset",

@@ -1,4 +1,4 @@
-"""The datasets by name. What a dataset is stands in `samples`, how each is read in `datasets`.
+"""The datasets by name. What a dataset is stands in `samples`, how each is read in the file of its name.
 
 Files are looked for below one folder, given as ``data_dir`` or by the environment variable FSNN_DATA; nothing is
 downloaded.
@@ -6,59 +6,40 @@ downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 
-from fsnn_lava.datasets.cifar import load_cifar10, load_cifar100
-from fsnn_lava.datasets.cifar10_dvs import load_cifar10_dvs
-from fsnn_lava.datasets.digits import load_digits
-from fsnn_lava.datasets.files import DATA_VARIABLE
-from fsnn_lava.datasets.input_coding import InputCoding
-from fsnn_lava.datasets.mnist import load_fashion_mnist, load_mnist
-from fsnn_lava.datasets.nmnist import load_nmnist
-from fsnn_lava.datasets.samples import (
-    Augmentation,
-    Dataset,
-    Samples,
-    check_classes,
-    check_time_steps,
-    hold_out,
-)
+from fsnn_lava.config import Registry
+from fsnn_lava.datasets.files import existing_folder
+from fsnn_lava.datasets.samples import Dataset, check_classes
 from fsnn_lava.errors import DatasetError
 
-__all__ = [
-    "DATASETS",
-    "DATA_VARIABLE",
-    "Augmentation",
-    "Dataset",
-    "InputCoding",
-    "Samples",
-    "check_time_steps",
-    "hold_out",
-    "load_dataset",
-]
-
-DATASETS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
-    {
-        "digits": load_digits,
-        "mnist": load_mnist,
-        "fashion_mnist": load_fashion_mnist,
-        "nmnist": load_nmnist,
-        "cifar10": load_cifar10,
-        "cifar100": load_cifar100,
-        "cifar10_dvs": load_cifar10_dvs,
-    }
+DATASETS: Registry[Callable[[Path | None], Dataset]] = Registry(
+    "dataset", group="fsnn_lava.datasets", error=DatasetError
 )
-"""Loaders by name. A new dataset adds its own here."""
+"""Loaders by name: the one place where a dataset is added, by `Registry.register` or by an entry point of the group."""
+
+for _name, _loader, _help in (
+    ("digits", "digits:load_digits", "1,797 digits, 8x8 grey, inside scikit-learn: no files needed"),
+    ("mnist", "mnist:load_mnist", "70,000 handwritten digits, 28x28 grey"),
+    ("fashion_mnist", "mnist:load_fashion_mnist", "70,000 pieces of clothing, 28x28 grey"),
+    ("nmnist", "nmnist:load_nmnist", "MNIST before an event camera, 30 frames of 34x34"),
+    ("cifar10", "cifar:load_cifar10", "60,000 photographs, 32x32 RGB, 10 classes"),
+    ("cifar100", "cifar:load_cifar100", "60,000 photographs, 32x32 RGB, 100 classes"),
+    ("cifar10_dvs", "cifar10_dvs:load_cifar10_dvs", "CIFAR-10 before an event camera, 30 frames of 48x48"),
+):
+    DATASETS.register(_name, f"fsnn_lava.datasets.{_loader}", help=_help)
 
 
 def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
-    """The dataset of that name, read from files below ``data_dir`` (digits needs none).
+    """Read the dataset of that name from files below ``data_dir`` (digits needs none).
+
+    >>> load_dataset("digits").input_shape
+    (1, 8, 8)
 
     Parameters
     ----------
-    name : a key of `DATASETS`.
+    name : of `DATASETS`.
     data_dir : folder that holds the datasets; None takes the environment variable FSNN_DATA.
 
     Raises
@@ -68,8 +49,8 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     MissingDependencyError : if a package that reads the files is absent.
     OutputError : if decoded data cannot be kept in the cache folder (environment variable FSNN_CACHE).
     """
-    if name not in DATASETS:
-        raise DatasetError(f'no dataset is called "{name}"; there are: {", ".join(DATASETS)}.')
-    dataset = DATASETS[name](data_dir)
+    dataset = DATASETS.get(name)(data_dir)
+    if data_dir is not None:
+        existing_folder(name, data_dir, "")  # also where the loader needs none: nothing given is ignored in silence
     check_classes(dataset)
     return dataset

@@ -41,10 +41,16 @@ def data_root(name: str, data_dir: Path | None, *, holds: str, how_to_get: str) 
     expected = f"Set {DATA_VARIABLE} or pass --data-dir to the folder that holds {holds}/. {how_to_get}"
     if not chosen:
         raise DatasetError(f"{name}: no data folder is given. {expected}")
-    root = Path(chosen).expanduser()
-    if not root.is_dir():
-        raise DatasetError(f"{name}: the data folder {root} is not there. {expected}")
-    return root
+    return existing_folder(name, Path(chosen), expected)
+
+
+def existing_folder(name: str, folder: Path, expected: str) -> Path:
+    """Return the folder, or raise a DatasetError if it is none."""
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        found = "a file, not a folder" if folder.exists() else "not there"
+        raise DatasetError(f"{name}: the data folder {folder} is {found}. {expected}".rstrip())
+    return folder
 
 
 def read_bytes(path: Path) -> bytes:

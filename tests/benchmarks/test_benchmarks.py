@@ -17,7 +17,7 @@ import torch
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.conversion.lowering import lower
-from fsnn_lava.datasets.catalog import DATA_VARIABLE, Dataset, load_dataset
+from fsnn_lava.datasets import DATA_VARIABLE, Dataset, load_dataset
 from fsnn_lava.hardware.network import with_timing
 from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.quantization.quantizer import quantize

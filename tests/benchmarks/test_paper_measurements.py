@@ -19,7 +19,7 @@ from benchmarks.ide.published import published_rows
 from benchmarks.shared import iteration
 from benchmarks.shared.results import RESULTS
 from fsnn_lava.config import TrainConfig, read_config
-from fsnn_lava.datasets.catalog import Dataset, InputCoding, Samples, load_dataset
+from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import ConfigError, MissingDependencyError
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples

@@ -19,7 +19,7 @@ from benchmarks.ide.trainings import TRAININGS, RunResult, extent, read_run, sav
 from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, commit, stored
 from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError
 from fsnn_lava.training.checkpoint import TrainedNetwork, save_checkpoint
 from fsnn_lava.training.loop import LAST

@@ -23,7 +23,7 @@ from benchmarks.spide.plain_training import plain_readout
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.config.notation import parse_spec
-from fsnn_lava.datasets.catalog import DATA_VARIABLE, load_dataset
+from fsnn_lava.datasets import DATA_VARIABLE, load_dataset
 from fsnn_lava.errors import ConfigError, ConvergenceError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN

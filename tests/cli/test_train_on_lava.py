@@ -20,7 +20,7 @@ from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning_runner import train_on_lava
 from fsnn_lava.config import TrainConfig, published_configs, read_config
-from fsnn_lava.datasets.catalog import load_dataset
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import (
     BackendError,
     CheckpointError,

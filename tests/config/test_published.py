@@ -22,7 +22,7 @@ from fsnn_lava.config import (
     read_config,
 )
 from fsnn_lava.config.notation import parse_spec
-from fsnn_lava.datasets.catalog import DATASETS, Dataset, InputCoding, Samples
+from fsnn_lava.datasets import DATASETS, Dataset, InputCoding, Samples
 from fsnn_lava.network.layers import Synapse
 from fsnn_lava.training.checkpoint import load_checkpoint, new_model
 from fsnn_lava.training.loop import LAST, fit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsnn_lava.conversion.fold_normalisation import on_codes
-from fsnn_lava.datasets.samples import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.geometry import Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map

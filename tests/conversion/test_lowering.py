@@ -14,7 +14,7 @@ import trained
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.config import config_from_dict
 from fsnn_lava.conversion.lowering import lower, run_torch
-from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, InputError
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array, Convolution

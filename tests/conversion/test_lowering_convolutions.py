@@ -11,7 +11,7 @@ import torch
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.conversion.lowering import lower, run_torch
-from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.hardware.geometry import DENSE, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, HardwareNetwork, with_timing

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fsnn_lava.datasets.catalog import DATA_VARIABLE, DATASETS, Dataset, InputCoding, Samples, load_dataset
+from fsnn_lava.datasets import DATA_VARIABLE, DATASETS, Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
+from fsnn_lava.training import fit
+from short_training import changed
 
 FROM_FILES = {
     "mnist": "mnist",
@@ -22,7 +26,7 @@ FROM_FILES = {
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(DatasetError, match='no dataset is called "imagenet"; there are: digits, mnist, fashion_mnist'):
+    with pytest.raises(DatasetError, match='no dataset "imagenet"; there are: digits, mnist, fashion_mnist'):
         load_dataset("imagenet")
     assert list(DATASETS) == ["digits", *FROM_FILES]
 
@@ -53,13 +57,49 @@ def test_empty_folder_lists_what_was_looked_for(tmp_path: Path, name: str) -> No
     assert str(tmp_path / FROM_FILES[name]) in str(raised.value)
 
 
-def test_class_without_a_sample_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(data_dir: Path | None) -> Dataset:
-        part = Samples(np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 2]))
-        coding = InputCoding("graded", 1, 1.0, (0.0,), (1.0,))
-        return Dataset("three", part, part, (1, 1, 1), ("a", "b", "c"), coding)
+@pytest.mark.parametrize("name", ["digits", *FROM_FILES])
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a"
+    file.touch()
+    with pytest.raises(DatasetError, match=f"{name}: the data folder {file} is a file, not a folder"):
+        load_dataset(name, file)
 
-    monkeypatch.setattr("fsnn_lava.datasets.catalog.DATASETS", {"three": load})
+
+def test_folder_that_digits_would_not_read_must_be_there(tmp_path: Path) -> None:
+    assert load_dataset("digits", tmp_path).name == "digits"
+    with pytest.raises(DatasetError, match=r"digits: the data folder .*nowhere is not there"):
+        load_dataset("digits", tmp_path / "nowhere")
+
+
+# ---- a dataset from outside ----------------------------------------------------------------------------------
+
+
+def _three(labels: list[int]) -> Dataset:
+    part = Samples(np.array(labels, np.uint8).reshape(-1, 1, 1, 1), np.array(labels))
+    return Dataset("three", part, part, (1, 1, 1), ("a", "b", "c"), InputCoding("graded", 2, 1.0, (1.0,), (1.0,)))
+
+
+@pytest.fixture
+def three() -> Iterator[list[int]]:
+    """Labels of the samples of a registered dataset of three classes."""
+    labels: list[int] = []
+    DATASETS.register("three", lambda data_dir: _three(labels), help="made by a test")
+    yield labels
+    DATASETS.remove("three")
+
+
+def test_class_without_a_sample_is_refused(three: list[int]) -> None:
+    three.extend([0, 2])
     message = 'three: the training part holds 2 samples, none of class 1 ("b"); every class must occur in both parts.'
     with pytest.raises(DatasetError, match=re.escape(message)):
         load_dataset("three")
+
+
+def test_dataset_from_outside_is_offered_and_trained_on(three: list[int], tmp_path: Path) -> None:
+    three.extend([0, 1, 2] * 40)
+    assert "three: made by a test" in DATASETS.help()
+    with pytest.raises(DatasetError, match=re.escape('no dataset "thre" (did you mean "three"?); there are: digits, ')):
+        load_dataset("thre")
+    config = changed(network={"notation": "12 (F12)"}, epochs=12, learning_rate=0.1, milestones=(9,))
+    config = dataclasses.replace(config, dataset="three")
+    assert fit(config, load_dataset(config.dataset), tmp_path).best_accuracy == 1

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fsnn_lava.datasets import cifar
-from fsnn_lava.datasets.catalog import Augmentation, Dataset, load_dataset
+from fsnn_lava.datasets import Augmentation, Dataset, cifar, load_dataset
 from fsnn_lava.errors import DatasetError
 from fsnn_lava.files import CACHE_VARIABLE
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from aedat4_writer import aedat4_from_events
-from fsnn_lava.datasets.catalog import load_dataset
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.datasets.cifar10_dvs import CLASSES
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 from fsnn_lava.files import CACHE_VARIABLE

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fsnn_lava.datasets.catalog import InputCoding, load_dataset
+from fsnn_lava.datasets import InputCoding, load_dataset
 from fsnn_lava.errors import MissingDependencyError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fsnn_lava.datasets.catalog import DATA_VARIABLE, InputCoding, load_dataset
+from fsnn_lava.datasets import DATA_VARIABLE, InputCoding, load_dataset
 from fsnn_lava.errors import DatasetError
 
 Array = npt.NDArray[Any]

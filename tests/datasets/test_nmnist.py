@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fsnn_lava.datasets import nmnist
-from fsnn_lava.datasets.catalog import Dataset, load_dataset
+from fsnn_lava.datasets import Dataset, load_dataset, nmnist
 from fsnn_lava.errors import DatasetError, MissingDependencyError
 from fsnn_lava.files import CACHE_VARIABLE
 

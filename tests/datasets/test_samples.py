@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fsnn_lava.datasets.samples import (
+from fsnn_lava.datasets import (
     Augmentation,
     Dataset,
     InputCoding,

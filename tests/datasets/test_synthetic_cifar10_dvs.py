@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
-from fsnn_lava.datasets.catalog import Dataset, load_dataset
 from fsnn_lava.datasets.cifar10_dvs import CLASSES
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files import CACHE_VARIABLE

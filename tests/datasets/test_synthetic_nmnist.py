@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsnn_lava.datasets.catalog import Dataset, load_dataset
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files import CACHE_VARIABLE
 from synthetic_nmnist import write_synthetic_nmnist

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.datasets.catalog import Dataset, load_dataset
+from fsnn_lava.datasets import Dataset, load_dataset
 
 NETWORK = NetworkConfig(notation="12-10 (F12)", time_steps=6, dropout=0.2)
 TRAINING = TrainingConfig(epochs=3, batch_size=32, milestones=(2,), warmup_iterations=4, seed=5)

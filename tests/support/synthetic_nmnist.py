@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fsnn_lava.datasets import Samples
 from fsnn_lava.datasets.digits import load_digits
 from fsnn_lava.datasets.event_files import SYNTHETIC_MARK
 from fsnn_lava.datasets.nmnist import SENSOR_SIZE
-from fsnn_lava.datasets.samples import Samples
 from fsnn_lava.errors import DatasetError, OutputError
 from fsnn_lava.files.atomic_write import write_whole
 from made_up_events import Movement, recorded, write_recordings

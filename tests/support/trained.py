@@ -14,7 +14,7 @@ from filelock import FileLock
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.conversion.lowering import lower
-from fsnn_lava.datasets.catalog import Dataset, InputCoding, load_dataset
+from fsnn_lava.datasets import Dataset, InputCoding, load_dataset
 from fsnn_lava.hardware.network import HardwareNetwork, with_timing
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.training.loop import BEST, fit

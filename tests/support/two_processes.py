@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.config.notation import parse_spec
-from fsnn_lava.datasets.catalog import Augmentation
+from fsnn_lava.datasets import Augmentation
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
 from fsnn_lava.network.fixed_point import solve
 from fsnn_lava.network.layers import Synapse

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fsnn_lava.config import NetworkConfig, TrainConfig
-from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, OutputError
 from fsnn_lava.network.layers import FrobeniusRestriction, Synapse
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_training, new_model, save_checkpoint

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from fsnn_lava.datasets.samples import Augmentation, InputCoding, Samples, pack, time_first
+from fsnn_lava.datasets import Augmentation, InputCoding, Samples, pack, time_first
 from fsnn_lava.errors import DatasetError, InputError
 from fsnn_lava.training.device_samples import DeviceSamples, augmented, channels_last
 

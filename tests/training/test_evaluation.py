@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from fsnn_lava.config.notation import parse_spec
-from fsnn_lava.datasets.catalog import InputCoding, Samples
+from fsnn_lava.datasets import InputCoding, Samples
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Synapse

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.datasets.catalog import Dataset
+from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training
 from fsnn_lava.training.device_samples import DeviceSamples

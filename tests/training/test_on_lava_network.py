@@ -11,7 +11,7 @@ import torch
 
 from fsnn_lava.backends.lava.learning_runner import train_on_lava
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.datasets.catalog import Augmentation, Dataset, InputCoding, load_dataset
+from fsnn_lava.datasets import Augmentation, Dataset, InputCoding, load_dataset
 from fsnn_lava.errors import ConfigError, UnsupportedError
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.training.checkpoint import new_model

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsnn_lava.datasets.catalog import DATA_VARIABLE
+from fsnn_lava.datasets import DATA_VARIABLE
 from fsnn_lava.files import CACHE_VARIABLE
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.loop import BEST

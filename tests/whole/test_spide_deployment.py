@@ -16,7 +16,7 @@ from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.lowering import lower, run_torch
-from fsnn_lava.datasets.catalog import InputCoding
+from fsnn_lava.datasets import InputCoding
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork, IntegerNeuron, with_timing
