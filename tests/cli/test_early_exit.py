@@ -1,4 +1,4 @@
-"""deploy/anytime.py: its files, what it prints, what it keeps of an interrupted run, and what it refuses."""
+"""fsnn anytime: its files, what it prints, what it keeps of an interrupted run, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,14 @@ import pytest
 
 import trained
 from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.cli import anytime, export
 from fsnn_lava.conversion.export_folder import load_deployed, samples_to_test
 from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.run_io import RunResult, accuracy
-from script_loader import load_script
 
 FILES = ("anytime.json", "anytime.md", "anytime.svg")
-
-
-@pytest.fixture(scope="module")
-def anytime() -> ModuleType:
-    return load_script("deploy/anytime.py")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +30,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     folder.mkdir()
     trained.train_into(folder, notation="24-20 (F24)", leak=0.95)
-    assert load_script("deploy/export.py").main(["--run", str(folder), "--calibration-samples", "20"]) == 0
+    assert export.main(["--run", str(folder), "--calibration-samples", "20"]) == 0
     return folder
 
 
@@ -62,7 +56,7 @@ class Interrupted:
         raise IncompleteRunError("interrupted by Ctrl-C", samples=self.done)
 
 
-def test_one_run_writes_every_file(folder: Path, anytime: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_writes_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The last accuracy is that of the run; without a run folder it is the newest export."""
     pytest.importorskip("matplotlib")
     assert anytime.main(["--runs", str(folder.parent), "--samples", "150", "--rate-samples", "40"]) == 0
@@ -84,7 +78,7 @@ def test_one_run_writes_every_file(folder: Path, anytime: ModuleType, capsys: py
     assert "one run of 150 test samples, 10 time steps each" in printed
 
 
-def test_settings_reach_the_report(folder: Path, anytime: ModuleType) -> None:
+def test_settings_reach_the_report(folder: Path) -> None:
     options = ["--settled", "0.25", "--margins", "1.5", "0.5", "--stable-steps", "1", "--reference", "final"]
     assert anytime.main(["--run", str(folder), "--samples", "20", "--no-picture", *options]) == 0
     values = json.loads((folder / "anytime.json").read_text())
@@ -99,9 +93,7 @@ def test_settings_reach_the_report(folder: Path, anytime: ModuleType) -> None:
     assert not (folder / "anytime.svg").exists()
 
 
-def test_lava_runs_a_hundred_samples_by_default(
-    folder: Path, anytime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lava_runs_a_hundred_samples_by_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
 
     def backend(name: str) -> IntegerSimulator:
@@ -115,9 +107,7 @@ def test_lava_runs_a_hundred_samples_by_default(
     assert names == ["lava-fixed", "simulator"]
 
 
-def test_an_interrupted_run_keeps_what_was_done(
-    folder: Path, anytime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_keeps_what_was_done(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anytime, "get_backend", lambda name: Interrupted(0))
     command = ["--run", str(folder), "--samples", "12", "--no-picture"]
     with pytest.raises(IncompleteRunError, match="interrupted by Ctrl-C"):
@@ -135,9 +125,7 @@ def test_an_interrupted_run_keeps_what_was_done(
     assert values["accuracy"][-1] == np.mean(result.predictions == samples.labels[:7])
 
 
-def test_mistakes_are_refused_before_the_run(
-    folder: Path, anytime: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_are_refused_before_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anytime, "get_backend", lambda name: pytest.fail("it ran"))
     for option in ("--settled", "--margins"):
         with pytest.raises(ConfigError, match=r"early exit: found a limit of -1\.0; allowed: 0 or more"):
@@ -154,7 +142,7 @@ def test_mistakes_are_refused_before_the_run(
     assert not any((folder / name).exists() for name in FILES)
 
 
-def test_samples_out_of_range_are_refused(folder: Path, anytime: ModuleType) -> None:
+def test_samples_out_of_range_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"samples of the rate error: found 0; allowed: 1 \.\. 20"):
         anytime.main(["--run", str(folder), "--samples", "20", "--rate-samples", "0", "--no-picture"])
     with pytest.raises(ConfigError, match=r"--samples: found 0; allowed: 1 \.\. "):

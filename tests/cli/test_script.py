@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fsnn_lava.cli.script import run_script, show_next
+from fsnn_lava.cli.script import command_line, run_script, show_next
 from fsnn_lava.errors import ConfigError
 
 
@@ -56,6 +56,22 @@ def test_other_errors_are_ours_and_show_themselves() -> None:
 
 
 def test_next_command_stays_on_the_same_datasets(capsys: pytest.CaptureFixture[str]) -> None:
-    show_next(Console(), "python x.py --run runs/[a]", data_dir=None)
-    show_next(Console(), "python x.py", data_dir=Path("some/where"))
-    assert capsys.readouterr().out == "next: python x.py --run runs/[a]\nnext: python x.py --data-dir some/where\n"
+    show_next(Console(), "run", "--run runs/[a]", data_dir=None)
+    show_next(Console(), "run", data_dir=Path("some/where"))
+    assert capsys.readouterr().out == "next: fsnn run --run runs/[a]\nnext: fsnn run --data-dir some/where\n"
+
+
+@pytest.mark.parametrize(
+    ("started", "shown"),
+    [
+        ("/usr/bin/fsnn", "fsnn verify"),
+        ("/home/a/fsnn_lava/__main__.py", "python -m fsnn_lava verify"),
+        ("deploy/run.py", "python deploy/verify.py"),
+        ("/home/a/checkout/train/on_lava.py", "python deploy/verify.py"),
+        ("deploy/fsnn", "fsnn verify"),
+        ("run.py", "fsnn verify"),
+    ],
+)
+def test_next_command_is_started_as_this_one_was(started: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [started])
+    assert command_line("verify") == shown

@@ -1,8 +1,7 @@
-"""train/train.py and train/evaluate.py as a user runs them: options, refusals, kills and Ctrl-C."""
+"""fsnn train and fsnn evaluate, and their scripts, as a user runs them: options, refusals, kills and Ctrl-C."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -20,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fsnn_lava.cli import evaluate, train, training_display
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training.checkpoint import load_training
@@ -29,20 +29,6 @@ from process_group import wait_for_epochs
 ROOT = Path(__file__).parents[2]
 CONFIG = published_configs()["fashion_mnist_fc_lif"]
 SHORT = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.threads", "1"]
-
-
-def script(name: str) -> ModuleType:
-    """The script as a module; it is not part of the package."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / "train" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where tyro looks for the types of its dataclasses
-    spec.loader.exec_module(module)
-    return module
-
-
-train, evaluate = script("train"), script("evaluate")
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_default_to_the_digits_configuration() -> None:
-    assert train.parse_arguments([]).settings == read_config(CONFIG.parent / "digits.toml")
+    assert train.parse_arguments([]).settings == read_config("digits")
 
 
 def test_config_file_sets_the_defaults_and_options_win() -> None:
@@ -207,7 +193,7 @@ def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.Capt
     assert train.main([*SHORT, "--runs", str(folder), "--training.epochs", "1", "--name", "mine"]) == 0
     shown = capsys.readouterr().out.rstrip().splitlines()
     assert re.fullmatch(r"best test accuracy \d+\.\d\d% \(epoch 1 of 1\)", shown[-2])
-    assert shown[-1] == f"next: python deploy/export.py --to lava --run {folder}/mine"
+    assert shown[-1] == f"next: fsnn export --to lava --run {folder}/mine"
     settings = json.loads((folder / "mine" / "config.json").read_text())
     assert settings["network"]["notation"] == "30 (F30)"
     assert list((folder / "mine" / "tensorboard").iterdir()) != []
@@ -238,7 +224,7 @@ def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.
 def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", -1.0)
     assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
     lines = re.findall(r"^epoch   1  (\d+)/12  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
     assert lines == [str(done) for done in range(1, 13)]
@@ -262,7 +248,7 @@ def test_evaluation_shows_the_accuracy_of_the_best_epoch(trained: Path, capsys: 
     assert rates[1] == rates[2], "without leak both rates are the same"
     assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5"]
     assert "||f(a[t]) - a[t]||" in shown
-    assert shown.rstrip().splitlines()[-1] == f"next: python deploy/export.py --to lava --run {trained}"
+    assert shown.rstrip().splitlines()[-1] == f"next: fsnn export --to lava --run {trained}"
 
 
 def test_evaluation_takes_samples_and_steps(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""train/on_lava.py as a user runs it: options, refusals, Ctrl-C; what it writes is gone on with and deployed."""
+"""fsnn train-on-lava as a user runs it: options, refusals, Ctrl-C; what it writes is gone on with and deployed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning_runner import train_on_lava
+from fsnn_lava.cli import export, run, train, training_display
+from fsnn_lava.cli import train_on_lava as on_lava
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import (
@@ -39,9 +41,8 @@ from fsnn_lava.training.on_lava import fit_on_lava
 from fsnn_lava.training.on_lava_check import Agreement
 from fsnn_lava.training.on_lava_network import parameters_of
 from on_chip_jobs import part
-from script_loader import ROOT, load_script
+from script_loader import ROOT
 
-on_lava = load_script("train/on_lava.py")
 CONFIG = published_configs()["digits_spide"]
 NAME = "digits_spide_on_lava"
 Damage = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -186,8 +187,8 @@ def test_a_run_is_a_checkpoint_as_any_other(trained: Path) -> None:
 
 @pytest.mark.lava
 def test_it_is_exported_and_run_as_any_other(trained: Path) -> None:
-    assert load_script("deploy/export.py").main(["--run", str(trained), "--calibration-samples", "30"]) == 0
-    assert load_script("deploy/run.py").main(["--run", str(trained), "--samples", "20"]) == 0
+    assert export.main(["--run", str(trained), "--calibration-samples", "30"]) == 0
+    assert run.main(["--run", str(trained), "--samples", "20"]) == 0
 
 
 @pytest.mark.lava
@@ -212,7 +213,7 @@ def test_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch:
 def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_lava, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", -1.0)
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
     lines = re.findall(r"^epoch   1  (\d+)/80  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
@@ -225,7 +226,7 @@ def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
 def test_progress_is_shown_from_time_to_time_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_lava, "SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", 1e9)
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
     assert "/80  loss" not in capsys.readouterr().out
@@ -260,7 +261,7 @@ def test_settings_of_a_resumed_run_are_kept(trained: Path) -> None:
 def test_another_programs_run_is_not_gone_on_with(tmp_path: Path) -> None:
     options = ["--config", str(CONFIG), "--network.dropout", "0", "--training.epochs", "1", *SHORT[:-4]]
     options += ["--train-samples", "40", "--test-samples", "20", "--runs", str(tmp_path)]
-    assert load_script("train/train.py").main(options) == 0
+    assert train.main(options) == 0
     with pytest.raises(CheckpointError, match=r"without weights in float64; go on with it: python train/train\.py"):
         on_lava.main(["--resume", str(tmp_path / "digits_spide"), "--epochs", "2"])
 
@@ -271,17 +272,17 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
     folder = tmp_path / NAME
     program = (
         "import signal, os, sys\n"
-        "from script_loader import load_script\n"
+        "from fsnn_lava.cli import train_on_lava\n"
         "from fsnn_lava.cli.script import run_script\n"
-        "on_lava = load_script('train/on_lava.py')\n"
-        "show = on_lava.Screen.iteration\n"
+        "from fsnn_lava.cli.training_display import Screen\n"
+        "show = Screen.iteration\n"
         "def stop(self, *, epoch, done, total, loss):\n"
         "    show(self, epoch=epoch, done=done, total=total, loss=loss)\n"
         "    if done >= 40:\n"
         "        print('stopping', flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
-        "on_lava.Screen.iteration = stop\n"
-        "run_script(on_lava.main)\n"
+        "Screen.iteration = stop\n"
+        "run_script(train_on_lava.main)\n"
     )
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in [*sys.path, str(ROOT / "tests")])
@@ -289,7 +290,7 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
     command = [sys.executable, "-c", program, *SHORT, "--epochs", "2", "--runs", str(tmp_path)]
     ran = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stderr) == (130, ""), ran.stdout + ran.stderr
-    assert f"next: python train/on_lava.py --resume {folder}" in ran.stdout
+    assert f"next: fsnn train-on-lava --resume {folder}" in ran.stdout
     _, progress, _ = load_training(folder / LAST)
     assert progress["epoch"] == 0
     assert 2 <= progress["iteration"] < 5

@@ -16,7 +16,9 @@ import tyro
 
 import fsnn_lava
 from benchmarks.deployment import on_hardware
-from script_loader import ROOT, load_script, script_of
+from fsnn_lava import cli
+from fsnn_lava.cli import run, script
+from script_loader import ROOT, script_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,18 +26,34 @@ else:
     import tomli as tomllib
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    python ")} - {""})
+STARTS = ("    fsnn ", "    python ", "    torchrun ")
+COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith(STARTS)})
+SCRIPTS = {path: command for command, path in script.SCRIPTS.items()}
 
 
-def test_readme_shows_the_four_commands_of_the_data_path():
-    shown = {shlex.split(command)[1] for command in COMMANDS}
-    assert {"train/train.py", "deploy/export.py", "deploy/run.py", "deploy/verify.py"} <= shown
+def module_of(command: str) -> tuple[ModuleType, list[str]]:
+    """The file of fsnn_lava.cli or of benchmarks that a command of README starts, and the options it gives."""
+    words = shlex.split(command)
+    at = next((i for i, word in enumerate(words) if word == "fsnn" or word in SCRIPTS), None)
+    if at is None:
+        return script_of(command)
+    name, options = (words[at + 1], words[at + 2 :]) if words[at] == "fsnn" else (SCRIPTS[words[at]], words[at + 1 :])
+    return importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}"), options
+
+
+def test_readme_shows_every_command():
+    shown = {module_of(command)[0].__name__ for command in COMMANDS}
+    assert {f"fsnn_lava.cli.{name.replace('-', '_')}" for name in cli.COMMANDS} <= shown
+
+
+def test_readme_names_every_script():
+    assert all(path in README and (ROOT / path).is_file() for path in SCRIPTS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_in_the_readme_parses(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    module, options = script_of(command)
+    module, options = module_of(command)
     if "--resume" in options:  # resuming reads the run: give it one
         options[options.index("--resume") + 1] = str(_a_run(module, tmp_path))
     parse = getattr(module, "parse_arguments", None)
@@ -51,7 +69,7 @@ def _a_run(train: ModuleType, folder: Path) -> Path:
 
 def test_an_option_that_does_not_exist_would_be_noticed():
     with pytest.raises(SystemExit):
-        tyro.cli(load_script("deploy/run.py").Arguments, args=["--backend", "abacus"])
+        tyro.cli(run.Arguments, args=["--backend", "abacus"])
 
 
 def test_make_targets_in_the_readme_exist():

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,14 @@ import pytest
 
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator
+from fsnn_lava.cli import export, verify
 from fsnn_lava.conversion.export_folder import load_deployed
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
 from fsnn_lava.hardware.network import HardwareNetwork, with_timing
-from script_loader import load_script
 
 FEW = ["--calibration-samples", "30"]
-
-
-@pytest.fixture(scope="module")
-def export() -> ModuleType:
-    return load_script("deploy/export.py")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +31,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path, export: ModuleType) -> None:
+def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
     assert export.main(["--to", "nir", "--run", str(run_folder), *FEW]) == 0
     graph = run_folder / "network-float.nir"
@@ -52,7 +46,6 @@ def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path
     for name in names:
         assert np.array_equal(a.spikes[name], b.spikes[name])
         assert a.spikes[name].any()
-    verify = load_script("deploy/verify.py")
     options = ["--run", str(theirs.folder), "--samples", "10", "--backends", "simulator", "simulator-float"]
     assert verify.main(options) in (0, 1)  # so short a training may break the 1/T relation
     report = json.loads((theirs.folder / "report.json").read_text())
@@ -60,7 +53,7 @@ def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path
     assert report["network"]["dataset"] == "digits"
 
 
-def test_foreign_graphs_take_the_values_of_a_dataset(tmp_path: Path, export: ModuleType) -> None:
+def test_foreign_graphs_take_the_values_of_a_dataset(tmp_path: Path) -> None:
     """A graph made for normalised digits: an Affine, neurons that subtract their threshold, feedback, a classifier."""
     nir = pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
     network = trained.random_network("12 (F12)")
@@ -97,7 +90,7 @@ def currents(network: HardwareNetwork) -> np.ndarray:
     return current
 
 
-def test_netx_says_why_it_cannot_and_leaves_nothing(run_folder: Path, tmp_path: Path, export: ModuleType) -> None:
+def test_netx_says_why_it_cannot_and_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "digits"
     folder.mkdir()
     (folder / "best.safetensors").write_bytes((run_folder / "best.safetensors").read_bytes())
@@ -106,9 +99,7 @@ def test_netx_says_why_it_cannot_and_leaves_nothing(run_folder: Path, tmp_path: 
     assert [path.name for path in folder.iterdir()] == ["best.safetensors"]
 
 
-def test_an_interrupted_export_leaves_no_partial_file(
-    run_folder: Path, export: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_export_leaves_no_partial_file(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while the second of the two networks is written: the first is whole, the second is the old one."""
     assert export.main(["--run", str(run_folder), *FEW]) == 0
     before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
@@ -138,14 +129,12 @@ def _interrupt(*_: Any) -> None:
     "options",
     [["--from-nir", "graph.nir"], ["--dataset", "digits"], ["--from-nir", "g", "--dataset", "digits", "--run", "r"]],
 )
-def test_options_that_go_together(options: list[str], export: ModuleType) -> None:
+def test_options_that_go_together(options: list[str]) -> None:
     with pytest.raises(ConfigError, match="--from-nir FILE and --dataset NAME go together, without --run"):
         export.main(options)
 
 
-def test_graphs_of_integers_or_with_other_delays_are_refused(
-    run_folder: Path, tmp_path: Path, export: ModuleType
-) -> None:
+def test_graphs_of_integers_or_with_other_delays_are_refused(run_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
     assert export.main(["--to", "nir", "--run", str(run_folder), *FEW]) == 0
     rest = ["--dataset", "digits", "--runs", str(tmp_path)]
@@ -158,7 +147,7 @@ def test_graphs_of_integers_or_with_other_delays_are_refused(
         export.main(["--from-nir", str(tmp_path / "late.nir"), *rest])
 
 
-def test_an_energy_needs_its_source(run_folder: Path, export: ModuleType) -> None:
+def test_an_energy_needs_its_source(run_folder: Path) -> None:
     cost = ["--energy.pj-per-synaptic-operation", "2"]
     with pytest.raises(ConfigError, match=r"found 2\.0 pJ without a source; say where the figure is from"):
         export.main(["--run", str(run_folder), *FEW, *cost])

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import pytest
 import trained
 from fsnn_lava.backends import get_backend
 from fsnn_lava.backends.simulator import IntegerSimulator
+from fsnn_lava.cli import export, run, verify
 from fsnn_lava.conversion.export_folder import NETWORK_FILES, load_deployed
 from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array
@@ -26,26 +26,11 @@ from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import load_checkpoint, save_checkpoint
-from script_loader import ROOT, load_script
+from script_loader import ROOT
 
 
 @pytest.fixture(scope="module")
-def export() -> ModuleType:
-    return load_script("deploy/export.py")
-
-
-@pytest.fixture(scope="module")
-def run() -> ModuleType:
-    return load_script("deploy/run.py")
-
-
-@pytest.fixture(scope="module")
-def verify() -> ModuleType:
-    return load_script("deploy/verify.py")
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, export: ModuleType) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with digits and deep, trained for a moment and exported; digits last."""
     runs = tmp_path_factory.mktemp("runs")
     for name, notation, leak in (("deep", "24-20 (F24)", 0.95), ("digits", "40 (F40)", 1.0)):
@@ -59,6 +44,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, export: ModuleType) -> Pa
 def digits(exported: Path, tmp_path: Path) -> Path:
     """A copy of the exported run that a test may change."""
     return Path(shutil.copytree(exported / "digits", tmp_path / "digits"))
+
+
+COMMANDS = {"export": export, "run": run, "verify": verify}
 
 
 class Tampered:
@@ -81,7 +69,7 @@ def words(text: str) -> str:
 # ---- export --------------------------------------------------------------------------------------------
 
 
-def test_export_writes_both_networks(digits: Path, export: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--to", "lava", "--weight-bits", "6", "--threshold", "half", "--time-steps", "17"]
     assert export.main(["--run", str(digits), *options, "--calibration-samples", "30"]) == 0
     deployed = load_deployed(digits, runs=digits.parent)
@@ -99,10 +87,10 @@ def test_export_writes_both_networks(digits: Path, export: ModuleType, capsys: p
     for name in ("input_to_population1", "population1_current", "feedback"):
         assert name in printed
     assert "24-bit state proven for every allowed input over T = 17 steps" in printed
-    assert printed.endswith(f"next: python deploy/run.py --backend lava-fixed --run {digits}")
+    assert printed.endswith(f"next: fsnn run --backend lava-fixed --run {digits}")
 
 
-def test_export_takes_the_newest_training(exported: Path, tmp_path: Path, export: ModuleType) -> None:
+def test_export_takes_the_newest_training(exported: Path, tmp_path: Path) -> None:
     runs = Path(shutil.copytree(exported, tmp_path / "runs"))
     for path in runs.glob("*/network-*.h5"):
         path.unlink()
@@ -111,7 +99,7 @@ def test_export_takes_the_newest_training(exported: Path, tmp_path: Path, export
     assert sorted(p.parent.name for p in runs.glob("*/network-*.h5")) == ["deep", "deep"]
 
 
-def test_export_refuses(tmp_path: Path, digits: Path, export: ModuleType) -> None:
+def test_export_refuses(tmp_path: Path, digits: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run holds best\.safetensors; train and export first"):
         export.main(["--runs", str(tmp_path / "empty")])
     with pytest.raises(CheckpointError, match=r"no such file; train first: python train/train\.py"):
@@ -130,9 +118,7 @@ def test_export_refuses(tmp_path: Path, digits: Path, export: ModuleType) -> Non
 
 
 @pytest.mark.parametrize("backend", ["simulator", "simulator-float"])
-def test_run_on_all_test_samples(
-    backend: str, exported: Path, run: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_on_all_test_samples(backend: str, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--backend", backend, "--run", str(exported / "digits")]) == 0
     printed = words(capsys.readouterr().out)
     network = load_network(exported / "digits" / NETWORK_FILES["integer" if backend == "simulator" else "float"])
@@ -141,15 +127,15 @@ def test_run_on_all_test_samples(
     assert f"{backend}: 360 samples, T = 10" in printed
     assert f"accuracy on 360 test samples: {np.mean(result.predictions == test.labels):.2%}" in printed
     assert f"{result.spike_counts['population1'].mean() / 10:.4f}" in printed
-    assert printed.endswith(f"next: python deploy/verify.py --run {exported / 'digits'}")
+    assert printed.endswith(f"next: fsnn verify --run {exported / 'digits'}")
 
 
-def test_run_takes_the_newest_export(exported: Path, run: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_takes_the_newest_export(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--backend", "simulator", "--runs", str(exported), "--samples", "3"]) == 0
     assert f"--run {exported / 'digits'}" in capsys.readouterr().out
 
 
-def test_run_refuses(exported: Path, tmp_path: Path, run: ModuleType) -> None:
+def test_run_refuses(exported: Path, tmp_path: Path) -> None:
     folder = str(exported / "digits")
     with pytest.raises(ConfigError, match=r"--samples: found 361; allowed: 1 \.\. 360"):
         run.main(["--backend", "simulator", "--run", folder, "--samples", "361"])
@@ -160,19 +146,17 @@ def test_run_refuses(exported: Path, tmp_path: Path, run: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("script", ["run", "verify"])
-def test_unknown_backends_are_refused(
-    script: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_backends_are_refused(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     option = ["--backend", "cpu"] if script == "run" else ["--backends", "torch", "cpu"]
     with pytest.raises(SystemExit) as caught:
-        request.getfixturevalue(script).main(option)
+        COMMANDS[script].main(option)
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert "cpu" in captured.out + captured.err
     assert "lava-fixed" in captured.out + captured.err
 
 
-def test_absent_packages_are_named(exported: Path, run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_packages_are_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fsnn_lava.backends.lava import runner as lava_runner
 
     folder = str(exported / "digits")
@@ -188,7 +172,7 @@ def test_absent_packages_are_named(exported: Path, run: ModuleType, monkeypatch:
 # ---- verify --------------------------------------------------------------------------------------------
 
 
-def test_verify_reports_agreement(digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--backends", "torch", "simulator", "simulator-float", "--samples", "50"]
     assert verify.main(["--run", str(digits), *options]) == 0
     report = json.loads((digits / "report.json").read_text())
@@ -219,7 +203,7 @@ def test_verify_reports_agreement(digits: Path, verify: ModuleType, capsys: pyte
     assert words(capsys.readouterr().out).endswith(f"report: {digits / 'report.md'} and report.json")
 
 
-def test_verify_of_several_populations_compares_other_timing_by_rates(exported: Path, verify: ModuleType) -> None:
+def test_verify_of_several_populations_compares_other_timing_by_rates(exported: Path) -> None:
     folder = exported / "deep"
     assert verify.main(["--run", str(folder), "--backends", "torch", "simulator-float", "--samples", "50"]) == 0
     report = json.loads((folder / "report.json").read_text())
@@ -231,7 +215,7 @@ def test_verify_of_several_populations_compares_other_timing_by_rates(exported: 
 
 
 def test_verify_names_the_first_divergence(
-    digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "get_backend", lambda n, _: Tampered() if n == "lava-fixed" else get_backend(n))
     assert verify.main(["--run", str(digits), "--samples", "20"]) == 1
@@ -248,7 +232,7 @@ def test_verify_names_the_first_divergence(
     assert "**A pair breaks its relation.**" in (digits / "report.md").read_text()
 
 
-def test_verify_finds_an_altered_network(digits: Path, verify: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_an_altered_network(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sound file of another network: all input weights of 20 neurons are zero."""
     path = digits / NETWORK_FILES["integer"]
     network = load_network(path)
@@ -262,16 +246,16 @@ def test_verify_finds_an_altered_network(digits: Path, verify: ModuleType, capsy
     )
 
 
-def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path, verify: ModuleType) -> None:
+def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path) -> None:
     """As after export, --resume and further epochs."""
     path = digits / "best.safetensors"
     network = load_checkpoint(path)
     save_checkpoint(dataclasses.replace(network, metrics={"epoch": 99}), path)
-    with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: python deploy"):
+    with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: fsnn export"):
         verify.main(["--run", str(digits), "--backends", "simulator", "simulator-float", "--samples", "2"])
 
 
-def test_verify_refuses(digits: Path, tmp_path: Path, verify: ModuleType) -> None:
+def test_verify_refuses(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--backends: found torch; at least two different ones"):
         verify.main(["--run", str(digits), "--backends", "torch"])
     with pytest.raises(ConfigError, match="--backends: found simulator simulator; at least two different ones"):
@@ -303,9 +287,7 @@ def test_lava_fires_spike_by_spike_as_the_simulator(name: str, exported: Path) -
 
 
 @pytest.mark.lava
-def test_commands_on_lava(
-    digits: Path, run: ModuleType, verify: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_on_lava(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--run", str(digits), "--samples", "5"]) == 0
     assert "lava-fixed: 5 samples, T = 10" in capsys.readouterr().out
     assert verify.main(["--run", str(digits), "--samples", "20"]) == 0
@@ -361,11 +343,9 @@ def test_four_commands_in_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["export", "run", "verify"])
-def test_help_shows_options_and_defaults(
-    script: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_shows_options_and_defaults(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        request.getfixturevalue(script).main(["--help"])
+        COMMANDS[script].main(["--help"])
     assert caught.value.code == 0
     printed = words(capsys.readouterr().out)
     assert all(option in printed for option in ("--run", "--runs", "--data-dir"))
@@ -384,7 +364,6 @@ def test_refusal_is_one_message_and_status_2(script: str, tmp_path: Path) -> Non
 
 def test_export_refuses_a_network_that_rounding_destroys(digits: Path) -> None:
     """Long windows allow so coarse a scale only that the feedback rounds to nothing."""
-    export = load_script("deploy/export.py")
     before = {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()}
     with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: "):
         export.main(["--run", str(digits), "--time-steps", "3000"])

@@ -14,6 +14,7 @@ import torch
 import trained
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.cli import export, verify
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
@@ -29,7 +30,6 @@ from fsnn_lava.training.loop import BEST, fit
 from fsnn_lava.verification.compare_runs import compare_all, error_budget
 from integer_model import IntegerSNN
 from random_networks import reference_spikes
-from script_loader import load_script
 
 T = 20
 NOTATIONS = [
@@ -304,13 +304,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = TrainConfig(name=name, network=spide_config(notation, 1.0), training=training)
         (folder / name).mkdir()
         fit(config, trained.digits(), folder / name)
-        assert load_script("deploy/export.py").main(["--run", str(folder / name), "--calibration-samples", "50"]) == 0
+        assert export.main(["--run", str(folder / name), "--calibration-samples", "50"]) == 0
     return folder
 
 
 def verified(folder: Path, *backends: str, samples: int) -> dict[str, object]:
     options = ["--backends", *backends, "--samples", str(samples)]
-    assert load_script("deploy/verify.py").main(["--run", str(folder), *options]) == 0
+    assert verify.main(["--run", str(folder), *options]) == 0
     report: dict[str, object] = json.loads((folder / "report.json").read_text())
     return report
 

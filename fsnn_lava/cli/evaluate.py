@@ -1,0 +1,102 @@
+"""Evaluate a trained network on its test samples: accuracy, firing rates, distance from the equilibrium.
+
+Reads best.safetensors in the run's folder; without arguments, of the newest run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.datasets import check_time_steps, load_dataset
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.files import newest_run
+from fsnn_lava.network import open_device, place, prepared
+from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Evaluate a trained network."""
+
+    run: Path | None = None
+    """Folder of the training; default: the newest one."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    samples: int = 0
+    """Test samples, from the first; 0: all."""
+    time_steps: int = 0
+    """Steps T of the spiking run; 0: as trained."""
+    curve_samples: int = 100
+    """Test samples over which the distance from the equilibrium is averaged."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+
+
+def check(arguments: Arguments) -> None:
+    """Refuse numbers that mean nothing."""
+    for name, least in {"samples": 0, "time_steps": 0, "curve_samples": 1}.items():
+        found = getattr(arguments, name)
+        if found < least:
+            raise ConfigError(f"--{name.replace('_', '-')}: found {found}; allowed: at least {least}")
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0; an `FsnnError` becomes 2."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("evaluate"))
+    check(arguments)
+    device = open_device(arguments.device)
+    folder = arguments.run or newest_run(arguments.runs, BEST)
+    trained = load_checkpoint(folder / BEST)
+    dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+    time_steps = arguments.time_steps or trained.config.network.time_steps
+    check_time_steps(dataset, time_steps)
+    test = dataset.test
+    if arguments.samples:
+        test = test.select(np.arange(min(arguments.samples, len(test))))
+    model = trained.model()
+    place(model, device)
+    few = DeviceSamples(test.select(np.arange(min(arguments.curve_samples, len(test)))), trained.coding, device=device)
+    x, _ = next(few.ordered(len(few)))
+    with prepared(device):
+        found = evaluate(model, test, trained.coding, time_steps=time_steps)
+        curve = convergence_curve(model, x, time_steps=time_steps)
+    what = f"{trained.config.network.notation} on {trained.config.dataset}"
+    console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
+    console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {len(test)} samples")
+    console.print(firing_table(found))
+    console.print(
+        f"distance from the equilibrium, mean of {len(few)} samples; it falls as 1/t for IF, to a floor for LIF"
+    )
+    console.print(curve_table(curve.tolist()))
+    show_next(console, "export", f"--to lava --run {folder}", data_dir=arguments.data_dir)
+    return 0
+
+
+def firing_table(found: Evaluation) -> Table:
+    """Firing of every population, spikes per neuron and step."""
+    table = Table("population", "spikes per step", "leak-weighted rate")
+    for name, mean in found.mean_spikes.items():
+        table.add_row(name, f"{mean:.4f}", f"{found.firing_rates[name]:.4f}")
+    return table
+
+
+def curve_table(curve: list[float]) -> Table:
+    """Distance ||f(a[t]) - a[t]|| of the last population at t = 1, 2, 5, 10, 20, 50, ... and T."""
+    table = Table("t", escape("||f(a[t]) - a[t]||"))
+    steps = {factor * 10**power for power in range(len(str(len(curve)))) for factor in (1, 2, 5)} | {len(curve)}
+    for t in sorted(steps):
+        if t <= len(curve):
+            table.add_row(str(t), f"{curve[t - 1]:.4f}")
+    return table

@@ -1,0 +1,103 @@
+"""Run an exported network on test samples: in the simulator, in Lava (float or bit-accurate) or on Loihi 2."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from fsnn_lava.backends import BackendSettings, SpikeRecorder, get_backend
+from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.conversion import load_deployed, samples_to_test
+from fsnn_lava.datasets import time_first
+from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.hardware import Array, RunResult, accuracy
+
+console = Console()
+LAVA_SAMPLES = 100
+"""Test samples on Lava and Loihi, if no number is given."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run an exported network on test samples."""
+
+    backend: Literal["simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"] = "lava-fixed"
+    """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator. loihi2: on the
+    chip (needs Intel's lava-loihi). *-float: the network before quantization."""
+    run: Path | None = None
+    """Run folder; default: the one exported last."""
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    samples: int | None = None
+    """How many test samples, evenly spread over the test set; default: 100 on Lava and Loihi, all in the simulator."""
+    engine: Literal["auto", "event", "dense"] = "auto"
+    """simulator: event: each spike adds its weights; dense: products with all weights; auto: by the firing rate of the
+    first samples. The same spikes."""
+    stock_models: bool = False
+    """lava-fixed: Lava's own process models instead of our faster ones. The same spikes."""
+    readout: Literal["host", "lava"] = "host"
+    """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
+    record: Path | None = None
+    """Keep every population's spikes of every step in this HDF5 file, whose form is that of
+    fsnn_lava.backends.spike_recording."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0."""
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("run"))
+    deployed = load_deployed(arguments.run, runs=arguments.runs)
+    settings = BackendSettings(arguments.engine, arguments.stock_models, arguments.readout)
+    backend = get_backend(arguments.backend, settings)
+    network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
+    most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES
+    samples = samples_to_test(network, data_dir=arguments.data_dir, count=arguments.samples, most=most)
+    started = time.monotonic()
+    names = [p.name for p in network.populations] if arguments.record else []
+    try:
+        with ExitStack() as stack:
+            recorder = None
+            if arguments.record:
+                recorder = SpikeRecorder(arguments.record, network, record=names, samples=len(samples))
+                stack.enter_context(recorder)
+            progress = stack.enter_context(Progress(console=console, transient=True))
+            task = progress.add_task(arguments.backend, total=len(samples))
+            result = backend.run(
+                network,
+                time_first(samples.codes),
+                record=names,
+                sink=recorder.add if recorder else None,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except IncompleteRunError as error:
+        if isinstance(error.result, RunResult):
+            show(error.result, samples.labels[: error.samples], time.monotonic() - started)
+        raise
+    show(result, samples.labels, time.monotonic() - started)
+    if arguments.record:
+        console.print(f"spikes: {escape(str(arguments.record))}", soft_wrap=True)
+    show_next(console, "verify", f"--run {deployed.folder}", data_dir=arguments.data_dir)
+    return 0
+
+
+def show(result: RunResult, labels: Array, seconds: float) -> None:
+    """Table of firing per population, and the accuracy."""
+    table = Table("population", "neurons", "spikes per neuron and step", "spikes per sample")
+    for name, counts in result.spike_counts.items():
+        per_sample = counts.reshape(len(counts), -1).sum(axis=1).mean()
+        neurons = counts[0].size
+        table.add_row(name, str(neurons), f"{per_sample / neurons / result.time_steps:.4f}", f"{per_sample:.1f}")
+    samples = len(result.logits)
+    console.print(f"{result.backend}: {samples} samples, T = {result.time_steps}, {seconds:.2f} s in all")
+    console.print(table)
+    console.print(f"accuracy on {samples} test samples: {accuracy(result, labels):.2%}")

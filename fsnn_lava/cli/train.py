@@ -1,0 +1,155 @@
+"""Train a feedback spiking network: by implicit differentiation (IDE), by spikes (SPIDE), or through time (BPTT).
+
+Without arguments: sklearn's 8x8 digits, which need no download. A --config sets the defaults of every other option;
+options given on the command line win. Writes last.safetensors, best.safetensors, config.json and a TensorBoard log
+into runs/<name>. Several processes share each batch when torchrun starts them:
+torchrun --nproc-per-node 2 -m fsnn_lava train --device cuda
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from fsnn_lava.cli import INTERRUPTED
+from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.cli.training_display import show_best, shown, source_of
+from fsnn_lava.config import TrainConfig, changed_settings
+from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.files import new_run_folder, write_json
+from fsnn_lava.network import device_title, open_device
+from fsnn_lava.training import (
+    FREE_ON_RESUME,
+    LAST,
+    FitResult,
+    Ranks,
+    check_dataset,
+    check_shares,
+    chosen_samples,
+    fit,
+    joined,
+    load_checkpoint,
+    ranks_of_environment,
+)
+
+DEFAULT_CONFIG = "digits"
+EXACT_ON_RESUME = ("epochs", "checkpoint_minutes")
+"""Settings whose change leaves every bit of a resumed run as it would have been."""
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a feedback spiking network by implicit differentiation (IDE)."""
+
+    config: str = DEFAULT_CONFIG
+    """Name of a configuration that comes with fsnn (`fsnn configs`), or a TOML file with the settings below."""
+    resume: Path | None = None
+    """Folder of a run to go on with, bit for bit; its settings are kept."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    runs: Path = Path("runs")
+    """Where the run's folder is made."""
+    device: str | None = None
+    """Short for --training.device: cpu, cuda or cuda:N."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """Command line over the config file (or the resumed run's settings) over the defaults."""
+    default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
+    arguments = tyro.cli(Arguments, args=argv, default=default, description=__doc__, prog=command_line("train"))
+    if arguments.device is not None:
+        training = dataclasses.replace(arguments.settings.training, device=arguments.device)
+        arguments = dataclasses.replace(arguments, settings=dataclasses.replace(arguments.settings, training=training))
+    return arguments
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    ranks = ranks_of_environment()
+    console.quiet = not ranks.first
+    arguments = parse_arguments(argv)
+    config = arguments.settings
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
+    dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
+    check_dataset(config, dataset)  # refuses before anything is written
+    check_shares(config, len(dataset.train), processes=ranks.size)
+    where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")
+    with joined(ranks, device):
+        folder = arguments.resume or Path(ranks.same_text(str(new_folder(arguments)) if ranks.first else ""))
+        what = f"{config.network.notation} on {config.dataset}, {parts(config, dataset)}, on {where}"
+        console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
+        if arguments.resume is not None:
+            tell_of_resume(config, arguments.resume, processes=ranks.size)
+        result = train(arguments, dataset, folder, ranks)
+        return report(result, folder, arguments.data_dir)
+
+
+def new_folder(arguments: Arguments) -> Path:
+    """Where a new run writes; its settings are in it."""
+    folder = new_run_folder(arguments.runs, arguments.settings.name)
+    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
+    return folder
+
+
+def parts(config: TrainConfig, dataset: Dataset) -> str:
+    """How many samples are used."""
+    count = f"{len(dataset.train)} samples"
+    if config.train_samples or config.test_samples:
+        count += f", tested on {len(dataset.test)} (a part of the data: not comparable with published figures)"
+    return f"{count} ({dataset.note}: not comparable with published figures)" if dataset.note else count
+
+
+def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None:
+    """Say what changes when a run goes on, or that it is done; what may not change is refused later."""
+    before = load_checkpoint(folder / LAST)
+    if changed_settings(before.config, config, free=FREE_ON_RESUME):
+        return
+    changed = changed_settings(before.config, config, free=EXACT_ON_RESUME)
+    if changed:
+        console.print(f"{', '.join(changed)}: what follows differs by rounding", soft_wrap=True)
+    found = before.metrics.get("processes", 1)
+    if found != processes:
+        apart = "by rounding" if config.training.sync_batch_norm else "in its batch norms, whose batches are others"
+        console.print(f"processes ({found} -> {processes}): what follows differs {apart}", soft_wrap=True)
+    if before.metrics["epoch"] >= config.training.epochs:
+        console.print(f"all {before.metrics['epoch']} epochs are done; more with --training.epochs", soft_wrap=True)
+
+
+def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) -> FitResult:
+    """Train; the first process shows and logs how it goes."""
+    config, resume = arguments.settings, arguments.resume is not None
+    if not ranks.first:
+        return fit(config, dataset, folder, resume=resume, ranks=ranks)
+    with shown(console, folder, epoch_lines) as screen:
+        return fit(config, dataset, folder, resume=resume, observer=screen, ranks=ranks)
+
+
+def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
+    """The line of an epoch."""
+    yield (
+        f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
+        f"test {metrics['test/accuracy']:.2%}  {metrics['train/seconds']:.1f} s"
+    )
+
+
+def report(result: FitResult, folder: Path, data_dir: Path | None) -> int:
+    """Say how it ended and what to run next."""
+    if not result.finished:
+        console.print(f"interrupted after {result.epochs} whole epochs; what was done of the next one is kept")
+        show_next(console, "train", f"--resume {folder}", data_dir=data_dir)
+        return INTERRUPTED
+    show_best(console, result, folder, data_dir=data_dir)
+    return 0

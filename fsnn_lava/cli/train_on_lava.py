@@ -1,0 +1,166 @@
+"""Train a small fully connected network by SPIDE with every epoch executed in Lava: a simulation of on-chip training.
+
+Both phases are Lava processes on the CPU, in float64, and every connection changes its own weights. No chip is used;
+docs/training-on-chip.md says what Loihi 2 would need. Without arguments: sklearn's 8x8 digits, as `fsnn train` does
+with the config digits_spide, but without dropout, which is refused here. A --config sets the defaults of every
+other option. Writes what `fsnn train` writes, so that `fsnn export`, `run` and `verify` take it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from fsnn_lava.backends import require_lava
+from fsnn_lava.cli import INTERRUPTED
+from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.cli.training_display import show_best, shown, source_of
+from fsnn_lava.config import TrainConfig
+from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.errors import BackendError
+from fsnn_lava.files import new_run_folder, write_json
+from fsnn_lava.training import (
+    TOLERANCE,
+    Agreement,
+    FitResult,
+    check_dataset,
+    check_on_lava,
+    chosen_samples,
+    fit_on_lava,
+    require_on_chip,
+)
+
+DEFAULT_CONFIG = "digits_spide"
+console = Console()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train by SPIDE in Lava's processes."""
+
+    config: str | None = None
+    """TOML file with the settings below; default: digits_spide.toml without dropout."""
+    resume: Path | None = None
+    """Folder of an interrupted run of this command, to go on with bit for bit; its settings are kept."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    runs: Path = Path("runs")
+    """Where the run's folder is made, named after the configuration."""
+    epochs: int | None = None
+    """Short for --training.epochs."""
+    samples: int | None = None
+    """Short for --train-samples: training samples to use; 0: all."""
+    check: int = 0
+    """Before training, hold so many samples, from the first one, against gradients/spide.py in float64: every spike in
+    both phases, the gradients of the last one's batch and the weights after it; what differs by more than
+    rounding is refused."""
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """Command line over the config file (or the resumed run's settings) over the defaults."""
+    source = source_of(argv)
+    settings = source.settings(DEFAULT_CONFIG)
+    if source.config is None and source.resume is None:
+        settings = dataclasses.replace(settings, network=dataclasses.replace(settings.network, dropout=0.0))
+    default = Arguments(settings=settings)
+    arguments = tyro.cli(Arguments, args=argv, default=default, description=__doc__, prog=command_line("train-on-lava"))
+    settings = arguments.settings
+    if arguments.epochs is not None:
+        settings = dataclasses.replace(
+            settings, training=dataclasses.replace(settings.training, epochs=arguments.epochs)
+        )
+    if arguments.samples is not None:
+        settings = dataclasses.replace(settings, train_samples=arguments.samples)
+    return dataclasses.replace(arguments, settings=settings)
+
+
+def main(argv: list[str]) -> int:
+    """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    arguments = parse_arguments(argv)
+    config = arguments.settings
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    dataset = load_dataset(config.dataset, arguments.data_dir)
+    require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
+    dataset = chosen_samples(config, dataset)
+    check_dataset(config, dataset)
+    require_lava()
+    console.print(
+        "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used",
+        soft_wrap=True,
+    )
+    if arguments.check:
+        show_agreement(check_on_lava(config, dataset, samples=arguments.check))
+    folder = arguments.resume or new_folder(arguments)
+    what = f"{config.network.notation} on {config.dataset}, {config.training.epochs} epochs -> {folder}"
+    console.print(escape(what), soft_wrap=True)
+    return report(train(arguments, dataset, folder), folder, arguments)
+
+
+def show_agreement(found: Agreement) -> None:
+    """Say how the batches that Lava was checked on compare with `gradients.spide`.
+
+    Raises
+    ------
+    BackendError : if a spike differs, or a gradient or weight by more than rounding.
+    """
+    gradient, weight = max(found.gradient_error.values()), max(found.weight_error.values())
+    console.print(
+        f"check: {found.samples} samples, {found.updates} updates, {found.spikes} spikes forward and "
+        f"{found.spikes_back} backward; different at {found.different} and {found.different_back} places; gradients "
+        f"within {gradient:.1e}, weights within {weight:.1e} of the largest",
+        soft_wrap=True,
+    )
+    if found.disagreements:
+        raise BackendError(
+            "Lava's spikes, gradients or weights are not those of gradients/spide.py; nothing was trained. Found: "
+            f"different {', '.join(found.disagreements)}; allowed: no other spike, and {TOLERANCE:.0e} of an array's "
+            "largest value. A potential within 1e-15 of its threshold may move a spike: try another --training.seed; "
+            "if that differs too, it is a fault of this package: report it with the settings of this run"
+        )
+
+
+def new_folder(arguments: Arguments) -> Path:
+    """Where a new run writes; its settings are in it."""
+    folder = new_run_folder(arguments.runs, f"{arguments.settings.name}_on_lava")
+    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
+    return folder
+
+
+def train(arguments: Arguments, dataset: Dataset, folder: Path) -> FitResult:
+    """Train, and show how it goes."""
+    resume = arguments.resume is not None
+    with shown(console, folder, epoch_lines, starting="starting Lava") as screen:
+        return fit_on_lava(arguments.settings, dataset, folder, resume=resume, observer=screen)
+
+
+def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
+    """The epoch's figures, and how often neurons fired in both phases."""
+    yield (
+        f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
+        f"test {metrics['test/accuracy']:.2%} (by torch)  {metrics['train/seconds']:.1f} s  "
+        f"{metrics['train/steps_per_second']:.0f} steps/s"
+    )
+    for title, kind in (("forward", "firing_rate"), ("backward", "backward_firing_rate")):
+        prefix = f"train/{kind}/"
+        rates = [f"{n.removeprefix(prefix)} {v:.4f}" for n, v in metrics.items() if n.startswith(prefix)]
+        yield f"           {title} spikes per neuron and step: {', '.join(rates)}"
+
+
+def report(result: FitResult, folder: Path, arguments: Arguments) -> int:
+    """Say how it ended and what to run next."""
+    if not result.finished:
+        console.print(f"interrupted after {result.epochs} whole epochs; all whole updates of the next one are kept")
+        show_next(console, "train-on-lava", f"--resume {folder}", data_dir=arguments.data_dir)
+        return INTERRUPTED
+    show_best(console, result, folder, data_dir=arguments.data_dir)
+    return 0

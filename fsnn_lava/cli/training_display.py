@@ -1,0 +1,95 @@
+"""What the two training commands share: where their settings come from, and how a training's course is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fsnn_lava.cli.script import show_next
+from fsnn_lava.cli.tensorboard_log import TensorBoardLog
+from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.errors import ConfigError
+from fsnn_lava.training import LAST, FitResult, couple_warnings, load_checkpoint
+
+SECONDS_BETWEEN_LINES = 60.0
+"""How often the progress within an epoch is shown where no terminal can show a bar."""
+Lines = Callable[[int, Mapping[str, float]], Iterator[str]]
+"""What to show of an epoch, given its number and its metrics."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The options that decide where the defaults of all others come from."""
+
+    config: str | None = None
+    resume: Path | None = None
+
+    def settings(self, default: str) -> TrainConfig:
+        """Settings of the run to go on with, or else of the config file, or of the default one.
+
+        Raises
+        ------
+        ConfigError, CheckpointError : if both are given, or the one that is given cannot be read.
+        """
+        if self.config is not None and self.resume is not None:
+            raise ConfigError(
+                "found --config and --resume; allowed: one of them, since a resumed run keeps its settings"
+            )
+        if self.resume is not None:
+            return load_checkpoint(self.resume / LAST).config
+        return read_config(self.config or default)
+
+
+def source_of(argv: list[str]) -> Source:
+    """Read --config and --resume, before the other options can be."""
+    options = [a for a in argv if a not in ("-h", "--help")]
+    return tyro.cli(Source, args=options, return_unknown_args=True)[0]
+
+
+class Screen:
+    """An observer that shows a training's course, and has it logged: a progress bar, and some lines per epoch."""
+
+    def __init__(self, progress: Progress, log: TensorBoardLog, lines: Lines, *, starting: str) -> None:
+        self._progress, self._log, self._lines = progress, log, lines
+        self._task = progress.add_task(starting, total=None)
+        self._shown = time.monotonic()
+
+    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+        """Move the bar; where there is none, show a line from time to time."""
+        self._log.iteration(epoch=epoch, done=done, total=total, loss=loss)
+        if not self._progress.console.is_terminal:
+            if time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
+                self._shown = time.monotonic()
+                self._progress.console.print(f"epoch {epoch + 1:3d}  {done}/{total}  loss {loss:.4f}")
+            return
+        self._progress.update(
+            self._task, completed=done, total=total, description=f"epoch {epoch + 1}  loss {loss:.4f}"
+        )
+
+    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Show the epoch's lines and what it warns of."""
+        self._log.epoch(epoch=epoch, metrics=metrics)
+        warnings = (f"           warning: {warning}" for warning in couple_warnings(metrics))
+        for line in (*self._lines(epoch, metrics), *warnings):
+            self._progress.console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoch 1") -> Iterator[Screen]:
+    """Show a training on the console, and log it into its folder."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
+        yield Screen(progress, log, lines, starting=starting)
+
+
+def show_best(console: Console, result: FitResult, folder: Path, *, data_dir: Path | None) -> None:
+    """Say which epoch was the best, and what to run next."""
+    console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
+    show_next(console, "export", f"--to lava --run {folder}", data_dir=data_dir)

@@ -1,0 +1,178 @@
+"""The command fsnn: finding the subcommand, help, Ctrl-C from the first moment, and the scripts that do the same."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsnn_lava import cli
+from fsnn_lava.cli import configs
+from fsnn_lava.cli.script import SCRIPTS
+from fsnn_lava.config import parse_spec, published_configs, read_config
+from fsnn_lava.errors import ConfigError
+from script_loader import ROOT
+
+FSNN = ["-m", "fsnn_lava"]
+
+
+def started(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def modules_after(program: str) -> set[str]:
+    done = started("-c", f"import sys\n{program}\nprint('MODULES', *sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rsplit("MODULES", 1)[1].split())
+
+
+# ---- finding the subcommand --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(arguments: list[str]) -> None:
+    done = started(*FSNN, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"  {name} " in done.stdout and text in done.stdout for name, text in cli.COMMANDS.items())
+
+
+def test_help_imports_nothing_that_takes_time() -> None:
+    program = "from fsnn_lava.cli import main\nsys.argv = ['fsnn', '--help']\ntry: main()\nexcept SystemExit: pass"
+    assert modules_after(program) & {"torch", "numpy", "tyro", "rich", "numba", "fsnn_lava.cli.script"} == set()
+
+
+@pytest.mark.parametrize("command", ["run", "anytime", "configs"])
+def test_help_of_commands_that_train_nothing_imports_no_torch(command: str) -> None:
+    program = f"from fsnn_lava.cli import main\nsys.argv = ['fsnn', '{command}', '--help']\n"
+    assert "torch" not in modules_after(f"{program}try: main()\nexcept SystemExit: pass")
+
+
+def test_unknown_command_is_refused_with_a_hint() -> None:
+    done = started(*FSNN, "exprt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith('fsnn: no command "exprt" (did you mean "export"?); there are: train, evaluate, ')
+
+
+def test_version_is_the_packages() -> None:
+    assert started(*FSNN, "--version").stdout == f"fsnn {importlib.import_module('fsnn_lava').__version__}\n"
+
+
+def test_a_refusal_is_a_message_and_a_mistyped_option_has_a_hint(tmp_path: Path) -> None:
+    done = started(*FSNN, "run", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("ConfigError: runs: no run holds network-integer.h5")
+    done = started(*FSNN, "run", "--sampels", "3", folder=tmp_path)
+    assert done.returncode == 2
+    assert "python -m fsnn_lava run --help" in done.stderr
+
+
+def test_every_command_says_what_it_does() -> None:
+    for name in cli.COMMANDS:
+        module = importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}")
+        assert module.__doc__
+        assert callable(module.main)
+
+
+def test_what_reads_the_output_may_stop() -> None:
+    """As `fsnn configs | head -1` does."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *FSNN, "configs"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 2
+
+
+# ---- the scripts of a checkout -----------------------------------------------------------------------------------
+
+
+def test_every_command_but_configs_has_a_script() -> None:
+    assert set(SCRIPTS) == set(cli.COMMANDS) - {"configs"}
+
+
+@pytest.mark.parametrize("command", sorted(SCRIPTS))
+def test_script_is_the_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(cli, "run_command", called.append)
+    runpy.run_path(str(ROOT / SCRIPTS[command]), run_name="__main__")
+    assert called == [command]
+    runpy.run_path(str(ROOT / SCRIPTS[command]), run_name="imported by a process that torch starts")
+    assert called == [command]
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------------------------
+
+INTERRUPT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+import runpy
+sys.argv = [{started!r}, "--runs", "none"]
+runpy.run_path({started!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["fsnn_lava.cli.script", "torch"])
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(name: str, tmp_path: Path) -> None:
+    program = INTERRUPT.format(name=name, started=str(ROOT / "train/evaluate.py"))
+    done = started("-c", program, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("script", [*FSNN[1:], "deploy/run.py"])
+def test_ctrl_c_at_any_moment_of_the_first_seconds(script: str, tmp_path: Path) -> None:
+    """Nothing but a traceback-free end with status 130, once Python itself has started."""
+    arguments = [*FSNN, "train"] if script == FSNN[1] else [str(ROOT / script)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-v", *arguments, "--runs", "none"]  # -v tells of each import on stderr
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "import 'rich.console'" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+
+
+# ---- configurations ----------------------------------------------------------------------------------------------
+
+
+def test_configs_are_listed_with_what_they_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
+    assert configs.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines[::2]]
+    assert names == list(published_configs())
+    for name, line, notation in zip(names, lines[::2], lines[1::2], strict=True):
+        config = read_config(name)
+        assert config.dataset in line
+        assert config.published in line
+        assert parse_spec(notation) == parse_spec(config.network.notation)
+    assert "published: 99.49 (Table 1, IDE-IF, mean of 5)" in lines[2 * names.index("mnist_conv_if")]
+
+
+def test_a_config_is_printed_as_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert configs.main(["mnist_conv_if"]) == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert read_config(tmp_path / "mine.toml") == read_config("mnist_conv_if")
+
+
+def test_an_unknown_config_is_refused() -> None:
+    with pytest.raises(ConfigError, match='config "mnist": no such name; allowed: cifar10_alexnet'):
+        configs.main(["mnist"])
