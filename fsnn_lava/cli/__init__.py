@@ -1,7 +1,7 @@
 """The command line and its scripts: options in, library calls, tables and next steps out.
 
-Each subcommand of ``fsnn`` is a file of this package with ``main(argv) -> exit status``; `script` is how all of them end. The
-scripts of ``train/`` and ``deploy/`` call `run_command` too.
+Each subcommand of ``fsnn`` is a file of this package with ``main(argv) -> exit status``; `script` is how all of them
+end. The scripts of ``train/`` and ``deploy/`` call `run_command` too.
 
 The subcommand is looked up here and not by tyro, which would import all seven, torch among them, before it prints a
 line: `main` finds the name first, then imports that one file, whose options tyro reads. So ``fsnn --help`` answers at

@@ -31,10 +31,10 @@ SCRIPTS = {
 
 def command_line(command: str) -> str:
     """How a user who started this program as they did starts a subcommand: as ``fsnn``, as a module, or as a script."""
-    started = Path(sys.argv[0])
-    if command in SCRIPTS and "/".join(started.parts[-2:]) in SCRIPTS.values():
+    started = "/".join(Path(sys.argv[0]).parts[-2:])
+    if command in SCRIPTS and started in SCRIPTS.values():
         return f"python {SCRIPTS[command]}"
-    return f"{'python -m fsnn_lava' if started.name == '__main__.py' else 'fsnn'} {command}"
+    return f"{'python -m fsnn_lava' if started == 'fsnn_lava/__main__.py' else 'fsnn'} {command}"
 
 
 def show_next(console: Console, command: str, options: str = "", *, data_dir: Path | None) -> None:

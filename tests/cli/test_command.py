@@ -85,9 +85,7 @@ def test_what_reads_the_output_may_stop() -> None:
     """As `fsnn configs | head -1` does."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *FSNN, "configs"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -17,7 +17,8 @@ import tyro
 import fsnn_lava
 from benchmarks.deployment import on_hardware
 from fsnn_lava import cli
-from fsnn_lava.cli import run, script
+from fsnn_lava.cli import run
+from fsnn_lava.cli.script import SCRIPTS as SCRIPT_OF
 from script_loader import ROOT, script_of
 
 if sys.version_info >= (3, 11):
@@ -28,7 +29,7 @@ else:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STARTS = ("    fsnn ", "    python ", "    torchrun ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith(STARTS)})
-SCRIPTS = {path: command for command, path in script.SCRIPTS.items()}
+SCRIPTS = {path: command for command, path in SCRIPT_OF.items()}
 
 
 def module_of(command: str) -> tuple[ModuleType, list[str]]:
