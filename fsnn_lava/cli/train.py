@@ -23,7 +23,7 @@ from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import command_line, show_next
 from fsnn_lava.cli.training_display import show_best, shown, source_of
 from fsnn_lava.config import TrainConfig, changed_settings
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
@@ -67,7 +67,8 @@ class Arguments:
 def parse_arguments(argv: list[str]) -> Arguments:
     """Command line over the config file (or the resumed run's settings) over the defaults."""
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
-    arguments = tyro.cli(Arguments, args=argv, default=default, description=__doc__, prog=command_line("train"))
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
+    arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
     if arguments.device is not None:
         training = dataclasses.replace(arguments.settings.training, device=arguments.device)
         arguments = dataclasses.replace(arguments, settings=dataclasses.replace(arguments.settings, training=training))

@@ -24,7 +24,7 @@ from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import command_line, show_next
 from fsnn_lava.cli.training_display import show_best, shown, source_of
 from fsnn_lava.config import TrainConfig
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import BackendError
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.training import (
@@ -72,7 +72,10 @@ def parse_arguments(argv: list[str]) -> Arguments:
     if source.config is None and source.resume is None:
         settings = dataclasses.replace(settings, network=dataclasses.replace(settings.network, dropout=0.0))
     default = Arguments(settings=settings)
-    arguments = tyro.cli(Arguments, args=argv, default=default, description=__doc__, prog=command_line("train-on-lava"))
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
+    arguments = tyro.cli(
+        Arguments, args=argv, default=default, description=description, prog=command_line("train-on-lava")
+    )
     settings = arguments.settings
     if arguments.epochs is not None:
         settings = dataclasses.replace(
