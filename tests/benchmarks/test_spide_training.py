@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,12 @@ from benchmarks.spide.plain_training import plain_readout
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.config.notation import parse_spec
-from fsnn_lava.datasets import DATA_VARIABLE, load_dataset
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, ConvergenceError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.training.gradients.spide import SpideSettings
 from fsnn_lava.training.loop import fit
-from script_loader import ROOT
 
 DIGITS = published_configs()["digits_spide"]
 NEURON = FloatNeuron(1.0, 2.0, 1.0)
@@ -271,14 +268,11 @@ def test_energy_is_counted_at_accurate_settings_too() -> None:
 # ---- the script ---------------------------------------------------------------------------------------------
 
 
-def test_script_goes_through_all_its_sections(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("memory_is_not_measured")
+def test_script_goes_through_all_its_sections(run: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     sizes = ("--repeats", "1", "--threads", "1", "--time-steps", "30", "--time-steps-back", "4", "--memory-batch", "8")
     options = ("--cases", "--runs", trained, "--error-steps", "20", "--error-scales", "100", "--costs.pj-addition", "1")
-    environment = {name: value for name, value in os.environ.items() if name != DATA_VARIABLE}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.spide.training", *sizes, *options, "--results", tmp_path]
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    text = run("spide.training", *sizes, *options, "--results", tmp_path)
     kept = json.loads((tmp_path / "spide.json").read_text())
     assert list(kept) == ["speed", "memory", "energy", "error"]
     assert all(set(figures) == {"run short"} for figures in kept.values())
@@ -288,4 +282,4 @@ def test_script_goes_through_all_its_sections(trained: Path, tmp_path: Path) -> 
     assert kept["energy"]["run short"]["costs"]["pj_addition"] == 1
     assert len(kept["energy"]["run short"]["history"]) == 2
     for words in ("plain dense restatement", "machine's limits", "Memory of", "Firing rates", "energy", "Error of"):
-        assert words in done.stdout
+        assert words in text
