@@ -28,6 +28,7 @@ from fsnn_lava.hardware.network import (
     Readout,
 )
 from fsnn_lava.hardware.run_io import RunResult
+from side_by_side import run_side_by_side
 
 pytestmark = pytest.mark.lava
 
@@ -196,7 +197,7 @@ def test_side_by_side_keeps_one_result_per_network(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(FinishedSamples, "add", interrupted)
     with pytest.raises(IncompleteRunError, match="3 samples are finished") as caught:
-        LavaRunner().run_side_by_side([network, network], [inputs, inputs[98:]])
+        run_side_by_side(LavaRunner(), [network, network], [inputs, inputs[98:]])
     assert isinstance(caught.value.result, list)
     first, second = caught.value.result
     assert np.array_equal(first.spike_counts["a"], expected_counts(3))

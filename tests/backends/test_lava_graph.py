@@ -44,6 +44,7 @@ from fsnn_lava.hardware.network import (
     Readout,
 )
 from random_networks import random_case
+from side_by_side import run_side_by_side
 
 pytestmark = pytest.mark.lava
 
@@ -236,7 +237,7 @@ def test_readout_on_lava(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
     logits = finished.integrated_logits
     monkeypatch.setattr(finished, "integrated_logits", lambda n, u: (seen.append(u), logits(n, u))[1])
     runner = LavaRunner(stock_models=stock, readout="lava")
-    results = runner.run_side_by_side(networks, [case.inputs for case in cases])
+    results = run_side_by_side(runner, networks, [case.inputs for case in cases])
     for network, case, result, u in zip(networks, cases, results, seen, strict=True):
         expected = integrate(network, case.spikes[network.readout.source])
         assert np.array_equal(u, expected)

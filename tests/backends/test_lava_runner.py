@@ -1,26 +1,27 @@
-"""The Lava runner: hand-computed spikes, reset between samples, both neurons, and what it refuses."""
+"""The Lava runner: hand-computed spikes, reset between samples, fast and stock models, and what it refuses."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 
 from fsnn_lava.backends import get_backend
-from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.errors import (
     ConfigError,
-    IncompleteRunError,
     InputError,
     MissingDependencyError,
-    StateOverflowError,
     UnsupportedError,
 )
 from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
+    Arithmetic,
     Connection,
     FloatNeuron,
     HardwareNetwork,
@@ -31,7 +32,8 @@ from fsnn_lava.hardware.network import (
     Readout,
     with_timing,
 )
-from random_networks import random_case
+from random_networks import Case, random_case
+from side_by_side import run_side_by_side
 
 pytestmark = pytest.mark.lava
 
@@ -66,18 +68,18 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("kind", ["stock", "soft_reset"])
-@pytest.mark.parametrize("case", BY_HAND)
-def test_one_neuron_by_hand(case: str, kind: lava_runner.NeuronKind) -> None:
-    neuron, current, expected = BY_HAND[case]
-    network = one_neuron(neuron, (constant(current),))
-    result = LavaRunner(network.arithmetic, neuron=kind).run(network, ONE_INPUT, record=["a"])
-    assert result.spikes["a"].dtype == np.uint8
-    assert result.spikes["a"].ravel().tolist() == expected
-    assert result.spike_counts["a"].tolist() == [[sum(expected)]]
-    powers = np.array([neuron.leak ** (4 - t) for t in range(5)])
-    assert result.firing_rates["a"].item() == pytest.approx((powers * expected).sum() / powers.sum(), abs=1e-15)
-    assert result.logits.item() == result.firing_rates["a"].item()
+@pytest.mark.parametrize("arithmetic", ["integer", "float"])
+def test_one_neuron_by_hand(arithmetic: Arithmetic) -> None:
+    cases = [case for case in BY_HAND.values() if isinstance(case[1], int) == (arithmetic == "integer")]
+    networks = [one_neuron(neuron, (constant(current),)) for neuron, current, _ in cases]
+    results = run_side_by_side(LavaRunner(arithmetic), networks, [ONE_INPUT] * len(cases))
+    for (neuron, _, expected), result in zip(cases, results, strict=True):
+        assert result.spikes["a"].dtype == np.uint8
+        assert result.spikes["a"].ravel().tolist() == expected
+        assert result.spike_counts["a"].tolist() == [[sum(expected)]]
+        powers = np.array([neuron.leak ** (4 - t) for t in range(5)])
+        assert result.firing_rates["a"].item() == pytest.approx((powers * expected).sum() / powers.sum(), abs=1e-15)
+        assert result.logits.item() == result.firing_rates["a"].item()
 
 
 def test_delays_count_global_steps() -> None:
@@ -125,20 +127,7 @@ def test_samples_are_independent() -> None:
             assert np.array_equal(together.spikes[name][:, b], together.spikes[name][:, 3 - b])
 
 
-def test_soft_reset_neuron_gives_the_same_spikes() -> None:
-    cases = [random_case(seed) for seed in range(1000, 1010)]
-    networks, inputs = [c[0] for c in cases], [c[1] for c in cases]
-    stock = LavaRunner().run_side_by_side(networks, inputs)
-    own = LavaRunner(neuron="soft_reset").run_side_by_side(networks, inputs)
-    assert own[0].backend == "lava-fixed-soft-reset"
-    for a, b in zip(stock, own, strict=True):
-        assert a.spikes.keys() == b.spikes.keys()
-        assert all(np.array_equal(a.spikes[name], b.spikes[name]) for name in a.spikes)
-    assert sum(int(s.sum()) for a in stock for s in a.spikes.values()) > 100
-
-
-@pytest.mark.parametrize("kind", ["stock", "soft_reset"])
-def test_float_agrees_with_the_float_simulator(kind: lava_runner.NeuronKind) -> None:
+def test_float_agrees_with_the_float_simulator() -> None:
     """Drawn weights are in general position: no potential comes within rounding of the threshold, so rates are equal.
 
     The tolerance is that of summing T weighted spikes in another order.
@@ -159,7 +148,7 @@ def test_float_agrees_with_the_float_simulator(kind: lava_runner.NeuronKind) -> 
     spec = InputSpec((10,), "graded", 255)
     network = with_timing(HardwareNetwork("float", spec, populations, connections, readout, 20), "hardware")
     inputs = rng.integers(0, 256, (5, 10))
-    lava = LavaRunner("float", neuron=kind).run(network, inputs)
+    lava = LavaRunner("float").run(network, inputs)
     simulated = FloatSimulator().run(network, inputs)
     for name in lava.firing_rates:
         assert 0.05 < lava.firing_rates[name].mean() < 0.95
@@ -167,17 +156,41 @@ def test_float_agrees_with_the_float_simulator(kind: lava_runner.NeuronKind) -> 
     np.testing.assert_allclose(lava.logits, simulated.logits, atol=1e-12)
 
 
+# ---- fast and stock models ------------------------------------------------------------------------------
+
+
+def with_integrators(case: Case) -> Case:
+    """The same network, which can be read out on Lava."""
+    readout = case.network.readout
+    neuron = case.network.population(readout.source).neuron
+    assert isinstance(neuron, IntegerNeuron)
+    integrators = quantize_readout(readout, decay=neuron.decay, time_steps=case.network.time_steps, weight_bits=8)
+    readout = dataclasses.replace(readout, integrators=integrators)
+    return case._replace(network=dataclasses.replace(case.network, readout=readout))
+
+
+def test_fast_models_and_stock_models_give_the_same_spikes() -> None:
+    """Networks with all kinds of connections side by side, two samples each."""
+    cases = [random_case(seed) for seed in range(6)]
+    networks, inputs = [case.network for case in cases], [case.inputs for case in cases]
+    fast = run_side_by_side(LavaRunner(), networks, inputs)
+    stock = run_side_by_side(LavaRunner(stock_models=True), networks, inputs)
+    fired = 0
+    for seed, ours, lavas in zip(range(6), fast, stock, strict=True):
+        for name, spikes in lavas.spikes.items():
+            assert np.array_equal(ours.spikes[name], spikes), f"random_case({seed}), population {name}"
+            fired += int(spikes.sum())
+    assert fired > 1000
+
+
+def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:
+    case = with_integrators(random_case(0))
+    fast, stock = (LavaRunner(stock_models=stock, readout="lava").run(*case[:2]) for stock in (False, True))
+    assert np.array_equal(fast.logits, stock.logits)
+    assert len(np.unique(fast.logits)) > 1
+
+
 # ---- refusals ------------------------------------------------------------------------------------------
-
-
-def test_overflow_in_a_lava_process_raises() -> None:
-    on = Connection("on", ALWAYS_ON, "a", weights(127), 0, 7, 8)
-    network = one_neuron(IntegerNeuron(65536, 1, 0, 0, 1.0), (on,))
-    with pytest.raises(
-        StateOverflowError, match=r"potential 10\d+ units of state at neuron 0 of 1, Lava step 7"
-    ) as caught:
-        LavaRunner(neuron="soft_reset").run(network, ONE_INPUT)
-    assert isinstance(caught.value.__cause__, IncompleteRunError)
 
 
 def test_refuses_what_it_cannot_run() -> None:
@@ -188,7 +201,7 @@ def test_refuses_what_it_cannot_run() -> None:
         LavaRunner().run(with_timing(network, "sequential"), ONE_INPUT)
     with pytest.raises(InputError, match=r"input codes from 256 to 256; allowed: 0 .. 255"):
         LavaRunner().run(network, ONE_INPUT + 256)
-    with pytest.raises(ConfigError, match=r'timeout_s 0; allowed: "stock", "soft_reset"; "host", "lava"; more than 0'):
+    with pytest.raises(ConfigError, match=r'timeout_s 0; allowed: "host", "lava"; more than 0'):
         LavaRunner(timeout_s=0)
 
 

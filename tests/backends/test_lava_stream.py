@@ -19,6 +19,7 @@ from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, IntegerNeuron, Population, Readout
 from fsnn_lava.hardware.run_io import rates_from_spikes
 from random_networks import random_case
+from side_by_side import run_side_by_side
 
 SHAPE = (2, 3, 4)
 
@@ -209,7 +210,7 @@ def test_many_samples_through_two_slots(monkeypatch: pytest.MonkeyPatch, stock: 
         axis = 1 if case.network.input.kind == "event" else 0
         inputs.append(np.take(case.inputs, np.arange(length) % 2, axis=axis))
     monkeypatch.setattr(lava_runner, "RING_BYTES", 1)
-    results = LavaRunner(stock_models=stock).run_side_by_side([c.network for c in cases], inputs)
+    results = run_side_by_side(LavaRunner(stock_models=stock), [c.network for c in cases], inputs)
     for case, length, result in zip(cases, lengths, results, strict=True):
         for name, spikes in case.spikes.items():
             assert np.array_equal(result.spikes[name], np.take(spikes, np.arange(length) % 2, axis=1))

@@ -1,4 +1,4 @@
-"""The plain reference, the simulator, the torch module and Lava fixed_pt give the same spikes on random networks.
+"""The plain reference, the simulator and Lava fixed_pt give the same spikes on random networks.
 
 Every step and every population is compared, of two samples in a row. A case is drawn again from its seed alone.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-import torch
 
 from fsnn_lava.backends.lava.chip_limits import hardware_violations
 from fsnn_lava.backends.lava.runner import LavaRunner
@@ -18,9 +17,9 @@ from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import integrate, integrated_logits
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, STATE_LIMIT, HardwareNetwork
-from integer_model import IntegerSNN
 from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
 from shrinking import described, smallest
+from side_by_side import run_side_by_side
 
 NETWORKS = 100
 SIDE_BY_SIDE = 10
@@ -32,11 +31,6 @@ def names(network: HardwareNetwork) -> list[str]:
     return [p.name for p in network.populations]
 
 
-def by_torch(network: HardwareNetwork, inputs: Array) -> Mapping[str, Array]:
-    spikes = IntegerSNN(network)(torch.from_numpy(inputs), record=names(network)).spikes
-    return {name: s.numpy() for name, s in spikes.items()}
-
-
 def by_simulator(engine: str) -> Run:
     simulator = IntegerSimulator(engine=engine)  # type: ignore[arg-type]
     return lambda network, inputs: simulator.run(network, inputs, record=names(network)).spikes
@@ -45,7 +39,6 @@ def by_simulator(engine: str) -> Run:
 RUNS: dict[str, Run] = {
     "dense engine": by_simulator("dense"),
     "event engine": by_simulator("event"),
-    "torch": by_torch,
 }
 
 
@@ -80,7 +73,7 @@ def test_networks_are_of_every_kind_and_most_populations_fire_without_saturating
 
 @pytest.mark.parametrize("lava", [True, False], ids=["for Lava", "any"])
 @pytest.mark.parametrize("name", RUNS)
-def test_same_spikes_in_torch_and_on_both_engines(name: str, lava: bool) -> None:
+def test_same_spikes_on_both_engines(name: str, lava: bool) -> None:
     """Networks that Lava can say, and others: delays of 0, windows in any order, convolutions with an exponent."""
     for seed in range(NETWORKS):
         case = random_case(seed, lava=lava)
@@ -115,7 +108,7 @@ def test_integrators_are_those_of_the_page() -> None:
 def test_same_logits_from_integrators_on_lava() -> None:
     cases = integrated_cases(2 * SIDE_BY_SIDE)[:SIDE_BY_SIDE]
     runner = LavaRunner(readout="lava")
-    results = runner.run_side_by_side([c.network for c in cases], [c.inputs for c in cases])
+    results = run_side_by_side(runner, [c.network for c in cases], [c.inputs for c in cases])
     for case, result in zip(cases, results, strict=True):
         assert np.array_equal(result.logits, integrated_logits(case.network, reference_potentials(case)))
         assert equal(result.spikes, case.spikes), case.network.name
@@ -127,7 +120,7 @@ def integrated_cases(seeds: int) -> list[Case]:
 
 def assert_equal_on_lava(runner: LavaRunner, first: int) -> None:
     cases = [random_case(seed) for seed in range(first, first + SIDE_BY_SIDE)]
-    results = runner.run_side_by_side([c.network for c in cases], [c.inputs for c in cases])
+    results = run_side_by_side(runner, [c.network for c in cases], [c.inputs for c in cases])
     for seed, case, result in zip(itertools.count(first), cases, results, strict=False):
         assert equal(result.spikes, case.spikes), f"{runner.name}, random_case({seed})"
 

@@ -28,8 +28,8 @@ from fsnn_lava.quantization.report import QuantizationReport
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.training.loop import BEST, fit
 from fsnn_lava.verification.compare_runs import compare_all, error_budget
-from integer_model import IntegerSNN
 from random_networks import reference_spikes
+from side_by_side import run_side_by_side
 
 T = 20
 NOTATIONS = [
@@ -112,16 +112,14 @@ def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> N
 
 
 @every_network
-def test_simulator_and_torch_fire_as_the_page_says(notation: str, leak: float) -> None:
+def test_simulator_fires_as_the_page_says(notation: str, leak: float) -> None:
     """The reference reads the file, which carries threshold and reset of every population."""
     _, integer, _ = quantized(notation, leak)
     codes = trained.some_codes(6)
     expected = reference_spikes(integer, codes)
     found = IntegerSimulator().run(integer, codes, record=names(integer)).spikes
-    in_torch = IntegerSNN(integer)(torch.from_numpy(codes), record=names(integer)).spikes
     for name, spikes in expected.items():
         assert np.array_equal(found[name], spikes), name
-        assert np.array_equal(in_torch[name].numpy(), spikes), name
         assert_fires(spikes, name)
 
 
@@ -130,7 +128,7 @@ def test_simulator_and_torch_fire_as_the_page_says(notation: str, leak: float) -
 def test_lava_fires_as_the_simulator(leak: float) -> None:
     networks = [quantized(notation, leak)[1] for notation in ON_LAVA]
     codes = trained.some_codes(8)
-    found = LavaRunner().run_side_by_side(networks, [codes] * len(networks))
+    found = run_side_by_side(LavaRunner(), networks, [codes] * len(networks))
     for network, result in zip(networks, found, strict=True):
         expected = IntegerSimulator().run(network, codes, record=names(network)).spikes
         for name, spikes in expected.items():
@@ -141,7 +139,7 @@ def test_lava_fires_as_the_simulator(leak: float) -> None:
 def test_lavas_own_models_fire_as_the_simulator() -> None:
     networks = [quantized(notation, 0.95)[1] for notation in ("4C3s-4C3s (F4C3u)", "3C3-P2-4C3-P2-10")]
     codes = trained.some_codes(2)
-    found = LavaRunner(stock_models=True).run_side_by_side(networks, [codes] * len(networks))
+    found = run_side_by_side(LavaRunner(stock_models=True), networks, [codes] * len(networks))
     for network, result in zip(networks, found, strict=True):
         expected = IntegerSimulator().run(network, codes, record=names(network)).spikes
         assert all(np.array_equal(result.spikes[name], spikes) for name, spikes in expected.items())
@@ -172,7 +170,7 @@ def test_event_frames_are_taken_too(leak: float) -> None:
 def test_lava_takes_event_frames_too() -> None:
     networks = [event_network(leak)[2] for leak in (1.0, 0.95)]
     some = event_network(1.0)[3][:, :6]
-    for network, found in zip(networks, LavaRunner().run_side_by_side(networks, [some, some]), strict=True):
+    for network, found in zip(networks, run_side_by_side(LavaRunner(), networks, [some, some]), strict=True):
         expected = IntegerSimulator().run(network, some, record=["population1"])
         assert np.array_equal(found.spikes["population1"], expected.spikes["population1"])
 

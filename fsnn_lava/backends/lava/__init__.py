@@ -1,20 +1,20 @@
-"""The network as a graph of Lava processes. Runs in a Python process of its own, started by `lava_runner`.
+"""The network as a graph of Lava processes, in a Python process of its own, which can be interrupted and ended.
 
 ::
 
-    job.py          what is to be run (plain data)
-    layout.py       the order of neurons on Lava
-    ring.py         the shared memory through which samples stream
-    host.py         processes on the host: sources of inputs, recorders of spikes, readers of potentials
-    connections.py  stock connection models that forget the spikes in flight between samples
-    fast_*.py       faster models of the stock processes, listed in fast_models.py; how they wait, in fast_process.py
-    soft_reset.py   SoftResetLIF: one neuron process that says what the stock graph computes
-    processes.py    the stock processes that say a population, a connection, a delay, a readout
-    build.py        HardwareNetwork -> graph; the clock is explained there
-    worker.py       builds the graph and runs it
-    watched.py      what such a program does besides: receives, watches, reports, leaves
-    netx.py         netx files, loaded with lava-dl; stands alone
+    runner.py            backends lava-fixed, lava-float, loihi2: checks, starts the worker, collects results
+    learning_runner.py   the same for training on Lava
+    chip_limits.py       what Lava and Loihi 2 cannot say of a network, found before anything starts
+    job.py               what a worker is asked to run (plain data)
+    sample_ring.py       the shared memory through which samples stream
+    stream.py            the caller's end of a run; worker_process.py: starts, listens to and ends the worker
+    worker.py            the worker: builds the graph and runs it; worker_protocol.py: how it reports, and leaves
+    build_graph.py       HardwareNetwork -> graph; the clock is explained there
+    stock_processes.py   the stock processes that say a population, a connection, a delay, a readout
+    neuron_order.py      the order of neurons on Lava
+    models/              processes and models of ours that Lava runs
+    learning/            training as a graph of processes that learn
 
-Lava imports every file beside a Process again under its bare name: so there is nothing but Lava code here, imports
-are absolute, and importing a file does nothing.
+Lava 0.10.0 imports every file beside a process again under its bare name, and the files of the folders beside it. So
+processes and their models are in folders with nothing else, whose files do nothing when imported, absolutely.
 """

@@ -46,7 +46,6 @@ from fsnn_lava.backends.lava.models.host_processes import (
     HostRecorderFixed,
     HostRecorderFloat,
 )
-from fsnn_lava.backends.lava.models.soft_reset import SoftResetFixed, SoftResetFloat, SoftResetLIF
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -67,8 +66,6 @@ _MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel
     (HostReader, "integer"): HostReaderFixed,
     (HostRecorder, "integer"): HostRecorderFixed,
     (HostRecorder, "float"): HostRecorderFloat,
-    (SoftResetLIF, "integer"): SoftResetFixed,
-    (SoftResetLIF, "float"): SoftResetFloat,
     (LIF, "integer"): PyLifModelBitAcc,
     (LIF, "float"): PyLifModelFloat,
     (LIFReset, "integer"): PyLifResetModelBitAcc,
@@ -192,14 +189,10 @@ class _Builder:
 
     def _add_population(self, index: int, network: HardwareNetwork, population: Population) -> InPort:
         """Where currents go in; the spikes come out of ``_ports``."""
-        if self.job.neuron == "soft_reset":
-            neuron = SoftResetLIF(size=population.size, neuron=population.neuron, sample_steps=self.job.sample_steps)
-            self._register(neuron)
-        else:
-            neuron = processes.population(population.size, population.neuron, sample_steps=self.job.sample_steps)
-            inhibition = processes.inhibition(population.size, population.neuron)
-            self._register(neuron).s_out.connect(self._register(inhibition).s_in)
-            inhibition.a_out.connect(neuron.a_in)
+        neuron = processes.population(population.size, population.neuron, sample_steps=self.job.sample_steps)
+        inhibition = processes.inhibition(population.size, population.neuron)
+        self._register(neuron).s_out.connect(self._register(inhibition).s_in)
+        inhibition.a_out.connect(neuron.a_in)
         self._ports[index, population.name, 0] = neuron.s_out
         recorder = HostRecorder(
             spikes=self.ring.spikes[index, population.name],

@@ -7,7 +7,6 @@ from typing import Literal
 
 from fsnn_lava.hardware import HardwareNetwork
 
-NeuronKind = Literal["stock", "soft_reset"]
 Device = Literal["cpu", "loihi2"]
 ReadoutPlace = Literal["host", "lava"]
 
@@ -23,7 +22,6 @@ class GraphJob:
     ----------
     networks : of one arithmetic; they share nothing but the clock.
     samples : one batch size per network; a network with a smaller one idles at the end.
-    neuron : ``stock``: stock processes only; ``soft_reset``: `SoftResetLIF` instead of a LIF with self-inhibition.
     device : where the graph runs.
     readout : ``lava``: the graph contains the readout's integrators.
     stock_models : whether Lava's own models run the stock processes, or faster ones of ours.
@@ -32,7 +30,6 @@ class GraphJob:
 
     networks: tuple[HardwareNetwork, ...]
     samples: tuple[int, ...]
-    neuron: NeuronKind = "stock"
     device: Device = "cpu"
     readout: ReadoutPlace = "host"
     stock_models: bool = False

@@ -3,7 +3,7 @@
 Lava runs in a Python process of its own (`isolated`), so this module imports nothing of it.
 
 Lava's fixed_pt potentials wrap silently at 24 bits, and nothing in a result can tell. A network is safe by the proof
-that the quantizer attaches to it; the integer simulator and ``neuron="soft_reset"`` raise instead of wrapping.
+that the quantizer attaches to it; the integer simulator raises instead of wrapping.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.chip_limits import require_hardware
-from fsnn_lava.backends.lava.job import RING_BYTES, Device, GraphJob, NeuronKind, ReadoutPlace
+from fsnn_lava.backends.lava.job import RING_BYTES, Device, GraphJob, ReadoutPlace
 from fsnn_lava.backends.lava.stream import Stream
 from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
 from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
@@ -30,7 +30,6 @@ class LavaRunner:
     Parameters
     ----------
     arithmetic : ``integer``: fixed_pt models, bit by bit as on the chip; ``float``: floating_pt models.
-    neuron : ``stock``: a graph of stock processes; ``soft_reset``: one process of ours per population.
     stock_models : whether Lava's own models run the stock processes; else, where there are any, faster ones of ours.
     readout : ``lava``: the logits come from integrators in the graph; ``host``: from the firing rates.
     timeout_s : longest time in which Lava may finish no step, in seconds (starting up counts as well).
@@ -45,29 +44,25 @@ class LavaRunner:
         self,
         arithmetic: Arithmetic = "integer",
         *,
-        neuron: NeuronKind = "stock",
         stock_models: bool = False,
         readout: ReadoutPlace = "host",
         timeout_s: float = 120.0,
     ) -> None:
-        if neuron not in ("stock", "soft_reset") or readout not in ("host", "lava") or not timeout_s > 0:
+        if readout not in ("host", "lava") or not timeout_s > 0:
             raise ConfigError(
-                f'LavaRunner: neuron "{neuron}", readout "{readout}", timeout_s {timeout_s}; allowed: "stock", '
-                '"soft_reset"; "host", "lava"; more than 0'
+                f'LavaRunner: readout "{readout}", timeout_s {timeout_s}; allowed: "host", "lava"; more than 0'
             )
         require_lava()
         self.arithmetic: Final[Arithmetic] = arithmetic
-        self.neuron: Final[NeuronKind] = neuron
         self.stock_models: Final = stock_models
         self.readout: Final[ReadoutPlace] = readout
         self.timeout_s: Final = timeout_s
 
     @property
     def name(self) -> str:
-        """``lava-fixed`` or ``lava-float``; then ``-stock`` with Lava's own models, ``-soft-reset`` with our neuron."""
+        """``lava-fixed`` or ``lava-float``; then ``-stock`` with Lava's own models."""
         name = "lava-fixed" if self.arithmetic == "integer" else "lava-float"
-        name += "-stock" if self.stock_models else ""
-        return name + ("" if self.neuron == "stock" else "-soft-reset")
+        return name + ("-stock" if self.stock_models else "")
 
     @property
     def _device(self) -> Device:
@@ -88,7 +83,6 @@ class LavaRunner:
         ------
         UnsupportedError : a network of the other arithmetic, or one that Lava cannot say.
         InputError : inputs that do not fit the network.
-        StateOverflowError : with ``neuron="soft_reset"``, a potential that left 24 bits.
         IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted; holds the result of
             the samples that were finished.
         """
@@ -100,25 +94,6 @@ class LavaRunner:
             part = network.input.take(inputs, some)
             self._stream((part,), (finished,), progress=progress)
         return finished.result()
-
-    def run_side_by_side(self, networks: Sequence[HardwareNetwork], inputs: Sequence[Array]) -> list[RunResult]:
-        """One result per network, all spikes recorded; all networks in one Lava run, which costs one start.
-
-        Parameters
-        ----------
-        inputs : one array per network, as in `run`.
-
-        Raises
-        ------
-        As `run`. An `IncompleteRunError` holds the list of results.
-        """
-        finished = []
-        for network, codes in zip(networks, inputs, strict=True):
-            total = self._check(network, codes, ())
-            names = [p.name for p in network.populations]
-            finished.append(FinishedSamples(self.name, network, samples=total, record=names))
-        self._stream(tuple(inputs), tuple(finished), progress=None)
-        return [samples.result() for samples in finished]
 
     def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
         require_arithmetic(self, network)
@@ -137,7 +112,6 @@ class LavaRunner:
         job = GraphJob(
             tuple(f.network for f in finished),
             tuple(f.network.input.samples(x) for f, x in zip(finished, inputs, strict=True)),
-            neuron=self.neuron,
             device=self._device,
             readout=self.readout,
             stock_models=self.stock_models,

@@ -19,8 +19,6 @@ from fsnn_lava.kernels.compile import compiled
 
 _HALF = 2**23
 """Currents wrap, and voltages stop, at this magnitude."""
-_UNITY = 4096
-"""Denominator of the decays."""
 
 
 @compiled
