@@ -207,6 +207,13 @@ def _size(population: Population) -> tuple[int, int]:
     return neuron.reset_mantissa, neuron.reset_exponent
 
 
+def test_neurons_that_fire_at_every_step_have_no_error_of_their_own() -> None:
+    """Their current is above the reset; how far above changes no rate."""
+    net = network(np.zeros((3, 2)), np.array([2.5, 5.0, 5.3]))
+    search = module._Search(net, codes_for(net), DeployConfig())
+    assert search._local_error("p", {"p": (16, 0)}) == 0.0
+
+
 def test_takes_a_proven_size_where_the_best_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding may make a smaller size unproven; the next best proven one is taken."""
     floating = trained.on_hardware(trained.random_network("30 (F30)"))

@@ -165,8 +165,12 @@ def test_large_networks_are_searched_with_less_effort(monkeypatch: pytest.Monkey
     _, thorough = quantize(network, codes)
     less = Effort(16, 8, 3, np.float32, 1e-5, 1e-5)
     monkeypatch.setattr(Effort, "for_network", classmethod(lambda _, network: less))
+    around_the_loop: list[Any] = []
+    error = module._Search._error
+    monkeypatch.setattr(module._Search, "_error", lambda self, r: around_the_loop.append(r) or error(self, r))
     integer, quick = quantize(network, codes)
     prove(integer)
+    assert len(around_the_loop) == 3 * len(network.populations)
     assert (quick.compared_samples, thorough.compared_samples) == (16, 60)
     errors = [np.mean([p.mean_rate_error for p in r.populations.values()]) for r in (quick, thorough)]
     assert errors[0] < 1.3 * errors[1]
