@@ -173,6 +173,13 @@ def test_more_weights_than_a_block() -> None:
     assert np.mean(blocks == np.rint(exact + errors)) > 0.97  # a tie in float32 may fall the other way, and its heirs
 
 
+@pytest.mark.parametrize("count", [1, rounding._BLOCK + 1])
+def test_every_weight_is_held_to_the_limits(count: int) -> None:
+    """The one that a block holds alone, too."""
+    found = rounding._compensated(np.full((2, count), 900.0), np.eye(count), (-128, 127))
+    assert np.array_equal(found, np.full((2, count), 127))
+
+
 def test_silent_sources_are_rounded_to_the_nearest() -> None:
     weights, rates = made("dense")
     rates[:, ::2] = 0
