@@ -73,7 +73,8 @@ def test_two_neurons_are_counted_by_hand() -> None:
     with torch.no_grad():  # dL/da is the difference of the weights times the wrong class's probability, negative
         model.readout.weight.copy_(torch.tensor([[0.25], [0.0]]))
         model.readout.bias.zero_()
-    # Spikes and potentials as in test_spide_plain_training: both spike at t = 1 and 3; v1 0.75 1.5 0.75 1.5; v2 0 1.5 -0.5 1.
+    # Spikes and potentials as in test_spide_plain_training: both spike at t = 1 and 3; v1 0.75 1.5 0.75 1.5;
+    # v2 0 1.5 -0.5 1.
     # Backwards: probability of class 1 is 1/(1+exp(0.125)) = 0.4688, so 4 dL/da = -0.4688 a step; q2 spikes at t = 1
     # and 3 (-0.4688, -0.9376, then +0.0624-0.4688 ...), q1 takes 0.75 of it in the same step.
     x = torch.tensor([[0.75]], dtype=torch.float64)

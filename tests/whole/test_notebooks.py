@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,35 @@ def _read(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def _run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The executed notebook; files that it writes go to the folder. Raises if a cell does."""
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
-    notebook = _read(name)
-    with warnings.catch_warnings():
+Run = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Any]:
+    """A client of one kernel for all notebooks, which imports torch once."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Jupyter client, which is not ours
-        nbclient.NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-        ).execute()
-    return notebook
+        patch.setenv("MPLBACKEND", "agg")
+        patch.setenv("PYTHONPATH", str(FOLDER.parent))
+        client = nbclient.NotebookClient(nbformat.v4.new_notebook(), timeout=300, kernel_name="python3")
+        with client.setup_kernel():
+            yield client
+
+
+@pytest.fixture
+def run(kernel: Any, tmp_path: Path) -> Run:
+    """Executes a notebook with no name defined before it. Raises if a cell does."""
+
+    def run(name: str) -> Any:
+        kernel.nb = _read(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kernel.execute_cell(nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}"), 0, execution_count=1)
+            for number, cell in enumerate(kernel.nb.cells):
+                kernel.execute_cell(cell, number)
+        return kernel.nb
+
+    return run
 
 
 def _last_value(notebook: Any) -> Any:
@@ -64,8 +83,8 @@ def test_notebook_defines_no_function(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_deviation_from_the_equilibrium_falls_as_one_over_t(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slopes = _last_value(_run("01_equilibrium", tmp_path, monkeypatch))
+def test_deviation_from_the_equilibrium_falls_as_one_over_t(run: Run) -> None:
+    slopes = _last_value(run("01_equilibrium"))
     assert list(slopes) == ["IF", "IF, threshold r/2", "LIF, leak 0.95", "IF, integers"]
     for name in ("IF", "IF, threshold r/2", "IF, integers"):
         assert -1.2 < slopes[name] < -0.8, name
@@ -73,21 +92,21 @@ def test_deviation_from_the_equilibrium_falls_as_one_over_t(tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_training_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = _run("02_train", tmp_path, monkeypatch)
+def test_training_notebook_runs(run: Run, tmp_path: Path) -> None:
+    notebook = run("02_train")
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
     assert list(tmp_path.glob("runs/*/best.safetensors")), "it has trained a network"
 
 
 @pytest.mark.slow
-def test_quantization_notebook_finds_the_same_spikes_on_lava(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agrees = _last_value(_run("03_quantize_and_verify", tmp_path, monkeypatch))
+def test_quantization_notebook_finds_the_same_spikes_on_lava(run: Run) -> None:
+    agrees = _last_value(run("03_quantize_and_verify"))
     assert agrees is (True if find_spec("lava") else None)  # without Lava the notebook says so and goes on
 
 
 @pytest.mark.slow
-def test_couples_settle_at_the_adjoint_solution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _last_value(_run("04_train_by_spikes", tmp_path, monkeypatch))
+def test_couples_settle_at_the_adjoint_solution(run: Run) -> None:
+    found = _last_value(run("04_train_by_spikes"))
     assert -1.2 < found["slope, loss_scale 100"] < -0.8  # as one over the steps
     assert found["slope, loss_scale 400"] > -0.5  # a floor: some couples saturate
     assert found["SPIDE, 1000 steps, loss_scale 100"] < 0.05  # of the local updates; measured: 0.006
