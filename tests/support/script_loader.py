@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from fsnn_lava.cli.script import SCRIPTS as SCRIPT_OF
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(
     f"{path.parent.name}.{path.stem}"
@@ -32,8 +34,16 @@ def load_script(path: str) -> ModuleType:
 
 
 def script_of(command: str) -> tuple[ModuleType, list[str]]:
-    """The script that a command starts, `python PATH ...` or `python -m MODULE ...`, and the options it gives."""
-    _, script, *options = shlex.split(command)
-    if script != "-m":
-        return load_script(script), options
-    return importlib.import_module(options[0]), options[1:]
+    """The file of `fsnn_lava.cli` or of `benchmarks` that a command line starts, and the options it gives."""
+    words = shlex.split(command)
+    commands = {path: name for name, path in SCRIPT_OF.items()}
+    at = next(i for i, word in enumerate(words) if word in ("fsnn", "-m") or word in commands)
+    if words[at] in commands:
+        return command_module(commands[words[at]]), words[at + 1 :]
+    name = words[at + 1]
+    return importlib.import_module(name) if words[at] == "-m" else command_module(name), words[at + 2 :]
+
+
+def command_module(name: str) -> ModuleType:
+    """The file of a subcommand of fsnn."""
+    return importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}")

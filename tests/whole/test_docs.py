@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,32 +28,21 @@ else:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STARTS = ("    fsnn ", "    python ", "    torchrun ")
 COMMANDS = sorted({line.split("#")[0].strip() for line in README.splitlines() if line.startswith(STARTS)})
-SCRIPTS = {path: command for command, path in SCRIPT_OF.items()}
-
-
-def module_of(command: str) -> tuple[ModuleType, list[str]]:
-    """The file of fsnn_lava.cli or of benchmarks that a command of README starts, and the options it gives."""
-    words = shlex.split(command)
-    at = next((i for i, word in enumerate(words) if word == "fsnn" or word in SCRIPTS), None)
-    if at is None:
-        return script_of(command)
-    name, options = (words[at + 1], words[at + 2 :]) if words[at] == "fsnn" else (SCRIPTS[words[at]], words[at + 1 :])
-    return importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}"), options
 
 
 def test_readme_shows_every_command():
-    shown = {module_of(command)[0].__name__ for command in COMMANDS}
+    shown = {script_of(command)[0].__name__ for command in COMMANDS}
     assert {f"fsnn_lava.cli.{name.replace('-', '_')}" for name in cli.COMMANDS} <= shown
 
 
 def test_readme_names_every_script():
-    assert all(path in README and (ROOT / path).is_file() for path in SCRIPTS)
+    assert all(path in README and (ROOT / path).is_file() for path in SCRIPT_OF.values())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_in_the_readme_parses(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    module, options = module_of(command)
+    module, options = script_of(command)
     if "--resume" in options:  # resuming reads the run: give it one
         options[options.index("--resume") + 1] = str(_a_run(module, tmp_path))
     parse = getattr(module, "parse_arguments", None)
