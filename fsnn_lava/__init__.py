@@ -1,12 +1,33 @@
 """Train feedback spiking networks by implicit differentiation; deploy them to Lava with proof.
 
-Importing this package imports neither torch nor Lava: each name is loaded from its package when it is asked for.
+``import fsnn_lava as fsnn`` offers one verb for each step; README shows them in a row. A config is taken wherever
+single settings are. Importing this package imports neither torch nor Lava nor NumPy: each name is loaded from its
+package when it is asked for (PEP 562). The packages offer more; docs/architecture.md lists them.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # what type checkers and editors see
+    from fsnn_lava.backends import run as run
+    from fsnn_lava.config import DeployConfig as DeployConfig
+    from fsnn_lava.config import NetworkConfig as NetworkConfig
+    from fsnn_lava.config import TrainConfig as TrainConfig
+    from fsnn_lava.config import TrainingConfig as TrainingConfig
+    from fsnn_lava.config import read_config as read_config
+    from fsnn_lava.conversion import load as load
+    from fsnn_lava.conversion import lower as lower
+    from fsnn_lava.conversion import save as save
+    from fsnn_lava.datasets import Dataset as Dataset
+    from fsnn_lava.datasets import load_dataset as load_dataset
+    from fsnn_lava.errors import FsnnError as FsnnError
+    from fsnn_lava.quantization import quantize as quantize
+    from fsnn_lava.training import evaluate as evaluate
+    from fsnn_lava.training import train as train
+    from fsnn_lava.verification import verify as verify
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
@@ -23,3 +44,29 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return load, lambda: sorted(homes)
+
+
+_HOMES = {
+    # a dataset, your own or a known one
+    "Dataset": "datasets",
+    "load_dataset": "datasets",
+    # settings
+    "TrainConfig": "config",
+    "NetworkConfig": "config",
+    "TrainingConfig": "config",
+    "DeployConfig": "config",
+    "read_config": "config",
+    # one verb for each step
+    "train": "training",
+    "evaluate": "training",
+    "lower": "conversion",
+    "quantize": "quantization",
+    "run": "backends",
+    "verify": "verification",
+    "save": "conversion",
+    "load": "conversion",
+    # what all of them raise
+    "FsnnError": "errors",
+}
+__all__ = ["__version__", *_HOMES]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

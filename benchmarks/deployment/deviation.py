@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 def networks(floating: HardwareNetwork, calibration: Array, time_steps: int) -> dict[str, HardwareNetwork]:
     """The network for T steps in floats and in integers, with threshold r and r/2."""
     floating = dataclasses.replace(floating, time_steps=time_steps)
-    integer, _ = quantize(floating, calibration, config=DeployConfig())
+    integer, _ = quantize(floating, calibration, config=DeployConfig(), keep_lost=True)
     return {
         "float, r": with_threshold(floating, share=1.0),
         "float, r/2": with_threshold(floating, share=0.5),

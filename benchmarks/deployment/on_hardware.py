@@ -89,10 +89,12 @@ def main(argv: list[str]) -> int:
 
 def measure(trained: TrainedNetwork, dataset: Dataset, extent: Extent) -> dict[str, Any]:
     """Every figure of one trained network."""
-    floating = with_timing(lower(trained), "hardware")
+    floating = lower(trained)
     config = DeployConfig()
     began = time.monotonic()
-    integer, report = quantize(floating, calibration_codes(dataset, count=config.calibration_samples), config=config)
+    integer, report = quantize(
+        floating, calibration_codes(dataset, count=config.calibration_samples), config=config, keep_lost=True
+    )
     quantized = time.monotonic() - began
     test = spread(dataset.test, extent.simulator)
     codes, steps = time_first(test.codes), trained.config.network.time_steps

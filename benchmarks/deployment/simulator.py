@@ -22,7 +22,7 @@ from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig
 from fsnn_lava.conversion import load_deployed, lower, samples_to_test
 from fsnn_lava.datasets import InputCoding
-from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, HardwareNetwork, with_timing
+from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, HardwareNetwork
 from fsnn_lava.quantization import quantize
 from fsnn_lava.training import TrainedNetwork, new_model
 
@@ -90,7 +90,7 @@ def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
     trained = TrainedNetwork(config, (1, 28, 28), tuple("0123456789"), coding, weights)
     images = np.random.default_rng(arguments.seed).integers(0, 256, (arguments.images, 1, 28, 28), dtype=np.uint8)
     settings = DeployConfig(time_steps=max(arguments.time_steps))
-    return quantize(with_timing(lower(trained), "hardware"), images[:64], config=settings)[0], images
+    return quantize(lower(trained), images[:64], config=settings, keep_lost=True)[0], images
 
 
 def floating_operations(network: HardwareNetwork) -> int:

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     from fsnn_lava.backends.registry import (
         require_arithmetic as require_arithmetic,
     )
+    from fsnn_lava.backends.run_network import (
+        inputs_of as inputs_of,
+    )
+    from fsnn_lava.backends.run_network import (
+        run as run,
+    )
     from fsnn_lava.backends.simulator import (
         FloatSimulator as FloatSimulator,
     )
@@ -90,9 +96,11 @@ _HOMES = {
     "TrainingJob": "lava.learning.job",
     "TrainingOutcome": "lava.learning.job",
     "get_backend": "registry",
+    "inputs_of": "run_network",
     "load_recording": "spike_recording",
     "require_arithmetic": "registry",
     "require_lava": "lava.runner",
+    "run": "run_network",
     "train_on_lava": "lava.learning_runner",
 }
 __all__ = list(_HOMES)

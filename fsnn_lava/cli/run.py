@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fsnn_lava.backends import BackendSettings, SpikeRecorder, get_backend
+from fsnn_lava.backends import BACKENDS, BackendSettings, SpikeRecorder, get_backend
 from fsnn_lava.cli.script import command_line, show_next
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
@@ -22,6 +22,10 @@ from fsnn_lava.errors import IncompleteRunError
 from fsnn_lava.hardware import Array, RunResult, accuracy
 
 console = Console()
+if TYPE_CHECKING:
+    Backend = str
+else:
+    Backend = tyro.extras.literal_type_from_choices(BACKENDS)
 LAVA_SAMPLES = 100
 """Test samples on Lava and Loihi, if no number is given."""
 
@@ -30,7 +34,7 @@ LAVA_SAMPLES = 100
 class Arguments:
     """Run an exported network on test samples."""
 
-    backend: Literal["simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"] = "lava-fixed"
+    backend: Backend = "lava-fixed"
     """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator. loihi2: on the
     chip (needs Intel's lava-loihi). *-float: the network before quantization."""
     run: Path | None = None

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
 
-from fsnn_lava.backends import BackendSettings, FloatSimulator, get_backend
+from fsnn_lava.backends import BACKENDS
 from fsnn_lava.cli.script import command_line
-from fsnn_lava.conversion import Deployed, load_deployed, run_torch, samples_to_test
-from fsnn_lava.datasets import time_first
+from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
-from fsnn_lava.hardware import Array, RunResult, accuracy, with_timing
-from fsnn_lava.training import BEST, load_checkpoint
-from fsnn_lava.verification import Report, compare_all, error_budget, spike_agreement
+from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
+from fsnn_lava.verification import TORCH, Report, check_backends, verify
 
 console = Console()
 SAMPLES = 100
 """Test samples, if no number is given."""
 
-Backend = Literal["torch", "simulator", "simulator-float", "lava-float", "lava-fixed", "loihi2"]
+if TYPE_CHECKING:
+    Backend = str
+else:
+    Backend = tyro.extras.literal_type_from_choices([TORCH, *BACKENDS])
 
 
 @dataclass(frozen=True)
@@ -53,44 +54,30 @@ class Arguments:
 def main(argv: list[str]) -> int:
     """Exit status: 0 all pairs agree, 1 a pair does not, 2 refused."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("verify"))
-    chosen = arguments.backends
-    if chosen is not None and len(set(chosen)) < 2:
-        raise ConfigError(f"--backends: found {' '.join(chosen)}; at least two different ones are compared")
+    if arguments.backends is not None:
+        check_backends(arguments.backends, trained=True, stock_models=False)
     deployed = load_deployed(arguments.run, runs=arguments.runs)
-    reference: tuple[Backend, ...] = ("torch",) if (deployed.folder / BEST).exists() else ()
-    if not reference:
+    trained: TrainedNetwork | None = None
+    if (deployed.folder / BEST).exists():
+        trained = load_checkpoint(deployed.folder / BEST)
+        if dict(trained.metrics) != deployed.floating.provenance.get("metrics"):
+            raise ConfigError(
+                f"{deployed.folder}: was trained further after its export; export again: "
+                f"{command_line('export')} --to lava --run {deployed.folder}"
+            )
+    else:
         console.print(f"no {BEST} in {deployed.folder}: PyTorch is left out", soft_wrap=True)
-    compared = tuple(dict.fromkeys(chosen or (*reference, "simulator", "lava-fixed")))
-    if arguments.stock_models and "lava-fixed" not in compared:
-        raise ConfigError(f"--stock-models: found backends {' '.join(compared)}; it is a setting of lava-fixed")
     samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples, most=SAMPLES)
-    codes = time_first(samples.codes)
-    results = {
-        name: run(name, deployed, codes, stock_models=arguments.stock_models)
-        for name in dict.fromkeys((*reference, *compared))
-    }
-    sequential = with_timing(deployed.floating, "sequential")
-    lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
-    trained = results.get("torch")
-    report = Report(
-        network=facts(deployed),
-        samples=len(samples),
-        time_steps=deployed.integer.time_steps,
-        accuracy={results[name].backend: accuracy(results[name], samples.labels) for name in compared},
-        pairs=compare_all(
-            [results[name] for name in compared],
-            sequential=("torch",) if len(deployed.floating.populations) > 1 else (),
-        ),
-        lowering=None if trained is None else spike_agreement(sequential, codes, lowered, trained),
-        budget=error_budget(
-            deployed.floating,
+    with console.status("") as status:
+        report = verify(
+            trained,
             deployed.integer,
-            codes,
-            samples.labels,
-            trained=trained,
-            lowered=lowered,
-        ),
-    )
+            samples,
+            backends=arguments.backends,
+            floating=deployed.floating,
+            stock_models=arguments.stock_models,
+            progress=status.update,
+        )
     write_json(deployed.folder / "report.json", report.as_json())
     write_text(deployed.folder / "report.md", report.as_markdown())
     console.print(Markdown(report.as_markdown()))
@@ -100,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def show_disagreements(report: Report) -> None:
-    """A line for every pair that breaks its relation, and for lowering if rounding does not explain what it changed."""
+    """Show a line for every pair that breaks its relation, and one if rounding does not explain what lowering did."""
     for pair in report.pairs:
         if not pair.agrees:
             console.print(
@@ -110,46 +97,3 @@ def show_disagreements(report: Report) -> None:
             )
     if report.lowering is not None and not report.lowering.agrees:
         console.print(f"lowering changed spikes that rounding does not explain: {report.lowering.unexplained[0]}")
-
-
-def run(name: Backend, deployed: Deployed, codes: Array, *, stock_models: bool) -> RunResult:
-    """One backend's run of the samples, every population recorded."""
-    with console.status(name):
-        if name == "torch":
-            trained = load_checkpoint(deployed.folder / BEST)
-            if dict(trained.metrics) != deployed.floating.provenance.get("metrics"):
-                raise ConfigError(
-                    f"{deployed.folder}: was trained further after its export; export again: "
-                    f"{command_line('export')} --to lava --run {deployed.folder}"
-                )
-            return run_torch(trained, deployed.floating, codes, time_steps=deployed.floating.time_steps)
-        stock = stock_models and name == "lava-fixed"
-        backend = get_backend(name, BackendSettings(stock_models=True) if stock else None)
-        network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
-        return backend.run(network, codes, record=[p.name for p in network.populations])
-
-
-def facts(deployed: Deployed) -> dict[str, str]:
-    """What the report says about the network."""
-    provenance = deployed.integer.provenance
-    config, deployment = provenance["config"], provenance["deployment"]
-    leak = deployed.floating.populations[0].neuron.leak
-    trained = {
-        "notation": config.get("network", {}).get("notation"),
-        "seed": config.get("training", {}).get("seed"),
-        "epoch": provenance.get("metrics", {}).get("best_epoch"),
-    }
-    return {
-        "name": deployed.integer.name,
-        "dataset": config["dataset"],
-        **{name: str(value) for name, value in trained.items() if value is not None},
-        "neurons": "IF" if leak == 1 else f"LIF, leak {leak}",
-        "weights": f"{deployment['weight_bits']} bits",
-        "threshold": "half the reset amount" if deployment["threshold"] == "half" else _trained_threshold(deployed),
-    }
-
-
-def _trained_threshold(deployed: Deployed) -> str:
-    neuron = deployed.floating.populations[0].neuron
-    share = neuron.v_threshold / neuron.reset_amount
-    return "as trained" if share == 1 else f"as trained, {share:g} of the reset amount"

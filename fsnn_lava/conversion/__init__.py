@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fsnn_lava.conversion.export_folder import (
         samples_to_test as samples_to_test,
     )
+    from fsnn_lava.conversion.export_formats import (
+        write_export as write_export,
+    )
     from fsnn_lava.conversion.fold_normalisation import (
         on_codes as on_codes,
     )
@@ -35,23 +38,36 @@ if TYPE_CHECKING:
     from fsnn_lava.conversion.netx_write import (
         write_netx as write_netx,
     )
+    from fsnn_lava.conversion.nir_import import (
+        import_nir as import_nir,
+    )
     from fsnn_lava.conversion.nir_read import (
         read_nir as read_nir,
     )
     from fsnn_lava.conversion.nir_write import (
         write_nir as write_nir,
     )
+    from fsnn_lava.conversion.own_files import (
+        load as load,
+    )
+    from fsnn_lava.conversion.own_files import (
+        save as save,
+    )
 
 _HOMES = {
     "Deployed": "export_folder",
     "NETWORK_FILES": "export_folder",
     "calibration_codes": "export_folder",
+    "import_nir": "nir_import",
+    "load": "own_files",
     "load_deployed": "export_folder",
     "lower": "lowering",
     "on_codes": "fold_normalisation",
     "read_nir": "nir_read",
     "run_torch": "lowering",
     "samples_to_test": "export_folder",
+    "save": "own_files",
+    "write_export": "export_formats",
     "write_netx": "netx_write",
     "write_nir": "nir_write",
 }

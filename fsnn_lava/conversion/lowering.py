@@ -32,6 +32,7 @@ from fsnn_lava.hardware import (
     Population,
     Readout,
     RunResult,
+    Timing,
     TransposedConvolution,
     check_inputs,
     pooled,
@@ -43,8 +44,14 @@ from fsnn_lava.network import Synapse
 from fsnn_lava.training import TrainedNetwork
 
 
-def lower(trained: TrainedNetwork) -> HardwareNetwork:
-    """The float network that the hardware is meant to run, in the papers' sequential timing.
+def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNetwork:
+    """Fold a trained network into a float one of weights, constant currents and delays, as hardware has them.
+
+    >>> network = lower(trained)  # doctest: +SKIP
+
+    Parameters
+    ----------
+    timing : the delays: ``hardware``: one step for every connection; ``sequential``: the papers'.
 
     Raises
     ------
@@ -81,7 +88,7 @@ def lower(trained: TrainedNetwork) -> HardwareNetwork:
             "input_coding": dataclasses.asdict(trained.coding),
         },
     )
-    return on_codes(with_timing(network, "sequential"), trained.coding)
+    return on_codes(with_timing(network, timing), trained.coding)
 
 
 @torch.no_grad()

@@ -86,6 +86,24 @@ class InputCoding:
             values[..., c, :, :] = row[codes[..., c, :, :]]
         return values
 
+    def encode(self, values: Array) -> Array:
+        """Code real values (..., C, H, W), which are normalised as training's are: the nearest codes, uint8.
+
+        Raises
+        ------
+        InputError : if a value is not finite or more than half a step beyond the first or last code.
+        """
+        per_channel = (-1, 1, 1)
+        mean, std = (np.array(x, np.float64).reshape(per_channel) for x in (self.mean, self.std))
+        codes: Array = np.rint((values.astype(np.float64) * std + mean) / self.scale)
+        if not ((codes >= 0) & (codes <= self.maximum)).all():  # false for nan too
+            table = self.table(np.float64)
+            raise InputError(
+                f"found values from {values.min():.4g} to {values.max():.4g}; the codes stand for "
+                f"{table.min():.4g} .. {table.max():.4g}: (x - mean) / std of the training part."
+            )
+        return codes.astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class CodedArrays:

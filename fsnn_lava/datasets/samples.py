@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.datasets.input_coding import Array, InputCoding, code_arrays, plain_array
-from fsnn_lava.errors import ConfigError, DatasetError
+from fsnn_lava.datasets.input_coding import LEVELS, Array, InputCoding, code_arrays, plain_array
+from fsnn_lava.errors import ConfigError, DatasetError, InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,34 @@ class Samples:
     def select(self, which: Array) -> Samples:
         """Copies of the samples at those indices, or where that mask holds; packed ones stay packed."""
         return Samples(self.stored[which], self.labels[which], self.packed_frame)
+
+    def spread(self, count: int) -> Samples:
+        """Select `count` samples (all, if there are fewer), evenly spread, the first and the last among them."""
+        return self.select(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
+
+
+def codes_of(inputs: Samples | Array, coding: InputCoding | None, *, shape: tuple[int, ...]) -> Array:
+    """Return codes, sample first: those of samples, an array of codes as it is, floats as their nearest codes.
+
+    Parameters
+    ----------
+    inputs : samples, or (n, *shape), (n, T, *shape) for events, or (n, N) for a shape of N values.
+    coding : what codes stand for; needed for floats, which are normalised as training's are.
+    shape : of one input, without time.
+
+    Raises
+    ------
+    InputError : if a value has no code, or the array is neither of integers nor of floats.
+    """
+    if isinstance(inputs, Samples):
+        return inputs.codes
+    if inputs.ndim == 2:
+        inputs = inputs.reshape(len(inputs), *shape) if inputs.shape[1] == math.prod(shape) else inputs
+    if inputs.dtype.kind == "f" and coding is not None:
+        return coding.encode(inputs)
+    if inputs.dtype.kind not in "biu" or (inputs.size and not 0 <= inputs.min() <= inputs.max() <= LEVELS - 1):
+        raise InputError(f"inputs of dtype {inputs.dtype}; allowed: codes 0 .. {LEVELS - 1}, or floats as trained on")
+    return inputs.astype(np.uint8)
 
 
 def pack(codes: Array, labels: Array) -> Samples:

@@ -28,6 +28,7 @@ from fsnn_lava.hardware.network import (
     Neuron,
     Population,
     Readout,
+    Timing,
     Violation,
     with_timing,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Readout",
     "RunResult",
     "Shape",
+    "Timing",
     "TransposedConvolution",
     "Violation",
     "accumulator_violations",

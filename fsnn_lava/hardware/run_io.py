@@ -30,6 +30,7 @@ class RunResult:
     spike_counts : population -> (B, *N) signed integers wide enough for T, spikes in the window.
     logits : (B, classes) float64, the readout of `firing_rates`.
     spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
+    labels : (B,) classes of the samples, if they are known.
     """
 
     backend: str
@@ -40,11 +41,24 @@ class RunResult:
     spike_counts: Mapping[str, Array]
     logits: Array
     spikes: Mapping[str, Array] = field(default_factory=dict)
+    labels: Array | None = None
 
     @property
     def predictions(self) -> Array:
         """(B,) class with the largest logit."""
         return np.asarray(self.logits.argmax(axis=1))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples whose largest logit is at their label, [0, 1].
+
+        Raises
+        ------
+        InputError : if the labels are not known, or there is not one per sample.
+        """
+        if self.labels is None:
+            raise InputError(f'run "{self.backend}" was given no labels; give them, or run `Samples`')
+        return accuracy(self, self.labels)
 
 
 @final

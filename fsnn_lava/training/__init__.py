@@ -13,6 +13,7 @@ from fsnn_lava.training.on_lava_check import TOLERANCE, Agreement
 from fsnn_lava.training.on_lava_network import require_on_chip
 from fsnn_lava.training.processes import Ranks, joined, ranks_of_environment
 from fsnn_lava.training.schedule import check_dataset, check_shares, chosen_samples
+from fsnn_lava.training.train_network import train
 
 __all__ = [
     "BEST",
@@ -48,5 +49,6 @@ __all__ = [
     "require_on_chip",
     "save_checkpoint",
     "spide_rates",
+    "train",
     "with_implicit_gradient",
 ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.datasets import InputCoding, Samples
+from fsnn_lava.datasets import InputCoding, Samples, codes_of
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.network import FeedbackSNN, rate_from_count
+from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.processes import ALONE, Ranks
 
@@ -40,20 +43,40 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: FeedbackSNN,
-    samples: Samples,
-    coding: InputCoding,
+    network: TrainedNetwork | FeedbackSNN,
+    samples: Samples | npt.ArrayLike,
+    coding: InputCoding | None = None,
     *,
-    time_steps: int,
+    labels: npt.ArrayLike | None = None,
+    time_steps: int | None = None,
     batch_size: int = 500,
     ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Accuracy, loss and firing of the network in evaluation mode; the model's mode is left as it was.
+    """Measure accuracy, loss and firing of a network; a model is put into evaluation mode meanwhile.
+
+    >>> evaluate(trained, data.test).accuracy  # doctest: +SKIP
 
     Parameters
     ----------
+    network : a trained network, or a model, which runs on the device that it is on and needs the next two.
+    samples : samples, or an array (n, *shape) of codes, or of floats that are normalised as training's are.
+    coding : what codes stand for; None: as trained.
+    labels : classes (n,) of an array.
+    time_steps : T; None: as trained.
     ranks : processes that share the samples; each returns the figures of all samples.
     """
+    if isinstance(network, TrainedNetwork):
+        model, coding = network.model(), coding or network.coding
+        time_steps = time_steps or network.config.network.time_steps
+    else:
+        model = network
+    if coding is None or time_steps is None:
+        raise ConfigError("evaluation of a model: found no coding or no time steps; give both")
+    if not isinstance(samples, Samples):
+        if labels is None:
+            raise ConfigError("evaluation of an array: found no labels; give labels=(n,) classes")
+        codes = codes_of(np.asarray(samples), coding, shape=model.input_shape)
+        samples = Samples(codes, np.asarray(labels, np.int64))
     device = next(model.parameters()).device
     own = ranks.share(len(samples))
     part = DeviceSamples(samples.select(np.arange(own.start, own.stop)), coding, device=device)

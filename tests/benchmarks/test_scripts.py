@@ -17,7 +17,6 @@ from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.datasets import Dataset, load_dataset
-from fsnn_lava.hardware.network import with_timing
 from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.training.checkpoint import load_checkpoint
@@ -41,7 +40,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = TrainingConfig(epochs=1, batch_size=32, milestones=(), threads=1)
     dataset = _small_digits()
     fit(TrainConfig(name="tiny", network=network, training=training), dataset, folder)
-    floating = with_timing(lower(load_checkpoint(folder / BEST)), "hardware")
+    floating = lower(load_checkpoint(folder / BEST))
     integer, _ = quantize(floating, dataset.train.codes[:16])
     for exported in (floating, integer):
         save_network(exported, folder / NETWORK_FILES[exported.arithmetic])

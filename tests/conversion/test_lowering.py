@@ -64,7 +64,7 @@ def test_same_spikes_as_torch_with_half_the_threshold_and_spiking_pools(
 
 @pytest.mark.parametrize("window", [2, 4])
 def test_spiking_pool_is_a_strided_convolution_without_current(window: int) -> None:
-    lowered = lower(trained.random_network(f"3C3-P{window}-5", batch_norm=True, pooling="spiking"))
+    lowered = lower(trained.random_network(f"3C3-P{window}-5", batch_norm=True, pooling="spiking"), timing="sequential")
     assert [(c.name, c.source, c.target) for c in lowered.connections] == [
         ("input_to_population1", INPUT, "population1"),
         ("population1_current", ALWAYS_ON, "population1"),
@@ -91,7 +91,7 @@ def test_same_spikes_as_torch(notation: str, leak: float, batch_norm: bool, timi
 
 def test_same_spikes_as_torch_after_training() -> None:
     network = trained.trained_network()
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     codes = trained.some_codes(360)
     expected = run_torch(network, lowered, codes, time_steps=10)
     assert_same_spikes(expected, FloatSimulator().run(lowered, codes, record=names(lowered)))
@@ -100,7 +100,7 @@ def test_same_spikes_as_torch_after_training() -> None:
 def test_timing_of_three_populations_matters() -> None:
     """Else the comparison of both timings would say nothing."""
     network = trained.random_network("24-20-16 (F24)")
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     runs = [run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=d) for d in (1, 3)]
     assert not np.array_equal(runs[0].spikes["population1"], runs[1].spikes["population1"])
 
@@ -108,7 +108,7 @@ def test_timing_of_three_populations_matters() -> None:
 @pytest.mark.parametrize(("notation", "leak", "batch_norm"), NETWORKS)
 def test_same_equilibrium_as_torch(notation: str, leak: float, batch_norm: bool) -> None:
     network = trained.random_network(notation, leak=leak, batch_norm=batch_norm)
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     codes = trained.some_codes()
     found = equilibrium_rates(lowered, codes, tolerance=1e-12)
     assert found.converged
@@ -125,7 +125,7 @@ def test_same_equilibrium_as_torch(notation: str, leak: float, batch_norm: bool)
 def test_coding_of_each_channel_is_folded() -> None:
     """Weights and constant current on codes give the model's current of the normalised values."""
     network = trained.random_network("16 (F16)", input_shape=(3, 4, 5), coding=COLOURS)
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     codes = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 5)).astype(np.uint8)
     by_source = {c.source: c.weight for c in lowered.connections}
     current = codes.reshape(12, -1) @ by_source[INPUT].T + by_source[ALWAYS_ON][:, 0]
@@ -140,7 +140,7 @@ def test_coding_of_each_channel_is_folded() -> None:
 def test_event_frames_are_normalised_too() -> None:
     coding = InputCoding("event", 1, 1.0, mean=(0.1, 0.3), std=(0.5, 0.8))
     network = trained.random_network("16 (F16)", input_shape=(2, 3, 3), coding=coding, time_steps=15)
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     assert (lowered.input.kind, lowered.input.maximum, lowered.input.shape) == ("event", 1, (2, 3, 3))
     frames = (np.random.default_rng(0).random((15, 8, 2, 3, 3)) < 0.3).astype(np.uint8)
     expected = run_torch(network, lowered, frames, time_steps=15)
@@ -149,14 +149,14 @@ def test_event_frames_are_normalised_too() -> None:
 
 def test_feedback_is_the_restricted_weight() -> None:
     """The bound is 1 although the learned gain is 1.7: the largest singular value of the lowered feedback is 1."""
-    lowered = lower(trained.random_network("30 (F30)"))
+    lowered = lower(trained.random_network("30 (F30)"), timing="sequential")
     (feedback,) = (c.weight for c in lowered.connections if c.name == "feedback")
     # 2 %: sigma is known from ten power iterations, not exactly.
     assert np.linalg.svd(feedback, compute_uv=False)[0] == pytest.approx(1.0, rel=0.02)
 
 
 def test_structure_of_the_chain() -> None:
-    lowered = lower(trained.random_network("24-20-16 (F24)", leak=0.9))
+    lowered = lower(trained.random_network("24-20-16 (F24)", leak=0.9), timing="sequential")
     assert [(c.name, c.source, c.target, c.delay) for c in lowered.connections] == [
         ("input_to_population1", INPUT, "population1", 0),
         ("population1_current", ALWAYS_ON, "population1", 0),
@@ -210,4 +210,4 @@ def test_refuses_weights_that_do_not_fit() -> None:
 def test_torch_run_refuses_codes_that_do_not_fit(codes: Array, message: str) -> None:
     network: TrainedNetwork = trained.random_network("24 (F24)")
     with pytest.raises(InputError, match=message):
-        run_torch(network, lower(network), codes, time_steps=5)
+        run_torch(network, lower(network, timing="sequential"), codes, time_steps=5)

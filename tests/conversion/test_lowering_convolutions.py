@@ -55,7 +55,7 @@ def test_same_spikes_as_torch(
 
 def test_geometries_of_the_lowered_network() -> None:
     network = trained.random_network("4C3s-8C3-P2-6C3 (F4C3u)", input_shape=(3, 12, 12), coding=COLOURS)
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     found = {c.name: (c.geometry, c.weight.shape) for c in lowered.connections if c.source != ALWAYS_ON}
     assert found == {
         "input_to_population1": (Convolution(2, 1), (4, 3, 3, 3)),
@@ -67,7 +67,7 @@ def test_geometries_of_the_lowered_network() -> None:
 
 def test_the_constant_current_differs_at_the_border() -> None:
     """What is padded with zeros is the normalised image: black pixels are not zero, the padding is."""
-    lowered = lower(trained.random_network("4C3 (F4C3)", input_shape=(3, 6, 5), coding=COLOURS))
+    lowered = lower(trained.random_network("4C3 (F4C3)", input_shape=(3, 6, 5), coding=COLOURS), timing="sequential")
     by_source = {c.source: c.weight for c in lowered.connections}
     current = by_source[ALWAYS_ON].reshape(4, 6, 5)
     inner = current[:, 1:-1, 1:-1]
@@ -77,7 +77,7 @@ def test_the_constant_current_differs_at_the_border() -> None:
 
 def test_first_current_is_that_of_the_normalised_image() -> None:
     network = trained.random_network("4C5s-P2", input_shape=(3, 8, 12), coding=COLOURS)
-    lowered = lower(network)
+    lowered = lower(network, timing="sequential")
     connections = {c.source: c for c in lowered.connections}
     codes = codes_for(COLOURS, (3, 8, 12), samples=6, time_steps=1)
     product = linear_map(lowered, connections[INPUT]).product(codes.reshape(6, -1).astype(np.float64))
@@ -91,7 +91,9 @@ def test_first_current_is_that_of_the_normalised_image() -> None:
 
 def test_unrolled_connections_make_the_same_network() -> None:
     """A convolution is nothing but a matrix with many equal entries."""
-    network = lower(trained.random_network("4C3s-6C3 (F4C3)", input_shape=(3, 8, 8), coding=COLOURS))
+    network = lower(
+        trained.random_network("4C3s-6C3 (F4C3)", input_shape=(3, 8, 8), coding=COLOURS), timing="sequential"
+    )
     dense = unrolled(network)
     codes = codes_for(COLOURS, (3, 8, 8), samples=9, time_steps=20)
     names = [p.name for p in network.populations]

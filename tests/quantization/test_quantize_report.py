@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import trained
-from fsnn_lava.cli import export
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import ALWAYS_ON, STATE_LIMIT, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import potential_bounds
+from fsnn_lava.quantization.calibrated import refuse_lost
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.rounding import round_weights
 from small import codes_for, network, parts_of
@@ -127,7 +127,7 @@ def test_lost_constant_current_is_refused_however_strong_other_currents_are() ->
     assert not in_float_units(integer, "on").any()
     assert report.lost() == ("on",)
     with pytest.raises(UnsupportedError, match=r"T = 20 lose these connections(.|\n)*allowed: 50%\):\n  on: 100%\n"):
-        export.refuse_lost(report, floating.time_steps)
+        refuse_lost(report, floating.time_steps)
 
 
 def test_negligible_constant_current_may_be_lost() -> None:
@@ -139,4 +139,4 @@ def test_negligible_constant_current_may_be_lost() -> None:
     assert line.relative_error == 1.0
     assert line.current_error == pytest.approx(0.004 / (0.02 * 2.0))
     assert report.lost() == ()
-    export.refuse_lost(report, floating.time_steps)
+    refuse_lost(report, floating.time_steps)

@@ -15,7 +15,7 @@ from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.datasets import Dataset, InputCoding, load_dataset
-from fsnn_lava.hardware.network import HardwareNetwork, with_timing
+from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.training.loop import BEST, fit
 
@@ -90,7 +90,7 @@ def trained_network(notation: str = "40 (F40)", leak: float = 1.0) -> TrainedNet
 
 
 def on_hardware(trained: TrainedNetwork) -> HardwareNetwork:
-    return with_timing(lower(trained), "hardware")
+    return lower(trained)
 
 
 def some_codes(count: int = 40) -> np.ndarray:

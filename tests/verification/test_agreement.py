@@ -49,7 +49,7 @@ def test_equal_runs_agree_without_ties(lowered: HardwareNetwork) -> None:
 @pytest.mark.parametrize("notation", ["30 (F30)", "24-20-16 (F24)"])
 def test_the_distance_is_that_of_the_potential(notation: str, leak: float) -> None:
     """With a threshold raised past one potential, that spike is gone; the distance found is how far it was raised."""
-    network = with_timing(lower(trained.random_network(notation, leak=leak)), "hardware")
+    network = lower(trained.random_network(notation, leak=leak))
     codes, last = trained.some_codes(8), len(network.populations) - 1
     threshold = network.populations[last].neuron.v_threshold
     before = run(network, codes)
@@ -65,7 +65,7 @@ def test_the_distance_is_that_of_the_potential(notation: str, leak: float) -> No
 
 def test_a_tie_is_listed_and_agrees() -> None:
     """A threshold raised by less than rounding bridges, on a potential that is exactly at it."""
-    network = lower(trained.random_network("30 (F30)"))
+    network = lower(trained.random_network("30 (F30)"), timing="sequential")
     connections = tuple(
         dataclasses.replace(c, weight=np.zeros_like(c.weight) + (1.0 if c.source == "always_on" else 0.0))
         for c in network.connections

@@ -329,7 +329,7 @@ def test_accuracy_of_every_stage() -> None:
 
 
 def test_budget_says_that_nothing_converged() -> None:
-    floating = lower(trained.random_network("24 (F24)"))
+    floating = lower(trained.random_network("24 (F24)"), timing="sequential")
     connections = tuple(
         dataclasses.replace(c, weight=-np.eye(24) * 6) if c.name == "feedback" else c for c in floating.connections
     )
@@ -341,7 +341,7 @@ def test_budget_says_that_nothing_converged() -> None:
 
 
 def test_budget_refuses_labels_that_do_not_fit() -> None:
-    floating = lower(trained.random_network("24 (F24)"))
+    floating = lower(trained.random_network("24 (F24)"), timing="sequential")
     codes = trained.some_codes(3)
     integer, _ = quantize(floating, codes)
     with pytest.raises(InputError, match=r"has 3 samples; found labels of shape \(2,\); give one class per sample"):

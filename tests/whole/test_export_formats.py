@@ -14,11 +14,12 @@ import pytest
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.cli import export, verify
+from fsnn_lava.conversion import export_formats
 from fsnn_lava.conversion.export_folder import load_deployed
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
-from fsnn_lava.hardware.network import HardwareNetwork, with_timing
+from fsnn_lava.hardware.network import HardwareNetwork
 
 FEW = ["--calibration-samples", "30"]
 
@@ -103,14 +104,14 @@ def test_an_interrupted_export_leaves_no_partial_file(run_folder: Path, monkeypa
     """Ctrl-C while the second of the two networks is written: the first is whole, the second is the old one."""
     assert export.main(["--run", str(run_folder), *FEW]) == 0
     before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
-    save: Callable[..., None] = export.save_network
+    save: Callable[..., None] = export_formats.save_network
 
     def interrupted(network: HardwareNetwork, path: Path) -> None:
         if network.arithmetic == "integer":
             monkeypatch.setattr("os.replace", _interrupt)
         save(network, path)
 
-    monkeypatch.setattr(export, "save_network", interrupted)
+    monkeypatch.setattr(export_formats, "save_network", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export.main(["--run", str(run_folder), "--time-steps", "7", *FEW])
     after = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
@@ -140,7 +141,7 @@ def test_graphs_of_integers_or_with_other_delays_are_refused(run_folder: Path, t
     rest = ["--dataset", "digits", "--runs", str(tmp_path)]
     with pytest.raises(UnsupportedError, match="holds integers; export the float graph"):
         export.main(["--from-nir", str(run_folder / "network-integer.nir"), *rest])
-    floating = with_timing(lower(trained.random_network("12 (F12)")), "hardware")
+    floating = lower(trained.random_network("12 (F12)"))
     late = tuple(dataclasses.replace(c, delay=5) if c.name == "feedback" else c for c in floating.connections)
     write_nir(dataclasses.replace(floating, connections=late), tmp_path / "late.nir")
     with pytest.raises(UnsupportedError, match="has delays of its own; allowed: none but one step on every feedback"):

@@ -24,12 +24,12 @@ def export(name: str, folder: Path) -> None:
     from fsnn_lava.config import DeployConfig
     from fsnn_lava.conversion import calibration_codes, lower
     from fsnn_lava.datasets import load_dataset
-    from fsnn_lava.hardware import save_network, with_timing
+    from fsnn_lava.hardware import save_network
     from fsnn_lava.quantization import quantize
     from fsnn_lava.training import load_checkpoint
 
     trained, config = load_checkpoint(GOLDEN / f"{name}.safetensors"), DeployConfig()
-    floating = with_timing(lower(trained), "hardware")
+    floating = lower(trained)
     codes = calibration_codes(load_dataset(trained.config.dataset), count=config.calibration_samples)
     integer, _ = quantize(floating, codes, config=config)
     for network, file in zip((floating, integer), FILES, strict=True):

@@ -26,6 +26,7 @@ from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import load_checkpoint, save_checkpoint
+from fsnn_lava.verification import verify_network
 from script_loader import ROOT
 
 
@@ -217,7 +218,7 @@ def test_verify_of_several_populations_compares_other_timing_by_rates(exported: 
 def test_verify_names_the_first_divergence(
     digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "get_backend", lambda n, _: Tampered() if n == "lava-fixed" else get_backend(n))
+    monkeypatch.setattr(verify_network, "get_backend", lambda n, _: Tampered() if n == "lava-fixed" else get_backend(n))
     assert verify.main(["--run", str(digits), "--samples", "20"]) == 1
     printed = words(capsys.readouterr().out)
     assert (

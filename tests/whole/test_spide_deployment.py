@@ -20,7 +20,7 @@ from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import HardwareNetwork, IntegerNeuron, with_timing
+from fsnn_lava.hardware.network import HardwareNetwork, IntegerNeuron
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.quantization.candidates import parts_of
 from fsnn_lava.quantization.quantizer import quantize
@@ -81,7 +81,7 @@ def spide_network(
 @functools.cache
 def quantized(notation: str, leak: float) -> tuple[HardwareNetwork, HardwareNetwork, QuantizationReport]:
     """The float and the integer network in hardware timing, and the report."""
-    floating = with_timing(lower(spide_network(notation, leak)), "hardware")
+    floating = lower(spide_network(notation, leak))
     return floating, *quantize(floating, trained.digits().train.codes[:64])
 
 
@@ -99,7 +99,7 @@ def assert_fires(spikes: Array, name: str) -> None:
 @every_network
 def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> None:
     network = spide_network(notation, leak)
-    lowered = with_timing(lower(network), "hardware")
+    lowered = lower(network)
     codes = trained.some_codes()
     expected = run_torch(network, lowered, codes, time_steps=T, loop_delay=len(lowered.populations))
     found = FloatSimulator().run(lowered, codes, record=names(lowered))
@@ -151,7 +151,7 @@ def event_network(leak: float) -> tuple[TrainedNetwork, HardwareNetwork, Hardwar
     coding = InputCoding("event", 1, 1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
     network = spide_network("6C5s (F6C3)", leak, shape=(2, 8, 8), coding=coding)
     frames = (np.random.default_rng(2).random((T, 40, 2, 8, 8)) < 0.2).astype(np.uint8)
-    floating = with_timing(lower(network), "hardware")
+    floating = lower(network)
     return network, floating, quantize(floating, frames)[0], frames
 
 
@@ -254,7 +254,7 @@ def test_next_to_no_constant_current_is_not_lost(size: float) -> None:
     network = spide_network("16-12 (F16)", 1.0)
     bias = size * torch.randn(12, generator=torch.Generator().manual_seed(1))
     weights = dict(network.weights) | {"feedforward.1.bias": bias}
-    floating = with_timing(lower(dataclasses.replace(network, weights=weights)), "hardware")
+    floating = lower(dataclasses.replace(network, weights=weights))
     codes = trained.digits().train.codes[:64]
     integer, report = quantize(floating, codes, config=DeployConfig(rounding="nearest"))
     assert report.lost() == ()
@@ -279,7 +279,7 @@ def test_rates_are_rounded_to_the_nearest() -> None:
     """Threshold r/2 instead of r: one population's rates of a constant current are the nearest multiples of 1/T."""
     network = spide_network("20 (F20)", 1.0)
     weights = dict(network.weights) | {"feedback.weight": torch.zeros_like(network.weights["feedback.weight"])}
-    floating = with_timing(lower(dataclasses.replace(network, weights=weights)), "hardware")
+    floating = lower(dataclasses.replace(network, weights=weights))
     codes = trained.some_codes()
     rates = FloatSimulator().run(floating, codes).firing_rates["population1"]
     by_source = {c.source: c.weight for c in floating.connections}
