@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import newest_run
-from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, load_network
+from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, evenly_spaced, load_network
 
 NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
 """Name of the exported network of each arithmetic in a run folder."""
@@ -75,10 +73,10 @@ def samples_to_test(
     """
     test = _dataset(network, data_dir).test
     if count is None:
-        return test if most is None or most >= len(test) else test.select(_spread(len(test), most))
+        return test if most is None or most >= len(test) else test.select(evenly_spaced(len(test), most))
     if not 1 <= count <= len(test):
         raise ConfigError(f"--samples: found {count}; allowed: 1 .. {len(test)}, the size of the test set")
-    return test.select(_spread(len(test), count))
+    return test.select(evenly_spaced(len(test), count))
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
@@ -86,12 +84,7 @@ def calibration_codes(dataset: Dataset, *, count: int) -> Array:
 
     Event frames come time first, (T, count, *shape), as networks take them.
     """
-    return time_first(dataset.train.select(_spread(len(dataset.train), min(count, len(dataset.train)))).codes)
-
-
-def _spread(total: int, count: int) -> Array:
-    """`count` indices below `total`, rising, the first and the last among them."""
-    return np.asarray(np.linspace(0, total - 1, count).round().astype(np.int64))
+    return time_first(dataset.train.select(evenly_spaced(len(dataset.train), min(count, len(dataset.train)))).codes)
 
 
 def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:

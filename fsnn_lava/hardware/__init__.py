@@ -7,6 +7,7 @@ from fsnn_lava.hardware.equilibrium import (
     equilibrium_rates,
     mean_input,
     real_weight,
+    summed_weight,
 )
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Dense, Geometry, Shape, TransposedConvolution, pooled
 from fsnn_lava.hardware.integrating_readout import integrated_logits, leak_sum, quantize_readout
@@ -39,6 +40,7 @@ from fsnn_lava.hardware.run_io import (
     RunResult,
     accuracy,
     check_inputs,
+    evenly_spaced,
     rate_weights,
     rates_from_spikes,
     read_out,
@@ -81,6 +83,7 @@ __all__ = [
     "check_inputs",
     "constant_current",
     "equilibrium_rates",
+    "evenly_spaced",
     "integrated_logits",
     "leak_sum",
     "linear_map",
@@ -95,5 +98,6 @@ __all__ = [
     "read_out",
     "real_weight",
     "save_network",
+    "summed_weight",
     "with_timing",
 ]

@@ -8,7 +8,7 @@ run's rates and these is the finite number of steps alone (for LIF: and the roun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,11 @@ def equilibrium_rates(
 def real_weight(connection: Connection) -> Array:
     """The connection's weights, float64, in the unit of the target's potential (weight units if integer)."""
     return np.asarray(np.ldexp(connection.weight.astype(np.float64), connection.weight_exponent))
+
+
+def summed_weight(connections: Sequence[Connection]) -> Array:
+    """Weights of parallel connections, added up: what they do together. In the unit of `real_weight`."""
+    return np.asarray(np.sum([real_weight(c) for c in connections], axis=0))
 
 
 def constant_current(network: HardwareNetwork, population: Population, inputs: Array) -> Array:

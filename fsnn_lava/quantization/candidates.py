@@ -1,10 +1,16 @@
-"""The float network in integers of given sizes: the reset synapse m * 2**e of every population decides all else."""
+"""Candidates of the quantizer: a float network in integers, once each population's reset synapse m * 2**e is chosen.
+
+The reset synapse decides all else: the real value of a weight unit, the threshold, and how finely weights are rounded.
+`Rounder` makes the integer network of given reset synapses, `Effort` says how many of them are compared; `quantizer`
+searches among them and `report` says what the chosen ones cost.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -16,33 +22,42 @@ from fsnn_lava.hardware import (
     INPUT,
     Array,
     Connection,
+    Dense,
     FloatNeuron,
+    FloatType,
     HardwareNetwork,
     IntegerNeuron,
     Population,
+    TransposedConvolution,
     linear_map,
     mean_input,
-    real_weight,
+    summed_weight,
 )
 from fsnn_lava.quantization.input_correlations import Group, groups_of
 from fsnn_lava.quantization.rounding import MOST_PARTS, mean_floor, round_current, round_weights
 
-Size = tuple[int, int]
+ResetSynapse = tuple[int, int]
+"""Mantissa and exponent of the weight by which a neuron's spike inhibits itself."""
+
+_SMALL = 5_000_000
+"""Products of one sample up to which a network is iterated in float64."""
+_PRODUCTS_PER_CANDIDATE = 5e8
+"""Products in one iteration over all compared samples."""
+_PRODUCTS_PER_POPULATION = 3e9
+"""The same for all candidates of a population that are compared around the loop."""
 
 
-def value_of(size: Size) -> int:
-    """The reset synapse in weight units."""
-    return size[0] << size[1]
+def weight_units(reset: ResetSynapse) -> int:
+    """What a reset synapse subtracts, m * 2**e weight units."""
+    return reset[0] << reset[1]
 
 
-def reset_sizes() -> list[Size]:
+def reset_synapses() -> list[ResetSynapse]:
     """Every reset synapse (m, e) worth trying, rising; Lava is given e + 1, which must not exceed 7."""
-    sizes = [(m, 0) for m in range(1, 256)]
-    sizes += [(m, e) for e in range(1, 7) for m in range(128, 256)]
-    return sizes
+    return [(m, 0) for m in range(1, 256)] + [(m, e) for e in range(1, 7) for m in range(128, 256)]
 
 
-def integer_neuron(population: Population, reset: Size, config: DeployConfig) -> IntegerNeuron:
+def integer_neuron(population: Population, reset: ResetSynapse, config: DeployConfig) -> IntegerNeuron:
     """The population's neuron with that reset synapse; its scale follows from the reset amount."""
     neuron = population.neuron
     assert isinstance(neuron, FloatNeuron)
@@ -54,14 +69,14 @@ def integer_neuron(population: Population, reset: Size, config: DeployConfig) ->
 
 
 def part_names(connection: Connection) -> tuple[str, ...]:
-    """Names under which an integer network may hold what carries a float connection."""
+    """Names of the integer connections that may stand for one float connection together."""
     if connection.source == ALWAYS_ON:
         return connection.name, f"{connection.name}_coarse"
     return connection.name, *(f"{connection.name}_part{k}" for k in range(2, MOST_PARTS + 1))
 
 
 def parts_of(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
-    """The integer connections that carry a float one together."""
+    """Integer connections that stand for a float one together: their weights add up to its weights."""
     return [c for c in integer.incoming(connection.target) if c.name in part_names(connection)]
 
 
@@ -71,25 +86,38 @@ class Rounded:
 
     Parameters
     ----------
-    neuron : of that size.
+    neuron : with the chosen reset synapse.
     connections : all that end in the population.
-    clipped : float connection -> weights that were clipped.
-    meant : float connection from `ALWAYS_ON` -> (N, 1) constant current that it is meant to carry, weight units.
+    clipped : float connection -> number of weights that were clipped.
+    exact_current : float connection from `ALWAYS_ON` -> (N, 1) constant current before rounding, weight units: the
+        trained one, and what makes up for the mean of what rounding the other connections costs.
     """
 
     neuron: IntegerNeuron
     connections: tuple[Connection, ...]
     clipped: Mapping[str, int]
-    meant: Mapping[str, Array]
+    exact_current: Mapping[str, Array]
 
 
 class Rounder:
-    """Rounds the populations of one float network, with regard to what its sources send on calibration inputs."""
+    """Rounding of one float network's populations, with regard to what its sources send on calibration inputs.
+
+    Parameters
+    ----------
+    network : float network.
+    rates : population -> (B, *N) its equilibrium rates on the calibration inputs.
+    inputs : the calibration inputs, as a backend takes them.
+    config : weight bits, threshold and rounding.
+
+    Raises
+    ------
+    UnsupportedError : naming each connection and leak that integers cannot express.
+    """
 
     def __init__(
         self, network: HardwareNetwork, rates: Mapping[str, Array], *, inputs: Array, config: DeployConfig
     ) -> None:
-        refuse_unsupported(network)
+        _refuse_unsupported(network)
         self.network, self.config = network, config
         self.means: dict[str, Array] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
@@ -101,65 +129,65 @@ class Rounder:
             sent = sent.reshape(len(sent), -1)
             self.means[c.name] = sent.mean(axis=0, dtype=np.float64)[None]
             self.groups[c.name] = groups_of(linear_map(network, c), sent)
-        self._last: dict[tuple[str, bool], tuple[Size, Rounded]] = {}
+        self._last: dict[tuple[str, bool], tuple[ResetSynapse, Rounded]] = {}
 
-    def network_of(self, resets: Mapping[str, Size], *, nearest: bool = False) -> HardwareNetwork:
-        """The integer network of these sizes; ``nearest``: without making up for errors, which is quicker.
+    def network_of(self, resets: Mapping[str, ResetSynapse], *, nearest: bool = False) -> HardwareNetwork:
+        """The integer network with these reset synapses; ``nearest``: without compensation, which is quicker.
 
         Raises
         ------
         NetworkError : if a number is beyond what the integer network may hold.
         """
-        done = {name: self.rounded(name, size, nearest=nearest) for name, size in resets.items()}
+        done = {name: self.rounded(name, reset, nearest=nearest) for name, reset in resets.items()}
         populations = tuple(dataclasses.replace(p, neuron=done[p.name].neuron) for p in self.network.populations)
         connections = tuple(c for p in populations for c in done[p.name].connections)
         return dataclasses.replace(self.network, populations=populations, connections=connections)
 
-    def rounded(self, name: str, size: Size, *, nearest: bool = False) -> Rounded:
+    def rounded(self, name: str, reset: ResetSynapse, *, nearest: bool = False) -> Rounded:
         """One population with that reset synapse; the last one of each is remembered."""
         before = self._last.get((name, nearest))
-        if before is None or before[0] != size:
-            self._last[name, nearest] = before = (size, self._rounded(name, size, nearest=nearest))
+        if before is None or before[0] != reset:
+            self._last[name, nearest] = before = (reset, self._rounded(name, reset, nearest=nearest))
         return before[1]
 
-    def _rounded(self, name: str, size: Size, *, nearest: bool) -> Rounded:
+    def _rounded(self, name: str, reset: ResetSynapse, *, nearest: bool) -> Rounded:
         population = self.network.population(name)
-        neuron = integer_neuron(population, size, self.config)
+        neuron = integer_neuron(population, reset, self.config)
         incoming = self.network.incoming(name)
         connections: list[Connection] = []
         clipped: dict[str, int] = {}
-        meant: dict[str, Array] = {}
-        shift: Array | float = 0.0  # mean of what rounding costs, weight units
+        exact: dict[str, Array] = {}
+        shift: Array | float = 0.0  # mean current that rounding costs, weight units
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(
-                c, neuron.scale, bits=self.config.weight_bits, graded=self.graded(c), groups=groups
+                c, neuron.scale, bits=self.config.weight_bits, graded=self._graded(c), groups=groups
             )
             connections += parts
             shift = shift + mean_floor(parts[0].weight_exponent)
             if not nearest:
-                lacking = c.weight / neuron.scale - np.sum([real_weight(part) for part in parts], axis=0)
-                shift = shift + self.mean_current(c, lacking)
+                lacking = c.weight / neuron.scale - summed_weight(parts)
+                shift = shift + self._mean_current(c, lacking)
         for c in (c for c in incoming if c.source == ALWAYS_ON):
-            meant[c.name] = c.weight / neuron.scale + shift
-            pair, clipped[c.name] = round_current(c, meant[c.name])
+            exact[c.name] = c.weight / neuron.scale + shift
+            pair, clipped[c.name] = round_current(c, exact[c.name])
             connections += pair
             shift = 0.0
-        return Rounded(neuron, tuple(connections), clipped, meant)
+        return Rounded(neuron, tuple(connections), clipped, exact)
 
-    def graded(self, connection: Connection) -> bool:
-        """Whether a connection carries graded codes."""
+    def _graded(self, connection: Connection) -> bool:
+        """Whether a connection's source sends graded codes."""
         return connection.source == INPUT and self.network.input.kind == "graded"
 
-    def mean_current(self, connection: Connection, weight: Array) -> Array | float:
-        """(N, 1) mean current that these weights would carry; 0 if means are of no interest (nearest rounding)."""
+    def _mean_current(self, connection: Connection, weight: Array) -> Array | float:
+        """(N, 1) mean current through these weights; 0 if means are of no interest (nearest rounding)."""
         if connection.name not in self.means:
             return 0.0
         return linear_map(self.network, connection).with_weight(weight).product(self.means[connection.name]).T
 
 
-def refuse_unsupported(network: HardwareNetwork) -> None:
-    """Nothing, if every connection and leak of a float network can be told apart and expressed.
+def _refuse_unsupported(network: HardwareNetwork) -> None:
+    """Raise if a connection's name is not its own, or a leak is too small for 12 bits.
 
     Raises
     ------
@@ -167,14 +195,55 @@ def refuse_unsupported(network: HardwareNetwork) -> None:
     """
     names = [c.name for c in network.connections]
     made = {name for c in network.connections for name in part_names(c)[1:]}
-    lost = [
+    found = [
         f'connection "{name}": found a name that another connection has or is given; allowed: a name of its own'
         for name in sorted({name for name in names if names.count(name) > 1 or name in made})
     ]
-    lost += [
+    found += [
         f'population "{p.name}": found leak {p.neuron.leak}; allowed: at least {1 / DECAY_UNITY} (12 bits)'
         for p in network.populations
         if round(DECAY_UNITY * (1 - p.neuron.leak)) >= DECAY_UNITY
     ]
-    if lost:
-        raise UnsupportedError(f'network "{network.name}" cannot be quantized:\n  ' + "\n  ".join(lost))
+    if found:
+        raise UnsupportedError(f'network "{network.name}" cannot be quantized:\n  ' + "\n  ".join(found))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly reset synapses are searched: all of a small network's, some of a large one's.
+
+    The counts depend on the network's size alone, so that the same network gives the same integers anywhere.
+
+    Parameters
+    ----------
+    compared : calibration samples on which candidates are compared.
+    tried : reset synapses per population.
+    finalists : of these, how many are compared by the equilibrium around the loop; the others by their own errors.
+    dtype, tolerance, final_tolerance : of the equilibria; the last for the report.
+    """
+
+    compared: int
+    tried: int
+    finalists: int
+    dtype: FloatType
+    tolerance: float
+    final_tolerance: float
+
+    @classmethod
+    def for_network(cls, network: HardwareNetwork) -> Effort:
+        """The effort that suits the number of products of one pass."""
+        products = sum(_products(network, c) for c in network.connections)
+        compared = int(np.clip(_PRODUCTS_PER_CANDIDATE / products, 8, 256))
+        finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
+        small = products <= _SMALL
+        tried = 24 if products <= 10 * _SMALL else 8
+        exact = (np.float64, 1e-6, 1e-9) if small else (np.float32, 1e-5, 1e-5)
+        return cls(compared, tried, finalists, *exact)
+
+
+def _products(network: HardwareNetwork, connection: Connection) -> int:
+    weights = connection.weight.size
+    if isinstance(connection.geometry, Dense):
+        return weights
+    end = connection.source if isinstance(connection.geometry, TransposedConvolution) else connection.target
+    return weights * prod(network.shape_of(end)[1:])

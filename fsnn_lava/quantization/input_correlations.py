@@ -1,9 +1,10 @@
-"""What a connection's source sends on calibration inputs, as far as the rounding of its weights needs to know.
+"""Which rates a connection's source neurons send together on calibration inputs: the Hessian of GPTQ, factored.
 
 The current of a target neuron is a row of weights times a *pattern*: the rates of the sources that the row meets. With
 errors e of the row's weights, the current is off by e times the pattern, on average over all patterns by e M e' in the
-square, M their mean outer product. With M = L D L', L unit lower triangular, this is sum over j of D_j (e L)_j**2: so
-weights that are rounded one after the other, the last one first, can each make up for what the later ones did.
+square, M their mean outer product (GPTQ's Hessian X X', up to a factor). With M = L D L', L unit lower triangular, this
+is sum over j of D_j (e L)_j**2: so weights that are rounded one after the other, the last one first, can each make up
+for what the later ones did. `rounding` does so; GPTQ reaches the same weights from the factor of the inverse of M.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ from math import prod
 
 import numpy as np
 
-from fsnn_lava.hardware import Array, Convolution, Dense, Geometry, LinearMap, Shape, TransposedConvolution
+from fsnn_lava.hardware import (
+    Array,
+    Convolution,
+    Dense,
+    Geometry,
+    LinearMap,
+    Shape,
+    TransposedConvolution,
+    evenly_spaced,
+)
 
 DAMPING = 0.03
-"""Share of the mean square rate that is added to every rate's, so that sources that were silent are no excuse."""
+"""Share of the mean square rate that is added to the diagonal of M: without it, a source that was silent on the
+calibration inputs would take any error (GPTQ's ``percdamp``)."""
 PATTERNS = 8192
-"""Patterns that are looked at, evenly spread over samples and positions."""
+"""Most patterns of which M is the mean, evenly spread over samples and positions."""
 GROUP = 4608
-"""Weights of one row that can make up for each other."""
+"""Most weights of one row that make up for each other's errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +82,8 @@ def patterns_of(weights: LinearMap, rates: Array) -> Iterator[tuple[Array, Array
     geometry, kernel, source, target = weights.geometry, weights.weight.shape[-1], weights.source, weights.target
     if isinstance(geometry, Dense):  # a convolution of one position
         geometry, kernel, source, target = Convolution(), 1, (prod(source), 1, 1), (prod(target), 1, 1)
-    planes = np.zeros((len(rates), source[0], source[1] + 1, source[2] + 1), np.float32)  # a row and column of nothing
+    # One row and column of zeros more, at the end, for the taps that fall outside the source.
+    planes = np.zeros((len(rates), source[0], source[1] + 1, source[2] + 1), np.float32)
     planes[:, :, :-1, :-1] = rates.reshape(len(rates), *source)
     for rows in _phases(geometry, kernel, source[1], target[1]):
         for columns in _phases(geometry, kernel, source[2], target[2]):
@@ -110,7 +122,7 @@ def _patterns(planes: Array, channels: Array, rows: _Phase, columns: _Phase) -> 
     """(P, n) rates met by the taps of some channels."""
     total = (len(planes), len(rows.sources), len(columns.sources))
     count = min(PATTERNS, prod(total))
-    sample, y, x = np.unravel_index(np.linspace(0, prod(total) - 1, count).round().astype(np.int64), total)
+    sample, y, x = np.unravel_index(evenly_spaced(prod(total), count), total)
     met = planes[
         sample[:, None, None, None],
         channels[None, :, None, None],
@@ -124,6 +136,7 @@ def _group(places: Array, patterns: Array) -> Group:
     moment = patterns.T @ patterns / np.float32(len(patterns))
     level = float(moment.diagonal().mean())
     moment[np.diag_indices(len(moment))] += np.float32(DAMPING * level if level > 0 else 1.0)
-    order = np.argsort(moment.diagonal(), kind="stable")  # the strongest is rounded first: it is made up for longest
+    # The strongest source comes last and is rounded first, so that most weights make up for it (GPTQ's act_order).
+    order = np.argsort(moment.diagonal(), kind="stable")
     root = np.linalg.cholesky(moment[np.ix_(order, order)])
     return Group(places[order], (root / root.diagonal()).astype(np.float32))

@@ -1,9 +1,13 @@
 """A float network as an integer one: scales chosen, weights rounded, the 24-bit state proven.
 
-Firing rates depend on w/r and b/r alone, so the size of the reset, in weight units, is free in every population.
-A large one rounds finely; a small one keeps strongly negative currents within 24 bits. The quantizer bounds it from
-above by proof and takes, below that bound, the value with the smallest error of the equilibrium rates on calibration
-inputs. Everything that rounding did is counted in the report.
+Firing rates depend on w/r and b/r alone, so the reset r, counted in weight units, is free in every population. A large
+one rounds finely; a small one keeps strongly negative currents within 24 bits. `quantize` goes through four steps:
+
+1. `input_correlations`: which rates the sources send together on calibration inputs, at the float equilibrium.
+2. `largest_proven`: the largest reset of each population for which `hardware.prove` holds; an upper bound.
+3. `best`: below that bound, the reset with the smallest error of the equilibrium rates. `candidates` makes the integer
+   network of given resets; `rounding` makes the mantissas of one connection, where each weight gets its 8 bits.
+4. `report`: what rounding did, counted and measured.
 """
 
 from __future__ import annotations
@@ -21,40 +25,22 @@ from fsnn_lava.hardware import (
     INPUT,
     STATE_LIMIT,
     Array,
-    Connection,
     HardwareNetwork,
     IntegerNeuron,
     Readout,
     bounds_alone,
     constant_current,
     equilibrium_rates,
+    evenly_spaced,
     leak_sum,
     linear_map,
     prove,
     quantize_readout,
-    real_weight,
+    summed_weight,
 )
-from fsnn_lava.quantization.candidates import Rounder, Size, parts_of, reset_sizes, value_of
-from fsnn_lava.quantization.report import (
-    LOST_SHARE,
-    NEGLIGIBLE_SHARE,
-    ConnectionReport,
-    PopulationReport,
-    QuantizationReport,
-    report_of,
-)
+from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of, reset_synapses, weight_units
+from fsnn_lava.quantization.report import QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
-from fsnn_lava.quantization.search_effort import Effort
-
-__all__ = [
-    "LOST_SHARE",
-    "NEGLIGIBLE_SHARE",
-    "ConnectionReport",
-    "PopulationReport",
-    "QuantizationReport",
-    "quantize",
-]
-
 
 PRICE_OF_A_PART = 1.5
 """One more connection for the same weights has to lower the error by this factor."""
@@ -63,7 +49,9 @@ PRICE_OF_A_PART = 1.5
 def quantize(
     network: HardwareNetwork, calibration: Array, *, config: DeployConfig | None = None
 ) -> tuple[HardwareNetwork, QuantizationReport]:
-    """The integer network whose equilibrium rates are nearest, proven to stay in 24 bits, and its report.
+    """Turn a float network into the nearest integer one whose 24-bit state is proven, and report what it cost.
+
+    Nearest means: with the smallest error of the equilibrium rates on the calibration inputs.
 
     Parameters
     ----------
@@ -113,7 +101,7 @@ def _integer_readout(integer: HardwareNetwork, bits: int) -> Readout:
 
 
 class _Search:
-    """Candidates of one network: sizes of the reset synapses."""
+    """Search for the reset synapses of one network's populations."""
 
     def __init__(self, network: HardwareNetwork, calibration: Array, config: DeployConfig) -> None:
         self.network = network
@@ -124,63 +112,69 @@ class _Search:
         rates = self.wanted.firing_rates
         self.rounder = Rounder(network, rates, inputs=calibration, config=config)
         samples = network.input.samples(calibration)
-        count = min(samples, self.effort.compared)
-        self.compared: Array = np.linspace(0, samples - 1, count).round().astype(np.int64)
+        self.compared = evenly_spaced(samples, min(samples, self.effort.compared))
         self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
 
     # ---- what can be proven ------------------------------------------------------------------------------
 
-    def largest_proven(self) -> dict[str, Size]:
-        """For each population the largest size that is proven to stay in range, the others given.
+    def largest_proven(self) -> dict[str, ResetSynapse]:
+        """For each population the largest reset that is proven to stay in range, the others given.
 
-        First each by itself, whatever the others send; then as far as the proof of the whole network reaches.
+        First each by itself, whatever the others send; then as far as the proof of the whole network goes.
         """
-        sizes = reset_sizes()
-        resets = {p.name: sizes[0] for p in self.network.populations}
+        rising = reset_synapses()
+        resets = {p.name: rising[0] for p in self.network.populations}
         for name in list(resets):
-            found = _largest(sizes, lambda size, n=name: self._fits_alone(n, size, nearest=True))  # type: ignore[misc]
-            while found and not self._fits_alone(name, sizes[found - 1], nearest=False):
+            found = _count_of_valid(rising, lambda reset, n=name: self._fits_alone(n, reset, nearest=True))  # type: ignore[misc]
+            while found and not self._fits_alone(name, rising[found - 1], nearest=False):
                 found -= 1
-            resets[name] = sizes[max(found - 1, 0)]
+            resets[name] = rising[max(found - 1, 0)]
         while (failure := self._failure(resets)) is not None:
-            if all(size == sizes[0] for size in resets.values()):
+            if all(reset == rising[0] for reset in resets.values()):
                 raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
-            resets = {name: sizes[sizes.index(size) * 9 // 10] for name, size in resets.items()}
+            resets = {name: rising[rising.index(reset) * 9 // 10] for name, reset in resets.items()}
         for name in resets:
             resets[name] = self._raised(name, resets)
         return resets
 
-    def _fits_alone(self, name: str, size: Size, *, nearest: bool) -> bool:
+    def _fits_alone(self, name: str, reset: ResetSynapse, *, nearest: bool) -> bool:
         """Whether one population stays in range whatever the others do."""
-        sizes = {p.name: reset_sizes()[0] for p in self.network.populations} | {name: size}
+        resets = {p.name: reset_synapses()[0] for p in self.network.populations} | {name: reset}
         try:
-            network = self.rounder.network_of(sizes, nearest=nearest)
+            network = self.rounder.network_of(resets, nearest=nearest)
             lowest, highest = bounds_alone(network, name)
         except NetworkError:
             return False
-        clipped = self.rounder.rounded(name, size, nearest=nearest).clipped
+        clipped = self.rounder.rounded(name, reset, nearest=nearest).clipped
         return max(-lowest.min(), highest.max()) <= STATE_LIMIT and not self._too_large(network, name, clipped)
 
-    def _raised(self, name: str, resets: Mapping[str, Size]) -> Size:
-        """The largest size of one population with which the whole network is proven, from a proven one upwards."""
-        larger = [size for size in reset_sizes() if value_of(size) > value_of(resets[name])]
+    def _raised(self, name: str, resets: Mapping[str, ResetSynapse]) -> ResetSynapse:
+        """The largest reset of one population with which the whole network is proven, from a proven one upwards.
+
+        The step doubles until a proof fails; the last stretch is then halved.
+        """
+        larger = [reset for reset in reset_synapses() if weight_units(reset) > weight_units(resets[name])]
         step = 1
         while step <= len(larger) and self._failure({**resets, name: larger[step - 1]}) is None:
             step *= 2
-        below = larger[step // 2 : min(step - 1, len(larger))]
-        found = _largest(below, lambda size: self._failure({**resets, name: size}) is None)
+        untried = larger[step // 2 : min(step - 1, len(larger))]
+        found = _count_of_valid(untried, lambda reset: self._failure({**resets, name: reset}) is None)
         at = step // 2 + found
         return larger[at - 1] if at else resets[name]
 
-    def _failure(self, resets: Mapping[str, Size]) -> NetworkError | None:
-        """Why these sizes cannot be used (a threshold, weight or potential that is too large); None: they can."""
+    def _failure(self, resets: Mapping[str, ResetSynapse]) -> NetworkError | None:
+        """Why these resets cannot be used (a threshold, weight or potential that is too large); None: they can."""
         try:
             network = self.rounder.network_of(resets)
             prove(network)
         except NetworkError as error:
             return error
-        found = [n for name, s in resets.items() for n in self._too_large(network, name, self._clipped(name, s))]
+        found = [
+            connection
+            for name, reset in resets.items()
+            for connection in self._too_large(network, name, self.rounder.rounded(name, reset).clipped)
+        ]
         if not found:
             return None
         bits = self.rounder.config.weight_bits
@@ -188,9 +182,6 @@ class _Search:
             f"weights of {', '.join(found)} are too large; allowed: {bits} bits times 2**{HIGH_EXPONENT}, or of a "
             f"convolution from spikes {MOST_PARTS} connections of {bits} bits; constant currents: {CURRENT_LIMIT} units"
         )
-
-    def _clipped(self, name: str, size: Size) -> Mapping[str, int]:
-        return self.rounder.rounded(name, size).clipped
 
     def _too_large(self, network: HardwareNetwork, name: str, clipped: Mapping[str, int]) -> list[str]:
         """Connections into a population that were clipped where nothing larger exists."""
@@ -203,25 +194,25 @@ class _Search:
 
     # ---- what is best ------------------------------------------------------------------------------------
 
-    def best(self, name: str, resets: Mapping[str, Size]) -> Size:
-        """The size for one population, at most its proven one, with the smallest error; ties take the largest."""
-        largest = value_of(resets[name])
-        allowed = [size for size in reset_sizes() if largest / 4 <= value_of(size) <= largest]
+    def best(self, name: str, resets: Mapping[str, ResetSynapse]) -> ResetSynapse:
+        """The reset of one population, at most its proven one, with the smallest error; of equal ones the largest."""
+        largest = weight_units(resets[name])
+        allowed = [reset for reset in reset_synapses() if largest / 4 <= weight_units(reset) <= largest]
         chosen = np.linspace(0, len(allowed) - 1, self.effort.tried)
-        tried = sorted({allowed[int(i)] for i in chosen}, key=value_of, reverse=True)
+        tried = sorted({allowed[int(i)] for i in chosen}, key=weight_units, reverse=True)
         if len(tried) > self.effort.finalists:
-            tried = sorted(tried, key=lambda size: self._local_error(name, {**resets, name: size}))
-            tried = sorted(tried[: self.effort.finalists], key=value_of, reverse=True)
-        by_error = sorted(tried, key=lambda size: self._error({**resets, name: size}) * self._price(name, size))
-        # A smaller size rounds differently, so that it is not proven because a larger one is; the given one is.
-        return next((size for size in by_error if self._failure({**resets, name: size}) is None), resets[name])
+            tried = sorted(tried, key=lambda reset: self._local_error(name, {**resets, name: reset}))
+            tried = sorted(tried[: self.effort.finalists], key=weight_units, reverse=True)
+        by_error = sorted(tried, key=lambda reset: self._error({**resets, name: reset}) * self._price(name, reset))
+        # A smaller reset rounds differently, so that it is not proven because a larger one is; the given one is.
+        return next((reset for reset in by_error if self._failure({**resets, name: reset}) is None), resets[name])
 
-    def _price(self, name: str, size: Size) -> float:
-        """What the error counts for, by the number of connections that weights are shared by."""
-        connections = self.rounder.rounded(name, size).connections
+    def _price(self, name: str, reset: ResetSynapse) -> float:
+        """Factor of the error that rises with the number of connections that weights are shared by."""
+        connections = self.rounder.rounded(name, reset).connections
         return float(PRICE_OF_A_PART ** sum(c.source != ALWAYS_ON for c in connections))
 
-    def _error(self, resets: Mapping[str, Size]) -> float:
+    def _error(self, resets: Mapping[str, ResetSynapse]) -> float:
         """Mean |integer - float| of the equilibrium rates, all populations alike."""
         found = equilibrium_rates(
             self.rounder.network_of(resets),
@@ -232,28 +223,24 @@ class _Search:
         ).firing_rates
         return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.rates.items()]))
 
-    def _local_error(self, name: str, resets: Mapping[str, Size]) -> float:
+    def _local_error(self, name: str, resets: Mapping[str, ResetSynapse]) -> float:
         """Mean error of one population's rates if its sources had none."""
         network = self.rounder.network_of(resets)
         population = network.population(name)
         current = constant_current(network, population, self.inputs)
         for c in (c for c in self.network.incoming(name) if c.source not in (INPUT, ALWAYS_ON)):
             rates = self.rates[c.source].reshape(len(current), -1)
-            current += linear_map(self.network, c).with_weight(_carried(parts_of(network, c))).product(rates)
+            current += linear_map(self.network, c).with_weight(summed_weight(parts_of(network, c))).product(rates)
         found = np.clip(current / population.neuron.reset_amount, 0.0, 1.0)
         return float(np.abs(found - self.rates[name].reshape(found.shape)).mean())
 
 
-def _carried(parts: Sequence[Connection]) -> Array:
-    return np.asarray(np.sum([real_weight(c) for c in parts], axis=0))
-
-
-def _largest(rising: Sequence[Size], holds: Callable[[Size], bool]) -> int:
-    """How many of the rising sizes hold, if those that do come first."""
-    low, high = 0, len(rising)  # rising[low - 1] holds, rising[high] does not
+def _count_of_valid(rising: Sequence[ResetSynapse], is_valid: Callable[[ResetSynapse], bool]) -> int:
+    """How many of the rising resets are valid, by bisection, if those that are come first."""
+    low, high = 0, len(rising)  # rising[low - 1] is valid, rising[high] is not
     while low < high:
         middle = (low + high) // 2
-        if holds(rising[middle]):
+        if is_valid(rising[middle]):
             low = middle + 1
         else:
             high = middle

@@ -1,9 +1,12 @@
-"""What rounding did to a network, counted and measured: errors per connection and per population."""
+"""What rounding did to a network, counted and measured: errors per connection and per population.
+
+`quantize` returns a `QuantizationReport`; `verification.export_report` writes it as tables.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +24,9 @@ from fsnn_lava.hardware import (
     linear_map,
     mean_input,
     potential_bounds,
-    real_weight,
+    summed_weight,
 )
-from fsnn_lava.quantization.candidates import Rounder, Size, parts_of
-from fsnn_lava.quantization.per_channel_estimate import channel_scaled
-from fsnn_lava.quantization.search_effort import Effort
+from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of
 
 LOST_SHARE = 0.5
 """A connection whose `current_error` is more than this is not the trained one any more."""
@@ -40,17 +41,15 @@ class ConnectionReport:
 
     Parameters
     ----------
-    parts : integer connections that carry it together.
+    parts : integer connections that stand for it together.
     weight_bits, weight_exponent : mantissa width and power of two (of the coarse one, where two carry a current).
-    max_error, rms_error : of a weight, in the float network's unit. A constant current is meant to differ: it makes up
+    max_error, rms_error : of a weight, in the float network's unit. A constant current differs on purpose: it makes up
         for the mean of what the other connections' rounding costs.
     relative_error : rms error over rms weight.
-    current_error : rms error over rms of the current that the connection carries at the equilibrium, on the compared
-        samples; of a constant current: against what it is meant to be, over rms of that, or over `NEGLIGIBLE_SHARE` of
-        the reset amount where that is more. So what was next to nothing may be rounded to nothing.
-    clipped : weights that the mantissa could not hold and that were cut to its end.
-    relative_error_per_channel, current_error_per_channel : what they would be with a scale for every channel of the
-        target (dense: every neuron) that is as large as the bound and the mantissa allow.
+    current_error : rms error over rms of the connection's current at the equilibrium, on the compared samples; of a
+        constant current: against its exact value (`Rounded.exact_current`), over rms of that, or over
+        `NEGLIGIBLE_SHARE` of the reset amount where that is more. So next to nothing may be rounded to nothing.
+    clipped : weights beyond the mantissa's range, which were cut to its end.
     """
 
     parts: int
@@ -61,8 +60,6 @@ class ConnectionReport:
     relative_error: float
     current_error: float
     clipped: int
-    relative_error_per_channel: float
-    current_error_per_channel: float
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,6 @@ class PopulationReport:
     leak_error : difference of the integer leak from the wanted one.
     potential_bound : largest magnitude of a potential that the proof admits, units of state.
     mean_rate_error, max_rate_error : |integer - float| of the equilibrium rates on the calibration inputs.
-    mean_rate_error_per_channel : the mean, on the compared samples, if every channel of every population had a scale
-        of its own; an estimate, since no target has it.
     """
 
     scale: float
@@ -87,7 +82,6 @@ class PopulationReport:
     potential_bound: int
     mean_rate_error: float
     max_rate_error: float
-    mean_rate_error_per_channel: float
 
 
 @dataclass(frozen=True)
@@ -122,14 +116,14 @@ class QuantizationReport:
 
 def report_of(
     rounder: Rounder,
-    resets: Mapping[str, Size],
+    resets: Mapping[str, ResetSynapse],
     *,
     calibration: Array,
     compared: Array,
     wanted: EquilibriumRates,
     effort: Effort,
 ) -> QuantizationReport:
-    """The report of a float network in integers of these sizes.
+    """Measure what rounding with these reset synapses did to a float network.
 
     Parameters
     ----------
@@ -143,11 +137,6 @@ def report_of(
     inputs = network.input.take(calibration, compared)
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)
-    reach = {name: np.maximum(-low, high) for name, (low, high) in bounds.items()}
-    channels = channel_scaled(rounder, resets, reach=reach)
-    settled = equilibrium_rates(
-        channels, inputs, tolerance=effort.tolerance, start=rates, dtype=effort.dtype
-    ).firing_rates
     populations = {}
     for before, after in zip(network.populations, integer.populations, strict=True):
         neuron, name = after.neuron, after.name
@@ -158,46 +147,41 @@ def report_of(
             reset_amount=neuron.reset_amount,
             v_threshold=neuron.v_threshold,
             leak_error=neuron.leak - before.neuron.leak,
-            potential_bound=int(reach[name].max()),
+            potential_bound=int(max(-bounds[name][0].min(), bounds[name][1].max())),
             mean_rate_error=float(error.mean()),
             max_rate_error=float(error.max()),
-            mean_rate_error_per_channel=float(np.abs(settled[name] - rates[name]).mean()),
         )
-    described = _Described(rounder, resets, integer, channels, inputs, rates)
+    measured = _Measured(rounder, resets, integer, inputs, rates)
     return QuantizationReport(
         calibration_samples=len(error),
         compared_samples=len(compared),
         equilibrium_converged=wanted.converged and found.converged,
-        connections={c.name: described.connection(c) for c in network.connections},
+        connections={c.name: measured.connection(c) for c in network.connections},
         populations=populations,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Described:
-    """A float network, its integers, and the same with a scale for every channel."""
+class _Measured:
+    """A float network beside its integers, on the compared samples."""
 
     rounder: Rounder
-    resets: Mapping[str, Size]
+    resets: Mapping[str, ResetSynapse]
     integer: HardwareNetwork
-    channels: HardwareNetwork
     inputs: Array
     rates: Mapping[str, Array]
 
     def connection(self, wanted: Connection) -> ConnectionReport:
-        """Its report."""
+        """Errors of one connection of the float network."""
         parts = parts_of(self.integer, wanted)
         done = self.rounder.rounded(wanted.target, self.resets[wanted.target])
-        scale = done.neuron.scale
-        error = _carried(parts) * scale - wanted.weight
-        (other,) = (c for c in self.channels.incoming(wanted.target) if c.name == wanted.name)
-        channel_error = other.weight - wanted.weight
+        found = summed_weight(parts)
+        error = found * done.neuron.scale - wanted.weight
         if wanted.source == ALWAYS_ON:
-            meant = done.meant[wanted.name]
-            least = NEGLIGIBLE_SHARE * done.neuron.reset_amount
-            current, channel_current = _share(_carried(parts) - meant, meant, least=least), 0.0
+            exact, negligible = done.exact_current[wanted.name], NEGLIGIBLE_SHARE * done.neuron.reset_amount
+            current_error = _share(found - exact, exact, least=negligible)
         else:
-            current, channel_current = self._current_errors(wanted, error, channel_error)
+            current_error = self._current_error(wanted, error)
         return ConnectionReport(
             parts=len(parts),
             weight_bits=parts[0].weight_bits,
@@ -205,26 +189,19 @@ class _Described:
             max_error=float(np.abs(error).max()),
             rms_error=_rms(error),
             relative_error=_share(error, wanted.weight),
-            current_error=current,
+            current_error=current_error,
             clipped=done.clipped[wanted.name],
-            relative_error_per_channel=_share(channel_error, wanted.weight),
-            current_error_per_channel=channel_current,
         )
 
-    def _current_errors(self, wanted: Connection, *errors: Array) -> tuple[float, ...]:
-        """Share of the current's root mean square that each of these errors of the weights costs."""
+    def _current_error(self, wanted: Connection, error: Array) -> float:
+        """Share of the current's root mean square that this error of the weights costs."""
         network = self.rounder.network
         if wanted.source == INPUT:
             sent = mean_input(network, self.inputs, network.population(wanted.target).neuron.leak)
         else:
             sent = self.rates[wanted.source].reshape(len(self.rates[wanted.source]), -1)
         weights = linear_map(network, wanted)
-        current = weights.product(sent)
-        return tuple(_share(weights.with_weight(error).product(sent), current) for error in errors)
-
-
-def _carried(parts: Sequence[Connection]) -> Array:
-    return np.asarray(np.sum([real_weight(c) for c in parts], axis=0))
+        return _share(weights.with_weight(error).product(sent), weights.product(sent))
 
 
 def _rms(values: Array) -> float:
@@ -232,5 +209,5 @@ def _rms(values: Array) -> float:
 
 
 def _share(error: Array, whole: Array, *, least: float = 0.0) -> float:
-    size = max(_rms(whole), least)
-    return _rms(error) / size if size else 0.0
+    reference = max(_rms(whole), least)
+    return _rms(error) / reference if reference else 0.0

@@ -1,7 +1,18 @@
-"""Weights and constant currents of one connection as mantissas of a few bits.
+"""Weights and constant currents of one connection as mantissas of a few bits: here a weight gets its 8 bits.
+
+Weights are rounded by GPTQ [1]_, which is optimal brain surgeon [2]_ for rounding: one weight of a row after the other,
+and those that are still to come are changed so that they make up for its error in the current. What the sources send
+together, and so which weight can make up for which, is known from `input_correlations`.
 
 Weights come in weight units. Those of a convolution from spikes have no exponent on the target (Lava's Conv): where
-they exceed the mantissa, several connections carry one weight together.
+they exceed the mantissa, several parallel connections, called parts, add up to one weight. `candidates` calls this
+file for every reset that is tried.
+
+References
+----------
+.. [1] Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+   Transformers", 2022, arXiv 2210.17323.
+.. [2] Hassibi, Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", NeurIPS 1992 (1993).
 """
 
 from __future__ import annotations
@@ -15,26 +26,27 @@ from fsnn_lava.hardware import ALWAYS_ON, Array, Connection, Convolution
 from fsnn_lava.quantization.input_correlations import Group, from_rows, weight_rows
 
 CURRENT_BITS = 8
-"""Mantissa of each of the (at most two) connections that carry a population's constant current."""
+"""Mantissa width of each of the (at most two) connections of a population's constant current."""
 HIGH_EXPONENT = 7
 """Largest exponent, and that of the coarse one of two constant-current connections."""
 CURRENT_LIMIT = (1 << (CURRENT_BITS - 1 + HIGH_EXPONENT)) - 1
-"""Largest constant current that two connections carry together, weight units."""
+"""Largest constant current of two connections together, weight units."""
 MOST_PARTS = 4
-"""Connections that may carry one convolution together."""
+"""Most parallel connections that stand for one convolution."""
 _FINEST_INPUT_EXPONENT = -8
 _BLOCK = 64
-"""Weights of a row after whose rounding all the others are adjusted."""
+"""Weights of a row that are rounded before the rest of it is adjusted, in one product (GPTQ's lazy batch updates)."""
 
 
 def round_weights(
-    connection: Connection, scale: float | Array, *, bits: int, graded: bool, groups: Sequence[Group] = ()
+    connection: Connection, scale: float, *, bits: int, graded: bool, groups: Sequence[Group] = ()
 ) -> tuple[list[Connection], int]:
-    """The integer connections that carry a float one together, and how many weights were clipped.
+    """Round a float connection to the integer ones that stand for it together; count the clipped weights.
 
     Parameters
     ----------
     scale : real value of one weight unit.
+    bits : width of the mantissas.
     graded : whether the source sends graded codes, for which exponents may be negative.
     groups : weights that make up for each other's rounding; those that are in no group are rounded to the nearest.
     """
@@ -57,7 +69,14 @@ def round_weights(
 def rounded(
     connection: Connection, units: Array, *, limits: tuple[int, int], groups: Sequence[Group] = ()
 ) -> tuple[Array, int]:
-    """Whole numbers for a connection's weights within the limits, and how many of these would have been beyond."""
+    """Round weights to whole numbers within the limits; return also how many would have been beyond, to the nearest.
+
+    Parameters
+    ----------
+    units : the weights in units of one step of the mantissa, shaped as the connection's.
+    limits : smallest and largest whole number.
+    groups : as for `round_weights`; without any, every weight is rounded to the nearest.
+    """
     nearest = np.rint(units)
     clipped = int(np.count_nonzero((nearest < limits[0]) | (nearest > limits[1])))
     if not groups:
@@ -70,19 +89,21 @@ def rounded(
 
 
 def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
-    """(R, n) whole numbers near rows (R, n), each making up for the errors of those after it (`source_statistics`).
+    """(R, n) whole numbers near rows (R, n) by GPTQ, from the last column to the first.
 
+    The error e_k of each weight moves the exact value of every earlier weight j by -L_kj e_k, L the group's factor.
     A weight of zero is no synapse and stays none.
     """
     exact = np.ascontiguousarray(rows.T, np.float32)
     absent = exact == 0
     wanted, errors = exact.copy(), np.zeros_like(exact)
-    for end in range(len(exact), 0, -_BLOCK):
+    for end in range(len(exact), 0, -_BLOCK):  # blocks from the last to the first
         start = max(0, end - _BLOCK)
-        for j in range(end - 1, start - 1, -1):
+        for j in range(end - 1, start - 1, -1):  # one weight of all rows, then the earlier ones of its block
             errors[j] = np.clip(np.rint(wanted[j]), *limits) - exact[j]
             errors[j][absent[j]] = 0.0
             wanted[start:j] -= factor[j, start:j, None] * errors[j]
+        # All earlier blocks at once.
         wanted[:start] -= factor[start:end, :start].T @ errors[start:end]
     return np.asarray(np.rint(exact + errors).T)
 
@@ -112,22 +133,22 @@ def _shared(connection: Connection, mantissa: Array, *, parts: int, bits: int) -
 
 
 def mean_floor(exponent: int) -> float:
-    """Mean of what rounding down takes from a current, weight units: twice the sum loses half a step of 2**-e."""
+    """Mean loss of a current by rounding down, weight units: twice the sum loses half a step of 2**-e on average."""
     return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
 
 
 def round_current(connection: Connection, units: Array) -> tuple[list[Connection], int]:
-    """A constant current as one connection of 8 bits, or as two whose exponents differ; and the clipped ones."""
+    """Round a constant current (N, 1) to one connection of 8 bits, or two whose exponents differ; count the clipped."""
     exact = np.rint(units).astype(np.int64)
     half = 1 << (CURRENT_BITS - 1)
     fine = Connection(connection.name, ALWAYS_ON, connection.target, exact.astype(np.int32), weight_bits=CURRENT_BITS)
     if exact.min(initial=0) >= -half and exact.max(initial=0) < half:
         return [fine], 0
     step = 1 << HIGH_EXPONENT
-    held = np.clip(exact // step, -half, half - 1)
-    high = dataclasses.replace(
-        fine, name=f"{connection.name}_coarse", weight=held.astype(np.int32), weight_exponent=HIGH_EXPONENT
+    high = np.clip(exact // step, -half, half - 1)
+    coarse = dataclasses.replace(
+        fine, name=f"{connection.name}_coarse", weight=high.astype(np.int32), weight_exponent=HIGH_EXPONENT
     )
-    low = np.clip(exact - held * step, -half, half - 1)
-    clipped = int(np.count_nonzero(held * step + low != exact))
-    return [high, dataclasses.replace(fine, weight=low.astype(np.int32))], clipped
+    low = np.clip(exact - high * step, -half, half - 1)
+    clipped = int(np.count_nonzero(high * step + low != exact))
+    return [coarse, dataclasses.replace(fine, weight=low.astype(np.int32))], clipped

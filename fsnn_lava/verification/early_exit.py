@@ -24,7 +24,7 @@ from typing import Literal, final
 import numpy as np
 
 from fsnn_lava.errors import BackendError, ConfigError, InputError
-from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium_rates, rates_from_spikes
+from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium_rates, evenly_spaced, rates_from_spikes
 
 Reference = Literal["equilibrium", "final"]
 """What rates are compared with: those at which the network settles on these inputs, or the run's own after T steps."""
@@ -144,7 +144,7 @@ class AnytimeReadout:
             raise ConfigError(f"samples of the rate error: found {rate_samples}; allowed: 1 .. {total}")
         self._network, self._inputs, self._labels = network, inputs, labels
         self._reference: Reference = reference
-        self._rated = np.linspace(0, total - 1, total if rate_samples is None else rate_samples).round().astype(int)
+        self._rated = evenly_spaced(total, total if rate_samples is None else rate_samples)
         self._predictions = np.zeros((network.time_steps, total), np.int64)
         self._margins = np.zeros((network.time_steps, total))
         self._first_spike = np.zeros(total, np.int64)

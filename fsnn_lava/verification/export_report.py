@@ -61,7 +61,6 @@ def quantization_markdown(report: QuantizationReport) -> str:
             str(c.weight_exponent) if c.parts == 1 else f"{c.weight_exponent} and below",
             f"{c.relative_error:.1%}",
             f"{c.current_error:.1%}",
-            f"{c.current_error_per_channel:.1%}",
             str(c.clipped),
         )
         for name, c in report.connections.items()
@@ -75,7 +74,6 @@ def quantization_markdown(report: QuantizationReport) -> str:
             f"{p.potential_bound / STATE_LIMIT:.0%}",
             f"{p.mean_rate_error:.3g}",
             f"{p.max_rate_error:.3g}",
-            f"{p.mean_rate_error_per_channel:.3g}",
         )
         for name, p in report.populations.items()
     ]
@@ -96,18 +94,16 @@ def quantization_markdown(report: QuantizationReport) -> str:
     )
 
 
-_CONNECTION = ("connection", "exponent", "weights", "current", "per channel", "clipped")
-_POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max", "per channel")
+_CONNECTION = ("connection", "exponent", "weights", "current", "clipped")
+_POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max")
 _NOTES = (
     "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
-    "*Current*: that of the current which the connection carries at the equilibrium; of a constant current, as a share "
-    "of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the current on "
-    "{samples} training samples, so that errors of weights cancel there; those of small weights may "
+    "*Current*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant "
+    "current, as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the "
+    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may "
     "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
-    "samples, spikes per step. *Per channel*: an estimate of what a scale for every output channel would give, "
-    "not a bound; a population has one, as stock LIF has one threshold V. Like *current*, it is measured on "
-    "{compared} of the samples. *Reset r*, *V*: what a spike takes off the potential before the leak, and the "
+    "samples, spikes per step. *Reset r*, *V*: what a spike takes off the potential before the leak, and the "
     "threshold, in weight units, of which one is *scale* in the trained network's unit. *24 bits*: how much of "
     "the state's range the proof needs. *Clipped*: weights cut to the mantissa's end. *Exponent*: the largest, "
-    "where several connections (named _coarse, _part2, ...) carry one together."
+    "where several connections (named _coarse, _part2, ...) stand for one together."
 )

@@ -29,8 +29,9 @@ from fsnn_lava.hardware.network import (
     Readout,
 )
 from fsnn_lava.hardware.overflow_proof import bounds_alone, prove
-from fsnn_lava.quantization import candidates as scales
-from fsnn_lava.quantization.quantizer import QuantizationReport, quantize
+from fsnn_lava.quantization import candidates
+from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.quantization.report import QuantizationReport
 from small import codes_for, network, parts_of
 
 NETWORKS = [("30 (F30)", 1.0), ("30 (F30)", 0.95), ("24-20-16 (F24)", 1.0), ("24-20-16 (F24)", 0.8)]
@@ -41,11 +42,11 @@ def assert_sound(report: QuantizationReport) -> None:
     assert report.equilibrium_converged
 
 
-def of_size(net: HardwareNetwork, size: scales.Size) -> tuple[HardwareNetwork, Mapping[str, int]]:
+def of_size(net: HardwareNetwork, size: candidates.ResetSynapse) -> tuple[HardwareNetwork, Mapping[str, int]]:
     """The network of one population with that reset synapse, rounded to the nearest, and what was clipped."""
     codes = codes_for(net)
     rates = equilibrium_rates(net, codes).firing_rates
-    rounder = scales.Rounder(net, rates, inputs=codes, config=DeployConfig(rounding="nearest"))
+    rounder = candidates.Rounder(net, rates, inputs=codes, config=DeployConfig(rounding="nearest"))
     return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
 
 
@@ -129,12 +130,12 @@ def test_largest_proven_size_is_the_largest() -> None:
     floating = trained.on_hardware(trained.random_network("30 (F30)"))
     search = module._Search(floating, trained.some_codes(), DeployConfig())
     largest = search.largest_proven()["population1"]
-    sizes = scales.reset_sizes()
+    sizes = candidates.reset_synapses()
     above = sizes[sizes.index(largest) + 1]
     prove(search.rounder.network_of({"population1": largest}))
     with pytest.raises(PotentialBoundError):
         prove(search.rounder.network_of({"population1": above}))
-    assert [scales.value_of(s) for s in sizes] == sorted({scales.value_of(s) for s in sizes})
+    assert [candidates.weight_units(s) for s in sizes] == sorted({candidates.weight_units(s) for s in sizes})
     assert all(1 <= m <= 255 and 0 <= e <= 6 for m, e in sizes)  # Lava is given e + 1
 
 
@@ -155,7 +156,7 @@ def test_sizes_are_raised_as_far_as_the_proof_of_the_whole_network_reaches() -> 
     prove(integer)
     lowest, _ = bounds_alone(integer, "p")
     assert lowest.min() < -2 * STATE_LIMIT
-    sizes = scales.reset_sizes()
+    sizes = candidates.reset_synapses()
     above = {**resets, "p": sizes[sizes.index(resets["p"]) + 1]}
     assert search._failure(above) is not None
 
@@ -167,7 +168,7 @@ def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> 
     )
     search = module._Search(dataclasses.replace(floating, connections=strong), trained.some_codes(), DeployConfig())
     resets = search.largest_proven()
-    sizes = {name: scales.value_of(size) for name, size in resets.items()}
+    sizes = {name: candidates.weight_units(size) for name, size in resets.items()}
     assert min(sizes["population1"], sizes["population3"]) > 1.5 * sizes["population2"]
     prove(search.rounder.network_of(resets))
 
@@ -320,7 +321,7 @@ def test_short_windows_do_not_clip_large_currents() -> None:
     integer, report = quantize(net, codes)
     assert report.connections["on"].clipped == 0
     assert report.populations["p"].max_rate_error < 0.01
-    assert scales.value_of(_size(integer.populations[0])) * 3 < 2**14
+    assert candidates.weight_units(_size(integer.populations[0])) * 3 < 2**14
 
 
 def test_threshold_beyond_16_bits_takes_a_smaller_scale() -> None:

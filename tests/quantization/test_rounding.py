@@ -12,8 +12,7 @@ import pytest
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap
 from fsnn_lava.hardware.network import Connection
-from fsnn_lava.quantization import input_correlations as source_statistics
-from fsnn_lava.quantization import rounding
+from fsnn_lava.quantization import input_correlations, rounding
 from fsnn_lava.quantization.input_correlations import from_rows, groups_of, patterns_of, weight_rows
 from fsnn_lava.quantization.rounding import MOST_PARTS, round_weights
 
@@ -68,7 +67,7 @@ def test_rows_times_patterns_are_the_currents(kind: str) -> None:
 
 def test_long_rows_have_groups_of_their_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, rates = made("convolution")
-    monkeypatch.setattr(source_statistics, "GROUP", 18)
+    monkeypatch.setattr(input_correlations, "GROUP", 18)
     groups = groups_of(weights, rates)
     assert [sorted(g.places) for g in groups] == [list(range(18)), list(range(18, 36))]
 
@@ -76,7 +75,7 @@ def test_long_rows_have_groups_of_their_channels(monkeypatch: pytest.MonkeyPatch
 def test_patterns_are_a_few_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, rates = made("convolution")
     ((_, every),) = patterns_of(weights, rates)
-    monkeypatch.setattr(source_statistics, "PATTERNS", 100)
+    monkeypatch.setattr(input_correlations, "PATTERNS", 100)
     ((_, some),) = patterns_of(weights, rates)
     assert (len(every), len(some)) == (40 * 30, 100)
     assert np.array_equal(some, every[np.linspace(0, 1199, 100).round().astype(int)])
@@ -88,7 +87,7 @@ def test_factors_are_those_of_the_mean_outer_product(kind: str) -> None:
     weights, rates = made(kind)
     for group, (places, patterns) in zip(groups_of(weights, rates), patterns_of(weights, rates), strict=True):
         moment = patterns.astype(float).T @ patterns / len(patterns)
-        moment += source_statistics.DAMPING * moment.diagonal().mean() * np.eye(len(moment))
+        moment += input_correlations.DAMPING * moment.diagonal().mean() * np.eye(len(moment))
         order = np.argsort(places)[np.searchsorted(np.sort(places), group.places)]
         moment = moment[np.ix_(order, order)]
         strengths = np.diag(np.linalg.inv(group.factor.astype(float)) @ moment @ np.linalg.inv(group.factor.T))
