@@ -48,21 +48,6 @@ class Arguments:
     """How many T, evenly spaced in log T."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """What one network did in T steps.
-
-    Parameters
-    ----------
-    deviation : mean |rate - equilibrium|, spikes per step.
-    reset : reset amount in weight units; None in floats.
-    """
-
-    deviation: float
-    accuracy: float
-    reset: float | None
-
-
 def main(argv: list[str]) -> int:
     """Exit status 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
@@ -106,6 +91,21 @@ def with_threshold(network: HardwareNetwork, *, share: float) -> HardwareNetwork
             other = dataclasses.replace(neuron, v_threshold=threshold)
         populations.append(dataclasses.replace(population, neuron=other))
     return dataclasses.replace(network, populations=tuple(populations))
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one network did in T steps.
+
+    Parameters
+    ----------
+    deviation : mean |rate - equilibrium|, spikes per step.
+    reset : reset amount in weight units; None in floats.
+    """
+
+    deviation: float
+    accuracy: float
+    reset: float | None
 
 
 def point(network: HardwareNetwork, samples: Samples) -> Point:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,15 +115,9 @@ def spikes_and_rates(model: FeedbackSNN, x: Tensor, name: str, time_steps: int) 
     bound = model.eval().bind(len(x))
     drive = bound.drive(x, time_steps=time_steps)
     network = rounded(bound, name)
-    counts = dense_run(
-        network.feedforward,
-        network.feedback,
-        input_current=drive.at,
-        neuron=model.neuron,
-        time_steps=time_steps,
-        record=True,
-        settings=DenseSettings(split=name == "split"),
-    )
+    run = partial(dense_run, input_current=drive.at, neuron=model.neuron, time_steps=time_steps)
+    settings = DenseSettings(split=name == "split")
+    counts = run(network.feedforward, network.feedback, record=True, settings=settings)
     assert counts.spikes is not None
     return counts.spikes, counts.weighted[-1].double()
 

@@ -38,6 +38,14 @@ SAME_CLASS_SHARE = 0.9
 
 
 @dataclass(frozen=True)
+class Difference:
+    """|a - b| of the firing rates of one population, spikes per step: mean and maximum over samples and neurons."""
+
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
 class Divergence:
     """First spike that two runs do not share: the earliest step, then the first population, sample, neuron.
 
@@ -53,14 +61,6 @@ class Divergence:
 
     def __str__(self) -> str:
         return f'population "{self.population}", step {self.step}, neuron {self.neuron} (sample {self.sample})'
-
-
-@dataclass(frozen=True)
-class Difference:
-    """|a - b| of the firing rates of one population, spikes per step: mean and maximum over samples and neurons."""
-
-    mean: float
-    maximum: float
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ class ConnectionActivity:
 
 @dataclass(frozen=True)
 class Activity:
-    """Work of a network in a run, mean over samples.
+    """Work of a network in a run, mean over samples; the words are those at the top of this file.
+
+    An energy is always given together with the model that it comes from.
 
     Parameters
     ----------
