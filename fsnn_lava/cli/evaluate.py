@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     device = open_device(arguments.device)
     folder = arguments.run or newest_run(arguments.runs, BEST)
     trained = load_checkpoint(folder / BEST)
-    dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+    dataset = load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
     time_steps = arguments.time_steps or trained.config.network.time_steps
     check_time_steps(dataset, time_steps)
     test = dataset.test

@@ -81,7 +81,7 @@ def lowered(arguments: Arguments) -> tuple[HardwareNetwork, Dataset, Path]:
     floating = lower(trained)
     if arguments.settings.time_steps:
         floating = dataclasses.replace(floating, time_steps=arguments.settings.time_steps)
-    return floating, load_dataset(trained.config.dataset, arguments.data_dir), folder
+    return floating, load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes), folder
 
 
 def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset, None]:

@@ -92,4 +92,4 @@ def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:
         name = str(network.provenance["config"]["dataset"])
     except (KeyError, TypeError):
         raise ConfigError(f'network "{network.name}": its file does not name the dataset it was trained on') from None
-    return load_dataset(name, data_dir)
+    return load_dataset(name, data_dir, classes=network.provenance.get("classes"))

@@ -6,7 +6,7 @@ downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fsnn_lava.config import Registry
@@ -31,7 +31,7 @@ for _name, _loader, _help in (
     DATASETS.register(_name, f"fsnn_lava.datasets.{_loader}", help=_help)
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
+def load_dataset(name: str, data_dir: Path | None = None, *, classes: Sequence[str] | None = None) -> Dataset:
     """Read the dataset of that name from files below ``data_dir`` (digits needs none).
 
     >>> load_dataset("digits").input_shape
@@ -41,11 +41,12 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     ----------
     name : of `DATASETS`.
     data_dir : folder that holds the datasets; None takes the environment variable FSNN_DATA.
+    classes : those that a network was trained to tell apart; they must be the dataset's.
 
     Raises
     ------
     DatasetError : if the name is unknown, no folder is given, a file is missing, truncated or not what it should be,
-        or a class has no sample.
+        a class has no sample, or the classes are others.
     MissingDependencyError : if a package that reads the files is absent.
     OutputError : if decoded data cannot be kept in the cache folder (environment variable FSNN_CACHE).
     """
@@ -53,4 +54,14 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     if data_dir is not None:
         existing_folder(name, data_dir, "")  # also where the loader needs none: nothing given is ignored in silence
     check_classes(dataset)
+    if classes is not None and tuple(classes) != dataset.classes:
+        raise DatasetError(
+            f'dataset "{name}": the network was trained on the classes {_listed(classes)}; the dataset has '
+            f"{_listed(dataset.classes)}; a network can be tried on the samples of its own classes alone"
+        )
     return dataset
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """How many classes, and the first ten of them."""
+    return f"{len(classes)} ({', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''})"

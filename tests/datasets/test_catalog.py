@@ -71,6 +71,16 @@ def test_folder_that_digits_would_not_read_must_be_there(tmp_path: Path) -> None
         load_dataset("digits", tmp_path / "nowhere")
 
 
+def test_network_of_other_classes_is_refused_with_both_lists() -> None:
+    assert load_dataset("digits", classes=list("0123456789")).name == "digits"
+    message = (
+        'dataset "digits": the network was trained on the classes 12 (a, b, c, d, e, f, g, h, i, j, ...); the dataset '
+        "has 10 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
+    )
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        load_dataset("digits", classes="abcdefghijkl")
+
+
 # ---- a dataset from outside ----------------------------------------------------------------------------------
 
 

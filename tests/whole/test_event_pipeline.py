@@ -12,8 +12,8 @@ import pytest
 
 from fsnn_lava.datasets import DATA_VARIABLE
 from fsnn_lava.files import CACHE_VARIABLE
+from fsnn_lava.training import BEST
 from fsnn_lava.training.checkpoint import load_checkpoint
-from fsnn_lava.training.loop import BEST
 from synthetic_nmnist import write_synthetic_nmnist
 
 pytest.importorskip("tonic", reason='needs tonic: pip install -e ".[events]"')

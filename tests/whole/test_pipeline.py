@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,16 @@ import pytest
 import trained
 from fsnn_lava.backends import get_backend
 from fsnn_lava.backends.simulator import IntegerSimulator
-from fsnn_lava.cli import export, run, verify
+from fsnn_lava.cli import evaluate, export, run, verify
 from fsnn_lava.conversion.export_folder import NETWORK_FILES, load_deployed
-from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError, UnsupportedError
+from fsnn_lava.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    MissingDependencyError,
+    OutputError,
+    UnsupportedError,
+)
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
@@ -48,6 +56,24 @@ def digits(exported: Path, tmp_path: Path) -> Path:
 
 
 COMMANDS = {"export": export, "run": run, "verify": verify}
+
+
+@pytest.mark.parametrize("command", [evaluate, *COMMANDS.values()])
+def test_classes_that_are_not_those_of_the_dataset_are_refused(digits: Path, command: ModuleType) -> None:
+    network = load_checkpoint(digits / "best.safetensors")
+    assert network.classes == tuple("0123456789")
+    other = dataclasses.replace(network, classes=tuple("abcdefghij"))
+    save_checkpoint(other, digits / "best.safetensors")
+    for name in NETWORK_FILES.values():
+        exported = load_network(digits / name)
+        provenance = {**exported.provenance, "classes": list(other.classes)}
+        save_network(dataclasses.replace(exported, provenance=provenance), digits / name)
+    before = (digits / "network-integer.h5").read_bytes()
+    with pytest.raises(
+        DatasetError, match=r'"digits": the network was trained on the classes 10 \(a, .*\); .* 10 \(0, '
+    ):
+        command.main(["--run", str(digits)])
+    assert (digits / "network-integer.h5").read_bytes() == before
 
 
 class Tampered:
