@@ -61,6 +61,8 @@ class Arguments:
     """Where the run's folder is made."""
     device: str | None = None
     """Short for --training.device: cpu, cuda or cuda:N."""
+    validation: int | None = None
+    """Short for --validation-samples: training samples held out, on which the best epoch is chosen."""
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -69,10 +71,13 @@ def parse_arguments(argv: list[str]) -> Arguments:
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
     description = f"{__doc__}\nDatasets: {DATASETS.help()}."
     arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
+    settings = arguments.settings
     if arguments.device is not None:
-        training = dataclasses.replace(arguments.settings.training, device=arguments.device)
-        arguments = dataclasses.replace(arguments, settings=dataclasses.replace(arguments.settings, training=training))
-    return arguments
+        training = dataclasses.replace(settings.training, device=arguments.device)
+        settings = dataclasses.replace(settings, training=training)
+    if arguments.validation is not None:
+        settings = dataclasses.replace(settings, validation_samples=arguments.validation)
+    return dataclasses.replace(arguments, settings=settings)
 
 
 def main(argv: list[str]) -> int:
@@ -108,6 +113,8 @@ def new_folder(arguments: Arguments) -> Path:
 def parts(config: TrainConfig, dataset: Dataset) -> str:
     """How many samples are used."""
     count = f"{len(dataset.train)} samples"
+    if config.validation_samples:
+        count += f", {config.validation_samples} of them held out for validation"
     if config.train_samples or config.test_samples:
         count += f", tested on {len(dataset.test)} (a part of the data: not comparable with published figures)"
     return f"{count} ({dataset.note}: not comparable with published figures)" if dataset.note else count

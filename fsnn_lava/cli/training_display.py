@@ -90,6 +90,8 @@ def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoc
 
 
 def show_best(console: Console, result: FitResult, folder: Path, *, data_dir: Path | None) -> None:
-    """Say which epoch was the best, and what to run next."""
-    console.print(f"best test accuracy {result.best_accuracy:.2%} (epoch {result.best_epoch} of {result.epochs})")
+    """Say which epoch was the best and on what it was chosen, and what to run next."""
+    best = "" if "held-out" in result.chosen_on else "best "
+    where = f"epoch {result.best_epoch} of {result.epochs}, chosen on {result.chosen_on}"
+    console.print(f"{best}test accuracy {result.best_accuracy:.2%} ({where})")
     show_next(console, "export", f"--to lava --run {folder}", data_dir=data_dir)

@@ -138,6 +138,8 @@ class TrainConfig:
     """Training samples to use, the classes in proportion; 0: all. What is measured with fewer is marked as partial."""
     test_samples: int = 0
     """Test samples to use, likewise."""
+    validation_samples: int = 0
+    """Training samples to hold out, on which the best epoch is chosen; 0: on the test samples, as published."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -168,8 +170,9 @@ class TrainConfig:
         for name in ("threads", "warmup_iterations", "weight_decay"):
             value = getattr(training, name)
             _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
-        for name in ("train_samples", "test_samples"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0 (0: all)")
+        for name in ("train_samples", "test_samples", "validation_samples"):
+            nothing = "none" if name == "validation_samples" else "all"
+            _require(getattr(self, name) >= 0, name, getattr(self, name), f"at least 0 (0: {nothing})")
         _check_dropout(network)
         _check_device(training)
         if training.method == "spide":
@@ -311,8 +314,13 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Nested dictionaries that `config_from_dict` reads back; tuples become lists."""
+    """Nested dictionaries that `config_from_dict` reads back; tuples become lists.
+
+    Without a validation the setting is left out, so that files are those of versions that did not know it.
+    """
     values = dataclasses.asdict(config)
+    if not config.validation_samples:
+        del values["validation_samples"]
     values["training"]["milestones"] = list(config.training.milestones)
     return values
 
@@ -320,7 +328,8 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str]) -> list[str]:
     """Settings that differ, but for those under [training] that are `free` to; "key" or "table.key (old -> new)"."""
     before, after = config_to_dict(old), config_to_dict(new)
-    changed = [k for k in before if not isinstance(before[k], dict) and before[k] != after[k]]
+    names = [k for k in before | after if k not in ("network", "training")]
+    changed = [k for k in names if before.get(k) != after.get(k)]
     for table in ("network", "training"):
         for key, value in before[table].items():
             if value != after[table][key] and not (table == "training" and key in free):

@@ -12,12 +12,14 @@ from fsnn_lava.network.layers import (
     apply_transpose,
     operator_norm,
 )
+from fsnn_lava.network.memory import TRAINING_COPIES, check_memory, memory_errors_named
 from fsnn_lava.network.neuron import fire, integrate, rate_from_count
 from fsnn_lava.network.run_dense import DenseSettings, dense_run, flat, shaped, split_tf32
 from fsnn_lava.network.shared_random import SharedGenerator, shared_generator
 
 __all__ = [
     "PACKED_BYTES",
+    "TRAINING_COPIES",
     "BoundNetwork",
     "BoundSynapse",
     "DenseSettings",
@@ -33,6 +35,7 @@ __all__ = [
     "Synapse",
     "apply_layer",
     "apply_transpose",
+    "check_memory",
     "check_precision",
     "dense_run",
     "device_title",
@@ -42,6 +45,7 @@ __all__ = [
     "in_threads",
     "inner",
     "integrate",
+    "memory_errors_named",
     "open_device",
     "operator_norm",
     "outer",

@@ -6,13 +6,14 @@ from fsnn_lava.training.evaluation import Evaluation, convergence_curve, evaluat
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
 from fsnn_lava.training.gradients.methods import rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, spide_rates
-from fsnn_lava.training.loop import BEST, FREE_ON_RESUME, LAST, FitResult, fit
+from fsnn_lava.training.loop import FREE_ON_RESUME, fit
 from fsnn_lava.training.metrics import Progress, couple_warnings
 from fsnn_lava.training.on_lava import check_on_lava, fit_on_lava
 from fsnn_lava.training.on_lava_check import TOLERANCE, Agreement
 from fsnn_lava.training.on_lava_network import require_on_chip
 from fsnn_lava.training.processes import Ranks, joined, ranks_of_environment
 from fsnn_lava.training.schedule import check_dataset, check_shares, chosen_samples
+from fsnn_lava.training.session import BEST, LAST, FitResult
 from fsnn_lava.training.train_network import train
 
 __all__ = [

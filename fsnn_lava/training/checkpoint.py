@@ -25,7 +25,7 @@ from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, FsnnError
 from fsnn_lava.files import write_whole
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network import FeedbackSNN
+from fsnn_lava.network import FeedbackSNN, check_memory
 
 FORMAT = "fsnn-lava-checkpoint"
 VERSION = 1
@@ -101,7 +101,8 @@ def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapp
 
 
 def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
-    """The untrained network of a configuration, in training mode."""
+    """The untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
+    check_memory(config, input_shape, classes)
     network = config.network
     return FeedbackSNN(
         parse_spec(network.notation),

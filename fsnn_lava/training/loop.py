@@ -7,15 +7,12 @@ the same number of threads and processes and the same torch); elsewhere the last
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +29,7 @@ from fsnn_lava.network import (
     Synapse,
     check_precision,
     device_title,
+    memory_errors_named,
     open_device,
     place,
     prepared,
@@ -41,68 +39,26 @@ from fsnn_lava.network import (
 from fsnn_lava.training.checkpoint import (
     TrainedNetwork,
     load_momenta,
-    load_training,
     momenta,
-    new_model,
-    not_finite,
-    save_checkpoint,
 )
 from fsnn_lava.training.device_samples import DeviceSamples
-from fsnn_lava.training.evaluation import evaluate
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.gradients.methods import rates_with_gradient
-from fsnn_lava.training.metrics import SAMPLES, Progress, epoch_means, feedback_norms, iteration_figures, run_metrics
+from fsnn_lava.training.metrics import SAMPLES, feedback_norms, iteration_figures
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
     batches_of_epoch,
     check_dataset,
-    check_resumable,
     check_shares,
     chosen_samples,
     iteration_seed,
     learning_rate,
 )
+from fsnn_lava.training.session import LAST, LAVA_STATE, FitResult, Observer, Session
 
-LAST = "last.safetensors"
-"""The newest state of a run; what `fit` resumes from."""
-BEST = "best.safetensors"
-"""Weights of the epoch with the best test accuracy (the published figures are of this epoch)."""
-
-
-LAVA_STATE = "float64."
-"""Prefix of what a training on Lava keeps in `LAST` besides: weights and momenta in float64."""
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
 bits of what follows."""
-
-
-class Observer(Protocol):
-    """Told of a training's course."""
-
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """After each update: how many of the epoch's iterations are done, and the mean loss so far."""
-
-    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        """After each epoch's evaluation."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a training ended.
-
-    Parameters
-    ----------
-    finished : False if it was interrupted; the run can be resumed.
-    epochs : epochs completed.
-    best_accuracy : best test accuracy of any epoch, [0, 1], and in which epoch (from 1; 0: none yet).
-    history : metrics of every epoch.
-    """
-
-    finished: bool
-    epochs: int
-    best_accuracy: float
-    best_epoch: int
-    history: list[dict[str, float]]
 
 
 def fit(
@@ -126,7 +82,7 @@ def fit(
     Raises
     ------
     CheckpointError : the folder holds a run already (or, to resume, none), or of another configuration.
-    ConfigError : the device, the batches or the settings of a resumed run do not fit.
+    ConfigError : the device, the batches or the settings of a resumed run do not fit, or the memory.
     DatasetError : the samples do not fit their description.
     SpecError : the notation does not fit the samples.
     ConvergenceError : the loss or a weight is not finite; `LAST` is still the last good state.
@@ -137,21 +93,14 @@ def fit(
     check_shares(config, len(dataset.train), processes=ranks.size)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
     check_precision(config.training.precision, device)
-    with prepared(device):
+    with prepared(device), memory_errors_named():
         trainer = _Trainer(config, dataset, folder, device, ranks)
-        if resume:
-            trainer.restore()
-        elif (folder / LAST).exists():
-            raise CheckpointError(
-                f"{folder}: holds a training already; resume it (--resume {folder}) or use another folder"
-            )
+        trainer.begin(resume=resume)
         with _stop_on_interrupt(ranks) as stop:
             ranks.sums(torch.zeros(1, device=device))  # nobody writes before all have read and checked
             if not resume:
                 trainer.save(LAST)  # a run can be resumed however early it is killed
-            finished = trainer.run(observer, stop)
-    progress = trainer.progress
-    return FitResult(finished, progress.epoch, max(progress.best_accuracy, 0.0), progress.best_epoch, progress.history)
+            return trainer.result(finished=trainer.run(observer, stop))
 
 
 class _Loss(nn.Module):
@@ -183,13 +132,14 @@ class _Loss(nn.Module):
         return weighted, loss, logits, implicit
 
 
-class _Trainer:
-    """One run: model, optimizer and progress change together, one iteration at a time."""
+class _Trainer(Session):
+    """One run by torch: model, optimizer and progress change together, one iteration at a time."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, device: torch.device, ranks: Ranks) -> None:
         training = config.training
-        self.config, self.dataset, self.folder, self.device, self.ranks = config, dataset, folder, device, ranks
-        self.model = new_model(config, dataset.input_shape, len(dataset.classes))
+        title = device_title(device)
+        super().__init__(config, dataset, folder=folder, free_on_resume=FREE_ON_RESUME, device=title, ranks=ranks)
+        self.device = device
         self.model.dense = DenseSettings(compiled=training.compile, split=training.precision != "float32")
         place(self.model, device)
         for module in self.model.modules():
@@ -202,9 +152,9 @@ class _Trainer:
             weight_decay=training.weight_decay,
             foreach=True,  # type: ignore[call-arg]
         )
-        self.samples = DeviceSamples(dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation)
-        self.progress = Progress()
-        self._saved = "none"
+        self.samples = DeviceSamples(
+            self.dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation
+        )
         self.loss: nn.Module = _Loss(self.model, config, ranks)
         if ranks.size > 1:
             # Running statistics are kept alike by `average` or by being those of the whole batch.
@@ -267,7 +217,7 @@ class _Trainer:
             with tf32(self.config.training.precision != "float32"):
                 weighted.backward()
         except ConvergenceError as error:
-            raise self._diverged(str(error) if _sound(loss.item()) else f"the loss is {loss.item()}") from None
+            raise self.diverged(str(error) if _sound(loss.item()) else f"the loss is {loss.item()}") from None
         figures = iteration_figures(
             self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
         )
@@ -276,86 +226,34 @@ class _Trainer:
         summed = dict(zip(figures, values, strict=True))
         value = summed["loss"] / summed[SAMPLES]
         if not _sound(value):
-            raise self._diverged(f"the loss is {value}")
+            raise self.diverged(f"the loss is {value}")
         self.optimizer.step()
         if not self.config.training.sync_batch_norm:
             average([b for n, b in self.model.named_buffers() if "running_" in n], self.ranks)
         self.progress.add(summed)
         return bool(stopped)
 
-    def _diverged(self, what: str) -> ConvergenceError:
-        at = f"epoch {self.progress.epoch + 1}, iteration {self.progress.iteration + 1}"
-        return ConvergenceError(
-            f"{at}: {what}; {self.folder / LAST} keeps the last good state ({self._saved}). To go on from it would end "
-            "the same way: train anew with a lower training.learning_rate, or with training.warmup_iterations"
-        )
-
     def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
-        progress = self.progress
-        self._check_weights()
-        metrics = epoch_means(progress.sums)
-        metrics |= {"train/learning_rate": last_rate, "train/seconds": seconds}
+        self.check_weights()
         try:
-            metrics |= feedback_norms(self.model.feedback)
+            norms = feedback_norms(self.model.feedback)
         except torch.linalg.LinAlgError:
-            raise self._diverged("the feedback weight has grown out of all bounds") from None
-        test = evaluate(
-            self.model,
-            self.dataset.test,
-            self.dataset.coding,
-            time_steps=self.config.network.time_steps,
-            ranks=self.ranks,
-        )
-        metrics |= test.metrics()
-        progress.end_epoch(metrics)
-        if test.accuracy > progress.best_accuracy:
-            progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
-            self.save(BEST)
-        self.save(LAST)
-        return metrics
+            raise self.diverged("the feedback weight has grown out of all bounds") from None
+        return self.end_epoch({"train/learning_rate": last_rate, "train/seconds": seconds} | norms)
 
-    def _check_weights(self) -> None:
-        broken = not_finite(self.model.state_dict())
-        if broken:
-            raise self._diverged(f'weight "{broken}" has values that are not finite')
+    def _state(self) -> dict[str, Tensor]:
+        return momenta(self.model, self.optimizer)
 
-    def save(self, name: str) -> None:
-        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on); the first process does."""
-        self._check_weights()
-        if not self.ranks.first:
-            return
-        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        dataset, progress = self.dataset, self.progress
-        metrics = run_metrics(
-            progress, self.config, dataset, device=device_title(self.device), processes=self.ranks.size
-        )
-        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
-        if name == BEST:
-            save_checkpoint(trained, self.folder / BEST)
-            return
-        state = momenta(self.model, self.optimizer)
-        save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(progress), state=state)
-        self._saved = f"{progress.epoch} whole epochs and {progress.iteration} iterations"
-
-    def restore(self) -> None:
-        """Take model, optimizer and progress from the folder's last checkpoint."""
-        path = self.folder / LAST
-        trained, progress, state = load_training(path)
-        check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
+    def _check_origin(self, path: Path, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
         if any(name.startswith(LAVA_STATE) for name in state):
             raise CheckpointError(
                 f"{path}: was trained by train/on_lava.py, whose float64 weights a training by torch would lose; "
                 f"resume it there: python train/on_lava.py --resume {self.folder}"
             )
-        try:
-            if not progress:
-                raise KeyError("progress")
-            self.progress = Progress(**progress)
-            self.model.load_state_dict(trained.model().state_dict())
-            load_momenta(self.model, self.optimizer, state)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {path}: the state to resume from is incomplete: {error}") from None
-        self._saved = f"{self.progress.epoch} whole epochs and {self.progress.iteration} iterations"
+
+    def _restore_state(self, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict(trained.model().state_dict())
+        load_momenta(self.model, self.optimizer, state)
 
 
 def _sound(loss: float) -> bool:

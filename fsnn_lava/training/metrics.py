@@ -13,6 +13,7 @@ from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.network import Synapse, operator_norm
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
+from fsnn_lava.training.schedule import chosen_on
 
 SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
 """Figures of an epoch that are counts; all others are summed with the number of samples as their weight."""
@@ -33,7 +34,7 @@ class Progress:
     Attributes
     ----------
     epoch, iteration : whole epochs done, and iterations of the next one.
-    best_accuracy, best_epoch : best test accuracy so far (-1: none) and in which epoch (from 1).
+    best_accuracy, best_epoch : test accuracy of the best epoch so far (-1: none), and which one that is (from 1).
     sums : figures of the epoch's iterations so far.
     history : metrics of every epoch.
     """
@@ -132,17 +133,20 @@ def run_metrics(
     processes : how many trained it together.
     """
     history = progress.history
+    validation = history[progress.best_epoch - 1].get("validation/accuracy") if progress.best_epoch else None
     return {
         "epoch": progress.epoch,
         "best_test_accuracy": progress.best_accuracy,
         "best_epoch": progress.best_epoch,
+        "chosen_on": chosen_on(config),
+        **({} if validation is None else {"best_validation_accuracy": validation}),
         "last_epoch": history[-1] if history else {},
         "seconds_per_epoch": sum(m["train/seconds"] for m in history) / max(len(history), 1),
         "device": device,
         "processes": processes,
         "train_samples": len(dataset.train),
         "test_samples": len(dataset.test),
-        "partial": bool(config.train_samples or config.test_samples),
+        "partial": bool(config.train_samples or config.test_samples or config.validation_samples),
         "note": dataset.note,
     }
 

@@ -7,9 +7,9 @@ weights and momenta in float64 beside those that every other program reads.
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import itertools
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -17,15 +17,14 @@ from torch import Tensor
 from fsnn_lava.backends import TrainingJob, TrainingOutcome, require_lava, train_on_lava
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset
-from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, IncompleteRunError, NetworkError
-from fsnn_lava.training.checkpoint import TrainedNetwork, load_training, new_model, save_checkpoint
+from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, IncompleteRunError
+from fsnn_lava.training.checkpoint import TrainedNetwork, new_model
 from fsnn_lava.training.device_samples import DeviceSamples
-from fsnn_lava.training.evaluation import evaluate
-from fsnn_lava.training.loop import BEST, LAST, LAVA_STATE, FitResult, Observer
-from fsnn_lava.training.metrics import CORRECT, SAMPLES, Progress, epoch_means, run_metrics
+from fsnn_lava.training.metrics import CORRECT, SAMPLES
 from fsnn_lava.training.on_lava_check import Agreement, compare_with_spide
 from fsnn_lava.training.on_lava_network import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
-from fsnn_lava.training.schedule import batches_of_epoch, check_dataset, check_resumable, chosen_samples, learning_rate
+from fsnn_lava.training.schedule import batches_of_epoch, check_dataset, chosen_samples, learning_rate
+from fsnn_lava.training.session import LAST, LAVA_STATE, FitResult, Observer, Session
 
 FREE_ON_RESUME = ("epochs", "threads")
 """Settings under [training] that may change when a run is resumed."""
@@ -60,15 +59,10 @@ def fit_on_lava(
     """
     trainer = _Trainer(config, dataset, folder, observer, timeout_s)
     require_lava()  # before anything is written
-    if resume:
-        trainer.restore()
-    elif (folder / LAST).exists():
-        raise CheckpointError(f"{folder}: holds a training already; resume it or use another folder")
-    else:
+    trainer.begin(resume=resume)
+    if not resume:
         trainer.save(LAST)
-    finished = trainer.run()
-    progress = trainer.progress
-    return FitResult(finished, progress.epoch, max(progress.best_accuracy, 0.0), progress.best_epoch, progress.history)
+    return trainer.result(finished=trainer.run())
 
 
 def check_on_lava(config: TrainConfig, dataset: Dataset, *, samples: int, timeout_s: float = 120.0) -> Agreement:
@@ -99,8 +93,8 @@ def check_on_lava(config: TrainConfig, dataset: Dataset, *, samples: int, timeou
     return compare_with_spide(model, job, train_on_lava(job, timeout_s=timeout_s))
 
 
-class _Trainer:
-    """One run: the network's arrays and the progress change together, one run of Lava at a time."""
+class _Trainer(Session):
+    """One run on Lava: the network's arrays and the progress change together, one run of Lava at a time."""
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, folder: Path, observer: Observer | None, timeout_s: float
@@ -108,12 +102,10 @@ class _Trainer:
         dataset = chosen_samples(config, dataset)
         check_dataset(config, dataset)
         require_on_chip(config, dataset)
-        self.config, self.dataset, self.folder = config, dataset, folder
+        super().__init__(config, dataset, folder=folder, free_on_resume=FREE_ON_RESUME, device=_DEVICE)
         self.observer, self.timeout_s = observer, timeout_s
-        self.model = new_model(config, dataset.input_shape, len(dataset.classes))
         self.network = plastic_network(self.model)
-        self.samples = DeviceSamples(dataset.train, dataset.coding, device="cpu")
-        self.progress = Progress()
+        self.samples = DeviceSamples(self.dataset.train, dataset.coding, device="cpu")
 
     def run(self) -> bool:
         """Whether all epochs were completed."""
@@ -188,54 +180,30 @@ class _Trainer:
 
     def _end_epoch(self, seconds: float, *, steps: int, iteration: int) -> None:
         """Test, and begin the next epoch; `iteration` is the number of the last one over the whole training."""
-        config, progress = self.config, self.progress
-        metrics = epoch_means(progress.sums)
-        metrics |= {"train/seconds": seconds, "train/steps_per_second": steps / seconds}
-        metrics |= {"train/learning_rate": learning_rate(config.training, epoch=progress.epoch, iteration=iteration)}
-        test = evaluate(self.model, self.dataset.test, self.dataset.coding, time_steps=config.network.time_steps)
-        metrics |= test.metrics()
-        progress.end_epoch(metrics)
-        if test.accuracy > progress.best_accuracy:
-            progress.best_accuracy, progress.best_epoch = test.accuracy, progress.epoch
-            self.save(BEST)
-        self.save(LAST)
+        rate = learning_rate(self.config.training, epoch=self.progress.epoch, iteration=iteration)
+        speed = steps / seconds
+        figures = {"train/seconds": seconds, "train/steps_per_second": speed, "train/learning_rate": rate}
+        metrics = self.end_epoch(figures)
         if self.observer is not None:
-            self.observer.epoch(epoch=progress.epoch, metrics=metrics)
+            self.observer.epoch(epoch=self.progress.epoch, metrics=metrics)
 
-    def save(self, name: str) -> None:
-        """Write `BEST` (weights alone) or `LAST` (with all that is needed to go on)."""
-        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        dataset = self.dataset
-        metrics = run_metrics(self.progress, self.config, dataset, device=_DEVICE, processes=1)
-        trained = TrainedNetwork(self.config, dataset.input_shape, dataset.classes, dataset.coding, weights, metrics)
-        if name == BEST:
-            save_checkpoint(trained, self.folder / BEST)
-            return
+    def _state(self) -> dict[str, Tensor]:
         momenta = momenta_of(self.network)
         state = {f"momentum.{k}": v.float() for k, v in momenta.items()}
         state |= {f"{LAVA_STATE}{k}": v for k, v in parameters_of(self.network).items()}
-        state |= {f"{LAVA_STATE}momentum.{k}": v for k, v in momenta.items()}
-        save_checkpoint(trained, self.folder / LAST, progress=dataclasses.asdict(self.progress), state=state)
+        return state | {f"{LAVA_STATE}momentum.{k}": v for k, v in momenta.items()}
 
-    def restore(self) -> None:
-        """Take weights, momenta and progress from the folder's last checkpoint."""
-        path = self.folder / LAST
-        trained, progress, state = load_training(path)
-        check_resumable(path, trained.config, self.config, free=FREE_ON_RESUME)
-        exact = {name.removeprefix(LAVA_STATE): t for name, t in state.items() if name.startswith(LAVA_STATE)}
-        momenta = {n.removeprefix("momentum."): t for n, t in exact.items() if n.startswith("momentum.")}
-        model = trained.model().double()
-        if not set(dict(model.named_parameters())) <= set(exact):
+    def _check_origin(self, path: Path, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
+        if not {f"{LAVA_STATE}{name}" for name, _ in self.model.named_parameters()} <= set(state):
             raise CheckpointError(
                 f"checkpoint {path}: written by another program than train/on_lava.py, without weights in float64; "
                 f"go on with it: python train/train.py --resume {self.folder}"
             )
-        try:
-            if not progress:
-                raise KeyError("progress")
-            self.progress = Progress(**progress)
-            model.load_state_dict({n: t for n, t in exact.items() if not n.startswith("momentum.")})
-            self.network = plastic_network(model, momenta)
-        except (KeyError, TypeError, RuntimeError, NetworkError) as error:
-            raise CheckpointError(f"checkpoint {path}: the state to resume from is incomplete: {error}") from None
+
+    def _restore_state(self, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
+        exact = {name.removeprefix(LAVA_STATE): t for name, t in state.items() if name.startswith(LAVA_STATE)}
+        momenta = {n.removeprefix("momentum."): t for n, t in exact.items() if n.startswith("momentum.")}
+        model = trained.model().double()
+        model.load_state_dict({n: t for n, t in exact.items() if not n.startswith("momentum.")})
+        self.network = plastic_network(model, momenta)
         self.model.load_state_dict(model.state_dict())

@@ -14,12 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import TrainConfig, TrainingConfig, changed_settings, parse_spec
+from fsnn_lava.config import TrainConfig, TrainingConfig, changed_settings
 from fsnn_lava.datasets import Dataset, Samples, check_time_steps, hold_out
 from fsnn_lava.errors import ConfigError, DatasetError
+from fsnn_lava.network import TRAINING_COPIES, check_memory
 
 _PART_SEED = 0
 """Of the choice of samples where not all are used: the same for every seed of a training."""
+_VALIDATION_SEED = 1
+"""Of the choice of samples held out for validation, likewise."""
 
 
 def check_resumable(path: Path, before: TrainConfig, now: TrainConfig, *, free: Sequence[str]) -> None:
@@ -49,6 +52,21 @@ def chosen_samples(config: TrainConfig, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, train=train, test=test)
 
 
+def without_validation(config: TrainConfig, dataset: Dataset) -> tuple[Dataset, Samples | None]:
+    """Split the training part: the dataset without `validation_samples` of it, and those; None if there are none."""
+    count = config.validation_samples
+    if not count:
+        return dataset, None
+    rest, held_out = hold_out(dataset.train, count=count, seed=_VALIDATION_SEED)
+    return dataclasses.replace(dataset, train=rest), held_out
+
+
+def chosen_on(config: TrainConfig) -> str:
+    """Say what the best epoch of a training is chosen on."""
+    count = config.validation_samples
+    return f"{count} held-out training samples" if count else "the test set"
+
+
 def _part(samples: Samples, count: int, name: str) -> Samples:
     if count in (0, len(samples)):
         return samples
@@ -64,7 +82,8 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
     ------
     DatasetError : samples of other shapes, labels without a class, or none.
     SpecError : the notation does not fit the shape of a sample.
-    ConfigError : event frames are not as many as time steps.
+    ConfigError : event frames are not as many as time steps, more samples are held out than there are, or the
+        parameters do not fit the machine's memory.
     """
     frames = () if dataset.frames is None else (dataset.frames,)
     expected = (*frames, *dataset.input_shape)
@@ -87,17 +106,27 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             f'dataset "{dataset.name}": {len(dataset.coding.mean)} channels are normalised; '
             f"its samples have {dataset.input_shape[0]}; expected one mean and std for each"
         )
+    if config.validation_samples >= len(dataset.train):
+        raise ConfigError(
+            f"validation_samples: found {config.validation_samples}; the training part holds {len(dataset.train)}; "
+            "allowed: fewer, so that some are left to train on"
+        )
     check_time_steps(dataset, config.network.time_steps)
-    parse_spec(config.network.notation).populations(dataset.input_shape, pooling=config.network.pooling)
+    check_memory(config, dataset.input_shape, len(dataset.classes), copies=TRAINING_COPIES)
 
 
 def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
-    """Nothing, if every process gets samples of every batch, and two where it normalises by its own.
+    """Require that every process gets samples of every batch, and two where it normalises by its own.
+
+    Parameters
+    ----------
+    samples : of the training part, those held out for validation among them.
 
     Raises
     ------
     ConfigError : if not.
     """
+    samples -= config.validation_samples
     sizes = [len(batch) for batch in batches_of_epoch(config.training, samples, epoch=0)]
     own_statistics = config.network.batch_norm and not config.training.sync_batch_norm
     least = processes * (2 if own_statistics else 1)

@@ -10,7 +10,8 @@ from typing import cast
 from fsnn_lava.config import MethodName, NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint
-from fsnn_lava.training.loop import BEST, Observer, fit
+from fsnn_lava.training.loop import fit
+from fsnn_lava.training.session import BEST, Observer
 
 
 def train(

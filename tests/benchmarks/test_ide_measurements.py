@@ -21,10 +21,10 @@ from benchmarks.shared.results import RESULTS
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import ConfigError, MissingDependencyError
+from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.evaluation import convergence_curve
-from fsnn_lava.training.loop import BEST, fit
 from script_loader import ROOT
 
 CONFIGS = {row.config.name: row.config for row in published_rows()}

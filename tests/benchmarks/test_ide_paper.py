@@ -21,8 +21,8 @@ from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError
+from fsnn_lava.training import LAST
 from fsnn_lava.training.checkpoint import TrainedNetwork, save_checkpoint
-from fsnn_lava.training.loop import LAST
 from script_loader import ROOT, SCRIPTS, script_of
 
 ROWS: list[Row] = published_rows()

@@ -19,8 +19,8 @@ from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint
-from fsnn_lava.training.loop import BEST, fit
 from script_loader import ROOT, SCRIPTS
 
 Run = Callable[..., str]

@@ -25,8 +25,8 @@ from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, ConvergenceError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
+from fsnn_lava.training import fit
 from fsnn_lava.training.gradients.spide import SpideSettings
-from fsnn_lava.training.loop import fit
 
 DIGITS = published_configs()["digits_spide"]
 NEURON = FloatNeuron(1.0, 2.0, 1.0)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from fsnn_lava.cli import evaluate, train, training_display
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
+from fsnn_lava.training import BEST, LAST
 from fsnn_lava.training.checkpoint import load_training
-from fsnn_lava.training.loop import BEST, LAST
 from process_group import wait_for_epochs
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_options_default_to_the_digits_configuration() -> None:
     assert train.parse_arguments([]).settings == read_config("digits")
+
+
+def test_validation_is_said_with_the_accuracy_that_it_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.parse_arguments(["--validation", "7"]).settings.validation_samples == 7
+    options = [*SHORT, "--runs", str(tmp_path), "--training.epochs", "1", "--validation", "300"]
+    assert train.main(options) == 0
+    shown = capsys.readouterr().out
+    assert "1437 samples, 300 of them held out for validation" in shown
+    assert re.search(r"\ntest accuracy \d+\.\d\d% \(epoch 1 of 1, chosen on 300 held-out training samples\)\n", shown)
+    with pytest.raises(ConfigError, match="validation_samples: found 1437; the training part holds 1437; allowed: few"):
+        train.main([*options, "--validation", "1437"])
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 def test_config_file_sets_the_defaults_and_options_win() -> None:
@@ -143,7 +155,7 @@ def test_refusals_come_before_any_folder_is_made(tmp_path: Path, monkeypatch: py
         DatasetError, match=r"fashion_mnist: no data folder is given\. Set FSNN_DATA or pass --data-dir"
     ):
         train.main([*runs, "--config", str(CONFIG)])
-    with pytest.raises(DatasetError, match='no dataset is called "dogs"'):
+    with pytest.raises(DatasetError, match='no dataset "dogs"'):
         train.main([*runs, "--dataset", "dogs"])
     assert not (tmp_path / "runs").exists()
 
@@ -192,7 +204,7 @@ def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.Capt
     folder = tmp_path / "runs [old] in a path that is longer than one line of a terminal would ever be, and then some"
     assert train.main([*SHORT, "--runs", str(folder), "--training.epochs", "1", "--name", "mine"]) == 0
     shown = capsys.readouterr().out.rstrip().splitlines()
-    assert re.fullmatch(r"best test accuracy \d+\.\d\d% \(epoch 1 of 1\)", shown[-2])
+    assert re.fullmatch(r"best test accuracy \d+\.\d\d% \(epoch 1 of 1, chosen on the test set\)", shown[-2])
     assert shown[-1] == f"next: fsnn export --to lava --run {folder}/mine"
     settings = json.loads((folder / "mine" / "config.json").read_text())
     assert settings["network"]["notation"] == "30 (F30)"

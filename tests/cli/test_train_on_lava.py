@@ -34,9 +34,9 @@ from fsnn_lava.errors import (
     OutputError,
     UnsupportedError,
 )
+from fsnn_lava.training import BEST, LAST
 from fsnn_lava.training import on_lava as on_chip_training
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training, save_checkpoint
-from fsnn_lava.training.loop import BEST, LAST
 from fsnn_lava.training.on_lava import fit_on_lava
 from fsnn_lava.training.on_lava_check import Agreement
 from fsnn_lava.training.on_lava_network import parameters_of
@@ -197,7 +197,7 @@ def test_a_folder_is_not_used_twice(trained: Path) -> None:
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(trained.parent)]) == 0
     assert (trained.parent / f"{NAME}-2" / LAST).exists()
-    with pytest.raises(CheckpointError, match="holds a training already; resume it or use another folder"):
+    with pytest.raises(CheckpointError, match=r"holds a training already; resume it \(--resume .*\) or use"):
         fit_on_lava(load_checkpoint(trained / LAST).config, load_dataset("digits"), trained)
     assert (trained / LAST).read_bytes() == before
 
@@ -321,7 +321,7 @@ def test_an_epoch_that_was_interrupted_before_its_test_is_not_shown_again(
 ) -> None:
     config, dataset = settings(tmp_path / "run"), load_dataset("digits")
     with monkeypatch.context() as patch:
-        patch.setattr(on_chip_training, "evaluate", _interrupt)
+        patch.setattr("fsnn_lava.training.session.evaluate", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit_on_lava(config, dataset, tmp_path / "run")
     _, progress, before = load_training(tmp_path / "run" / LAST)

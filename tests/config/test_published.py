@@ -24,8 +24,8 @@ from fsnn_lava.config import (
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.datasets import DATASETS, Dataset, InputCoding, Samples
 from fsnn_lava.network.layers import Synapse
+from fsnn_lava.training import LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, new_model
-from fsnn_lava.training.loop import LAST, fit
 
 FILES = list(published_configs().values())
 CONFIGS = [read_config(path) for path in FILES]

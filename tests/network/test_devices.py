@@ -17,9 +17,9 @@ from fsnn_lava.errors import ConfigError
 from fsnn_lava.network.devices import check_precision, device_title, open_device, place, prepared, tf32
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.run_dense import DenseSettings
+from fsnn_lava.training import BEST, LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.evaluation import evaluate
-from fsnn_lava.training.loop import BEST, LAST, fit
 from short_training import CONFIG, changed, short_digits
 
 CPU = torch.device("cpu")

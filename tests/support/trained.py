@@ -16,8 +16,8 @@ from fsnn_lava.config.notation import Pooling
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.datasets import Dataset, InputCoding, load_dataset
 from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
-from fsnn_lava.training.loop import BEST, fit
 
 
 @functools.cache

@@ -18,11 +18,11 @@ from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.training import BEST, LAST, FitResult, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.evaluation import evaluate
-from fsnn_lava.training.loop import BEST, LAST, FitResult, fit
-from fsnn_lava.training.schedule import chosen_samples
+from fsnn_lava.training.schedule import chosen_samples, without_validation
 from short_training import CONFIG, NETWORK, PER_EPOCH, TRAINING, Told, changed, short_digits
 
 
@@ -276,6 +276,41 @@ def test_best_weights_are_those_of_the_best_epoch(digits: Dataset, tmp_path: Pat
     for trained, accuracy in ((best, max(accuracies)), (last, accuracies[-1])):
         assert evaluate(trained.model(), digits.test, trained.coding, time_steps=6).accuracy == accuracy
     json.dumps(best.metrics)
+    assert result.chosen_on == best.metrics["chosen_on"] == "the test set"
+
+
+def test_best_epoch_is_chosen_on_held_out_training_samples(digits: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, validation_samples=40)
+    result = fit(config, digits, tmp_path)
+    accuracies = [metrics["validation/accuracy"] for metrics in result.history]
+    best, last = load_checkpoint(tmp_path / BEST), load_checkpoint(tmp_path / LAST)
+    assert result.best_epoch == best.metrics["epoch"] == accuracies.index(max(accuracies)) + 1
+    assert best.metrics["best_validation_accuracy"] == max(accuracies)
+    assert result.best_accuracy == result.history[result.best_epoch - 1]["test/accuracy"]
+    assert result.chosen_on == best.metrics["chosen_on"] == "40 held-out training samples"
+    assert best.metrics["train_samples"] == 110
+    assert best.metrics["partial"]
+    rest, held_out = without_validation(config, digits)
+    assert held_out is not None
+    shares = np.bincount(digits.train.labels) * 40 / 150
+    assert (np.abs(np.bincount(held_out.labels) - shares) < 1).all(), "the classes in proportion"
+    pictures = {sample.tobytes() for sample in rest.train.codes}
+    assert not pictures & {sample.tobytes() for sample in held_out.codes}
+    assert len(rest.train) + len(held_out) == len(digits.train)
+    for trained, accuracy in ((best, max(accuracies)), (last, accuracies[-1])):
+        assert evaluate(trained.model(), held_out, trained.coding, time_steps=6).accuracy == accuracy
+
+
+def test_run_with_a_validation_goes_on_bit_for_bit_and_with_that_one_alone(digits: Dataset, tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    config = dataclasses.replace(CONFIG, validation_samples=40)
+    assert fit(config, digits, tmp_path / "whole").finished
+    assert not fit(config, digits, tmp_path / "cut", observer=interrupt_after(6)).finished
+    with pytest.raises(ConfigError, match="cannot resume with other settings: validation_samples"):
+        fit(CONFIG, digits, tmp_path / "cut", resume=True)
+    assert fit(config, digits, tmp_path / "cut", resume=True).finished
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_solves_that_do_not_converge_are_counted(digits: Dataset, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch.nn import functional
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset, InputCoding, Samples
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, DatasetError, OutputError, SpecError
+from fsnn_lava.training import BEST, LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training
-from fsnn_lava.training.loop import BEST, LAST, fit
 from short_training import CONFIG, PER_EPOCH, changed, short_digits
 
 

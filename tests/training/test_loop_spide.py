@@ -12,8 +12,8 @@ import torch
 from fsnn_lava.config import MethodName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import CheckpointError
+from fsnn_lava.training import LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training, save_checkpoint
-from fsnn_lava.training.loop import LAST, fit
 from fsnn_lava.training.metrics import couple_warnings
 from short_training import PER_EPOCH, Told, changed, short_digits
 
