@@ -10,7 +10,7 @@ import pytest
 
 import networks
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.backends.simulator.integer import exact_dtype
+from fsnn_lava.backends.simulator.plan import exact_dtype
 from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import (

@@ -3,7 +3,6 @@
 Both run a `HardwareNetwork` in each population's own window; `docs/network-format.md` states what they compute.
 """
 
-from fsnn_lava.backends.simulator.floating import FloatSimulator
-from fsnn_lava.backends.simulator.integer import IntegerSimulator
+from fsnn_lava.backends.simulator.run import FloatSimulator, IntegerSimulator
 
 __all__ = ["FloatSimulator", "IntegerSimulator"]

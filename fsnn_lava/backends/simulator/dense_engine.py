@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from fsnn_lava.backends.simulator.plan import Outcome, Plan, PopulationPlan, overflow
+from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, LinearMap, rate_weights
 from fsnn_lava.kernels.neuron_step import float_step, integer_step
 
@@ -74,7 +74,7 @@ class DenseEngine:
             total += size * (16 + width * (3 + self._held.get(name, 1)) + 8 * p.leaky + 4 + steps * (name in record))
         return total
 
-    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> Outcome:
+    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
         """What the network does with a batch.
 
         Raises
@@ -95,7 +95,7 @@ class DenseEngine:
                 if name in record:
                     spikes[name][step] = states[name].spikes(step)
         shapes = {p.population.name: p.population.shape for p in plan.populations}
-        return Outcome(
+        return BatchResult(
             {name: state.counts.reshape(rows, *shapes[name]) for name, state in states.items()},
             {name: states[name].rates.reshape(rows, *shapes[name]) for name in shares},
             {name: s.reshape(plan.steps, rows, *shapes[name]) for name, s in spikes.items()},

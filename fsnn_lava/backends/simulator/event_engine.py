@@ -10,10 +10,9 @@ from typing import Any, final
 
 import numpy as np
 
-from fsnn_lava.backends.simulator.plan import Outcome, Plan, PopulationPlan, overflow
+from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
-from fsnn_lava.kernels.simulator_loop import Outcome as Filled
-from fsnn_lava.kernels.simulator_loop import Row, Tables, run_samples
+from fsnn_lava.kernels.simulator_loop import Outcome, Row, Tables, run_samples
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, scatter_map, sum_dtype
 
 PARTS_PER_CORE = 4
@@ -46,7 +45,7 @@ class EventEngine:
             total += p.population.size * (out + 24 * len(p.graded) + 2 * plan.steps * (p.population.name in record))
         return total
 
-    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> Outcome:
+    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
         """What the network does with a batch.
 
         Raises
@@ -72,7 +71,7 @@ class EventEngine:
                 place = int(self._orders[population.name][neuron])
                 sample += first + begin
                 raise overflow(plan, population, sample=sample, step=step, neuron=place, potential=int(potential))
-        return self._outcome(filled, record)
+        return self._by_population(filled, record)
 
     def _inputs(self, inputs: Array) -> tuple[Array, Array]:
         """(b, T, M) uint8 frames, M = 0 without events, and (b, columns) current of the codes."""
@@ -91,12 +90,12 @@ class EventEngine:
         together = np.concatenate([np.zeros((len(codes), 0), dtype), *currents], axis=1, dtype=dtype, casting="unsafe")
         return np.zeros((len(codes), plan.steps, 0), np.uint8), together
 
-    def _room(self, rows: int, record: Sequence[str]) -> Filled:
+    def _room(self, rows: int, record: Sequence[str]) -> Outcome:
         """Zeros for what a batch of so many samples fills in."""
         plan = self._plan
         rates, rate_column = _columns([p.population.size * p.leaky for p in plan.populations])
         spikes, spike_column = _columns([p.population.size * (p.population.name in record) for p in plan.populations])
-        return Filled(
+        return Outcome(
             counts=np.zeros((rows, len(self._tables.constant)), plan.count_dtype),
             rates=np.zeros((rows, rates)),
             rate_column=rate_column,
@@ -105,12 +104,12 @@ class EventEngine:
             spike_column=spike_column,
         )
 
-    def _run_part(self, frames: Array, codes_current: Array, filled: Filled, part: slice) -> Any:
+    def _run_part(self, frames: Array, codes_current: Array, filled: Outcome, part: slice) -> Any:
         outcome = filled._replace(counts=filled.counts[part], rates=filled.rates[part], spikes=filled.spikes[part])
         narrow, wide = (np.empty(size, dtype) for dtype, size in self._buffers)
         return run_samples(self._tables, codes_current[part], frames[part], outcome, narrow, wide, STATE_LIMIT)
 
-    def _outcome(self, filled: Filled, record: Sequence[str]) -> Outcome:
+    def _by_population(self, filled: Outcome, record: Sequence[str]) -> BatchResult:
         """The same by population, in C order."""
         populations = [p.population for p in self._plan.populations]
 
@@ -122,7 +121,7 @@ class EventEngine:
             }
 
         spikes = of(filled.spikes, filled.spike_column)
-        return Outcome(
+        return BatchResult(
             of(filled.counts, self._tables.first_neuron[:-1]),
             of(filled.rates, filled.rate_column),
             {name: spikes[name].swapaxes(0, 1) for name in record},

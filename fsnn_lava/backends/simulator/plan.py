@@ -1,4 +1,4 @@
-"""A network made ready to run: what both engines and both arithmetics share."""
+"""A network made ready to run, in integers or in floats: what the engines get, and what they give back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fsnn_lava.errors import StateOverflowError
-from fsnn_lava.hardware import STATE_LIMIT, Array, Convolution, Dense, HardwareNetwork, LinearMap, Population
+from fsnn_lava.errors import StateOverflowError, UnsupportedError
+from fsnn_lava.hardware import (
+    ALWAYS_ON,
+    DECAY_UNITY,
+    INPUT,
+    STATE_LIMIT,
+    Array,
+    Connection,
+    Convolution,
+    Dense,
+    HardwareNetwork,
+    IntegerNeuron,
+    LinearMap,
+    Population,
+    accumulator_violations,
+    linear_map,
+)
 
 
 @dataclass(frozen=True, eq=False)
-class Synapses:
+class SpikeConnection:
     """A connection that carries spikes.
 
     Parameters
@@ -63,7 +78,7 @@ class PopulationPlan:
     neuron: Array
     constant: Array
     graded: tuple[GradedInput, ...]
-    synapses: tuple[Synapses, ...]
+    synapses: tuple[SpikeConnection, ...]
 
     @property
     def leaky(self) -> bool:
@@ -106,8 +121,96 @@ class Plan:
         return {s.source: 1 + max(o.delay for o in sent if o.source == s.source) for s in sent}
 
 
+def make_plan(network: HardwareNetwork) -> Plan:
+    """Make a network ready to run.
+
+    Raises
+    ------
+    UnsupportedError : for an integer network whose sums could exceed the 32 bits that Lava adds them in.
+    """
+    violations = accumulator_violations(network) if network.arithmetic == "integer" else ()
+    if violations:
+        listed = "\n  ".join(map(str, violations))
+        raise UnsupportedError(f'network "{network.name}" could exceed Lava\'s 32-bit sums:\n  {listed}')
+    populations = tuple(_population_plan(network, p) for p in network.populations)
+    integer = network.arithmetic == "integer"
+    return Plan(network, populations, exact_dtype(max(map(_largest_arriving, populations))) if integer else np.float64)
+
+
+def exact_dtype(largest: int) -> type[np.floating[Any]]:
+    """The float type that holds every integer up to ``largest``: float32 below 2**24, float64 below 2**53.
+
+    Raises
+    ------
+    UnsupportedError : if neither does.
+    """
+    if largest < 2**24:
+        return np.float32
+    if largest < 2**53:
+        return np.float64
+    raise UnsupportedError(f"sums up to {largest} are not exact in float64; allowed: below 2**53; use smaller weights")
+
+
+def _largest_arriving(plan: PopulationPlan) -> int:
+    """Bound on the magnitude of every partial sum of spike-driven current, in units of 64 states."""
+    sums = np.zeros(plan.population.size)
+    for s in plan.synapses:
+        sums += _row_sums(s.map) * 2**s.shift
+    return int(sums.max())
+
+
+def _row_sums(weights: LinearMap) -> Array:
+    """(N_target,) sums of the magnitudes of the weights."""
+    return weights.with_weight(np.abs(weights.weight.astype(np.float64))).sums()
+
+
+def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
+    neuron = population.neuron
+    if isinstance(neuron, IntegerNeuron):
+        constants = np.array([DECAY_UNITY - neuron.decay, neuron.reset_state, neuron.fires_above], np.int64)
+    else:
+        constants = np.array([neuron.leak, neuron.reset_amount, neuron.v_threshold], np.float64)
+    constant = np.zeros(population.size, constants.dtype)
+    graded: list[GradedInput] = []
+    synapses: list[SpikeConnection] = []
+    for connection in network.incoming(population.name):
+        # Integer current is counted in units of 64 states, those of the doubled weights that Lava holds.
+        shift = connection.weight_exponent + 1 if network.arithmetic == "integer" else 0
+        delay = network.local_delay(connection)
+        if connection.source == ALWAYS_ON:
+            constant += _shifted(connection.weight[:, 0].astype(constant.dtype), shift)
+        elif delay >= network.time_steps:
+            continue
+        elif connection.source == INPUT and network.input.kind == "graded":
+            graded.append(GradedInput(delay, _graded_current(network, connection, shift)))
+        else:
+            synapses.append(SpikeConnection(connection.source, delay, linear_map(network, connection), shift))
+    return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
+
+
+def _graded_current(network: HardwareNetwork, connection: Connection, shift: int) -> Callable[[Array], Array]:
+    """Current of codes; an integer sum is exact, and then shifted."""
+    weights = linear_map(network, connection)
+    integer = network.arithmetic == "integer"
+    dtype = exact_dtype(int(_row_sums(weights).max()) * network.input.maximum) if integer else np.float64
+    weights = weights.with_weight(weights.weight.astype(dtype))
+
+    def current(codes: Array) -> Array:
+        sums = weights.product(codes.astype(dtype))
+        return _shifted(sums.astype(np.int64), shift) if integer else sums
+
+    return current
+
+
+def _shifted(numbers: Array, shift: int) -> Array:
+    """Integers times 2**shift, rounded down; floats, whose shift is 0, as they are."""
+    if shift == 0:
+        return numbers
+    return np.asarray(numbers << shift if shift > 0 else numbers >> -shift)
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class BatchResult:
     """What an engine did with one batch of b samples.
 
     Parameters
@@ -137,5 +240,5 @@ class Engine(Protocol):
     def sample_bytes(self, record: Sequence[str]) -> int:
         """Memory that one sample of a batch takes, roughly."""
 
-    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> Outcome:
+    def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
         """What the network does with a batch, shaped as the run's inputs; `first`: number of its first sample."""

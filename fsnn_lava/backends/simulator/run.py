@@ -1,17 +1,17 @@
-"""The run that both simulators share: batches within a memory budget, choice of the engine, results as they come."""
+"""The simulators: batches within a memory budget, the choice of the engine, results as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import ClassVar, Literal, final, get_args
 
 import numpy as np
 
 from fsnn_lava.backends.registry import Progress, Sink
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import EventEngine
-from fsnn_lava.backends.simulator.plan import Engine, Outcome, Plan
+from fsnn_lava.backends.simulator.plan import BatchResult, Engine, Plan, make_plan
 from fsnn_lava.errors import ConfigError, IncompleteRunError, UnsupportedError
 from fsnn_lava.hardware import (
     INPUT,
@@ -44,94 +44,132 @@ spike; convolutions stay faster event by event up to 0.8 and more.
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """How a simulator runs; its fields are those of `IntegerSimulator` and `FloatSimulator`."""
+class _Simulator:
+    """A run of either arithmetic; what a subclass adds is which."""
 
-    batch_size: int | None
-    engine: EngineName
-    keep: tuple[str, ...] | None
+    batch_size: int | None = None
+    engine: EngineName = "auto"
+    keep: tuple[str, ...] | None = None
+    name: ClassVar[str]
+    arithmetic: ClassVar[Arithmetic]
+
+    def run(
+        self,
+        network: HardwareNetwork,
+        inputs: Array,
+        *,
+        record: Sequence[str] = (),
+        sink: Sink | None = None,
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """Rates, counts, logits and the recorded populations' spikes for all inputs.
+
+        Parameters
+        ----------
+        inputs : (B, *shape) codes for graded input, (T, B, *shape) 0/1 for events.
+        record : names of the populations whose spikes are kept, or handed to the sink.
+        sink : takes each batch's spikes instead.
+        progress : called after each batch with (samples done, samples in total).
+
+        Raises
+        ------
+        InputError : if the inputs do not fit the network.
+        UnsupportedError : for a network of the other arithmetic, or an integer one whose sums could exceed the 32 bits
+            that Lava adds them in.
+        ConfigError : for settings that mean nothing.
+        StateOverflowError : naming population, sample, step and neuron, if an integer potential leaves 24 bits.
+        IncompleteRunError : if it is interrupted from the keyboard; it holds the result of the finished batches.
+        """
+        total = self._check(network, inputs, record)
+        plan = make_plan(network)
+        engines = _Engines(plan, self.engine, self.batch_size, total=total)
+        results = _Results(plan, self.name, total=total, keep=self.keep, record=() if sink else record)
+        size = 0
+        try:
+            while results.done < total:
+                engine, size = engines.next_batch(results.done, record)
+                batch = slice(results.done, min(results.done + size, total))
+                part = network.input.take(inputs, batch)
+                outcome = engine.run(part, first=batch.start, record=record)
+                engines.learn(outcome, part)
+                if sink is not None and record:
+                    sink(batch.start, outcome.spikes)
+                results.add(outcome, batch)
+                if progress is not None:
+                    progress(results.done, total)
+        except KeyboardInterrupt as interrupt:
+            raise IncompleteRunError(
+                f'backend "{self.name}", network "{network.name}": interrupted when {results.done} of {total} samples '
+                f"were finished; their results are kept, and the next {size} were under way: run these and the rest "
+                "again",
+                samples=results.done,
+                result=results.result() if results.done else None,
+            ) from interrupt
+        return results.result()
+
+    def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
+        """How many samples there are, if network, inputs and settings can be run."""
+        if network.arithmetic != self.arithmetic:
+            raise UnsupportedError(
+                f'backend "{self.name}" runs {self.arithmetic} networks; network "{network.name}" holds '
+                f"{network.arithmetic} values; "
+                f"{'quantize it first' if self.arithmetic == 'integer' else 'give it the float network'}"
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f'backend "{self.name}": batch_size {self.batch_size}; expected at least 1')
+        if self.engine not in get_args(EngineName):
+            allowed = ", ".join(get_args(EngineName))
+            raise ConfigError(f'backend "{self.name}": engine "{self.engine}"; expected one of {allowed}')
+        known = [p.name for p in network.populations]
+        unknown = [name for name in self.keep or () if name not in known]
+        if unknown:
+            raise ConfigError(f'backend "{self.name}": keep names {unknown}; the populations are {", ".join(known)}')
+        return check_inputs(network, inputs, record=record)
 
 
-def simulate(
-    network: HardwareNetwork,
-    inputs: Array,
-    *,
-    make_plan: Callable[[HardwareNetwork], Plan],
-    backend: str,
-    arithmetic: Arithmetic,
-    settings: RunSettings,
-    record: Sequence[str],
-    sink: Sink | None,
-    progress: Progress | None,
-) -> RunResult:
-    """What the network does with all inputs, one batch of samples after the other.
+@final
+class IntegerSimulator(_Simulator):
+    """Runs integer networks by the integer law of ``docs/network-format.md``: spike for spike as Lava's fixed point.
 
-    Raises
-    ------
-    InputError, UnsupportedError, ConfigError : for inputs, a network or settings that cannot be run.
-    IncompleteRunError : if it is interrupted from the keyboard; it holds the result of the batches that are finished.
+    Parameters
+    ----------
+    batch_size : samples that are run together; None: as many as fit `BATCH_BYTES`.
+    engine : ``event``: each spike adds its weights, in integers. ``dense``: products with all weights, in a float
+        type wide enough that every partial sum is an integer that it holds exactly. ``auto``: the first samples run
+        event by event, and their firing rates decide (`cheaper_engine`). All give the same spikes.
+    keep : names of the populations whose rates and counts are in the result, beside the readout's source; None: all.
+        Per sample and neuron they take 2 bytes, and 8 more of LIF neurons.
     """
-    total = _check_run(network, inputs, backend=backend, arithmetic=arithmetic, settings=settings, record=record)
-    engines = _Engines(make_plan(network), settings, total=total)
-    results = _Results(engines.plan, backend, total=total, keep=settings.keep, record=() if sink else record)
-    size = 0
-    try:
-        while results.done < total:
-            engine, size = engines.next_batch(results.done, record)
-            batch = slice(results.done, min(results.done + size, total))
-            part = network.input.take(inputs, batch)
-            outcome = engine.run(part, first=batch.start, record=record)
-            engines.learn(outcome, part)
-            if sink is not None and record:
-                sink(batch.start, outcome.spikes)
-            results.add(outcome, batch)
-            if progress is not None:
-                progress(results.done, total)
-    except KeyboardInterrupt as interrupt:
-        raise IncompleteRunError(
-            f'backend "{backend}", network "{network.name}": interrupted when {results.done} of {total} samples were '
-            f"finished; their results are kept, and the next {size} were under way: run these and the rest again",
-            samples=results.done,
-            result=results.result() if results.done else None,
-        ) from interrupt
-    return results.result()
+
+    name: ClassVar[str] = "simulator"
+    arithmetic: ClassVar[Arithmetic] = "integer"
 
 
-def _check_run(
-    network: HardwareNetwork,
-    inputs: Array,
-    *,
-    backend: str,
-    arithmetic: Arithmetic,
-    settings: RunSettings,
-    record: Sequence[str],
-) -> int:
-    if network.arithmetic != arithmetic:
-        raise UnsupportedError(
-            f'backend "{backend}" runs {arithmetic} networks; network "{network.name}" holds {network.arithmetic} '
-            f"values; {'quantize it first' if arithmetic == 'integer' else 'give it the float network'}"
-        )
-    if settings.batch_size is not None and settings.batch_size < 1:
-        raise ConfigError(f'backend "{backend}": batch_size {settings.batch_size}; expected at least 1')
-    if settings.engine not in get_args(EngineName):
-        allowed = ", ".join(get_args(EngineName))
-        raise ConfigError(f'backend "{backend}": engine "{settings.engine}"; expected one of {allowed}')
-    known = [p.name for p in network.populations]
-    unknown = [name for name in settings.keep or () if name not in known]
-    if unknown:
-        raise ConfigError(f'backend "{backend}": keep names {unknown}; the populations are {", ".join(known)}')
-    return check_inputs(network, inputs, record=record)
+@final
+class FloatSimulator(_Simulator):
+    """Runs float networks by the float law of ``docs/network-format.md``, in float64.
+
+    The engines add in different orders, so that potentials may differ in their last digits, and spikes where a
+    potential comes that close to the threshold.
+
+    Parameters
+    ----------
+    batch_size, engine, keep : as in `IntegerSimulator`.
+    """
+
+    name: ClassVar[str] = "simulator-float"
+    arithmetic: ClassVar[Arithmetic] = "float"
 
 
 @final
 class _Engines:
     """The engine of each batch. `auto` runs a few samples event by event, counts their spikes, and then decides."""
 
-    def __init__(self, plan: Plan, settings: RunSettings, *, total: int) -> None:
+    def __init__(self, plan: Plan, engine: EngineName, batch_size: int | None, *, total: int) -> None:
         self.plan = plan
-        self._batch_size = settings.batch_size
+        self._batch_size = batch_size
         self._total = total
-        self._chosen = settings.engine
+        self._chosen = engine
         self._made: dict[str, Engine] = {}
         if self._chosen == "auto" and not any(p.synapses for p in plan.populations):
             self._chosen = "dense"
@@ -145,7 +183,7 @@ class _Engines:
         size = self._batch_size or max(1, min(MOST_SAMPLES, BATCH_BYTES // engine.sample_bytes(record)))
         return engine, min(size, PROBE_SAMPLES if self._chosen == "auto" else size, self._total - done)
 
-    def learn(self, outcome: Outcome, inputs: Array) -> None:
+    def learn(self, outcome: BatchResult, inputs: Array) -> None:
         """Decides by the first batch, if that is still open."""
         if self._chosen == "auto":
             self._chosen = cheaper_engine(self.plan, outcome, inputs)
@@ -153,7 +191,7 @@ class _Engines:
                 self._made.clear()  # the event engine's weights are no longer needed
 
 
-def cheaper_engine(plan: Plan, outcome: Outcome, inputs: Array) -> EngineName:
+def cheaper_engine(plan: Plan, outcome: BatchResult, inputs: Array) -> EngineName:
     """The engine that takes less time for one step of one sample at the firing rates of a batch."""
     firing = {name: float(counts.mean()) / plan.steps for name, counts in outcome.counts.items()}
     firing[INPUT] = float(inputs.mean())
@@ -180,7 +218,7 @@ class _Results:
         self._rates = {n: np.zeros((total, *shapes[n])) for n in kept if n in leaky}
         self._spikes = {n: np.zeros((plan.steps, total, *shapes[n]), np.uint8) for n in record}
 
-    def add(self, outcome: Outcome, batch: slice) -> None:
+    def add(self, outcome: BatchResult, batch: slice) -> None:
         """Takes the next batch."""
         for into, numbers in ((self._counts, outcome.counts), (self._rates, outcome.rates)):
             for name in into:
