@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fsnn_lava.backends.lava.learning.job import (
         TrainingOutcome as TrainingOutcome,
     )
-    from fsnn_lava.backends.lava.learning_runner import (
+    from fsnn_lava.backends.lava.learning.runner import (
         train_on_lava as train_on_lava,
     )
     from fsnn_lava.backends.lava.runner import (
@@ -101,7 +101,7 @@ _HOMES = {
     "require_arithmetic": "registry",
     "require_lava": "lava.runner",
     "run": "run_network",
-    "train_on_lava": "lava.learning_runner",
+    "train_on_lava": "lava.learning.runner",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
-from fsnn_lava.backends.lava.learning_runner import train_on_lava
+from fsnn_lava.backends.lava.learning.runner import train_on_lava
 from fsnn_lava.cli import export, run, train, training_display
 from fsnn_lava.cli import train_on_lava as on_lava
 from fsnn_lava.config import TrainConfig, published_configs, read_config

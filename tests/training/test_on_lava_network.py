@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsnn_lava.backends.lava.learning_runner import train_on_lava
+from fsnn_lava.backends.lava.learning.runner import train_on_lava
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Augmentation, Dataset, InputCoding, load_dataset
 from fsnn_lava.errors import ConfigError, UnsupportedError

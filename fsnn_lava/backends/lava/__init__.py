@@ -3,11 +3,10 @@
 ::
 
     runner.py            backends lava-fixed, lava-float, loihi2: checks, starts the worker, collects results
-    learning_runner.py   the same for training on Lava
     chip_limits.py       what Lava and Loihi 2 cannot say of a network, found before anything starts
     job.py               what a worker is asked to run (plain data)
-    sample_ring.py       the shared memory through which samples stream
-    stream.py            the caller's end of a run; worker_process.py: starts, listens to and ends the worker
+    sample_ring.py       the shared memory through which samples stream; shared_arrays.py: how any such memory is made
+    worker_process.py    the caller's end of a run: starts, listens to and ends the worker
     worker.py            the worker: builds the graph and runs it; worker_protocol.py: how it reports, and leaves
     build_graph.py       HardwareNetwork -> graph; the clock is explained there
     stock_processes.py   the stock processes that say a population, a connection, a delay, a readout

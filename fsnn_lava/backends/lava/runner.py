@@ -1,6 +1,6 @@
 """Networks on Lava's CPU models and on Loihi 2.
 
-Lava runs in a Python process of its own (`isolated`), so this module imports nothing of it.
+Lava runs in a Python process of its own (`worker_process`), so this module imports nothing of it.
 
 Lava's fixed_pt potentials wrap silently at 24 bits, and nothing in a result can tell. A network is safe by the proof
 that the quantizer attaches to it; the integer simulator raises instead of wrapping.
@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, final
 
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.chip_limits import require_hardware
 from fsnn_lava.backends.lava.job import RING_BYTES, Device, GraphJob, ReadoutPlace
-from fsnn_lava.backends.lava.stream import Stream
-from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
+from fsnn_lava.backends.lava.sample_ring import SampleRing
+from fsnn_lava.backends.lava.worker_process import WorkerRun
 from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
-from fsnn_lava.errors import BackendError, ConfigError, MissingDependencyError, UnsupportedError
+from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError, UnsupportedError
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult, check_inputs
-
-_WORKER = "fsnn_lava.backends.lava.worker"
 
 
 class LavaRunner:
@@ -117,25 +115,77 @@ class LavaRunner:
             stock_models=self.stock_models,
             ring_bytes=RING_BYTES,
         )
-        stream = Stream(job, inputs, finished, progress=progress)
-        try:
-            run_isolated(
-                _WORKER,
-                (job, stream.ring.descriptor),
-                on_message=stream.on_message,
-                silence_s=self.timeout_s,
-                inherited=(stream.ring.descriptor,),
-            )
-        except SilenceError as error:
-            reason = f"Lava finished no step within {self.timeout_s:g} s; larger networks may need a longer timeout_s"
-            raise stream.incomplete(reason) from error
-        except KeyboardInterrupt as error:
-            raise stream.incomplete("the run was interrupted") from error
-        except BackendError as error:
-            raise stream.incomplete(str(error)) from error
-        finally:
-            stream.ring.close()
-        stream.require_success()
+        Stream(job, inputs, finished, progress=progress).run(timeout_s=self.timeout_s)
+
+
+@final
+class Stream(WorkerRun):
+    """One run: inputs go into the ring as slots become free, finished samples come out of it.
+
+    Parameters
+    ----------
+    inputs, finished : one per network of the job; what is finished is added, to earlier runs if there were any.
+    progress : told how many samples are finished.
+    """
+
+    def __init__(
+        self,
+        job: GraphJob,
+        inputs: tuple[Array, ...],
+        finished: tuple[FinishedSamples, ...],
+        *,
+        progress: Progress | None,
+    ) -> None:
+        self.job = job
+        self.ring = SampleRing(job)
+        super().__init__("fsnn_lava.backends.lava.worker", job, self.ring)
+        self._inputs = inputs
+        self._finished = finished
+        self._progress = progress
+        self._taken = 0
+        self._before = max(f.finished for f in finished)
+        for sample in range(self.ring.slots):
+            self._send(sample)
+
+    def advance(self) -> None:
+        """Take the samples that are finished."""
+        while self._taken < self.steps // self.job.sample_steps:
+            self._take()
+
+    def incomplete(self, reason: str) -> IncompleteRunError:
+        """The error that says how far the run had come, with the results of the finished samples."""
+        sample, step = divmod(self.steps, self.job.sample_steps)
+        samples = max(f.finished for f in self._finished)
+        results = [f.result() for f in self._finished] if samples else [None]
+        message = (
+            f"Lava's run of {self._total} samples ended in sample {self._before + sample} at global step {step}, after "
+            f"{self.steps} of {self.job.steps} steps; {samples} samples are finished. Its processes were ended. "
+            f"Reason: {reason}"
+        )
+        return IncompleteRunError(message, samples=samples, result=results[0] if len(results) == 1 else results)
+
+    @property
+    def _total(self) -> int:
+        return max(f.samples for f in self._finished)
+
+    def _take(self) -> None:
+        """Add up the next finished sample, and give its slot to a new one."""
+        sample = self._taken
+        for index, finished in enumerate(self._finished):
+            if sample < self.job.samples[index]:
+                spikes = self.ring.read_spikes(index, finished.network, sample=sample)
+                finished.add(spikes, self.ring.read_potentials(index, sample=sample))
+        self._taken = sample + 1
+        self._send(sample + self.ring.slots)
+        if self._progress is not None:
+            self._progress(self._before + self._taken, self._total)
+
+    def _send(self, sample: int) -> None:
+        """Put the inputs of a sample into its slot, and let it begin."""
+        if sample < self.job.total:
+            for index, (network, inputs) in enumerate(zip(self.job.networks, self._inputs, strict=True)):
+                self.ring.write_input(index, network, sample=sample, inputs=inputs)
+            self.ring.ready[0] = sample + 1
 
 
 class LavaFixedRunner(LavaRunner):

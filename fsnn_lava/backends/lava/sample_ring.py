@@ -7,22 +7,18 @@ was read, and memory does not grow with the batch.
 
 from __future__ import annotations
 
-import mmap
-import os
-from math import prod
-
 import numpy as np
 
 from fsnn_lava.backends.lava.job import GraphJob
 from fsnn_lava.backends.lava.neuron_order import from_lava, to_lava
+from fsnn_lava.backends.lava.shared_arrays import Kind, SharedArrays, aligned_bytes
 from fsnn_lava.hardware import Array, HardwareNetwork
 
-_ALIGNMENT = 64
+_Key = tuple[str, int, str]
+"""What an array is, of which network, of which population."""
 
-_Plan = dict[tuple[str, int, str], tuple[tuple[int, ...], np.dtype[np.generic]]]
 
-
-class SampleRing:
+class SampleRing(SharedArrays[_Key]):
     """Arrays in shared memory, in Lava's order of neurons.
 
     Attributes
@@ -36,34 +32,15 @@ class SampleRing:
     """
 
     def __init__(self, job: GraphJob, descriptor: int | None = None) -> None:
-        """Map the memory behind a file descriptor, or make a new one."""
-        plan = _plan(job, 1)
-        slot_bytes = sum(_bytes(shape, dtype) for (kind, _, _), (shape, dtype) in plan.items() if kind != "control")
+        layout = _layout(job, 1)
+        slot_bytes = sum(aligned_bytes(kind) for (what, _, _), kind in layout.items() if what != "control")
         self.slots = max(1, min(job.total, max(2, job.ring_bytes // slot_bytes)))
-        plan = _plan(job, self.slots)
-        size = sum(_bytes(shape, dtype) for shape, dtype in plan.values())
-        if descriptor is None:
-            descriptor = os.memfd_create("fsnn-lava-samples")
-            os.ftruncate(descriptor, size)
-        self.descriptor = descriptor
-        memory = mmap.mmap(descriptor, size)
-        self.inputs: dict[int, Array] = {}
-        self.spikes: dict[tuple[int, str], Array] = {}
-        self.potentials: dict[int, Array] = {}
-        offset = 0
-        for (kind, index, name), (shape, dtype) in plan.items():
-            array = np.frombuffer(memory, dtype, prod(shape), offset).reshape(shape)
-            offset += _bytes(shape, dtype)
-            if kind == "control":
-                self.ready, self.clocks = array[:1], array[1:]
-            elif kind == "spikes":
-                self.spikes[index, name] = array
-            else:
-                (self.inputs if kind == "inputs" else self.potentials)[index] = array
-
-    def close(self) -> None:
-        """Give the descriptor back; the memory goes with the arrays."""
-        os.close(self.descriptor)
+        super().__init__(_layout(job, self.slots), descriptor)
+        control = self.arrays["control", 0, ""]
+        self.ready, self.clocks = control[:1], control[1:]
+        self.inputs = {index: array for (what, index, _), array in self.arrays.items() if what == "inputs"}
+        self.spikes = {(index, name): array for (what, index, name), array in self.arrays.items() if what == "spikes"}
+        self.potentials = {index: array for (what, index, _), array in self.arrays.items() if what == "potentials"}
 
     def write_input(self, index: int, network: HardwareNetwork, *, sample: int, inputs: Array) -> None:
         """Put a sample of the network's inputs into its slot; zeros if there are no more of them."""
@@ -84,22 +61,17 @@ class SampleRing:
         return self.potentials[index][sample % self.slots].astype(np.int64) if index in self.potentials else None
 
 
-def _plan(job: GraphJob, slots: int) -> _Plan:
-    """(kind, network's index, population) -> shape and type, in the order in which they lie in memory."""
+def _layout(job: GraphJob, slots: int) -> dict[_Key, Kind]:
     recorders = sum(len(n.populations) for n in job.networks)
     recorders += len(job.networks) if job.readout == "lava" else 0
-    plan: _Plan = {("control", 0, ""): ((1 + recorders,), np.dtype(np.int64))}
+    layout: dict[_Key, Kind] = {("control", 0, ""): ((1 + recorders,), np.dtype(np.int64))}
     for index, network in enumerate(job.networks):
         frames = network.time_steps if network.input.kind == "event" else 1
         codes = np.min_scalar_type(network.input.maximum)
-        plan["inputs", index, ""] = (slots, frames, network.input.size), codes
+        layout["inputs", index, ""] = (slots, frames, network.input.size), codes
         for p in network.populations:
-            plan["spikes", index, p.name] = (slots, network.time_steps, p.size), np.dtype(np.uint8)
+            layout["spikes", index, p.name] = (slots, network.time_steps, p.size), np.dtype(np.uint8)
         integrators = network.readout.integrators
         if job.readout == "lava" and integrators is not None:
-            plan["potentials", index, ""] = (slots, len(integrators.weight) * integrators.parts), np.dtype(np.int32)
-    return plan
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> int:
-    return -(-prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+            layout["potentials", index, ""] = (slots, len(integrators.weight) * integrators.parts), np.dtype(np.int32)
+    return layout

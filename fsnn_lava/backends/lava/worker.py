@@ -1,7 +1,7 @@
 """The program of the Python process in which Lava runs: ``python -m fsnn_lava.backends.lava.worker FD``.
 
 It receives a `GraphJob` and the descriptor of its `SampleRing`; inputs and spikes travel through the ring. What it
-answers stands in `watched`.
+answers stands in `worker_protocol`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""A Python module in a process group of its own, which is always ended.
+"""A Python module in a process group of its own, which is always ended, and the run that it is started for.
 
 Lava starts an operating system process per Lava process, cannot be interrupted, and leaves its processes behind when
 something fails. Here all of them live in one session: whatever happens to the run, the session is ended.
 The new interpreter imports neither the caller's main module nor torch, so no ``__main__`` guard is needed and
 notebooks work.
+
+`runner` runs networks this way, `learning.runner` trains them; `worker_protocol` is the other end.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, final
 
-from fsnn_lava.errors import BackendError
+from fsnn_lava.backends.lava.shared_arrays import SharedArrays
+from fsnn_lava.errors import BackendError, FsnnError, IncompleteRunError
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
@@ -67,6 +71,85 @@ def run_isolated(
         finally:
             with _deaf_to_interrupts():
                 _end_group(here, process)
+
+
+class WorkerRun(ABC):
+    """One run, from its first step to its last.
+
+    Parameters
+    ----------
+    module : the worker's program; it receives the job and the descriptor of the memory.
+    memory : through which data comes and goes; closed at the end of the run.
+
+    Attributes
+    ----------
+    steps : that all of Lava's processes have finished.
+    """
+
+    def __init__(self, module: str, job: object, memory: SharedArrays[Any]) -> None:
+        self.steps = 0
+        self._module, self._job, self._memory = module, job, memory
+        self._failure: FsnnError | str | None = None
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Take what is new in the memory, now that ``steps`` are finished."""
+
+    @abstractmethod
+    def incomplete(self, reason: str) -> IncompleteRunError:
+        """The error that says how far the run had come, with the results of what was finished."""
+
+    @final
+    def run(self, *, timeout_s: float) -> None:
+        """Run all steps of the job.
+
+        Parameters
+        ----------
+        timeout_s : longest time in which Lava may finish no step, in seconds.
+
+        Raises
+        ------
+        FsnnError : from a process of ours; its cause is an `IncompleteRunError` with what was finished.
+        IncompleteRunError : if Lava failed, stood still for so long, or was interrupted.
+        """
+        descriptor = self._memory.descriptor
+        try:
+            run_isolated(
+                self._module,
+                (self._job, descriptor),
+                on_message=self.on_message,
+                silence_s=timeout_s,
+                inherited=(descriptor,),
+            )
+        except SilenceError as error:
+            reason = f"Lava finished no step within {timeout_s:g} s; larger networks may need a longer timeout_s"
+            raise self.incomplete(reason) from error
+        except KeyboardInterrupt as error:
+            raise self.incomplete("the run was interrupted") from error
+        except BackendError as error:
+            raise self.incomplete(str(error)) from error
+        finally:
+            self._memory.close()
+        self.require_success()
+
+    @final
+    def on_message(self, message: tuple[str, Any]) -> bool:
+        """Follow a message of the worker (`worker_protocol` lists them); True with its last one."""
+        kind, content = message
+        if kind == "step":
+            self.steps = content
+            self.advance()
+            return False
+        self._failure = content
+        return True
+
+    @final
+    def require_success(self) -> None:
+        """Raise what the worker said, unless it said that all is done."""
+        if isinstance(self._failure, BackendError | str):
+            raise self.incomplete(str(self._failure))
+        if self._failure is not None:
+            raise self._failure from self.incomplete(str(self._failure))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ networks", Neural Networks 161 (2023), in the hardware's timing, where every con
 
 ::
 
+    runner.py      `train_on_lava`: starts the worker and collects what is learnt
     job.py         what is to be trained, and what comes back (plain data)
     clock.py       the steps of a sample: when each population's two windows open
     memory.py      the shared memory through which weights and recorded spikes leave Lava
@@ -16,5 +17,5 @@ networks", Neural Networks 161 (2023), in the hardware's timing, where every con
     graph.py       job -> connected processes
     worker.py      the program of the Python process in which Lava runs
 
-Like `lava_graph`, whose machinery it uses, it runs in a Python process of its own, without torch.
+It runs in a Python process of its own, without torch, by the machinery of `fsnn_lava.backends.lava`.
 """

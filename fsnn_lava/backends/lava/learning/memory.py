@@ -1,24 +1,20 @@
 """The shared memory through which weights, recorded spikes and the clock leave Lava's processes.
 
-Lava moves the contents of a `Var` one element per message, and only while it pauses; here every process writes its
-own part, which whoever asked for the run maps as well. Weights are written after every update, alternately into two
-slots: all connections update in the same step, so when the run is ended at any moment, the last update that all of
-them have finished is whole in one of the slots.
+Every process writes its own part, which whoever asked for the run maps as well. Weights are written after every
+update, alternately into two slots: all connections update in the same step, so when the run is ended at any moment,
+the last update that all of them have finished is whole in one of the slots.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
 from fsnn_lava.backends.lava.learning.job import Synapses, TrainingJob
+from fsnn_lava.backends.lava.shared_arrays import Kind, SharedArrays
 from fsnn_lava.hardware import Array
 
-_ALIGNMENT = 64
 _SLOTS = 2
 
 
@@ -64,7 +60,7 @@ class SynapseRecord:
         return synapses, (self.weight_gradient[slot].copy(), self.bias_gradient[slot].copy() if has_bias else None)
 
 
-class TrainingMemory:
+class TrainingMemory(SharedArrays[tuple[str, str]]):
     """Arrays in shared memory.
 
     Attributes
@@ -77,19 +73,8 @@ class TrainingMemory:
     """
 
     def __init__(self, job: TrainingJob, descriptor: int | None = None) -> None:
-        """Map the memory behind a file descriptor, or make a new one."""
-        plan = _plan(job)
-        size = sum(_bytes(shape, kind) for shape, kind in plan.values())
-        if descriptor is None:
-            descriptor = os.memfd_create("fsnn-lava-training")
-            os.ftruncate(descriptor, size)
-        self.descriptor = descriptor
-        memory = mmap.mmap(descriptor, size)
-        arrays: dict[tuple[str, str], Array] = {}
-        offset = 0
-        for key, (shape, kind) in plan.items():
-            arrays[key] = np.frombuffer(memory, kind, prod(shape), offset).reshape(shape)
-            offset += _bytes(shape, kind)
+        super().__init__(_layout(job), descriptor)
+        arrays = self.arrays
         self.clocks = arrays["", "clocks"]
         self.losses, self.predictions = arrays["", "losses"], arrays["", "predictions"]
         self.mean_spikes, self.mean_spikes_back = arrays["", "mean_spikes"], arrays["", "mean_spikes_back"]
@@ -101,21 +86,17 @@ class TrainingMemory:
             name: SynapseRecord(**{field: arrays[name, field] for field in fields}) for name in job.network.named()
         }
 
-    def close(self) -> None:
-        """Give the descriptor back; the memory goes with the arrays."""
-        os.close(self.descriptor)
-
 
 def processes_of(job: TrainingJob) -> int:
     """How many of the graph's processes keep a clock: the source, populations and connections."""
     return 1 + len(job.network.sizes) + len(job.network.named())
 
 
-def _plan(job: TrainingJob) -> dict[tuple[str, str], tuple[tuple[int, ...], np.dtype[np.generic]]]:
-    """(owner, what) -> shape and type, in the order in which they lie in memory."""
+def _layout(job: TrainingJob) -> dict[tuple[str, str], Kind]:
+    """(owner, what) -> shape and type."""
     real, whole = np.dtype(np.float64), np.dtype(np.int64)
     samples, populations = len(job.labels), len(job.network.sizes)
-    plan: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype[np.generic]]] = {
+    layout: dict[tuple[str, str], Kind] = {
         ("", "clocks"): ((processes_of(job),), whole),
         ("", "losses"): ((samples,), real),
         ("", "predictions"): ((samples,), whole),
@@ -124,16 +105,12 @@ def _plan(job: TrainingJob) -> dict[tuple[str, str], tuple[tuple[int, ...], np.d
     }
     for index, size in enumerate(job.network.sizes):
         steps, back = job.learning.time_steps, job.learning.time_steps_back
-        plan[f"{index}", "spikes"] = (steps, job.recorded, size), np.dtype(np.uint8)
-        plan[f"{index}", "spikes_back"] = (back, job.recorded, size), np.dtype(np.int8)
+        layout[f"{index}", "spikes"] = (steps, job.recorded, size), np.dtype(np.uint8)
+        layout[f"{index}", "spikes_back"] = (back, job.recorded, size), np.dtype(np.int8)
     for name, synapses in job.network.named().items():
-        plan[name, "updates"] = (1,), whole
+        layout[name, "updates"] = (1,), whole
         bias_shape = (0,) if synapses.bias is None else synapses.bias.shape
         for what in ("", "_momentum", "_gradient"):
-            plan[name, f"weight{what}"] = (_SLOTS, *synapses.weight.shape), real
-            plan[name, f"bias{what}"] = (_SLOTS, *bias_shape), real
-    return plan
-
-
-def _bytes(shape: tuple[int, ...], kind: np.dtype[np.generic]) -> int:
-    return -(-prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
+            layout[name, f"weight{what}"] = (_SLOTS, *synapses.weight.shape), real
+            layout[name, f"bias{what}"] = (_SLOTS, *bias_shape), real
+    return layout

@@ -1,6 +1,6 @@
 """The program of the Python process in which Lava trains: ``python -m fsnn_lava.backends.lava.learning.worker FD``.
 
-It receives a `TrainingJob` and the descriptor of its `TrainingMemory`; what it answers stands in `lava_graph.watched`.
+It receives a `TrainingJob` and the descriptor of its `TrainingMemory`; what it answers stands in `worker_protocol`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Processes on the host: where inputs come from and where spikes go. All of them work on a `SampleRing`.
-
-Lava moves the contents of a `Var` one element per message; a batch of recorded spikes would take minutes.
-"""
+"""Processes on the host: where inputs come from and where spikes go. All of them work on a `SampleRing`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Training by SPIDE on Lava's CPU simulator: both phases, and the changes of the weights, are Lava processes.
 
-Lava runs in a Python process of its own (`isolated`), so this module imports nothing of it.
+Lava runs in a Python process of its own (`worker_process`), so this module imports nothing of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import final
 
 from fsnn_lava.backends.lava.learning.job import (
     FEEDBACK,
@@ -19,10 +19,8 @@ from fsnn_lava.backends.lava.learning.job import (
 )
 from fsnn_lava.backends.lava.learning.memory import TrainingMemory
 from fsnn_lava.backends.lava.runner import require_lava
-from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
-from fsnn_lava.errors import BackendError, FsnnError, IncompleteRunError
-
-_WORKER = "fsnn_lava.backends.lava.learning.worker"
+from fsnn_lava.backends.lava.worker_process import WorkerRun
+from fsnn_lava.errors import IncompleteRunError
 
 
 def train_on_lava(
@@ -43,65 +41,34 @@ def train_on_lava(
         `KeyboardInterrupt`); holds the `TrainingOutcome` of all whole updates, and how many samples they took.
     """
     require_lava()
-    run = _Run(job, progress)
-    try:
-        run_isolated(
-            _WORKER,
-            (job, run.memory.descriptor),
-            on_message=run.on_message,
-            silence_s=timeout_s,
-            inherited=(run.memory.descriptor,),
-        )
-    except SilenceError as error:
-        raise run.incomplete(f"Lava finished no step within {timeout_s:g} s") from error
-    except KeyboardInterrupt as error:
-        raise run.incomplete("the run was interrupted") from error
-    except BackendError as error:
-        raise run.incomplete(str(error)) from error
-    finally:
-        run.memory.close()
-    run.require_success()
+    run = _TrainingRun(job, progress)
+    run.run(timeout_s=timeout_s)
     return run.outcome()
 
 
-class _Run:
-    """The caller's end of a run."""
+@final
+class _TrainingRun(WorkerRun):
+    """The caller's end of a training."""
 
     def __init__(self, job: TrainingJob, progress: TrainingProgress | None) -> None:
+        self._training, self._progress = job, progress
         self.memory = TrainingMemory(job)
-        self._job, self._progress = job, progress
-        self._steps = 0
-        self._failure: FsnnError | str | None = None
+        self._told = 0
+        super().__init__("fsnn_lava.backends.lava.learning.worker", job, self.memory)
 
-    def on_message(self, message: tuple[str, Any]) -> bool:
-        """Note how far Lava is; True with the last message of the worker."""
-        kind, content = message
-        if kind != "step":
-            self._failure = content
-            return True
-        before, self._steps = self._samples, content
-        if self._progress is not None and self._samples > before:
-            done = self._samples
-            self._progress(done, len(self._job.labels), float(self.memory.losses[:done].mean()))
-        return False
-
-    @property
-    def _samples(self) -> int:
-        return self._steps // self._job.clock.sample_steps
-
-    def require_success(self) -> None:
-        """Nothing, if the worker said that all is done; else raises what it said."""
-        if isinstance(self._failure, BackendError | str):
-            raise self.incomplete(str(self._failure))
-        if self._failure is not None:
-            raise self._failure from self.incomplete(str(self._failure))
+    def advance(self) -> None:
+        """Tell how many samples are done."""
+        done = self.steps // self._training.clock.sample_steps
+        if self._progress is not None and done > self._told:
+            self._progress(done, len(self._training.labels), float(self.memory.losses[:done].mean()))
+        self._told = done
 
     def incomplete(self, reason: str) -> IncompleteRunError:
         """The error that says how far the run had come, with what was learnt in whole updates."""
-        job, outcome = self._job, self.outcome()
-        sample, step = divmod(self._steps, job.clock.sample_steps)
+        job, outcome = self._training, self.outcome()
+        sample, step = divmod(self.steps, job.clock.sample_steps)
         message = (
-            f"Training on {len(job.labels)} samples ended in sample {sample} at step {step}, after {self._steps} "
+            f"Training on {len(job.labels)} samples ended in sample {sample} at step {step}, after {self.steps} "
             f"of {job.steps} steps; {outcome.updates} of {len(job.batches)} updates are whole. Its processes "
             f"were ended. Reason: {reason}"
         )
@@ -109,7 +76,7 @@ class _Run:
 
     def outcome(self) -> TrainingOutcome:
         """What is in the memory, as far as all connections have finished the same updates."""
-        job, memory = self._job, self.memory
+        job, memory = self._training, self.memory
         updates = min(int(record.updates[0]) for record in memory.synapses.values())
         named = job.network.named()
         gradients = {}
