@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
+
+from fsnn_lava.files import user_cache
 
 Function = Callable[..., Any]
 
@@ -45,17 +46,12 @@ def _kept(function: Function, **options: Any) -> Function:
 
 @functools.cache
 def _cache_folder(chosen: str) -> Path:
-    """Folder named after the compiling sources: where Numba was told to keep it, else in the package or the home."""
+    """Folder named after the compiling sources: where Numba was told to keep it, else in the user's cache folder."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         source = path.read_bytes()
         if b"kernels.compile" in source or b"numba" in source:
             digest.update(str(path.relative_to(package)).encode() + b"\0" + source + b"\0")
-    if chosen:
-        root = Path(chosen)
-    elif os.access(package, os.W_OK):
-        root = package / "__pycache__"
-    else:
-        root = Path.home() / ".cache" / "fsnn-lava"
+    root = Path(chosen) if chosen else user_cache()
     return root / f"machine-code-{digest.hexdigest()[:16]}"

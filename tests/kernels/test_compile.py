@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import pytest
 
+from fsnn_lava.files import CACHE_VARIABLE
 from fsnn_lava.kernels import compile as machine_code
 from fsnn_lava.kernels.compile import compiled, compiled_fused
 
@@ -27,10 +28,21 @@ def test_what_is_kept_goes_into_a_folder_of_its_sources(compiler: Any, tmp_path:
     assert found(14) == 42
     assert before == numba.config.CACHE_DIR
     assert machine_code._cache_folder(before).name in str(found.stats.cache_path)
-    other = _folder_of(tmp_path / "one", {"a.py": "# machine_code 1", "b.py": "nothing"})
-    assert other == _folder_of(tmp_path / "two", {"a.py": "# machine_code 1", "b.py": "else"})
-    assert other != _folder_of(tmp_path / "three", {"a.py": "# machine_code 2", "b.py": "nothing"})
-    assert other != _folder_of(tmp_path / "four", {"c.py": "# machine_code 1", "b.py": "nothing"})
+    other = _folder_of(tmp_path / "one", {"a.py": "# kernels.compile 1", "b.py": "nothing"})
+    assert other == _folder_of(tmp_path / "two", {"a.py": "# kernels.compile 1", "b.py": "else"})
+    assert other != _folder_of(tmp_path / "three", {"a.py": "# kernels.compile 2", "b.py": "nothing"})
+    assert other != _folder_of(tmp_path / "four", {"c.py": "# kernels.compile 1", "b.py": "nothing"})
+
+
+def test_what_is_kept_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    machine_code._cache_folder.cache_clear()
+    found = compiled(_four_times)
+    machine_code._cache_folder.cache_clear()
+    assert found(2) == 8
+    assert Path(found.stats.cache_path).is_relative_to(tmp_path / "cache")
+    assert list((tmp_path / "cache").rglob("*.nbc"))
 
 
 def _folder_of(package: Path, sources: dict[str, str]) -> str:
@@ -39,7 +51,7 @@ def _folder_of(package: Path, sources: dict[str, str]) -> str:
     for name, text in sources.items():
         (package / name).write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine_code, "__file__", str(package / "machine_code.py"))
+        patch.setattr(machine_code, "__file__", str(package / "kernels" / "compile.py"))
         machine_code._cache_folder.cache_clear()
         found = machine_code._cache_folder("").name
     machine_code._cache_folder.cache_clear()
@@ -48,3 +60,7 @@ def _folder_of(package: Path, sources: dict[str, str]) -> str:
 
 def _three_times(x: int) -> int:
     return 3 * x
+
+
+def _four_times(x: int) -> int:
+    return 4 * x
