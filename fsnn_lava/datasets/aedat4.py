@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError, MissingDependencyError
+from fsnn_lava.files import known_format
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 
@@ -58,7 +59,8 @@ def _check_header(content: bytes, source: str) -> None:
     """Nothing, if the header's text can be found: where it cannot, the decoder may end the whole process."""
     if not content.startswith(MAGIC):
         raise DatasetError(
-            f"{source} is no AEDAT4 file: it begins with {content[:14]!r}, expected {MAGIC!r}. Get it again."
+            f"{source} is no AEDAT4 file: it begins with {content[:14]!r}, expected {MAGIC!r}."
+            f"{known_format(content[:32])} Get it again."
         )
     try:
         (length,) = struct.unpack_from("<I", content, len(MAGIC))

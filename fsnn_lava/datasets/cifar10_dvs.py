@@ -22,6 +22,7 @@ from fsnn_lava.datasets.event_files import (
     equal_count_frames,
     files_in,
     load_events,
+    other_forms,
     place_of,
 )
 from fsnn_lava.datasets.files import data_root
@@ -93,10 +94,9 @@ def _read(place: Path, name: str) -> Array:
 
 def _recordings(place: Path, name: str) -> list[Recording]:
     """The recordings of a class in a zip file or folder, by number."""
-    found, older = [], 0
+    found = []
     for file, state in files_in(place, "*"):
         base = re.split(r"[/\\]", file)[-1]
-        older += base.endswith(".aedat")
         if base.startswith(".") or not base.endswith(".aedat4"):
             continue  # not a recording: a readme, or what a file system leaves behind
         match = re.fullmatch(r"cifar10_([a-z]+)_([0-9]+)\.aedat4", base)
@@ -104,8 +104,8 @@ def _recordings(place: Path, name: str) -> list[Recording]:
             raise DatasetError(f"{place}: found {file}; expected {_EXPECTED} of the class {name}.")
         found.append(Recording(int(match[2]), file, state))
     if not found:
-        hint = f" The {older} files of AEDAT 2.0 (.aedat) there are another form of it, not read here." if older else ""
-        raise DatasetError(f"{place}: holds no recordings; expected files {_EXPECTED}.{hint} {_HOW_TO_GET}")
+        expected = f"expected files {_EXPECTED}.{other_forms(place)}"
+        raise DatasetError(f"{place}: holds no recordings; {expected} {_HOW_TO_GET}")
     return sorted(found, key=lambda r: r.number)
 
 

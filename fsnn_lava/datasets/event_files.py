@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import zipfile
 import zlib
@@ -22,6 +23,8 @@ from fsnn_lava.errors import DatasetError
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 """A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
+
+_OTHER_FORMS = {".aedat": "AEDAT 2.0", ".dat": "Prophesee's format", ".mat": "MATLAB", ".hdf5": "HDF5", ".h5": "HDF5"}
 
 
 def place_of(folder: Path, name: str) -> Path | None:
@@ -48,6 +51,13 @@ def files_in(place: Path, pattern: str) -> list[tuple[str, str]]:
         return [(e.filename, f"{e.file_size}:{e.CRC}") for e in zip_contents(place) if not e.is_dir()]
     stats = [(path, path.stat()) for path in place.glob(pattern)]
     return [(str(path), f"{s.st_size}:{s.st_mtime_ns}") for path, s in stats]
+
+
+def other_forms(place: Path) -> str:
+    """Return a sentence on recordings there in formats that are not read here, with a space before it, or nothing."""
+    endings = collections.Counter(Path(name).suffix.lower() for name, _ in files_in(place, "**/*"))
+    found = [f"{endings[e]} files of {name} ({e})" for e, name in _OTHER_FORMS.items() if endings[e]]
+    return f" The {' and '.join(found)} there are another form of it, not read here." if found else ""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError, OutputError
-from fsnn_lava.files import CACHE_VARIABLE, user_cache, write_whole
+from fsnn_lava.files import CACHE_VARIABLE, known_format, user_cache, write_whole
 
 DATA_VARIABLE = "FSNN_DATA"
 """Environment variable that names the folder of the datasets."""
@@ -54,18 +54,21 @@ def existing_folder(name: str, folder: Path, expected: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file.
+    """Return all of a file.
 
     Raises
     ------
-    DatasetError : if it cannot be read.
+    DatasetError : if it cannot be read, or is a Git LFS pointer.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error.strerror}. Check its permissions, or get it again."
         ) from error
+    if "Git LFS" in known_format(content[:32]):
+        raise DatasetError(f"{path} does not hold the data.{known_format(content[:32])}")
+    return content
 
 
 def cached(name: str, source: str, *, shape: tuple[int, ...], make: Callable[[], Array]) -> Array:
@@ -110,7 +113,7 @@ def zip_contents(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is not a sound zip file: {error}. Get it again.") from error
+        raise DatasetError(f"{path} is not a sound zip file: {error}.{known_format(path)} Get it again.") from error
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> Array | None:

@@ -13,6 +13,7 @@ from fsnn_lava.datasets.files import data_root, read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples
 from fsnn_lava.errors import DatasetError
+from fsnn_lava.files import known_format
 
 _IMAGES_MAGIC = 2051
 _LABELS_MAGIC = 2049
@@ -111,5 +112,6 @@ def _unpack(path: Path) -> tuple[bytes, bool]:
             data += stream.decompress(packed)
             packed, complete = stream.unused_data, stream.eof
     except zlib.error as error:
-        raise DatasetError(f"{path} is not a sound gzip file: {error}. Get it again.") from error
+        hint = known_format(packed)
+        raise DatasetError(f"{path} is not a sound gzip file: {error}.{hint} Get it again.") from error
     return bytes(data), complete

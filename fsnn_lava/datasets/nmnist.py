@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, Recording, files_in, load_events, place_of
+from fsnn_lava.datasets.event_files import SYNTHETIC_MARK, Recording, files_in, load_events, other_forms, place_of
 from fsnn_lava.datasets.files import data_root
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples
@@ -60,7 +60,8 @@ def _read(place: Path, part: str) -> Samples:
     """All samples of a split, their frames packed."""
     recordings = _recordings(place)
     if not recordings:
-        raise DatasetError(f"{place}: holds no recordings; expected files <digit>/NNNNN.bin. {_HOW_TO_GET}")
+        expected = f"expected files <digit>/NNNNN.bin.{other_forms(place)}"
+        raise DatasetError(f"{place}: holds no recordings; {expected} {_HOW_TO_GET}")
     stored = load_events(
         place,
         recordings,

@@ -23,7 +23,7 @@ import fsnn_lava
 from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, parse_spec
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, FsnnError
-from fsnn_lava.files import write_whole
+from fsnn_lava.files import known_format, write_whole
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import FeedbackSNN, check_memory
 
@@ -193,7 +193,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {path}: truncated or not a safetensors file ({error}); use another checkpoint or train again"
+            f"checkpoint {path}: truncated or not a safetensors file ({error}); use another checkpoint or train again."
+            f"{known_format(path)}"
         ) from None
     if header.get("format") != FORMAT:
         raise CheckpointError(f'checkpoint {path}: found format {header.get("format")!r}; expected "{FORMAT}"')

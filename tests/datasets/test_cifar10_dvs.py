@@ -205,10 +205,18 @@ def test_class_without_recordings_is_refused(tmp_path: Path, zipped: tuple[str, 
         load_dataset("cifar10_dvs", tmp_path)
 
 
-def test_older_format_is_named(tmp_path: Path) -> None:
-    files = {name.removesuffix("4"): b"#!AER-DAT2.0\r\n" for name in _files()}
-    _write(tmp_path / "cifar10_dvs", files)
-    with pytest.raises(DatasetError, match=re.escape("The 11 files of AEDAT 2.0 (.aedat) there are another form of")):
+@pytest.mark.parametrize("zipped", [(), CLASSES])
+@pytest.mark.parametrize(
+    ("ending", "named"),
+    [(".aedat", "AEDAT 2.0 (.aedat)"), (".dat", "Prophesee's format (.dat)"), (".mat", "MATLAB (.mat)")],
+)
+def test_recordings_of_other_formats_are_named(
+    tmp_path: Path, ending: str, named: str, zipped: tuple[str, ...]
+) -> None:
+    files = {name.replace(".aedat4", ending): b"#!AER-DAT2.0\r\n" for name in _files()}
+    _write(tmp_path / "cifar10_dvs", files, zipped=zipped)
+    message = f"The 11 files of {named} there are another form of it, not read here."
+    with pytest.raises(DatasetError, match=re.escape(message)):
         load_dataset("cifar10_dvs", tmp_path)
 
 
@@ -221,6 +229,7 @@ FAR["y"][5] = 128
     ("file", "content", "message"),
     [
         pytest.param(FIRST, b"", "cifar10_airplane_0.aedat4 is no AEDAT4 file: it begins with b''", id="empty"),
+        pytest.param(FIRST, b"#!AER-DAT2.0\r\n", "'. It is a recording in the format AEDAT 2. Get", id="2"),
         pytest.param(FIRST, b"#!AER-DAT2.0\r\n", "0.aedat4 is no AEDAT4 file: it begins with b'#!AER-DAT2", id="older"),
         pytest.param(FIRST, SOUND[:-1], "0.aedat4 is damaged or holds no events: failed to fill", id="cut short"),
         pytest.param(FIRST, SOUND[:60], "cifar10_airplane_0.aedat4: the header is damaged", id="cut very short"),
