@@ -7,7 +7,6 @@ figures in benchmarks/results/on_hardware.json. With --readme nothing is run: RE
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.shared.results import README, RESULTS, commit, stored
 from benchmarks.shared.text_table import TextTable, with_blocks
-from fsnn_lava.backends import BackendSettings, FloatSimulator, IntegerSimulator, get_backend
+from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, lower, run_torch
@@ -158,7 +157,7 @@ def on_lava(integer: HardwareNetwork, samples: Samples, few: Samples) -> dict[st
 
 def spikes(network: HardwareNetwork, samples: Samples, backend: str, *, stock_models: bool = False) -> RunResult:
     """A backend's run with every population recorded."""
-    runner = get_backend(backend, dataclasses.replace(BackendSettings(), stock_models=stock_models))
+    runner = get_backend(backend, {"stock_models": True} if stock_models else None)
     return runner.run(network, time_first(samples.codes), record=[p.name for p in network.populations])
 
 

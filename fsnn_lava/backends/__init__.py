@@ -39,9 +39,6 @@ if TYPE_CHECKING:
         BACKENDS as BACKENDS,
     )
     from fsnn_lava.backends.registry import (
-        BackendSettings as BackendSettings,
-    )
-    from fsnn_lava.backends.registry import (
         Progress as Progress,
     )
     from fsnn_lava.backends.registry import (
@@ -80,7 +77,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BACKENDS": "registry",
-    "BackendSettings": "registry",
     "EngineName": "simulator.run",
     "FEEDBACK": "lava.learning.job",
     "FloatSimulator": "simulator",

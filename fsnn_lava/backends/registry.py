@@ -1,17 +1,16 @@
 """Everything that can run a `HardwareNetwork`, behind one interface.
 
-A runner takes a network and inputs and returns a `RunResult`. `get_backend` imports a runner when it is asked for,
-so that Lava need not be installed to use the simulator.
+A runner takes a network and inputs and returns a `RunResult`. `BACKENDS` imports a runner when it is asked for, so that
+Lava need not be installed to use the simulator.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from fsnn_lava.config import Registry
 from fsnn_lava.errors import ConfigError, UnsupportedError
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult
 
@@ -19,38 +18,6 @@ Progress = Callable[[int, int], None]
 """Called with the number of samples that are done and their total."""
 Sink = Callable[[int, Mapping[str, Array]], None]
 """Called in order with the index of the first of some finished samples, and their spikes, population -> (T, b, *N)."""
-
-_RUNNERS: dict[str, tuple[str, str]] = {
-    "simulator": ("fsnn_lava.backends.simulator", "IntegerSimulator"),
-    "simulator-float": ("fsnn_lava.backends.simulator", "FloatSimulator"),
-    "lava-fixed": ("fsnn_lava.backends.lava.runner", "LavaFixedRunner"),
-    "lava-float": ("fsnn_lava.backends.lava.runner", "LavaFloatRunner"),
-    "loihi2": ("fsnn_lava.backends.lava.runner", "Loihi2Runner"),
-}
-
-BACKENDS: tuple[str, ...] = tuple(_RUNNERS)
-"""Names that `get_backend` knows."""
-
-
-@dataclass(frozen=True)
-class BackendSettings:
-    """How a backend runs; what a backend has no use for must stay as it is.
-
-    Parameters
-    ----------
-    engine : simulator: ``event``: each spike adds its weights; ``dense``: products with all weights; ``auto``: by the
-        firing rate of the first samples. All give the same spikes.
-    stock_models : lava-fixed: Lava's own models of its processes instead of our faster ones; the same spikes.
-    readout : lava-fixed: ``host``: logits from firing rates; ``lava``: from integrators in Lava.
-    """
-
-    engine: Literal["auto", "event", "dense"] = "auto"
-    stock_models: bool = False
-    readout: Literal["host", "lava"] = "host"
-
-
-_SETTINGS: dict[str, tuple[str, ...]] = {"simulator": ("engine",), "lava-fixed": ("stock_models", "readout")}
-"""Settings that each backend knows."""
 
 
 class Runner(Protocol):
@@ -97,32 +64,55 @@ class Runner(Protocol):
         """
 
 
-def get_backend(name: str, settings: BackendSettings | None = None) -> Runner:
-    """The runner of that name.
+BACKENDS: Registry[Callable[..., Runner]] = Registry("backend", group="fsnn_lava.backends", error=UnsupportedError)
+"""Backends by name: what makes a `Runner` from the backend's own settings, which are its keyword arguments.
+
+The one place where a backend is added, by `Registry.register` or by an entry point of the group.
+"""
+
+for _name, _runner, _help in (
+    ("simulator", "simulator:IntegerSimulator", "integers, bit-accurate, fast"),
+    ("simulator-float", "simulator:FloatSimulator", "the network before quantization"),
+    ("lava-fixed", "lava.runner:LavaFixedRunner", "the integers of the simulator on Lava's CPU simulator"),
+    ("lava-float", "lava.runner:LavaFloatRunner", "the network before quantization on Lava's CPU simulator"),
+    ("loihi2", "lava.runner:Loihi2Runner", "on the chip, which needs Intel's lava-loihi"),
+):
+    BACKENDS.register(_name, f"fsnn_lava.backends.{_runner}", help=_help)
+
+
+def get_backend(name: str, settings: Mapping[str, object] | None = None) -> Runner:
+    """Make the runner of that name.
+
+    >>> get_backend("simulator", {"engine": "event"}).name
+    'simulator'
+
+    Parameters
+    ----------
+    name : of `BACKENDS`.
+    settings : those of the backend that differ from its defaults; see the class that it is registered with.
 
     Raises
     ------
     UnsupportedError : if there is no such backend.
-    ConfigError : if a setting was changed that the backend does not know.
+    ConfigError : for a setting that the backend does not know.
     MissingDependencyError : if the backend needs a package that is absent; the message names the extra to install.
     """
-    if name not in _RUNNERS:
-        raise UnsupportedError(f'no backend "{name}"; there are: {", ".join(BACKENDS)}')
-    default = BackendSettings()
-    values = dataclasses.asdict(settings or default)
-    changed = {key: value for key, value in values.items() if value != getattr(default, key)}
-    foreign = sorted(set(changed) - set(_SETTINGS.get(name, ())))
+    make, given = BACKENDS.get(name), dict(settings or {})
+    foreign = sorted(set(given) - _settings_of(name))
     if foreign:
-        known = {key: [b for b, keys in _SETTINGS.items() if key in keys] for key in foreign}
-        listed = "; ".join(f"{key} is a setting of {', '.join(owners)}" for key, owners in known.items())
+        known = {key: ", ".join(b for b in BACKENDS if key in _settings_of(b)) or "no backend" for key in foreign}
+        listed = "; ".join(f"{key} is a setting of {owners}" for key, owners in known.items())
         raise ConfigError(f'backend "{name}": found {", ".join(foreign)}; {listed}')
-    module, runner = _RUNNERS[name]
-    made: Runner = getattr(importlib.import_module(module), runner)(**changed)
-    return made
+    return make(**given)
+
+
+def _settings_of(name: str) -> set[str]:
+    """Names of the settings that a backend knows."""
+    return set(inspect.signature(BACKENDS.get(name)).parameters)
 
 
 def require_arithmetic(runner: Runner, network: HardwareNetwork) -> None:
-    """Nothing, if the network is of the runner's arithmetic.
+    """Raise if the network is of another arithmetic than the runner's.
 
     Raises
     ------

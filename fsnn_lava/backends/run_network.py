@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fsnn_lava.backends.registry import BackendSettings, Progress, get_backend
+from fsnn_lava.backends.registry import Progress, get_backend
 from fsnn_lava.datasets import InputCoding, Samples, codes_of, time_first
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware import HardwareNetwork, RunResult
@@ -21,7 +21,7 @@ def run(
     backend: str = "simulator",
     labels: npt.ArrayLike | None = None,
     record: bool | Sequence[str] = False,
-    settings: BackendSettings | None = None,
+    settings: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run a network on samples.
@@ -33,6 +33,7 @@ def run(
     samples : samples, or an array (n, *shape) of codes or of floats: the values that training sees, that is normalised.
     labels : classes (n,) of an array, so that the result knows its accuracy.
     record : populations whose spikes the result keeps; True: all.
+    settings : of the backend, as in `get_backend`.
     progress : told how many samples are done.
 
     Raises

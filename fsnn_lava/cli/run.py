@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fsnn_lava.backends import BACKENDS, BackendSettings, SpikeRecorder, get_backend
+from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
 from fsnn_lava.cli.script import command_line, show_next
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
@@ -35,8 +35,7 @@ class Arguments:
     """Run an exported network on test samples."""
 
     backend: Backend = "lava-fixed"
-    """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator. loihi2: on the
-    chip (needs Intel's lava-loihi). *-float: the network before quantization."""
+    """Where to run; the backends are listed above."""
     run: Path | None = None
     """Run folder; default: the one exported last."""
     runs: Path = Path("runs")
@@ -44,7 +43,7 @@ class Arguments:
     samples: int | None = None
     """How many test samples, evenly spread over the test set; default: 100 on Lava and Loihi, all in the simulator."""
     engine: Literal["auto", "event", "dense"] = "auto"
-    """simulator: event: each spike adds its weights; dense: products with all weights; auto: by the firing rate of the
+    """simulators: event: each spike adds its weights; dense: products with all weights; auto: by the firing rate of the
     first samples. The same spikes."""
     stock_models: bool = False
     """lava-fixed: Lava's own process models instead of our faster ones. The same spikes."""
@@ -59,9 +58,12 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Exit status 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("run"))
+    arguments = tyro.cli(
+        Arguments, args=argv, description=f"{__doc__}\nBackends: {BACKENDS.help()}.", prog=command_line("run")
+    )
     deployed = load_deployed(arguments.run, runs=arguments.runs)
-    settings = BackendSettings(arguments.engine, arguments.stock_models, arguments.readout)
+    values = {name: getattr(arguments, name) for name in ("engine", "stock_models", "readout")}
+    settings = {name: value for name, value in values.items() if value != getattr(Arguments, name)}
     backend = get_backend(arguments.backend, settings)
     network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
     most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES

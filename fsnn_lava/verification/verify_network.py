@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava import conversion
-from fsnn_lava.backends import BackendSettings, FloatSimulator, get_backend, inputs_of
+from fsnn_lava.backends import FloatSimulator, get_backend, inputs_of
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError
 from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, with_timing
@@ -110,7 +110,7 @@ def check_backends(compared: Sequence[str], *, trained: bool, stock_models: bool
 
 def _run(name: str, floating: HardwareNetwork, integer: HardwareNetwork, codes: Array, *, stock: bool) -> RunResult:
     """Run one backend on the network of its arithmetic, every population recorded."""
-    backend = get_backend(name, BackendSettings(stock_models=True) if stock else None)
+    backend = get_backend(name, {"stock_models": True} if stock else None)
     network = floating if backend.arithmetic == "float" else integer
     return backend.run(network, codes, record=_names(network))
 
