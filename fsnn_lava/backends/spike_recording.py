@@ -211,7 +211,7 @@ def load_recording(path: Path) -> Recording:
     with _opened(path) as file:
         found = {key: _plain(value) for key, value in file.attrs.items()}
         if found.get("format") != FORMAT:
-            raise DatasetError(f"{path}: not a recording of spikes; expected a file that deploy/run.py --record wrote")
+            raise DatasetError(f"{path}: not a recording of spikes; expected a file that fsnn run --record wrote")
         if found.get("version") != VERSION:
             raise DatasetError(f"{path}: version {found.get('version')} of the format; this program reads {VERSION}")
         faults = [

@@ -7,6 +7,7 @@
     feedback = <channels>C<kernel>[u]    |  <units>
 
 ``64C5s (F64C5)``: 64 channels, 5x5 kernel, stride 2; feedback from the last population into the first.
+There is one feedback at most, and it always runs from the last population to the first.
 ``s`` halves the sides (stride 2), ``u`` doubles them (transposed convolution), ``P2`` averages 2x2 windows: of
 currents, or of spikes where pools are populations of their own.
 Blanks are allowed between the parts, not inside one.
@@ -32,7 +33,8 @@ KERNEL_LIMIT = 255
 """Largest kernel or pooling window."""
 
 _LAYER_FORMS = "expected <channels>C<kernel>[s|u], P<window> or <units>, e.g. 64C3."
-_FEEDBACK_FORMS = "expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3)."
+_ONE_FEEDBACK = "the notation can say one feedback, from the last population to the first"
+_FEEDBACK_FORMS = f"expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3); {_ONE_FEEDBACK}."
 _CONV = re.compile(r"([0-9]+)C([0-9]+)([su]?)")
 _POOL = re.compile(r"P([0-9]+)")
 _LINEAR = re.compile(r"[0-9]+")
@@ -263,7 +265,7 @@ def _parse_feedback(tail: str, text: str) -> LayerSpec:
             f'{where}: the "(" at character {text.index("(") + 1} is never closed; expected ")" at the end.'
         )
     if rest.strip():
-        raise SpecError(f'{where}: found "{rest.strip()}" after it; nothing may follow the feedback.')
+        raise SpecError(f'{where}: found "{rest.strip()}" after it; nothing may follow the feedback; {_ONE_FEEDBACK}.')
     part = inner.strip()
     try:
         layer = _read(part[1:]) if part.startswith("F") else None

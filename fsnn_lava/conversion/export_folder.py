@@ -16,7 +16,7 @@ NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": 
 
 @dataclass(frozen=True, eq=False)
 class Deployed:
-    """What `deploy/export.py` left in a run folder: both networks are in hardware timing."""
+    """What `fsnn export` left in a run folder: both networks are in hardware timing."""
 
     folder: Path
     floating: HardwareNetwork
@@ -39,8 +39,7 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
     missing = [name for name in NETWORK_FILES.values() if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{folder}: holds no {' and no '.join(missing)}; export first: "
-            f"python deploy/export.py --to lava --run {folder}"
+            f"{folder}: holds no {' and no '.join(missing)}; export first: fsnn export --to lava --run {folder}"
         )
     floating, integer = (load_network(folder / NETWORK_FILES[kind]) for kind in ("float", "integer"))
     kinds = (floating.arithmetic, integer.arithmetic)
@@ -49,7 +48,7 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
         found = f"{kinds[0]} and {kinds[1]} values, T = {floating.time_steps} and {integer.time_steps}"
         raise NetworkError(
             f"{folder}: {' and '.join(NETWORK_FILES.values())} are not of one export: found {found}; export again: "
-            f"python deploy/export.py --to lava --run {folder}"
+            f"fsnn export --to lava --run {folder}"
         )
     return Deployed(folder, floating, integer)
 

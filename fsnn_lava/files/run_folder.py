@@ -43,7 +43,7 @@ def newest_run(parent: Path, holding: str) -> Path:
     """
     found = sorted(parent.glob(f"*/{holding}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise ConfigError(f"{parent}: no run holds {holding}; train and export first: python train/train.py")
+        raise ConfigError(f"{parent}: no run holds {holding}; train and export first: fsnn train")
     return found[-1].parent
 
 

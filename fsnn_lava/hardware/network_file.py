@@ -69,7 +69,7 @@ def load_network(path: str | Path) -> HardwareNetwork:
     """
     where = f'network file "{path}"'
     if not Path(path).is_file():
-        raise NetworkError(f"{where}: there is no such file; deploy/export.py writes network files")
+        raise NetworkError(f"{where}: there is no such file; fsnn export writes network files")
     try:
         with h5py.File(path, "r") as file:
             return _read_network(EntryReader(file))

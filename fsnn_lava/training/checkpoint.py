@@ -186,7 +186,7 @@ def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str,
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file; train first: python train/train.py")
+        raise CheckpointError(f"checkpoint {path}: no such file; train first: fsnn train")
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}

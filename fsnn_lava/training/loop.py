@@ -247,8 +247,8 @@ class _Trainer(Session):
     def _check_origin(self, path: Path, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
         if any(name.startswith(LAVA_STATE) for name in state):
             raise CheckpointError(
-                f"{path}: was trained by train/on_lava.py, whose float64 weights a training by torch would lose; "
-                f"resume it there: python train/on_lava.py --resume {self.folder}"
+                f"{path}: was trained by fsnn train-on-lava, whose float64 weights a training by torch would lose; "
+                f"resume it there: fsnn train-on-lava --resume {self.folder}"
             )
 
     def _restore_state(self, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:

@@ -196,8 +196,8 @@ class _Trainer(Session):
     def _check_origin(self, path: Path, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:
         if not {f"{LAVA_STATE}{name}" for name, _ in self.model.named_parameters()} <= set(state):
             raise CheckpointError(
-                f"checkpoint {path}: written by another program than train/on_lava.py, without weights in float64; "
-                f"go on with it: python train/train.py --resume {self.folder}"
+                f"checkpoint {path}: written by another program than fsnn train-on-lava, without weights in float64; "
+                f"go on with it: fsnn train --resume {self.folder}"
             )
 
     def _restore_state(self, trained: TrainedNetwork, state: Mapping[str, Tensor]) -> None:

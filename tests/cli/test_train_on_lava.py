@@ -262,7 +262,7 @@ def test_another_programs_run_is_not_gone_on_with(tmp_path: Path) -> None:
     options = ["--config", str(CONFIG), "--network.dropout", "0", "--training.epochs", "1", *SHORT[:-4]]
     options += ["--train-samples", "40", "--test-samples", "20", "--runs", str(tmp_path)]
     assert train.main(options) == 0
-    with pytest.raises(CheckpointError, match=r"without weights in float64; go on with it: python train/train\.py"):
+    with pytest.raises(CheckpointError, match=r"without weights in float64; go on with it: fsnn train"):
         on_lava.main(["--resume", str(tmp_path / "digits_spide"), "--epochs", "2"])
 
 

@@ -160,7 +160,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 LAYER_FORMS = "expected <channels>C<kernel>[s|u], P<window> or <units>, e.g. 64C3."
-FEEDBACK_FORMS = "expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3)."
+ONE = "the notation can say one feedback, from the last population to the first."
+FEEDBACK_FORMS = f"expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3); {ONE}"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +193,8 @@ FEEDBACK_FORMS = "expected <channels>C<kernel>[u] or <units> after the F, e.g. (
         ("400-64C5", 'layer 2 of "400-64C5": convolution 64C5 follows the linear layer 400; after a linear layer only'),
         ("64C5 (F64C5", 'feedback of "64C5 (F64C5": the "(" at character 6 is never closed; expected ")" at the end.'),
         ("64C5 F64C5)", '"64C5 F64C5)": found ")" at character 11 without a "(" before it.'),
-        ("64C5 (F64C5) x", 'feedback of "64C5 (F64C5) x": found "x" after it; nothing may follow the feedback.'),
-        ("64C5 (F64C5) (F3C3)", 'found "(F3C3)" after it; nothing may follow the feedback.'),
+        ("64C5 (F64C5) x", 'feedback of "64C5 (F64C5) x": found "x" after it; nothing may follow the feedback; ' + ONE),
+        ("64C5 (F64C5) (F3C3)", 'found "(F3C3)" after it; nothing may follow the feedback; ' + ONE),
         ("64C5 (64C5)", f'feedback of "64C5 (64C5)": cannot read "64C5"; {FEEDBACK_FORMS}'),
         ("64C5 ()", f'feedback of "64C5 ()": cannot read ""; {FEEDBACK_FORMS}'),
         ("64C5 (FX)", f'feedback of "64C5 (FX)": cannot read "FX"; {FEEDBACK_FORMS}'),

@@ -47,7 +47,7 @@ def test_newest_run_is_the_one_whose_file_was_written_last(tmp_path: Path) -> No
 
 
 def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no run holds best; .*python train/train\.py"):
+    with pytest.raises(ConfigError, match=r"no run holds best; .*fsnn train"):
         newest_run(tmp_path, "best")
 
 

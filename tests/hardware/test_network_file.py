@@ -177,7 +177,7 @@ def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match=r'"absent.h5": there is no such file; deploy/export.py writes'):
+    with pytest.raises(NetworkError, match=r'"absent.h5": there is no such file; fsnn export writes'):
         load_network("absent.h5")
     with pytest.raises(NetworkError, match="there is no such file"):
         load_network(tmp_path)

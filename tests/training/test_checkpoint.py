@@ -122,7 +122,7 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no such file; train first: python train/train\.py"):
+    with pytest.raises(CheckpointError, match=r"no such file; train first: fsnn train"):
         load_checkpoint(tmp_path / "none.safetensors")
 
 

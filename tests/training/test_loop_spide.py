@@ -82,7 +82,7 @@ def test_a_training_on_lava_is_not_gone_on_with_by_torch(digits: Dataset, tmp_pa
     trained, progress, state = load_training(tmp_path / LAST)
     save_checkpoint(trained, tmp_path / LAST, progress=progress, state=state | {"float64.readout.bias": torch.zeros(1)})
     with pytest.raises(
-        CheckpointError, match=r"was trained by train/on_lava\.py.*resume it there: python train/on_lava"
+        CheckpointError, match=r"was trained by fsnn train-on-lava.*resume it there: fsnn train-on-lava"
     ):
         fit(CONFIG, digits, tmp_path, resume=True)
 

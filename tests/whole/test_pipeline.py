@@ -129,7 +129,7 @@ def test_export_takes_the_newest_training(exported: Path, tmp_path: Path) -> Non
 def test_export_refuses(tmp_path: Path, digits: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run holds best\.safetensors; train and export first"):
         export.main(["--runs", str(tmp_path / "empty")])
-    with pytest.raises(CheckpointError, match=r"no such file; train first: python train/train\.py"):
+    with pytest.raises(CheckpointError, match=r"no such file; train first: fsnn train"):
         export.main(["--run", str(tmp_path / "empty")])
     path = digits / NETWORK_FILES["float"]
     path.unlink()
