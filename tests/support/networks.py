@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from fsnn_lava.hardware.geometry import Array
+from fsnn_lava.hardware.geometry import DENSE, Array
+from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
@@ -28,6 +31,15 @@ def random_inputs(network: HardwareNetwork, samples: int, *, seed: int) -> Array
     by_sample[0] = 0
     by_sample[1:2] = spec.maximum
     return inputs
+
+
+def unrolled(network: HardwareNetwork) -> HardwareNetwork:
+    """The same network with every connection dense: a convolution is a matrix with many equal entries."""
+    connections = tuple(
+        dataclasses.replace(c, weight=linear_map(network, c).unrolled().toarray(), geometry=DENSE)
+        for c in network.connections
+    )
+    return dataclasses.replace(network, connections=connections)
 
 
 def worked_example(name: str = "example") -> HardwareNetwork:
