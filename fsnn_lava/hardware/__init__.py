@@ -14,26 +14,26 @@ from fsnn_lava.hardware.integrating_readout import integrated_logits, leak_sum, 
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
-    DECAY_UNITY,
     INPUT,
+    Arithmetic,
+    Connection,
+    HardwareNetwork,
+    InputSpec,
+    Integrators,
+    Population,
+    Readout,
+    Violation,
+)
+from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.hardware.neurons import (
+    DECAY_UNITY,
     STATE_LIMIT,
     STATE_PER_HALF_WEIGHT,
     STATE_PER_WEIGHT,
-    Arithmetic,
-    Connection,
     FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
     IntegerNeuron,
-    Integrators,
     Neuron,
-    Population,
-    Readout,
-    Timing,
-    Violation,
-    with_timing,
 )
-from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.overflow_proof import accumulator_violations, bounds_alone, potential_bounds, prove
 from fsnn_lava.hardware.run_io import (
     RatesOfCounts,
@@ -45,6 +45,7 @@ from fsnn_lava.hardware.run_io import (
     rates_from_spikes,
     read_out,
 )
+from fsnn_lava.hardware.timing import Timing, with_timing
 
 __all__ = [
     "ALWAYS_ON",

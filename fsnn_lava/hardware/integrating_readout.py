@@ -11,14 +11,8 @@ import numpy as np
 
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import (
-    DECAY_UNITY,
-    STATE_PER_WEIGHT,
-    HardwareNetwork,
-    IntegerNeuron,
-    Integrators,
-    Readout,
-)
+from fsnn_lava.hardware.network import HardwareNetwork, Integrators, Readout
+from fsnn_lava.hardware.neurons import DECAY_UNITY, STATE_PER_WEIGHT, IntegerNeuron
 
 POTENTIAL_LIMIT = 2**16
 """Weight units that a sum must stay below, for its potential to fit 24 bits."""
@@ -68,9 +62,7 @@ def integrate(network: HardwareNetwork, spikes: Array) -> Array:
     ------
     NetworkError : if the network has no integrators.
     """
-    integrators = require_integrators(network)
-    neuron = network.population(network.readout.source).neuron
-    assert isinstance(neuron, IntegerNeuron)  # an invariant
+    integrators, neuron = _integrators(network)
     classes, size = integrators.weight.shape
     parts, length = integrators.parts, -(-size // integrators.parts)
     room = parts * length - size  # the last parts may be shorter, or empty
@@ -91,28 +83,23 @@ def integrated_logits(network: HardwareNetwork, u: Array) -> Array:
     ------
     NetworkError : if the network has no integrators.
     """
-    integrators = require_integrators(network)
-    neuron = network.population(network.readout.source).neuron
-    assert isinstance(neuron, IntegerNeuron)
+    integrators, neuron = _integrators(network)
     sums = u.reshape(len(u), -1, integrators.parts).sum(axis=2)
     unit = integrators.scale / (STATE_PER_WEIGHT * leak_sum(neuron.decay, network.time_steps))
     return np.asarray(sums * unit + network.readout.bias)
 
 
-def require_integrators(network: HardwareNetwork) -> Integrators:
-    """The readout's integrators.
-
-    Raises
-    ------
-    NetworkError : if the network has none.
-    """
+def _integrators(network: HardwareNetwork) -> tuple[Integrators, IntegerNeuron]:
+    """The readout's integrators, and the neuron of its source, whose leak they share."""
     integrators = network.readout.integrators
     if integrators is None:
         raise NetworkError(
             f'network "{network.name}" has no integrators: its readout is for the host alone; quantize the network '
             "again, or read out on the host"
         )
-    return integrators
+    neuron = network.population(network.readout.source).neuron
+    assert isinstance(neuron, IntegerNeuron)  # integrators are allowed in integer networks alone
+    return integrators, neuron
 
 
 def _worst_sum(weight: Array, parts: int) -> int:

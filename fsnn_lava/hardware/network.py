@@ -12,7 +12,6 @@ Nothing else distinguishes the papers' timing from Lava's.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -22,25 +21,14 @@ import numpy as np
 
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.geometry import DENSE, Array, Geometry, Shape
+from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron, IntegerNeuron, Neuron
 
 INPUT = "input"
 """Name under which a connection refers to the network's input."""
 ALWAYS_ON = "always_on"
 """Name of the source that sends one spike in every step of its target's window (constant currents)."""
 
-Timing = Literal["sequential", "hardware"]
 Arithmetic = Literal["float", "integer"]
-
-STATE_PER_WEIGHT = 128
-"""Units of state per weight unit (Lava: even weights, shifted left by 6)."""
-STATE_PER_HALF_WEIGHT = 64
-"""Units of state per unit of the doubled weights that Lava holds: a shift left by 6."""
-DECAY_UNITY = 4096
-"""Denominator of the integer leak: leak = (4096 - decay) / 4096."""
-STATE_LIMIT = 2**23 - 1
-"""Largest magnitude of a membrane potential in units of state (24 bits, signed)."""
-THRESHOLD_LIMIT = 2**16
-"""Largest integer threshold: Lava is given 2 V - 1, which has 17 bits."""
 
 
 @dataclass(frozen=True)
@@ -89,78 +77,6 @@ class InputSpec:
         if isinstance(rows, slice):
             return inputs[:, rows] if self.batch_axis else inputs[rows]
         return inputs.take(rows, self.batch_axis)
-
-
-@dataclass(frozen=True)
-class FloatNeuron:
-    """IF (leak 1) or LIF neuron with reset by subtraction, docs/network-format.md.
-
-    v[t] = leak (v[t-1] - reset_amount s[t-1]) + I[t];  s[t] = 1 if v[t] >= v_threshold  (IDE paper, Eq. 2 and 10).
-
-    Parameters
-    ----------
-    v_threshold : firing threshold V_th, above 0.
-    reset_amount : r, what a spike subtracts, in the unit of `v_threshold`; V_th in IDE, 2 V_th in SPIDE.
-    leak : share of the potential that a step keeps, 0 < leak <= 1.
-    """
-
-    v_threshold: float = 2.0
-    reset_amount: float = 2.0
-    leak: float = 1.0
-
-
-@dataclass(frozen=True)
-class IntegerNeuron:
-    """The same neuron in integers, docs/network-format.md.
-
-    Parameters
-    ----------
-    v_threshold : V, weight units, at least 1.
-    reset_mantissa, reset_exponent : reset synapse m * 2**e, weight units; 1 <= m <= 255, e >= 0.
-    decay : 4096 (1 - leak), 0 .. 4095.
-    scale : real value of one weight unit in this population.
-    """
-
-    v_threshold: int
-    reset_mantissa: int
-    reset_exponent: int
-    decay: int
-    scale: float
-
-    @property
-    def reset_synapse(self) -> int:
-        """Weight units that one spike subtracts after the leak (rho)."""
-        return self.reset_mantissa << self.reset_exponent
-
-    @property
-    def leak(self) -> float:
-        """Share of the potential that is kept per step."""
-        return (DECAY_UNITY - self.decay) / DECAY_UNITY
-
-    @property
-    def reset_amount(self) -> float:
-        """Weight units that one spike subtracts before the leak: r = rho / leak."""
-        return self.reset_synapse / self.leak
-
-    @property
-    def fires_above(self) -> int:
-        """Largest potential at which the neuron is silent, units of state: half a weight unit below V.
-
-        Lava compares doubled weight units, 64 units of state each, and is given ``vth`` = fires_above / 64 = 2 V - 1.
-        """
-        return STATE_PER_HALF_WEIGHT * (2 * self.v_threshold - 1)
-
-    @property
-    def reset_state(self) -> int:
-        """Units of state that one spike subtracts after the leak: 128 rho."""
-        return STATE_PER_WEIGHT * self.reset_synapse
-
-    def leaked(self, potential: Array) -> Array:
-        """What a step keeps of potentials in units of state: u (4096 - decay) / 4096, rounded towards zero."""
-        return np.asarray(np.sign(potential) * (np.abs(potential) * (DECAY_UNITY - self.decay) >> 12))
-
-
-Neuron = FloatNeuron | IntegerNeuron
 
 
 @dataclass(frozen=True)
@@ -310,28 +226,6 @@ class HardwareNetwork:
             return 0
         start = 0 if connection.source == INPUT else self.population(connection.source).start
         return start + connection.delay - self.population(connection.target).start
-
-
-def with_timing(network: HardwareNetwork, timing: Timing) -> HardwareNetwork:
-    """The same network under the papers' delays or the hardware's (docs/network-format.md).
-
-    ``sequential``: forward connections 0, feedback 1, all windows start at 0. ``hardware``: population l
-    (from 1) starts at step l, forward connections bridge the distance of the windows, feedback takes 1.
-    """
-    start = {INPUT: 0}
-    start |= {p.name: (i + 1 if timing == "hardware" else 0) for i, p in enumerate(network.populations)}
-    order = {INPUT: -1} | {p.name: i for i, p in enumerate(network.populations)}
-
-    def delay(c: Connection) -> int:
-        if c.source == ALWAYS_ON:
-            return 0
-        return start[c.target] - start[c.source] if order[c.source] < order[c.target] else 1
-
-    return dataclasses.replace(
-        network,
-        populations=tuple(dataclasses.replace(p, start=start[p.name]) for p in network.populations),
-        connections=tuple(dataclasses.replace(c, delay=delay(c)) for c in network.connections),
-    )
 
 
 # ---- the rules -------------------------------------------------------------------------------------------------

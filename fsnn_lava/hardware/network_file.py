@@ -18,17 +18,8 @@ from fsnn_lava.errors import NetworkError
 from fsnn_lava.files import write_whole
 from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.hdf5_entries import EntryReader, EntryWriter
-from fsnn_lava.hardware.network import (
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Integrators,
-    Neuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, Integrators, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 
 FORMAT = "fsnn-lava-network"
 VERSION = 2

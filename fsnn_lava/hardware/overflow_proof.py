@@ -35,17 +35,8 @@ import numpy as np
 from fsnn_lava.errors import NetworkError, PotentialBoundError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    STATE_LIMIT,
-    STATE_PER_HALF_WEIGHT,
-    Connection,
-    HardwareNetwork,
-    IntegerNeuron,
-    Population,
-    Violation,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, Population, Violation
+from fsnn_lava.hardware.neurons import STATE_LIMIT, STATE_PER_HALF_WEIGHT, IntegerNeuron
 
 INT32_LIMIT = 2**31 - 1
 """Largest value that Lava's 32-bit sums hold."""

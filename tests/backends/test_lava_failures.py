@@ -17,16 +17,8 @@ from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.errors import IncompleteRunError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import IntegerNeuron
 from fsnn_lava.hardware.run_io import RunResult
 from side_by_side import run_side_by_side
 

@@ -32,17 +32,8 @@ from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import integrate, quantize_readout
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from random_networks import random_case
 from side_by_side import run_side_by_side
 

@@ -15,7 +15,8 @@ from fsnn_lava.backends.lava.neuron_order import from_lava, lava_order, lava_sha
 from fsnn_lava.backends.lava.runner import LavaRunner, Stream
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, IntegerNeuron, Population, Readout
+from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import IntegerNeuron
 from fsnn_lava.hardware.run_io import rates_from_spikes
 from random_networks import random_case
 from side_by_side import run_side_by_side

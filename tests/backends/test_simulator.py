@@ -13,19 +13,10 @@ from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.backends.simulator.plan import exact_dtype
 from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RunResult, rate_weights
+from fsnn_lava.hardware.timing import with_timing
 from random_networks import Overflow, random_network, reference_spikes
 from simulated import float_twin, names, same_run
 

@@ -16,17 +16,8 @@ from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngin
 from fsnn_lava.errors import ConfigError, IncompleteRunError, StateOverflowError
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RatesOfCounts, RunResult, rates_from_spikes
 from random_networks import random_case
 from simulated import float_twin, names, same_run

@@ -12,16 +12,8 @@ from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.geometry import Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron
 
 CODING = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.2), std=(0.2, 1.1))
 RNG = np.random.default_rng(0)

@@ -22,17 +22,8 @@ from fsnn_lava.conversion.netx_write import (
 )
 from fsnn_lava.errors import InputError, OutputError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from random_networks import reference_spikes
 
 

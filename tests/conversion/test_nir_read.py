@@ -14,7 +14,8 @@ from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.conversion.nir_read import read_nir
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array, Convolution
-from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, FloatNeuron
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT
+from fsnn_lava.hardware.neurons import FloatNeuron
 
 nir = pytest.importorskip("nir", reason="the package nir is not installed")
 

@@ -20,15 +20,14 @@ from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
     Connection,
-    FloatNeuron,
     HardwareNetwork,
     InputSpec,
-    IntegerNeuron,
     Integrators,
     Population,
     Readout,
-    with_timing,
 )
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
+from fsnn_lava.hardware.timing import with_timing
 from networks import small_float_network
 from nir_interpreter import outputs
 from random_networks import random_case

@@ -10,7 +10,8 @@ import pytest
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.integrating_readout import integrate, integrated_logits, leak_sum, part_of, quantize_readout
-from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, IntegerNeuron, Integrators, Population, Readout
+from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, Integrators, Population, Readout
+from fsnn_lava.hardware.neurons import IntegerNeuron
 from fsnn_lava.hardware.run_io import rates_from_spikes, read_out
 
 

@@ -10,19 +10,9 @@ import pytest
 
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Neuron,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.hardware.timing import with_timing
 
 INTEGER = IntegerNeuron(300, 150, 1, 205, 0.5)
 FLOAT = FloatNeuron(1.0, 2.0, 0.95)

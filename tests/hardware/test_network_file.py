@@ -21,16 +21,14 @@ from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
     Connection,
-    FloatNeuron,
     HardwareNetwork,
     InputSpec,
-    IntegerNeuron,
     Integrators,
-    Neuron,
     Population,
     Readout,
 )
 from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from networks import assert_equal_networks, small_float_network, worked_example
 from random_networks import random_network
 

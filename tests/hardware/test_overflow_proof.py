@@ -17,18 +17,9 @@ from fsnn_lava.errors import NetworkError, PotentialBoundError
 from fsnn_lava.hardware import overflow_proof as module
 from fsnn_lava.hardware.geometry import Array, Convolution, Dense
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.network_file import save_network
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import accumulator_violations, bounds_alone, potential_bounds, prove
 from random_networks import random_network
 

@@ -7,7 +7,8 @@ import pytest
 
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import INPUT, Connection, FloatNeuron, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.network import INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron
 from fsnn_lava.hardware.run_io import RunResult, accuracy, check_inputs, rate_weights, rates_from_spikes, read_out
 
 

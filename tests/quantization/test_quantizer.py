@@ -21,18 +21,8 @@ from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    STATE_LIMIT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import STATE_LIMIT, FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import bounds_alone, potential_bounds, prove
 from fsnn_lava.quantization import candidates
 from fsnn_lava.quantization.calibrated import refuse_lost

@@ -8,17 +8,8 @@ import numpy as np
 
 from fsnn_lava.hardware.geometry import DENSE, Array
 from fsnn_lava.hardware.linear_maps import linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    FloatNeuron,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 
 
 def random_inputs(network: HardwareNetwork, samples: int, *, seed: int) -> Array:

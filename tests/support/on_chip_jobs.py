@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from fsnn_lava.backends.lava.learning.job import Learning, PlasticNetwork, Synapses, TrainingJob
-from fsnn_lava.hardware.network import FloatNeuron
+from fsnn_lava.hardware.neurons import FloatNeuron
 
 INPUTS, CLASSES = 8, 4
 LEARNING = Learning(time_steps=12, time_steps_back=25, loss_scale=50.0, momentum=0.9, weight_decay=0.01)

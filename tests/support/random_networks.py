@@ -20,18 +20,9 @@ import numpy as np
 import reference_simulator as reference
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import quantize_readout
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    STATE_LIMIT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.network_file import save_network
+from fsnn_lava.hardware.neurons import STATE_LIMIT, IntegerNeuron
 
 SAMPLES = 2
 DECAYS = (0, 0, 0, 40, 205, 819)

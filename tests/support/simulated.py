@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from fsnn_lava.hardware.network import STATE_PER_WEIGHT, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron, Neuron
+from fsnn_lava.hardware.network import Connection, HardwareNetwork
+from fsnn_lava.hardware.neurons import STATE_PER_WEIGHT, FloatNeuron, IntegerNeuron, Neuron
 from fsnn_lava.hardware.run_io import RunResult
 
 

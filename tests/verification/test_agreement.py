@@ -12,8 +12,10 @@ from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import FloatNeuron, HardwareNetwork, with_timing
+from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.hardware.neurons import FloatNeuron
 from fsnn_lava.hardware.run_io import RunResult
+from fsnn_lava.hardware.timing import with_timing
 from fsnn_lava.verification.agreement import TIE_TOLERANCE, spike_agreement
 
 

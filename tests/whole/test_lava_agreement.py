@@ -16,7 +16,8 @@ from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import integrate, integrated_logits
-from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, STATE_LIMIT, HardwareNetwork
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, HardwareNetwork
+from fsnn_lava.hardware.neurons import STATE_LIMIT
 from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
 from shrinking import described, smallest
 from side_by_side import run_side_by_side
