@@ -121,7 +121,7 @@ def killer(mutant: Mutant, copy: Path, timeout: float) -> str | None:
         return "timeout"
     finally:
         path.write_text(original)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     return (failed[1] if failed else f"exit status {done.returncode}") if done.returncode else None
 
 
