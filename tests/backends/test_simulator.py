@@ -245,6 +245,7 @@ def test_sums_beyond_float32_are_exact() -> None:
 def test_exact_dtype_is_wide_enough_for_every_partial_sum() -> None:
     assert exact_dtype(2**24 - 1) is np.float32
     assert exact_dtype(2**24) is np.float64
+    assert exact_dtype(2**53 - 1) is np.float64
     with pytest.raises(UnsupportedError, match=r"sums up to 9007199254740992 .* below 2\*\*53"):
         exact_dtype(2**53)
 

@@ -340,6 +340,8 @@ def test_budget_says_that_nothing_converged() -> None:
     integer, report = quantize(floating, codes)
     assert not report.equilibrium_converged
     assert not error_budget(floating, integer, codes, labels(codes)).equilibrium_converged
+    harmless, _ = quantize(lower(trained.random_network("24 (F24)"), timing="sequential"), codes)
+    assert not error_budget(floating, harmless, codes, labels(codes)).equilibrium_converged, "one did, one did not"
 
 
 def test_budget_refuses_labels_that_do_not_fit() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fsnn_lava.config import SolverName
+from fsnn_lava.config import SolverName, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
@@ -127,6 +127,12 @@ def test_default_settings_keep_the_gradient_within_one_percent() -> None:
     assert 0 < error < 1e-2
 
 
+def test_default_settings_are_those_of_a_configuration() -> None:
+    default, config = AdjointSettings(), TrainingConfig()
+    assert default.solver == config.adjoint_solver
+    assert (default.tolerance, default.max_steps) == (config.adjoint_tolerance, config.adjoint_max_steps)
+
+
 def rate_gradients(model: FeedbackSNN, x: Tensor, weighting: Tensor, settings: AdjointSettings) -> dict[str, Tensor]:
     model.train()
     bound = frozen_bind(model, len(x))
@@ -193,3 +199,13 @@ def test_products_in_bfloat16_change_the_gradient_alone_and_little() -> None:
     exact, rounded = found[False][1], found[True][1]
     errors = [float((rounded[n] - exact[n]).norm() / exact[n].norm()) for n in exact if float(exact[n].norm()) > 1e-4]
     assert 1e-5 < max(errors) < 1e-2
+
+
+def test_linear_products_of_a_cpu_are_not_rounded() -> None:
+    """A CPU's sparse products know no bfloat16: the gradient is the same to the last bit."""
+    model, x, weighting = network("6-5 (F6)", (1, 2, 3), False, 1.0)
+    plain, asked = (
+        rate_gradients(model, x, weighting, AdjointSettings(tolerance=1e-6, bfloat16=bfloat16))
+        for bfloat16 in (False, True)
+    )
+    assert all(torch.equal(plain[name], asked[name]) for name in plain)
