@@ -16,7 +16,7 @@ NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": 
 
 @dataclass(frozen=True, eq=False)
 class Deployed:
-    """What `fsnn export` left in a run folder: both networks are in hardware timing."""
+    """Both networks that `fsnn export` wrote into a run folder, in hardware timing."""
 
     folder: Path
     floating: HardwareNetwork
@@ -28,7 +28,7 @@ class Deployed:
 
 
 def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
-    """The exported networks of a run folder; without one, of the newest export below `runs`.
+    """Load the exported networks of a run folder; without one, of the newest export below `runs`.
 
     Raises
     ------
@@ -56,9 +56,9 @@ def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
 def samples_to_test(
     network: HardwareNetwork, *, data_dir: Path | None, count: int | None, most: int | None = None
 ) -> Samples:
-    """Test samples of the dataset that a network was trained on, evenly spread over the test set.
+    """Load test samples of the dataset that a network was trained on, evenly spread over the test set.
 
-    (Files may hold the classes one after the other.)
+    (Files may list the classes one after the other.)
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def samples_to_test(
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
-    """Inputs of `count` training samples (all, if there are fewer), evenly spread over the training set.
+    """Take the inputs of `count` training samples (all, if there are fewer), evenly spread over the training set.
 
     Event frames come time first, (T, count, *shape), as networks take them.
     """

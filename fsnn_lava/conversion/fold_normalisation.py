@@ -1,4 +1,4 @@
-"""A network made for normalised values, changed so that it takes the codes of a dataset."""
+"""Fold a dataset's normalisation into a network, so that it takes the codes as they are stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fsnn_lava.hardware import (
 
 
 def on_codes(network: HardwareNetwork, coding: InputCoding) -> HardwareNetwork:
-    """The float network that does with codes what the given one does with (code * scale - mean) / std.
+    """Change a float network so that it does with codes what it did with (code * scale - mean) / std.
 
     The factor goes into the weights of the input's connections, the rest into constant currents. A convolution pads
     with zeros what is normalised: so on codes the constant current differs at the border.
@@ -73,7 +73,7 @@ def _folded(connection: LinearMap, coding: InputCoding) -> tuple[Array, Array]:
 
 
 def _with_current(connections: list[Connection], target: str, current: Array) -> list[Connection]:
-    """The connections with so much more constant current for a population."""
+    """Add a constant current to a population's, or a connection for it."""
     for i, connection in enumerate(connections):
         if connection.source == ALWAYS_ON and connection.target == target:
             more = dataclasses.replace(connection, weight=connection.weight + current[:, None])

@@ -24,7 +24,6 @@ from fsnn_lava.hardware import (
     Array,
     Connection,
     Convolution,
-    FloatNeuron,
     Geometry,
     HardwareNetwork,
     InputSpec,
@@ -59,8 +58,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
     """
     model = trained.model().double()
     names = model.population_names
-    neuron = FloatNeuron(model.neuron.v_threshold, model.neuron.reset_amount, model.neuron.leak)
-    populations = tuple(Population(n, s, neuron) for n, s in zip(names, model.population_shapes, strict=True))
+    populations = tuple(Population(n, s, model.neuron) for n, s in zip(names, model.population_shapes, strict=True))
     connections: list[Connection] = []
     for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
         assert isinstance(synapse, Synapse)
@@ -95,7 +93,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
 def run_torch(
     trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int = 1
 ) -> RunResult:
-    """The trained network itself, run by PyTorch in float64 on the inputs that the hardware is given.
+    """Run the trained network itself in PyTorch, in float64, on the inputs that the hardware is given.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Writes an integer network as the HDF5 file that lava-dl's ``lava.lib.dl.netx.hdf5.Network`` loads (lava-dl 0.6.0).
+"""Write an integer network as the HDF5 file that lava-dl's ``lava.lib.dl.netx.hdf5.Network`` loads (lava-dl 0.6.0).
 
 What netx can say. A netx file is a chain of blocks. A ``dense`` or ``conv`` block is a connection and a LIF that
 resets to zero, so it has no soft reset. A ``dense_rec`` block also has a connection from all its neurons to
@@ -76,7 +76,7 @@ _Blocks = dict[tuple[str, str], Array]
 
 @dataclass(frozen=True)
 class NetxLayout:
-    """Where everything is in the one block.
+    """Places of inputs, populations and relays in the one block.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class NetxLayout:
 
 
 def write_netx(network: HardwareNetwork, path: str | Path) -> Path:
-    """The path; the file holds the network, or, after an error, what it held before.
+    """Write a network as a netx file and return its path; after an error the file is as it was before.
 
     Parameters
     ----------
@@ -131,12 +131,12 @@ def write_netx(network: HardwareNetwork, path: str | Path) -> Path:
 
 
 def netx_layout(network: HardwareNetwork) -> NetxLayout:
-    """Where populations, relays and constant currents are; see the module's docstring."""
+    """Lay out populations, relays and constant currents in one block; see the module's docstring."""
     return _layout(network, _copies(network, _blocks(network)))
 
 
 def netx_frames(network: HardwareNetwork, inputs: Array) -> Array:
-    """(steps, B, elements) int32: what the host sends to the block in each global step.
+    """Make the frames that the host sends to the block, (steps, B, elements) int32, one a global step.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def netx_frames(network: HardwareNetwork, inputs: Array) -> Array:
 
 
 def netx_spikes(network: HardwareNetwork, output: Array) -> dict[str, Array]:
-    """Population -> (T, B, *N) uint8, each in its window, of what the block sent, (steps, B, neurons)."""
+    """Find each population's spikes, (T, B, *N) uint8 in its window, in what the block sent, (steps, B, neurons)."""
     layout = netx_layout(network)
 
     def window(p: Population) -> Array:
@@ -172,7 +172,7 @@ def netx_spikes(network: HardwareNetwork, output: Array) -> dict[str, Array]:
 
 
 def netx_violations(network: HardwareNetwork) -> list[Violation]:
-    """Every reason why a netx file cannot say the network; empty if it can."""
+    """Reasons why netx cannot express the network; empty if it can."""
     if network.arithmetic != "integer":
         return [Violation("arithmetic", network.arithmetic, "integer: quantize the network first")]
     found = [v for p in network.populations for v in _population_violations(network, p)]
@@ -319,7 +319,7 @@ def _rows(layout: NetxLayout, population: Population) -> slice:
 
 
 def _shared(block: Array, copies: int) -> Array:
-    """(N_target, copies * N_source): weights (N_target, N_source) shared among copies, each as much as it can hold."""
+    """Share weights (N_target, N_source) among copies, each up to its largest weight: (N_target, copies * N_source)."""
     shares, left = [], block
     for _ in range(copies):
         shares.append(np.clip(left, -_HIGHEST, _HIGHEST))

@@ -1,4 +1,4 @@
-"""What single nodes of a NIR graph are: the shapes they send, their linear maps, and what they may hold."""
+"""Single nodes of a NIR graph: the shapes they send, their linear maps, and which of their values are allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Faults = list[tuple[str, str]]
 
 
 def node_faults(node: Any, time_step: float) -> Faults:
-    """Everything that a node holds and may not."""
+    """Values of a node that cannot be understood."""
     check = _FAULTS.get(type(node).__name__)
     return check(node, time_step) if check else []
 
@@ -58,7 +58,7 @@ def reached(node: Any, kind: str, arriving: Shape) -> Shape:
 
 
 def linear_map_of(node: Any, kind: str, arriving: Shape, sent: Shape) -> LinearMap:
-    """What a Linear, Affine (without its bias), Conv2d or AvgPool2d does."""
+    """Linear map of a Linear, Affine (without its bias), Conv2d or AvgPool2d node."""
     if kind == "Conv2d":
         geometry = Convolution(_pair(node.stride)[0], _padding(node)[0])
         return LinearMap(geometry, node.weight.astype(np.float64), arriving, sent)

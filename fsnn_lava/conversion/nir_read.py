@@ -1,4 +1,4 @@
-"""Reads NIR files: those of `to_nir` as the very network that was written, others as far as they can be understood.
+"""Read NIR files: those of `nir_write` as the very network that was written, others as far as they can be understood.
 
 Reading loads numbers and text; nothing in the file is executed.
 """
@@ -46,10 +46,10 @@ def read_nir(
     input_maximum: int | None = None,
     time_step: float | None = None,
 ) -> HardwareNetwork:
-    """The network of a NIR file.
+    """Read the network of a NIR file.
 
-    A file of `to_nir.write_nir` gives the network that was written, float or integer, spike by spike; weights that
-    were changed in its nodes are taken over. Any other becomes a float network in sequential timing, see `nir_graphs`.
+    A file of `nir_write.write_nir` gives the network that was written, float or integer, spike by spike; weights that
+    were changed in its nodes are taken over. Any other becomes a float network in sequential timing: `nir_topology`.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def read_nir(
 
 
 def _located(where: str, read: Callable[[], _Read]) -> _Read:
-    """What it reads; errors name the file."""
+    """Call `read`; errors name the file."""
     try:
         return read()
     except (NetworkError, UnsupportedError) as error:
@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
 
 
 def _node(entries: dict[str, Any]) -> Any:
-    """The nir node; a graph within the graph stays as it is, since it is refused anyway."""
+    """Make the nir node; a graph within the graph stays as it is, since it is refused anyway."""
     if entries["type"] == "NIRGraph":
         return require_nir().NIRGraph(nodes={}, edges=[], type_check=False)
     optional = {"input_shape": None} if entries["type"] == "Conv2d" else {}
@@ -141,7 +141,7 @@ def _text(value: Any) -> Any:
 
 
 def _own(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> HardwareNetwork:
-    """What `to_nir` wrote; nodes and metadata have to say the same."""
+    """The network that `nir_write` wrote; its nodes and metadata must agree."""
     content = json.loads(metadata[METADATA])
     if content["version"] != VERSION:
         raise NetworkError(f"version {content['version']} of the metadata; this release reads version {VERSION}")
@@ -179,7 +179,7 @@ def _connection(entry: Mapping[str, Any], node: Any, *, integer: bool) -> Connec
 
 
 def _require_same(expected: Any, nodes: Nodes, edges: Edges) -> None:
-    """Nothing, if the nodes are those that the metadata lead to.
+    """Raise if the nodes are not those that the metadata lead to.
 
     Raises
     ------

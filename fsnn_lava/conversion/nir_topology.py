@@ -1,4 +1,4 @@
-"""A float `HardwareNetwork` from the nodes and edges of any NIR graph, as far as it can be understood.
+"""Understand the nodes and edges of any NIR graph as a float `HardwareNetwork`.
 
 Understood are Input and Output (one each), Linear, Affine, Conv2d, AvgPool2d, Flatten, IF and LIF, and edges among
 them, loops through neurons included. IF and LIF become populations; what lies between two of them becomes a
@@ -64,7 +64,7 @@ _TYPES = ("Input", "Output", "Linear", "Affine", "Conv2d", "AvgPool2d", "Flatten
 
 @dataclass(frozen=True)
 class Reading:
-    """What a NIR file does not say."""
+    """Facts that a NIR file leaves open, as the caller gives them."""
 
     time_steps: int
     input_kind: Literal["event", "graded"]
@@ -73,14 +73,14 @@ class Reading:
 
 
 def refuse(error: type[FsnnError], what: str, violations: Sequence[Violation]) -> None:
-    """Nothing, if there are no violations; else one error that names them all."""
+    """Raise one error that names all violations, if there are any."""
     if violations:
         listed = "\n  ".join(map(str, violations))
         raise error(f"{what}, {len(violations)} violation(s):\n  {listed}")
 
 
 def network_of(name: str, nodes: Nodes, edges: Edges, *, reading: Reading) -> HardwareNetwork:
-    """The network that a graph describes, in sequential timing.
+    """Make the network that a graph describes, in sequential timing.
 
     Raises
     ------

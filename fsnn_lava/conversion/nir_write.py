@@ -1,4 +1,4 @@
-"""Writes a network as a NIR graph (Neuromorphic Intermediate Representation), float or integer, cycles and all.
+"""Write a network as a NIR graph (Neuromorphic Intermediate Representation), float or integer, cycles and all.
 
 NIR's IF and LIF nodes reset to a fixed potential. They would say something else than our neurons do, so they are not
 used; a reader that knows nothing of this package gets the soft reset as what it is, a loop:
@@ -26,14 +26,13 @@ integers          weights w · 2^e, thresholds and resets in weight units. NIR s
 ================  =================================================================================================
 
 The graph's metadata (``fsnn_lava``, JSON) hold what has no node: windows, mantissa widths and exponents, names, the
-input's coding, T, provenance. `from_nir.read_nir` gives back the same network from nodes and metadata.
+input's coding, T, provenance. `nir_read.read_nir` gives back the same network from nodes and metadata.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -43,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from fsnn_lava.errors import ConfigError, MissingDependencyError, NetworkError, UnsupportedError
+from fsnn_lava.errors import ConfigError, MissingDependencyError, UnsupportedError
 from fsnn_lava.files import write_whole
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -59,6 +58,7 @@ from fsnn_lava.hardware import (
     TransposedConvolution,
     Violation,
     linear_map,
+    metadata_text,
 )
 
 METADATA = "fsnn_lava"
@@ -69,7 +69,7 @@ UNROLLED_LIMIT = 2**22
 
 
 def require_nir() -> ModuleType:
-    """The package nir.
+    """Import the package nir.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def require_nir() -> ModuleType:
 
 
 def require_time_step(time_step: float) -> float:
-    """The time step, if it is one.
+    """Return the time step if it is one, else raise.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def require_time_step(time_step: float) -> float:
 
 
 def write_nir(network: HardwareNetwork, path: str | Path, *, time_step: float = 1.0) -> Path:
-    """The path; the file holds the network, or, after an error, what it held before.
+    """Write a network as a NIR file and return its path; after an error the file is as it was before.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def write_nir(network: HardwareNetwork, path: str | Path, *, time_step: float = 
 
 
 def nir_violations(network: HardwareNetwork) -> list[Violation]:
-    """Every reason why a NIR graph cannot say the network; empty if it can."""
+    """Reasons why NIR cannot express the network; empty if it can."""
     found = []
     if all(c.source != INPUT for c in network.connections):
         found.append(Violation("input", "no connection from it", "at least one"))
@@ -142,7 +142,7 @@ def _too_large(network: HardwareNetwork, connection: Connection, kind: str) -> V
 
 
 def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:
-    """The ``nir.NIRGraph`` that `write_nir` writes.
+    """Build the ``nir.NIRGraph`` that `write_nir` writes.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _is_unrolled(connection: Connection, flat: set[str]) -> bool:
 
 @dataclass
 class _Builder:
-    """Collects the nodes and edges of one network."""
+    """Nodes and edges of one network, as far as they are made."""
 
     network: HardwareNetwork
     time_step: float
@@ -189,7 +189,7 @@ class _Builder:
     potentials: dict[str, str] = field(default_factory=dict)
 
     def graph(self) -> Any:
-        """All of it, with metadata."""
+        """Add every node and edge of the network; return the graph with its metadata."""
         nir, network = require_nir(), self.network
         self.sources[INPUT] = self._add(INPUT, nir.Input(np.array(network.input.shape)))
         for population in network.populations:
@@ -202,7 +202,7 @@ class _Builder:
         return nir.NIRGraph(nodes=self.nodes, edges=self.edges, metadata=metadata)
 
     def _add(self, wanted: str, node: Any, *, after: str | None = None) -> str:
-        """The node's name: the wanted one, as far as HDF5 takes it and nobody has it."""
+        """Add a node; return its name: the wanted one, if HDF5 takes it and no other node has it."""
         base = wanted.replace("/", "_").strip(".") or "node"
         name, count = base, 1
         while name in self.nodes:
@@ -236,7 +236,7 @@ class _Builder:
         self.sources[population.name], self.potentials[population.name] = spikes, potential
 
     def _add_connection(self, connection: Connection) -> str:
-        """Name of the node that holds its weights."""
+        """Add the nodes of a connection; return the name of the one with its weights."""
         nir, weight = require_nir(), np.ldexp(connection.weight.astype(np.float64), connection.weight_exponent)
         target = self.potentials[connection.target]
         if connection.source == ALWAYS_ON:
@@ -265,7 +265,7 @@ class _Builder:
         return nir.Linear(matrix, metadata={"kernel": weight})
 
     def _delayed(self, connection: Connection) -> str:
-        """What sends the source's spikes, as late as they arrive."""
+        """Name of the node that sends the source's spikes when they are due, behind a Delay where they arrive late."""
         source, steps = self.sources[connection.source], self.network.local_delay(connection)
         if steps == 0:
             return source
@@ -327,9 +327,4 @@ def _metadata_text(network: HardwareNetwork, nodes: list[str], time_step: float)
         else {f.name: getattr(integrators, f.name) for f in dataclasses.fields(integrators) if f.name != "weight"},
         "provenance": dict(network.provenance),
     }
-    try:
-        return json.dumps(content, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise NetworkError(
-            f'network "{network.name}": the provenance is not JSON ({error}); use text, finite numbers, lists, dicts'
-        ) from error
+    return metadata_text(network, content)

@@ -11,7 +11,7 @@ from fsnn_lava.hardware.equilibrium import (
 )
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Dense, Geometry, Shape, TransposedConvolution, pooled
 from fsnn_lava.hardware.integrating_readout import integrated_logits, leak_sum, quantize_readout
-from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
+from fsnn_lava.hardware.linear_maps import LinearMap, exact_dtype, linear_map
 from fsnn_lava.hardware.network import (
     ALWAYS_ON,
     INPUT,
@@ -24,7 +24,7 @@ from fsnn_lava.hardware.network import (
     Readout,
     Violation,
 )
-from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.hardware.network_file import load_network, metadata_text, save_network
 from fsnn_lava.hardware.neurons import (
     DECAY_UNITY,
     STATE_LIMIT,
@@ -85,11 +85,13 @@ __all__ = [
     "constant_current",
     "equilibrium_rates",
     "evenly_spaced",
+    "exact_dtype",
     "integrated_logits",
     "leak_sum",
     "linear_map",
     "load_network",
     "mean_input",
+    "metadata_text",
     "pooled",
     "potential_bounds",
     "prove",

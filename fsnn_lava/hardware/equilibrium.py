@@ -52,7 +52,7 @@ def equilibrium_rates(
     start: Mapping[str, Array] | None = None,
     dtype: FloatType = np.float64,
 ) -> EquilibriumRates:
-    """The fixed point of the network's rates for each input, by iteration around the loop.
+    """Find the fixed point of the network's rates for each input, by iteration around the loop.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class _Loop:
     def settle(
         self, rates: Mapping[str, Array], constant: Mapping[str, Array], *, tolerance: float, max_steps: int
     ) -> tuple[float, int]:
-        """Largest last change and the number of iterations; the rates (B, N) are overwritten.
+        """Iterate the rates (B, N) in place; return the largest last change and the number of iterations.
 
         A sample whose rates changed by no more than the tolerance is done and takes no further part.
         """

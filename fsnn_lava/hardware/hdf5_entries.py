@@ -40,7 +40,7 @@ class Checksum:
 
 
 class EntryWriter:
-    """Puts entries into a file and into the checksum. Groups are made on the way."""
+    """Writer of entries into a file and into the checksum. Groups are made on the way."""
 
     def __init__(self, file: h5py.File) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class EntryWriter:
         self._file.require_group(group).attrs[name] = _fixed_length(value)
 
     def long_text(self, group: str, name: str, value: str) -> None:
-        """A dataset, because attributes are limited to 64 KiB."""
+        """Write text as a dataset, because attributes are limited to 64 KiB."""
         self.checksum.add(f"{_joined(group, name)}", value)
         self._file.require_group(group).create_dataset(name, data=_fixed_length(value), track_times=False)
 
@@ -95,7 +95,7 @@ def _fixed_length(text: str) -> Array:
 
 
 class EntryReader:
-    """Takes entries out of a file, refusing what is missing or of another type, and keeps their checksum.
+    """Reader of the entries of a file, which refuses what is missing or of another type and keeps their checksum.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The readout as neurons that integrate and never fire: its integer form, what it computes, and its logits.
+"""The readout as neurons that integrate and never fire: their weights, their potentials, and the logits from them.
 
 The law is the populations' own (docs/network-format.md), without reset and threshold; u in units of state:
 
@@ -19,7 +19,7 @@ POTENTIAL_LIMIT = 2**16
 
 
 def quantize_readout(readout: Readout, *, decay: int, time_steps: int, weight_bits: int) -> Integrators:
-    """The readout's weights as integers, in as few parts as are proven to fit 24 bits.
+    """Round the readout's weights to integers, in as few parts as are proven to fit 24 bits.
 
     One scale for all weights: the largest becomes the largest mantissa. Its bias stays with the host. A part adds up
     at most sum of leak**k, k < T, times its positive or its negative weights: the bound that chooses `parts`.
@@ -46,7 +46,7 @@ def quantize_readout(readout: Readout, *, decay: int, time_steps: int, weight_bi
 
 
 def leak_sum(decay: int, time_steps: int) -> float:
-    """Sum of leak**k, k < T: what a spike in every step adds up to."""
+    """Sum of leak**k, k < T: the potential, in weights, after a spike in every step."""
     return float((((DECAY_UNITY - decay) / DECAY_UNITY) ** np.arange(time_steps, dtype=np.float64)).sum())
 
 
@@ -56,7 +56,7 @@ def part_of(size: int, parts: int) -> Array:
 
 
 def integrate(network: HardwareNetwork, spikes: Array) -> Array:
-    """(B, classes * parts) int64 potentials u after the window, of the readout's source's spikes (T, B, *N).
+    """Integrate the source's spikes (T, B, *N): potentials u after the window, (B, classes * parts) int64.
 
     Raises
     ------

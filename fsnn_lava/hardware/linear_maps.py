@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -113,6 +114,11 @@ class LinearMap:
             return _correlated(x, weight, self.target, stride=self.geometry.stride, padding=self.geometry.padding)
         assert isinstance(self.geometry, TransposedConvolution)
         return _spread(x, weight, self.target, stride=self.geometry.stride, padding=self.geometry.padding)
+
+
+def exact_dtype(largest: int) -> type[Any]:
+    """The fastest type in which sums up to that magnitude are exact: float32, float64, or int64, without BLAS."""
+    return np.float32 if largest < 2**24 else np.float64 if largest < 2**53 else np.int64
 
 
 def linear_map(network: HardwareNetwork, connection: Connection) -> LinearMap:

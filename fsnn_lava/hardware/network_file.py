@@ -35,7 +35,7 @@ _GEOMETRY_NUMBERS = {"stride": 1, "padding": 0, "output_padding": 0}
 
 
 def save_network(network: HardwareNetwork, path: str | Path) -> None:
-    """Nothing; afterwards the file holds the network, or, after an error, what it held before.
+    """Write a network to a file; after an error the file is as it was before.
 
     Equal networks give equal bytes under one version of HDF5.
 
@@ -51,7 +51,7 @@ def save_network(network: HardwareNetwork, path: str | Path) -> None:
 
 
 def load_network(path: str | Path) -> HardwareNetwork:
-    """The network that `save_network` wrote.
+    """Read a network that `save_network` wrote.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
     writer.text("/", "name", network.name)
     writer.text("/", "arithmetic", network.arithmetic)
     writer.number("/", "time_steps", network.time_steps, dtype=np.int64)
-    writer.long_text("/", "provenance", _provenance_text(network))
+    writer.long_text("/", "provenance", metadata_text(network, dict(network.provenance)))
     writer.text("/input", "kind", network.input.kind)
     writer.number("/input", "maximum", network.input.maximum, dtype=np.int64)
     writer.numbers("/input", "shape", np.asarray(network.input.shape, np.int64))
@@ -135,9 +135,15 @@ def _write_readout(writer: EntryWriter, readout: Readout) -> None:
         writer.number(group, "scale", integrators.scale, dtype=np.float64)
 
 
-def _provenance_text(network: HardwareNetwork) -> str:
+def metadata_text(network: HardwareNetwork, content: Mapping[str, Any]) -> str:
+    """JSON of what a file says about a network, its provenance included.
+
+    Raises
+    ------
+    NetworkError : if the provenance is not JSON.
+    """
     try:
-        return json.dumps(dict(network.provenance), sort_keys=True, allow_nan=False)
+        return json.dumps(content, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise NetworkError(
             f'network "{network.name}": the provenance is not JSON ({error}); use text, finite numbers, lists, dicts'

@@ -1,6 +1,6 @@
 """Proof that no membrane potential leaves 24 bits, whatever input arrives.
 
-The proof follows the integer law step by step and carries, for every neuron, an interval that its potential u
+The proof follows the integer law step by step and keeps, for every neuron, an interval that its potential u
 cannot leave (units of state; law and units: ``docs/network-format.md``). Let k = 4096 - decay and
 theta = 64 (2 V - 1).
 
@@ -28,13 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from fsnn_lava.errors import NetworkError, PotentialBoundError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
+from fsnn_lava.hardware.linear_maps import LinearMap, exact_dtype, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, Population, Violation
 from fsnn_lava.hardware.neurons import STATE_LIMIT, STATE_PER_HALF_WEIGHT, IntegerNeuron
 
@@ -43,7 +42,7 @@ INT32_LIMIT = 2**31 - 1
 
 
 def potential_bounds(network: HardwareNetwork) -> dict[str, tuple[Array, Array]]:
-    """Population -> lowest and highest potential of each neuron over the window, units of state, (*N) int64 each.
+    """Bound the potential of each neuron over the window: population -> lowest, highest, units of state, (*N) int64.
 
     No input that the network allows takes a potential out of these bounds; the module's docstring has the proof.
 
@@ -79,7 +78,7 @@ def bounds_alone(network: HardwareNetwork, name: str) -> tuple[Array, Array]:
 
 
 def prove(network: HardwareNetwork) -> None:
-    """Nothing, if no potential and no 32-bit sum can leave its range under any allowed input.
+    """Raise unless no potential and no 32-bit sum can leave its range under any allowed input.
 
     Raises
     ------
@@ -135,11 +134,11 @@ def _require_integer(network: HardwareNetwork) -> None:
 
 
 def _potential_violation(population: Population, lowest: Array, highest: Array) -> Violation | None:
-    reach = np.maximum(-lowest.ravel(), highest.ravel())
-    worst = int(reach.argmax())
-    if reach[worst] <= STATE_LIMIT:
+    largest = np.maximum(-lowest.ravel(), highest.ravel())
+    worst = int(largest.argmax())
+    if largest[worst] <= STATE_LIMIT:
         return None
-    outside = int(np.count_nonzero(reach > STATE_LIMIT))
+    outside = int(np.count_nonzero(largest > STATE_LIMIT))
     bounds = f"{int(lowest.ravel()[worst])} .. {int(highest.ravel()[worst])}"
     found = f"{outside} of {population.size} neurons could leave it, the worst is neuron {worst} with {bounds}"
     return Violation(
@@ -148,15 +147,17 @@ def _potential_violation(population: Population, lowest: Array, highest: Array) 
 
 
 def _sum_violation(where: str, low: Array, high: Array) -> list[Violation]:
-    reach = np.maximum(-low, high)
-    worst = int(reach.argmax())
-    if reach[worst] <= INT32_LIMIT:
+    largest = np.maximum(-low, high)
+    worst = int(largest.argmax())
+    if largest[worst] <= INT32_LIMIT:
         return []
-    return [Violation(where, f"a sum that could reach {int(reach[worst])} at neuron {worst}", f"at most {INT32_LIMIT}")]
+    return [
+        Violation(where, f"a sum that could reach {int(largest[worst])} at neuron {worst}", f"at most {INT32_LIMIT}")
+    ]
 
 
 def _doubled_sums(network: HardwareNetwork, connection: Connection, largest: int) -> tuple[Array, Array]:
-    """(N,) sums of the negative and of the positive doubled weights, each times the largest thing it can carry."""
+    """(N,) sums of the negative and of the positive doubled weights, each times the largest value that can arrive."""
     doubled = linear_map(network, connection)
     doubled = doubled.with_weight(2 * connection.weight)
     negative, positive = (_sums_of_sign(doubled, sign) for sign in (-1, 1))
@@ -250,8 +251,8 @@ class _Sums:
     def __init__(self, weights: LinearMap, largest: int) -> None:
         self.largest, self.total = largest, largest * weights.sums().astype(np.int64)
         # Of one sign, so that no partial sum exceeds the whole one.
-        reach = int(np.abs(self.total // largest).max(initial=0))
-        self.weights = weights.with_weight(weights.weight.astype(_exact_type(reach)))
+        most = int(np.abs(self.total // largest).max(initial=0))
+        self.weights = weights.with_weight(weights.weight.astype(exact_dtype(most)))
         self.known: list[tuple[Array, Array]] = []
 
     def over(self, senders: Array) -> Array:
@@ -270,11 +271,6 @@ class _Sums:
             return np.zeros_like(self.total)
         product = self.weights.product(senders[None].astype(self.weights.weight.dtype))
         return np.asarray(self.largest * product[0].astype(np.int64))
-
-
-def _exact_type(reach: int) -> Any:
-    """The fastest type in which sums up to that magnitude are exact."""
-    return np.float32 if reach < 2**24 else np.float64 if reach < 2**53 else np.int64
 
 
 def _feeds(network: HardwareNetwork, name: str) -> tuple[_Feed, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 import networks
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.backends.simulator.plan import exact_dtype
+from fsnn_lava.backends.simulator.plan import float_dtype
 from fsnn_lava.errors import ConfigError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
@@ -242,12 +242,12 @@ def test_sums_beyond_float32_are_exact() -> None:
     assert result.spikes["p"].ravel().tolist() == [0, 1]
 
 
-def test_exact_dtype_is_wide_enough_for_every_partial_sum() -> None:
-    assert exact_dtype(2**24 - 1) is np.float32
-    assert exact_dtype(2**24) is np.float64
-    assert exact_dtype(2**53 - 1) is np.float64
+def test_float_dtype_is_wide_enough_for_every_partial_sum() -> None:
+    assert float_dtype(2**24 - 1) is np.float32
+    assert float_dtype(2**24) is np.float64
+    assert float_dtype(2**53 - 1) is np.float64
     with pytest.raises(UnsupportedError, match=r"sums up to 9007199254740992 .* below 2\*\*53"):
-        exact_dtype(2**53)
+        float_dtype(2**53)
 
 
 def test_wide_spike_sums_run_in_float64() -> None:

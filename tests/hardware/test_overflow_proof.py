@@ -16,7 +16,7 @@ import reference_simulator as reference
 from fsnn_lava.errors import NetworkError, PotentialBoundError
 from fsnn_lava.hardware import overflow_proof as module
 from fsnn_lava.hardware.geometry import Array, Convolution, Dense
-from fsnn_lava.hardware.linear_maps import linear_map
+from fsnn_lava.hardware.linear_maps import exact_dtype, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
@@ -319,7 +319,7 @@ def test_sums_beyond_float32_are_exact() -> None:
     ("reach", "expected"), [(2**24 - 1, np.float32), (2**24, np.float64), (2**53 - 1, np.float64), (2**53, np.int64)]
 )
 def test_type_of_products(reach: int, expected: type) -> None:
-    assert module._exact_type(reach) is expected
+    assert exact_dtype(reach) is expected
 
 
 def test_equal_sets_are_added_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from fsnn_lava.hardware import (
     LinearMap,
     Population,
     accumulator_violations,
+    exact_dtype,
     linear_map,
 )
 
@@ -134,21 +135,22 @@ def make_plan(network: HardwareNetwork) -> Plan:
         raise UnsupportedError(f'network "{network.name}" could exceed Lava\'s 32-bit sums:\n  {listed}')
     populations = tuple(_population_plan(network, p) for p in network.populations)
     integer = network.arithmetic == "integer"
-    return Plan(network, populations, exact_dtype(max(map(_largest_arriving, populations))) if integer else np.float64)
+    return Plan(network, populations, float_dtype(max(map(_largest_arriving, populations))) if integer else np.float64)
 
 
-def exact_dtype(largest: int) -> type[np.floating[Any]]:
+def float_dtype(largest: int) -> type[np.floating[Any]]:
     """The float type that holds every integer up to ``largest``: float32 below 2**24, float64 below 2**53.
 
     Raises
     ------
     UnsupportedError : if neither does.
     """
-    if largest < 2**24:
-        return np.float32
-    if largest < 2**53:
-        return np.float64
-    raise UnsupportedError(f"sums up to {largest} are not exact in float64; allowed: below 2**53; use smaller weights")
+    dtype = exact_dtype(largest)
+    if dtype is np.int64:
+        raise UnsupportedError(
+            f"sums up to {largest} are not exact in float64; allowed: below 2**53; use smaller weights"
+        )
+    return dtype
 
 
 def _largest_arriving(plan: PopulationPlan) -> int:
@@ -192,7 +194,7 @@ def _graded_current(network: HardwareNetwork, connection: Connection, shift: int
     """Current of codes; an integer sum is exact, and then shifted."""
     weights = linear_map(network, connection)
     integer = network.arithmetic == "integer"
-    dtype = exact_dtype(int(_row_sums(weights).max()) * network.input.maximum) if integer else np.float64
+    dtype = float_dtype(int(_row_sums(weights).max()) * network.input.maximum) if integer else np.float64
     weights = weights.with_weight(weights.weight.astype(dtype))
 
     def current(codes: Array) -> Array:
