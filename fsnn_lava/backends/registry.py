@@ -21,7 +21,7 @@ Sink = Callable[[int, Mapping[str, Array]], None]
 
 
 class Runner(Protocol):
-    """What every backend offers.
+    """The interface of every backend.
 
     Attributes
     ----------

@@ -149,7 +149,7 @@ class SpikeRecorder:
 @final
 @dataclass(frozen=True)
 class Recording:
-    """What a recording holds; the spikes are read when they are asked for.
+    """A recording; the spikes are read when they are asked for.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def load_recording(path: Path) -> Recording:
-    """What the file holds, after its declared sizes were checked against its contents.
+    """Read the file, after its declared sizes were checked against its contents.
 
     Raises
     ------

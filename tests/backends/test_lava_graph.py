@@ -22,9 +22,9 @@ from fsnn_lava.backends import finished_samples as finished
 from fsnn_lava.backends.lava import stock_processes as processes
 from fsnn_lava.backends.lava.build_graph import Graph, build_graph
 from fsnn_lava.backends.lava.job import GraphJob
+from fsnn_lava.backends.lava.lava_format import from_lava, lava_shape, to_lava
 from fsnn_lava.backends.lava.models.fast_connections import FastConv
 from fsnn_lava.backends.lava.models.forgetful_connections import ConvFixed, SparseFixed
-from fsnn_lava.backends.lava.neuron_order import from_lava, lava_shape, to_lava
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator

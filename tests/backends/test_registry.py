@@ -18,39 +18,8 @@ from fsnn_lava.backends import BACKENDS, Progress, Sink, get_backend, require_ar
 from fsnn_lava.backends.lava.runner import LavaFixedRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import ConfigError, MissingDependencyError, UnsupportedError
-from fsnn_lava.hardware import (
-    ALWAYS_ON,
-    INPUT,
-    Array,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-    RunResult,
-    with_timing,
-)
-
-
-def ones(rows: int, columns: int, value: int = 1) -> Array:
-    return np.full((rows, columns), value, dtype=np.int32)
-
-
-def network(*, maximum: int = 255, reset_exponent: int = 0, value: int = 1) -> HardwareNetwork:
-    """Two populations with feedback, in the hardware's timing."""
-    neuron = IntegerNeuron(100, 100, reset_exponent, 0, 1.0)
-    connections = (
-        Connection("in", INPUT, "a", ones(3, 4, value), 0, 0, 8),
-        Connection("on", ALWAYS_ON, "b", ones(2, 1), 0, 0, 8),
-        Connection("forward", "a", "b", ones(2, 3), 0, 0, 8),
-        Connection("feedback", "b", "a", ones(3, 2), 1, 0, 8),
-    )
-    populations = (Population("a", (3,), neuron), Population("b", (2,), neuron))
-    readout = Readout("b", np.ones((2, 2)), np.zeros(2))
-    spec = InputSpec((4,), "graded", maximum)
-    return with_timing(HardwareNetwork("net", spec, populations, connections, readout, 5), "hardware")
-
+from fsnn_lava.hardware import Array, HardwareNetwork, RunResult
+from networks import worked_example
 
 # ---- by name -------------------------------------------------------------------------------------------
 
@@ -106,9 +75,11 @@ def test_settings_of_another_backend_are_refused(name: str, settings: dict[str, 
 
 
 def test_wrong_arithmetic_says_which_file_to_use() -> None:
-    with pytest.raises(UnsupportedError, match=r'"simulator-float" runs float networks; network "net" is integer; use'):
-        require_arithmetic(get_backend("simulator-float"), network())
-    require_arithmetic(get_backend("simulator"), network())
+    with pytest.raises(
+        UnsupportedError, match=r'"simulator-float" runs float networks; network "[^"]+" is integer; use'
+    ):
+        require_arithmetic(get_backend("simulator-float"), worked_example())
+    require_arithmetic(get_backend("simulator"), worked_example())
 
 
 # ---- from outside the package ------------------------------------------------------------------------------------
@@ -144,10 +115,10 @@ def mirrored() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("mirrored")
-def test_a_backend_from_outside_runs_a_network() -> None:
-    inputs = np.array([[1, 2, 3, 250], [0, 90, 0, 0]])
-    result = get_backend("mirrored", {"axis": 0}).run(network(), inputs, record=["a"])
-    expected = get_backend("simulator").run(network(), inputs[[0, 1, 1, 0]], record=["a"])
+def test_a_backend_from_outside_runs_a_worked_example() -> None:
+    inputs = np.array([[100, 40], [0, 255]])
+    result = get_backend("mirrored", {"axis": 0}).run(worked_example(), inputs, record=["a"])
+    expected = get_backend("simulator").run(worked_example(), inputs[[0, 1, 1, 0]], record=["a"])
     assert result.backend == "mirrored"
     assert np.array_equal(result.spikes["a"], expected.spikes["a"])
     assert result.spikes["a"].any()

@@ -3,14 +3,14 @@
 ::
 
     runner.py            backends lava-fixed, lava-float, loihi2: checks, starts the worker, collects results
-    chip_limits.py       what Lava and Loihi 2 cannot say of a network, found before anything starts
+    chip_limits.py       what Lava and Loihi 2 cannot express of a network
     job.py               what a worker is asked to run (plain data)
     sample_ring.py       the shared memory through which samples stream; shared_arrays.py: how any such memory is made
     worker_process.py    the caller's end of a run: starts, listens to and ends the worker
     worker.py            the worker: builds the graph and runs it; worker_protocol.py: how it reports, and leaves
     build_graph.py       HardwareNetwork -> graph; the clock is explained there
-    stock_processes.py   the stock processes that say a population, a connection, a delay, a readout
-    neuron_order.py      the order of neurons on Lava
+    stock_processes.py   the stock processes of a population, a connection, a delay, a readout
+    lava_format.py       how Lava wants neurons ordered, kernels and mantissas
     models/              processes and models of ours that Lava runs
     learning/            training as a graph of processes that learn
 

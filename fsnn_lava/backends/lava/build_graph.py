@@ -14,7 +14,7 @@ population's window [start, start + T) needs no mechanism of its own: nothing ar
 population does after it reaches no window of the same sample. Before global step 0 of every sample, all potentials
 and all spikes in flight are zero.
 
-**Neurons** are flat everywhere, in Lava's order (`layout`); only at a Conv are they given their three axes.
+**Neurons** are flat everywhere, in Lava's order (`lava_format`); only at a Conv are they given their three axes.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Builder:
             source = HostInput(
                 frames=self.ring.inputs[index],
                 time_steps=network.time_steps,
-                shift=delay - 1,
+                start=delay - 1,
                 sample_steps=self.job.sample_steps,
             )
             port = self._register(source).s_out
@@ -173,7 +173,7 @@ class _Builder:
         return self._ports[key]
 
     def _late(self, index: int, connection: Connection, *, size: int, steps: int) -> OutPort:
-        """What the connection's source sends, so many steps later."""
+        """Port that sends what the connection's source sends, so many steps later."""
         always_on = connection.source == ALWAYS_ON
         first = (-1 if always_on else index, connection.source, 0)  # one always-on neuron serves all networks
         if always_on and first not in self._ports:
@@ -188,7 +188,7 @@ class _Builder:
         return self._ports[late]
 
     def _add_population(self, index: int, network: HardwareNetwork, population: Population) -> InPort:
-        """Where currents go in; the spikes come out of ``_ports``."""
+        """Add a population; return its port for currents, its spikes come out of ``_ports``."""
         neuron = processes.population(population.size, population.neuron, sample_steps=self.job.sample_steps)
         inhibition = processes.inhibition(population.size, population.neuron)
         self._register(neuron).s_out.connect(self._register(inhibition).s_in)

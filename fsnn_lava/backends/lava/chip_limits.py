@@ -1,9 +1,10 @@
-"""What Lava and Loihi 2 cannot say of a network, found before anything is started."""
+"""Limits of Lava and Loihi 2: what they cannot express of a network, found before anything is started."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from fsnn_lava.backends.lava.lava_format import WEIGHT_FACTOR
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -31,7 +32,7 @@ _CONVOLVED = 2**23 - 1
 
 
 def hardware_violations(network: HardwareNetwork) -> list[Violation]:
-    """Every reason why Lava cannot say the network; empty if it can."""
+    """List every reason why Lava cannot express the network; empty if it can."""
     found = [v for c in network.connections for v in _connection_violations(network, c)]
     if network.arithmetic == "integer":
         if network.input.kind == "graded" and network.input.maximum > MESSAGE_LIMIT:
@@ -42,7 +43,7 @@ def hardware_violations(network: HardwareNetwork) -> list[Violation]:
 
 
 def require_hardware(network: HardwareNetwork, *, backend: str) -> None:
-    """Nothing, if Lava can say the network.
+    """Raise if Lava cannot express the network.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def lava_delay(network: HardwareNetwork, connection: Connection) -> int:
 
 
 def is_convolution(network: HardwareNetwork, connection: Connection) -> bool:
-    """Whether Lava says the connection with its Conv: kernels that binary spikes meet. Others are unrolled."""
+    """Tell whether the connection becomes a Conv: kernels that take binary spikes. Other kernels are unrolled."""
     graded = connection.source == INPUT and network.input.kind == "graded"
     return isinstance(connection.geometry, Convolution) and not graded
 
@@ -114,11 +115,11 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
 
 
 def _largest_sum(network: HardwareNetwork, connection: Connection) -> int:
-    """Bound on what reaches a target neuron in one step, in Lava's units: mantissas are doubled."""
+    """Bound on what reaches a target neuron in one step, in Lava's units."""
     graded = connection.source == INPUT and network.input.kind == "graded"
     weights = linear_map(network, connection)
     sums = weights.with_weight(np.abs(connection.weight.astype(np.float64))).sums()
-    return 2 * int(sums.max()) * (network.input.maximum if graded else 1)
+    return WEIGHT_FACTOR * int(sums.max()) * (network.input.maximum if graded else 1)
 
 
 def _where(connection: Connection) -> str:

@@ -1,4 +1,4 @@
-"""What a worker is asked to run: plain data that travels between Python processes."""
+"""The job of a worker: plain data that travels between Python processes."""
 
 from __future__ import annotations
 

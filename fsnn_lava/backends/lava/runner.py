@@ -75,11 +75,11 @@ class LavaRunner:
         sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
-        """What Lava did with a batch of inputs, in one run however long; see `fsnn_lava.backends.Runner.run`.
+        """Run a batch of inputs in one run of Lava, however long; see `fsnn_lava.backends.Runner.run`.
 
         Raises
         ------
-        UnsupportedError : a network of the other arithmetic, or one that Lava cannot say.
+        UnsupportedError : a network of the other arithmetic, or one that Lava cannot express.
         InputError : inputs that do not fit the network.
         IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted; holds the result of
             the samples that were finished.
@@ -237,7 +237,7 @@ def _installed(module: str) -> bool:
 
 
 def require_lava() -> None:
-    """Nothing, if Lava is installed.
+    """Raise if Lava is not installed.
 
     Raises
     ------

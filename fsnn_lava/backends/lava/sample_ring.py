@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsnn_lava.backends.lava.job import GraphJob
-from fsnn_lava.backends.lava.neuron_order import from_lava, to_lava
+from fsnn_lava.backends.lava.lava_format import from_lava, to_lava
 from fsnn_lava.backends.lava.shared_arrays import Kind, SharedArrays, aligned_bytes
 from fsnn_lava.hardware import Array, HardwareNetwork
 

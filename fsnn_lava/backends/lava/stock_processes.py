@@ -1,6 +1,6 @@
-"""The stock processes of which the graph is made: one function for each thing that a network says.
+"""The stock processes of which the graph is made: one function for each part of a network.
 
-Integer mantissas are given to Lava doubled: with mixed signs it keeps even weights only.
+Orders, kernels and mantissas are those of `lava_format`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 from scipy.sparse import csr_matrix, diags
 
-from fsnn_lava.backends.lava.neuron_order import lava_order, lava_shape
+from fsnn_lava.backends.lava.chip_limits import is_convolution
+from fsnn_lava.backends.lava.lava_format import WEIGHT_FACTOR, lava_kernels, lava_order, lava_shape
 from fsnn_lava.hardware import (
     INPUT,
     STATE_PER_HALF_WEIGHT,
@@ -87,7 +88,9 @@ def relay(size: int, arithmetic: Arithmetic) -> LIF:
 def delay_line(size: int, steps: int, arithmetic: Arithmetic) -> Sparse:
     """One-to-one connection over which a spike takes so many steps, at least 1."""
     integer = arithmetic == "integer"
-    weight = diags([2 if integer else 1.0], shape=(size, size), format="csr", dtype=np.int32 if integer else float)
+    weight = diags(
+        [WEIGHT_FACTOR if integer else 1.0], shape=(size, size), format="csr", dtype=np.int32 if integer else float
+    )
     arguments = {"weights": weight, **(_MIXED if integer else {})}
     if steps == 1:
         return Sparse(**arguments)
@@ -100,10 +103,11 @@ def synapses(network: HardwareNetwork, connection: Connection) -> Conv | Sparse 
     Conv for kernels that binary spikes meet; it has no exponent. Other kernels are unrolled to Sparse.
     """
     integer = network.arithmetic == "integer"
-    graded = connection.source == INPUT and network.input.kind == "graded"
-    if isinstance(connection.geometry, Convolution) and not graded:
+    if is_convolution(network, connection):
+        assert isinstance(connection.geometry, Convolution)
         return _convolution(network, connection, connection.geometry)
     matrix = _matrix(network, connection)
+    graded = connection.source == INPUT and network.input.kind == "graded"
     arguments: dict[str, object] = {"num_message_bits": MESSAGE_BITS if graded else 0}
     if integer:
         arguments |= {"weight_exp": connection.weight_exponent, **_MIXED}
@@ -121,16 +125,17 @@ def readout_synapses(network: HardwareNetwork) -> Sparse:
     part = np.arange(size) // -(-size // parts)
     rows = np.arange(classes)[:, None] * parts + part
     columns = np.broadcast_to(np.arange(size), weight.shape)
-    matrix = csr_matrix((2 * weight.ravel(), (rows.ravel(), columns.ravel())), shape=(classes * parts, size))
+    matrix = csr_matrix(
+        (WEIGHT_FACTOR * weight.ravel(), (rows.ravel(), columns.ravel())), shape=(classes * parts, size)
+    )
     matrix = matrix[:, lava_order(network.population(readout.source).shape)]
     return Sparse(weights=matrix, weight_exp=readout.integrators.weight_exponent, num_message_bits=0, **_MIXED)
 
 
 def _convolution(network: HardwareNetwork, connection: Connection, geometry: Convolution) -> Conv:
-    """Lava convolves, we correlate: the kernel is flipped. (C_out, C_in, K, K) becomes (C_out, W, H, C_in)."""
-    kernel = connection.weight[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
+    kernel = lava_kernels(connection.weight)
     return Conv(
-        weight=np.ascontiguousarray(2 * kernel if network.arithmetic == "integer" else kernel),
+        weight=np.ascontiguousarray(WEIGHT_FACTOR * kernel if network.arithmetic == "integer" else kernel),
         input_shape=lava_shape(network.shape_of(connection.source)),
         padding=geometry.padding,
         stride=geometry.stride,
@@ -140,7 +145,7 @@ def _convolution(network: HardwareNetwork, connection: Connection, geometry: Con
 
 
 def _matrix(network: HardwareNetwork, connection: Connection) -> csr_matrix | Array:
-    """The unrolled weights between neurons in Lava's order, doubled if they are mantissas; dense if most are there."""
+    """The unrolled weights in Lava's order of neurons, mantissas times `WEIGHT_FACTOR`; sparse if few are there."""
     rows = lava_order(network.population(connection.target).shape)
     columns = lava_order(network.shape_of(connection.source))
     if isinstance(connection.geometry, AllPairs):
@@ -149,10 +154,10 @@ def _matrix(network: HardwareNetwork, connection: Connection) -> csr_matrix | Ar
     else:
         weight, dense = linear_map(network, connection).unrolled()[rows][:, columns], False
     if network.arithmetic == "integer":
-        weight = (2 * weight).astype(np.int16)
+        weight = (WEIGHT_FACTOR * weight).astype(np.int16)
     return weight if dense else csr_matrix(weight)
 
 
 def has_buffer(process: AbstractProcess) -> bool:
-    """Whether it is a connection, which holds spikes in flight."""
+    """Tell whether it is a connection, which holds spikes in flight."""
     return isinstance(process, Conv | Dense | Sparse)

@@ -257,7 +257,7 @@ def _end_group(here: Any, process: subprocess.Popen[bytes]) -> None:
 
 
 def _closed(here: Any, deadline: float) -> bool:
-    """Whether the other end was closed before the deadline; what is still in the connection is dropped."""
+    """Tell whether the other end is closed before the deadline; what is still in the connection is dropped."""
     while here.poll(max(0.0, deadline - time.monotonic())):
         try:
             if not os.read(here.fileno(), 2**16):

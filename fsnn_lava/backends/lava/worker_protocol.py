@@ -1,4 +1,4 @@
-"""What the program of a Python process in which Lava runs has to do besides: receive, watch, report, leave.
+"""The worker's half of the protocol: receive a job, watch Lava run it, report, leave.
 
 It receives its task over the connection with the file descriptor that it is given, and answers with messages
 
@@ -81,7 +81,7 @@ def _end_with(connection: Connection[Any, Any]) -> None:
 
 
 def watch(root: AbstractProcess, clocks: Array, connection: Connection[Any, Any], *, steps: int) -> None:
-    """Report the clock until the last step; when it stands still, see whether one of Lava's processes has died.
+    """Report the clock until the last step; when it stands still, look whether one of Lava's processes has ended.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class DenseEngine:
         return total
 
     def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
-        """What the network does with a batch.
+        """Run the network on a batch.
 
         Raises
         ------

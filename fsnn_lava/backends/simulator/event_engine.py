@@ -20,7 +20,7 @@ PARTS_PER_CORE = 4
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -46,7 +46,7 @@ class EventEngine:
         return total
 
     def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
-        """What the network does with a batch.
+        """Run the network on a batch.
 
         Raises
         ------
@@ -143,7 +143,7 @@ def _in_c_order(numbers: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _columns(sizes: Sequence[int]) -> tuple[int, Array]:
-    """How many columns there are in all, and the first of each population; -1 where it has none."""
+    """Number of columns in all, and the first of each population; -1 where it has none."""
     ends = list(accumulate(sizes))
     first = [end - size if size else -1 for end, size in zip(ends, sizes, strict=True)]
     return ends[-1], np.array(first, np.int64)

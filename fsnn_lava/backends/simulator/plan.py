@@ -83,7 +83,7 @@ class PopulationPlan:
 
     @property
     def leaky(self) -> bool:
-        """Whether the firing rate is more than counts / T."""
+        """True if the firing rate is more than counts / T."""
         return self.leak != 1
 
 
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def integer(self) -> bool:
-        """Whether weights are mantissas, to be added up as integers."""
+        """True if weights are mantissas, to be added up as integers."""
         return self.network.arithmetic == "integer"
 
     @property
@@ -117,7 +117,7 @@ class Plan:
         return np.int16 if self.steps < 2**15 else np.int32
 
     def held(self) -> dict[str, int]:
-        """How many steps each source's spikes are needed for, the present one included."""
+        """Steps for which each source's spikes are needed, the present one included."""
         sent = [s for p in self.populations for s in p.synapses]
         return {s.source: 1 + max(o.delay for o in sent if o.source == s.source) for s in sent}
 
@@ -213,7 +213,7 @@ def _shifted(numbers: Array, shift: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class BatchResult:
-    """What an engine did with one batch of b samples.
+    """Counts, rates and spikes of one batch of b samples.
 
     Parameters
     ----------
@@ -243,4 +243,4 @@ class Engine(Protocol):
         """Memory that one sample of a batch takes, roughly."""
 
     def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
-        """What the network does with a batch, shaped as the run's inputs; `first`: number of its first sample."""
+        """Run the network on a batch, shaped as the run's inputs; `first`: number of its first sample."""

@@ -108,7 +108,7 @@ class _Simulator:
         return results.result()
 
     def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
-        """How many samples there are, if network, inputs and settings can be run."""
+        """Count the samples; raise if network, inputs or settings cannot be run."""
         if network.arithmetic != self.arithmetic:
             raise UnsupportedError(
                 f'backend "{self.name}" runs {self.arithmetic} networks; network "{network.name}" holds '
@@ -184,7 +184,7 @@ class _Engines:
         return engine, min(size, PROBE_SAMPLES if self._chosen == "auto" else size, self._total - done)
 
     def learn(self, outcome: BatchResult, inputs: Array) -> None:
-        """Decides by the first batch, if that is still open."""
+        """Decide by the first batch, if that is still open."""
         if self._chosen == "auto":
             self._chosen = cheaper_engine(self.plan, outcome, inputs)
             if self._chosen == "dense":
@@ -219,7 +219,7 @@ class _Results:
         self._spikes = {n: np.zeros((plan.steps, total, *shapes[n]), np.uint8) for n in record}
 
     def add(self, outcome: BatchResult, batch: slice) -> None:
-        """Takes the next batch."""
+        """Take the next batch."""
         for into, numbers in ((self._counts, outcome.counts), (self._rates, outcome.rates)):
             for name in into:
                 into[name][batch] = numbers[name]
@@ -228,7 +228,7 @@ class _Results:
         self.done = batch.stop
 
     def result(self) -> RunResult:
-        """Of the samples that are done."""
+        """Result of the samples that are done."""
         network, done = self._network, slice(self.done)
         counts = {name: numbers[done] for name, numbers in self._counts.items()}
         weighted = {name: numbers[done] for name, numbers in self._rates.items()}

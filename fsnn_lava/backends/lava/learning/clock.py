@@ -46,15 +46,15 @@ class Clock:
         return divmod(lava_step - 1, self.sample_steps)
 
     def is_last(self, lava_step: int) -> bool:
-        """Whether it is the last step of a sample."""
+        """Tell whether it is the last step of a sample."""
         return lava_step % self.sample_steps == 0
 
     def in_forward_window(self, population: int, step: int) -> bool:
-        """Whether a population (from 1; 0 is the input) integrates in that step, or the input is sent."""
+        """Tell whether a population (from 1; 0 is the input) integrates in that step, or the input is sent."""
         return 0 <= step - population < self.time_steps
 
     def in_backward_window(self, population: int, step: int) -> bool:
-        """Whether the couples of a population integrate in that step."""
+        """Tell whether the couples of a population integrate in that step."""
         return 0 <= step - self.backward_start(population) < self.time_steps_back
 
     def backward_start(self, population: int) -> int:

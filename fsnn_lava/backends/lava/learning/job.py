@@ -1,4 +1,4 @@
-"""What is to be trained, and what comes back: plain data that travels between Python processes."""
+"""The job of a training and its outcome: plain data that travels between Python processes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _check_synapses(name: str, synapses: Synapses, shape: tuple[int, int], *, bi
 
 @dataclass(frozen=True)
 class Learning:
-    """How the network learns (SPIDE, with momentum SGD).
+    """Settings of the learning rule: SPIDE, with momentum SGD.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, eq=False)
 class TrainingOutcome:
-    """What Lava did in whole updates; S counts their samples alone.
+    """The outcome of whole updates; S counts their samples alone.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ _SLOTS = 2
 
 @dataclass(frozen=True, eq=False)
 class SynapseRecord:
-    """Where one connection writes what it has become.
+    """The memory into which one connection writes its weights.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class TrainingMemory(SharedArrays[tuple[str, str]]):
 
 
 def processes_of(job: TrainingJob) -> int:
-    """How many of the graph's processes keep a clock: the source, populations and connections."""
+    """Count the graph's processes that keep a clock: the source, populations and connections."""
     return 1 + len(job.network.sizes) + len(job.network.named())
 
 

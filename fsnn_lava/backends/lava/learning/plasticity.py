@@ -1,4 +1,4 @@
-"""What a connection does to its own weights, from what arrived at it and nothing else.
+"""The learning rule: how a connection changes its own weights, from what arrived at it and nothing else.
 
     trace of what is sent      a_j = sum_t leak^(T-1-t) s_j[t] / sum_t leak^(T-1-t)
     trace of what comes back   e_i = the same of m_i p_i over the backward phase, which is m_i beta_i
@@ -76,7 +76,7 @@ class LocalSGD:
         return self._batches[self._update]
 
     def learn(self, error: Array, rate: Array) -> bool:
-        """Add a sample's local product; whether it was the last of its batch, so that the weights have changed.
+        """Add a sample's local product; tell whether it was the last of its batch, so that the weights have changed.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ from fsnn_lava.errors import IncompleteRunError
 def train_on_lava(
     job: TrainingJob, *, progress: TrainingProgress | None = None, timeout_s: float = 120.0
 ) -> TrainingOutcome:
-    """What the network has learnt from all samples of a job, in one run of Lava.
+    """Train the network on all samples of a job, in one run of Lava.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class _TrainingRun(WorkerRun):
         return IncompleteRunError(message, samples=len(outcome.losses), result=outcome)
 
     def outcome(self) -> TrainingOutcome:
-        """What is in the memory, as far as all connections have finished the same updates."""
+        """Read the memory, as far as all connections have finished the same updates."""
         job, memory = self._training, self.memory
         updates = min(int(record.updates[0]) for record in memory.synapses.values())
         named = job.network.named()

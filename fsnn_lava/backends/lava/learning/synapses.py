@@ -28,7 +28,7 @@ from fsnn_lava.hardware import Array
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What every connection is told once, before the first sample.
+    """Facts that every connection is told once, before the first sample.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class _PlasticModel(SingleThreadModel):
             self.proc_params["ticks"][0] = self.time_step
 
     def lrn_guard(self) -> bool:
-        """It learns after the last step of each sample."""
+        """Tell whether to learn now: after the last step of each sample."""
         return self._clock.is_last(self.time_step)
 
     def run_lrn(self) -> None:
@@ -196,7 +196,7 @@ class _PlasticModel(SingleThreadModel):
         self.load()
 
     def listen(self, step: int) -> Array:
-        """What the source sends; within its window it enters the trace."""
+        """Receive what the source sends; within its window it enters the trace."""
         if step == 0:
             self._trace.clear()
         message: Array = self.s_in.recv()
@@ -205,7 +205,7 @@ class _PlasticModel(SingleThreadModel):
         return message
 
     def load(self) -> None:
-        """The weights are new."""
+        """Prepare what depends on the weights, which are new."""
 
     def forward(self, sample: int, step: int) -> None:
         """A step of the forward phase."""

@@ -2,7 +2,7 @@
 
 A connection sends what arrived one step ago, then adds the weights of the sources that spike now; it computes nothing
 while the same message arrives as in the step before, as always-on neurons and constant inputs send it.
-Before the first step of every sample it forgets the spikes in flight, as the stock models in `connections` do.
+Before the first step of every sample it forgets the spikes in flight, as `forgetful_connections` do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
 from scipy.sparse import csr_matrix
 
+from fsnn_lava.backends.lava.lava_format import our_kernels
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive, total_buffer
 from fsnn_lava.backends.lava.models.fast_products import Product, convolution_product, matrix_product
 from fsnn_lava.errors import UnsupportedError
@@ -35,7 +36,7 @@ _HALF = 2**23
 
 
 class _FastConnection(SingleThreadModel):
-    """What a step is; which products there are, and how they are sent, is left to the connections."""
+    """A step of any connection; its products, and how they are sent, are left to the subclasses."""
 
     num_message_bits: Array
     _message: Array
@@ -97,8 +98,8 @@ class _OneStep(_FastConnection):
         setattr(self, self.buffer, self._product.current.reshape(self.a_out._shape))
 
     def finish(self, current: Array) -> None:
-        """What the hardware does to sums of weights, in place."""
-        shift(current, self.proc_params.get("weight_exp", 0))
+        """Scale the sums of weights as hardware does, in place."""
+        scale(current, self.proc_params.get("weight_exp", 0))
 
 
 @implements(proc=Dense, protocol=LoihiProtocol)
@@ -178,7 +179,7 @@ class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
         """Add the message's currents to the rows of their delays."""
         for delay, product in self._products.items():
             if product.update(message):
-                shift(product.current, self.proc_params.get("weight_exp", 0))
+                scale(product.current, self.proc_params.get("weight_exp", 0))
             row = self._ring[(self._now + delay) % len(self._ring)]
             np.add(row, product.current, out=row)
 
@@ -192,13 +193,13 @@ class FastConv(_OneStep, PyConvModelFixed):
     buffer = "a_buf"
 
     def load(self) -> None:
-        """Prepare the kernels: Lava convolves, (C_out, W, H, C_in), a `LinearMap` correlates, (C_out, C_in, H, W).
+        """Prepare the kernels.
 
         Raises
         ------
         UnsupportedError : for other convolutions.
         """
-        weight = self.weight[:, ::-1, ::-1].transpose(0, 3, 2, 1)
+        weight = our_kernels(self.weight)
         source, target = self.s_in._shape[::-1], self.a_out._shape[::-1]
         geometry = Convolution(int(self.stride[0]), int(self.padding[0]))
         fault = geometry.weight_shape_fault(weight.shape, source, target)
@@ -237,7 +238,7 @@ def lava_matrix(matrix: csr_matrix, parameters: Mapping[str, Any]) -> csr_matrix
     return csr_matrix((lava_weights(matrix.data, parameters), matrix.indices, matrix.indptr), matrix.shape)
 
 
-def shift(current: Array, exponent: int) -> None:
+def scale(current: Array, exponent: int) -> None:
     """Multiply by 2**exponent in place, rounding down."""
     if exponent > 0:
         np.left_shift(current, exponent, out=current)

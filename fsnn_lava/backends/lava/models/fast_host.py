@@ -1,4 +1,4 @@
-"""The processes on the host without threads: they do what their models in `host` do."""
+"""The processes on the host without threads: they do what their models in `host_processes` do."""
 
 from __future__ import annotations
 

@@ -73,11 +73,11 @@ class _FastLif(SingleThreadModel):
         self.s_out.send(self._spikes.reshape(self.u.shape))
 
     def starts_anew(self) -> bool:
-        """Whether the state is zeroed before this step."""
+        """Tell whether the state is zeroed before this step."""
         return False
 
     def on_var_update(self) -> None:
-        """Lava's models look at the bias in every step, at the threshold in the first."""
+        """Read the bias anew: Lava 0.10.0 looks at it in every step, at the threshold in the first alone."""
         self.scale_bias()
         self._bias = np.ascontiguousarray(self.effective_bias, dtype=np.int32).reshape(-1)
 

@@ -1,4 +1,4 @@
-"""Ends of Lava's channels that need no thread of their own.
+"""Ends of Lava's channels (0.10.0) that need no thread of their own.
 
 A Lava channel between two Python processes is a ring of messages in shared memory and two semaphores: the sender raises
 one for every message, the receiver the other for every message that it has taken. Lava's ports leave the waiting to
@@ -28,7 +28,7 @@ class ThreadlessSendPort(CspSendPort):
         self._free = self._size
 
     def probe(self) -> bool:
-        """Whether `send` will not block."""
+        """Tell whether `send` returns at once."""
         if not self._free and self._ack.acquire(block=False):
             self._free = 1
         return self._free > 0
@@ -62,7 +62,7 @@ class ThreadlessRecvPort(CspRecvPort):
         self._waiting = False
 
     def probe(self) -> bool:
-        """Whether `recv` will not block."""
+        """Tell whether `recv` returns at once."""
         self._waiting = self._waiting or self._req.acquire(block=False)
         return self._waiting
 

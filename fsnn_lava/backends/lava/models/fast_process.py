@@ -1,4 +1,4 @@
-"""What all fast models share: a Lava process of one thread, which waits for the message that it needs and no other.
+"""The base of all fast models: a Lava process of one thread, which waits for the message that it needs and no other.
 
 The models of a process are chosen by the run configuration (`exception_proc_model_map`); Lava then runs the same
 graph of the same processes. A step of a small network is spent on waking processes, so threads are what costs.

@@ -37,7 +37,7 @@ class Product:
         self._sums = np.zeros(weights.size, np.int16 if worst < 2**15 else np.int32)
 
     def update(self, message: Array) -> bool:
-        """Whether the message differs from the newest one; then `current` is computed anew."""
+        """Compute `current` anew if the message differs from the newest one; tell whether it did."""
         if not replace(self._newest, message):
             return False
         self.current[:] = 0
@@ -62,7 +62,7 @@ class Product:
 
 @compiled
 def replace(old: Array, new: Array) -> bool:
-    """Whether there is any difference; then the old numbers are overwritten by the new ones."""
+    """Overwrite the old numbers by the new ones from their first difference on; tell whether there was one."""
     for i in range(len(old)):
         if old[i] != new[i]:
             for j in range(i, len(old)):
@@ -119,7 +119,7 @@ def column_map(columns: csc_matrix) -> ScatterMap:
 def _find_runs(
     indptr: Array, indices: Array, data: Array, starts: Array, segments: Array, weights: Array
 ) -> tuple[int, int]:
-    """How many runs of neighbouring targets there are, and weights in them; written if there is room for them."""
+    """Count the runs of neighbouring targets and the weights in them; write them if the arrays are not empty."""
     runs, numbers = 0, 0
     for source in range(len(indptr) - 1):
         starts[source] = runs

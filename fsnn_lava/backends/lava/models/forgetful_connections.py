@@ -1,6 +1,6 @@
 """The stock models of the stock connections, which in addition forget the spikes in flight between samples.
 
-The arithmetic is Lava's own: each class calls the stock model's step. Lava offers a periodic reset for neurons
+The arithmetic is Lava's own: each class calls the stock model's step. Lava 0.10.0 offers a periodic reset for neurons
 (`LIFReset`) and none for connections; through `Var.set` it would cost a message per element and sample.
 """
 

@@ -26,12 +26,12 @@ class HostInput(AbstractProcess):
     ----------
     frames : (slots, T, n) events, or (slots, 1, n) codes that are sent in every step.
     time_steps : T.
-    shift : global step of the first frame; a longer connection is a plain one whose source starts later.
+    start : global step of the first frame; a longer connection is a plain one whose source starts later.
     sample_steps : steps that a sample takes.
     """
 
-    def __init__(self, *, frames: Array, time_steps: int, shift: int, sample_steps: int) -> None:
-        super().__init__(frames=frames, time_steps=time_steps, shift=shift, sample_steps=sample_steps)
+    def __init__(self, *, frames: Array, time_steps: int, start: int, sample_steps: int) -> None:
+        super().__init__(frames=frames, time_steps=time_steps, start=start, sample_steps=sample_steps)
         self.s_out = OutPort(shape=(frames.shape[2],))
 
 
@@ -41,7 +41,7 @@ class _HostInputModel(PyLoihiProcessModel):
     def run_spk(self) -> None:
         frames: Array = self.proc_params["frames"]
         sample, step = divmod(self.time_step - 1, self.proc_params["sample_steps"])
-        t = step - self.proc_params["shift"]
+        t = step - self.proc_params["start"]
         out = np.zeros(frames.shape[2], dtype=np.int32)
         if 0 <= t < self.proc_params["time_steps"]:
             out[:] = frames[sample % len(frames), min(t, frames.shape[1] - 1)]
@@ -158,7 +158,7 @@ class HostReaderFixed(PyLoihiProcessModel):
     u: PyRefPort = LavaPyType(PyRefPort.VEC_DENSE, np.int32)
 
     def post_guard(self) -> bool:
-        """Whether this is the step of reading; the clock waits for it."""
+        """Tell whether this is the step of reading; the clock waits for it."""
         reading = (self.time_step - 1) % self.proc_params["sample_steps"] == self.proc_params["step"]
         if not reading:
             self.proc_params["clock"][0] = self.time_step

@@ -1,4 +1,8 @@
-"""The order of neurons on Lava: its Conv wants shapes (W, H, C), where ours are (C, H, W)."""
+"""How Lava 0.10.0 wants things, where that differs from ours: the order of neurons, kernels, mantissas.
+
+Its Conv takes shapes (W, H, C), where ours are (C, H, W), so all neurons lie in that order. It convolves, where we
+correlate. And of weights with mixed signs it keeps even ones only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ import numpy as np
 from fsnn_lava.hardware import Array
 
 Shape = tuple[int, ...]
+
+
+WEIGHT_FACTOR = 2
+"""Integer mantissas are given to Lava times this: with mixed signs it drops the last bit of a weight."""
 
 
 def lava_shape(shape: Shape) -> Shape:
@@ -33,3 +41,13 @@ def from_lava(values: Array, shape: Shape) -> Array:
 def lava_order(shape: Shape) -> Array:
     """(N,) flat index in C order of each neuron in Lava's order."""
     return to_lava(np.arange(prod(shape)).reshape(shape), shape)
+
+
+def lava_kernels(kernels: Array) -> Array:
+    """(C_out, W, H, C_in), flipped: Lava convolves; of kernels (C_out, C_in, H, W)."""
+    return kernels[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
+
+
+def our_kernels(kernels: Array) -> Array:
+    """The inverse of `lava_kernels`."""
+    return kernels[:, ::-1, ::-1].transpose(0, 3, 2, 1)
