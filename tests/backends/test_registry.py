@@ -7,18 +7,18 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fsnn_lava.backends import BACKENDS, Progress, Sink, get_backend, require_arithmetic
+from fsnn_lava.backends import BACKENDS, get_backend, require_arithmetic
 from fsnn_lava.backends.lava.runner import LavaFixedRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import ConfigError, MissingDependencyError, UnsupportedError
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult
+from fsnn_lava.hardware import Array, RunResult
 from networks import worked_example
 
 # ---- by name -------------------------------------------------------------------------------------------
@@ -94,13 +94,7 @@ class Mirrored:
         self.axis = axis
 
     def run(
-        self,
-        network: HardwareNetwork,
-        inputs: Array,
-        *,
-        record: Sequence[str] = (),
-        sink: Sink | None = None,
-        progress: Progress | None = None,
+        self, network: Any, inputs: Array, *, record: Any = (), sink: Any = None, progress: Any = None
     ) -> RunResult:
         both = np.concatenate([inputs, np.flip(inputs, self.axis)])
         result = IntegerSimulator().run(network, both, record=record, sink=sink, progress=progress)
@@ -137,7 +131,7 @@ def test_a_backend_comes_from_an_installed_distribution(tmp_path: Path) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: their-board\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[fsnn_lava.backends]\nboard = their_board:Board\n")
     program = (
-        "from fsnn_lava.backends import BACKENDS, Progress, Sink, get_backend\n"
+        "from fsnn_lava.backends import BACKENDS, get_backend\n"
         "print(get_backend('board', {'port': 7}).port, 'board: from their-board' in BACKENDS.help())"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
