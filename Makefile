@@ -37,13 +37,13 @@ lint: $(STAMP)
 demo: $(STAMP)
 	@rm -rf $(DEMO)
 	@echo "demo 1/4: train on digits"
-	@$(BIN)/python train/train.py --runs $(dir $(DEMO)) --name $(notdir $(DEMO))
+	@$(BIN)/fsnn train --runs $(dir $(DEMO)) --name $(notdir $(DEMO))
 	@echo "demo 2/4: export to Lava"
-	@$(BIN)/python deploy/export.py --to lava --run $(DEMO)
+	@$(BIN)/fsnn export --to lava --run $(DEMO)
 	@echo "demo 3/4: run on Lava"
-	@$(BIN)/python deploy/run.py --backend lava-fixed --samples 100 --run $(DEMO)
+	@$(BIN)/fsnn run --backend lava-fixed --samples 100 --run $(DEMO)
 	@echo "demo 4/4: verify"
-	@$(BIN)/python deploy/verify.py --samples 100 --run $(DEMO)
+	@$(BIN)/fsnn verify --samples 100 --run $(DEMO)
 
 clean:
 	@echo "clean: $(VENV) and caches"

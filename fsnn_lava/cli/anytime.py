@@ -63,7 +63,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run a network, report on every step, and return the exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("anytime"))
     check_exits((*arguments.settled, *arguments.margins), stable_steps=arguments.stable_steps)
     if arguments.picture:

@@ -27,7 +27,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """List or print configurations and return the exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("configs"))
     known = published_configs()
     if arguments.name is None:

@@ -53,7 +53,7 @@ def check(arguments: Arguments) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0; an `FsnnError` becomes 2."""
+    """Evaluate a network and return the exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("evaluate"))
     check(arguments)
     device = open_device(arguments.device)

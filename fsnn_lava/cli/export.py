@@ -53,7 +53,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Export a network and return the exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("export"))
     if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")

@@ -57,7 +57,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run a network and return the exit status, 0."""
     arguments = tyro.cli(
         Arguments, args=argv, description=f"{__doc__}\nBackends: {BACKENDS.help()}.", prog=command_line("run")
     )
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
 
 
 def show(result: RunResult, labels: Array, seconds: float) -> None:
-    """Table of firing per population, and the accuracy."""
+    """Show a table of firing per population, and the accuracy."""
     table = Table("population", "neurons", "spikes per neuron and step", "spikes per sample")
     for name, counts in result.spike_counts.items():
         per_sample = counts.reshape(len(counts), -1).sum(axis=1).mean()

@@ -16,12 +16,12 @@ class TensorBoardLog:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """The mean loss of the epoch so far, about a hundred times per epoch."""
+        """Write the mean loss of the epoch so far, about a hundred times per epoch."""
         if done % max(1, total // 100) == 0:
             self._writer.add_scalar("iteration/loss", loss, epoch * total + done)
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Every metric of the epoch."""
+        """Write every metric of the epoch."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, epoch)
 

@@ -67,7 +67,7 @@ class Arguments:
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
-    """Command line over the config file (or the resumed run's settings) over the defaults."""
+    """Read the options, whose defaults are those of the config file or of the resumed run."""
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
     description = f"{__doc__}\nDatasets: {DATASETS.help()}."
     arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
@@ -81,7 +81,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    """Train and return the exit status: 0 if done, 130 if interrupted, so that it can be resumed."""
     ranks = ranks_of_environment()
     console.quiet = not ranks.first
     arguments = parse_arguments(argv)
@@ -104,14 +104,14 @@ def main(argv: list[str]) -> int:
 
 
 def new_folder(arguments: Arguments) -> Path:
-    """Where a new run writes; its settings are in it."""
+    """Make the folder of a new run, with its settings in it."""
     folder = new_run_folder(arguments.runs, arguments.settings.name)
     write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
     return folder
 
 
 def parts(config: TrainConfig, dataset: Dataset) -> str:
-    """How many samples are used."""
+    """Say how many samples are used."""
     count = f"{len(dataset.train)} samples"
     if config.validation_samples:
         count += f", {config.validation_samples} of them held out for validation"

@@ -66,7 +66,7 @@ class Arguments:
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
-    """Command line over the config file (or the resumed run's settings) over the defaults."""
+    """Read the options, whose defaults are those of the config file or of the resumed run."""
     source = source_of(argv)
     settings = source.settings(DEFAULT_CONFIG)
     if source.config is None and source.resume is None:
@@ -87,7 +87,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0 done, 130 interrupted (resumable), 2 refused."""
+    """Train in Lava and return the exit status: 0 if done, 130 if interrupted, so that it can be resumed."""
     arguments = parse_arguments(argv)
     config = arguments.settings
     if config.training.threads:
@@ -133,7 +133,7 @@ def show_agreement(found: Agreement) -> None:
 
 
 def new_folder(arguments: Arguments) -> Path:
-    """Where a new run writes; its settings are in it."""
+    """Make the folder of a new run, with its settings in it."""
     folder = new_run_folder(arguments.runs, f"{arguments.settings.name}_on_lava")
     write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
     return folder

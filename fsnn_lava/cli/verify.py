@@ -52,7 +52,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0 all pairs agree, 1 a pair does not, 2 refused."""
+    """Compare backends and return the exit status: 0 if all pairs agree, 1 if one does not."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("verify"))
     if arguments.backends is not None:
         check_backends(arguments.backends, trained=True, stock_models=False)

@@ -83,10 +83,6 @@ class Samples:
         """Copies of the samples at those indices, or where that mask holds; packed ones stay packed."""
         return Samples(self.stored[which], self.labels[which], self.packed_frame)
 
-    def spread(self, count: int) -> Samples:
-        """Select `count` samples (all, if there are fewer), evenly spread, the first and the last among them."""
-        return self.select(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
-
 
 def codes_of(inputs: Samples | Array, coding: InputCoding | None, *, shape: tuple[int, ...]) -> Array:
     """Return codes, sample first: those of samples, an array of codes as it is, floats as their nearest codes.

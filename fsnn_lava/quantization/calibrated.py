@@ -1,4 +1,7 @@
-"""Quantization as an export does it: calibrated on training samples, and refused where rounding destroys a network."""
+"""Quantization as an export does it: calibrated on training samples, and refused where rounding destroys a network.
+
+The search for the nearest integers is in `quantizer`; this is what other packages and users call.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Literal
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples, time_first
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware import Array, HardwareNetwork
+from fsnn_lava.hardware import Array, HardwareNetwork, evenly_spaced
 from fsnn_lava.quantization.quantizer import quantize as nearest_integers
 from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport
 
@@ -44,7 +47,8 @@ def quantize(
     if bits is not None:
         config = dataclasses.replace(config, weight_bits=bits)
     if isinstance(calibration, Samples):
-        calibration = time_first(calibration.spread(config.calibration_samples).codes)
+        count = min(config.calibration_samples, len(calibration))
+        calibration = time_first(calibration.select(evenly_spaced(len(calibration), count)).codes)
     integer, report = nearest_integers(network, calibration, config=config)
     if not keep_lost:
         refuse_lost(report, integer.time_steps)
