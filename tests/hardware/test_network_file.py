@@ -167,15 +167,18 @@ EDITS: dict[str, tuple[Edit, str]] = {
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_edited_files_are_refused_by_name_and_reason(edit: str, tmp_path: Path) -> None:
-    path = tmp_path / "edited.h5"
-    save_network(worked_example(), path)
-    change, message = EDITS[edit]
+def assert_refused(path: Path, network: HardwareNetwork, change: Edit, message: str) -> None:
+    """A file of that network, changed so, is refused by its name and for that reason."""
+    save_network(network, path)
     with h5py.File(path, "r+") as file:
         change(file)
-    with pytest.raises(NetworkError, match=r'network file ".*edited.h5": (.|\n)*' + message):
+    with pytest.raises(NetworkError, match=rf'network file ".*{path.name}": (.|\n)*' + message):
         load_network(path)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_files_are_refused_by_name_and_reason(edit: str, tmp_path: Path) -> None:
+    assert_refused(tmp_path / "edited.h5", worked_example(), *EDITS[edit])
 
 
 def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
@@ -373,13 +376,7 @@ GEOMETRY_EDITS: dict[str, tuple[Edit, str]] = {
 
 @pytest.mark.parametrize("edit", GEOMETRY_EDITS)
 def test_declared_shapes_that_disagree_are_refused(edit: str, tmp_path: Path) -> None:
-    path = tmp_path / "edited.h5"
-    save_network(convolutional_network(integer=True), path)
-    change, message = GEOMETRY_EDITS[edit]
-    with h5py.File(path, "r+") as file:
-        change(file)
-    with pytest.raises(NetworkError, match=r'network file ".*edited.h5": (.|\n)*' + message):
-        load_network(path)
+    assert_refused(tmp_path / "edited.h5", convolutional_network(integer=True), *GEOMETRY_EDITS[edit])
 
 
 def test_a_network_without_connections_comes_back(tmp_path: Path) -> None:
