@@ -49,7 +49,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     steps = np.unique(np.geomspace(arguments.shortest, arguments.longest, arguments.points).round().astype(int))
     if not arguments.runs:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def networks(floating: HardwareNetwork, calibration: Array, time_steps: int) -> dict[str, HardwareNetwork]:
-    """The network for T steps in floats and in integers, with threshold r and r/2."""
+    """Make the network for T steps in floats and in integers, with threshold r and r/2."""
     floating = dataclasses.replace(floating, time_steps=time_steps)
     integer, _ = quantize(floating, calibration, config=DeployConfig(), keep_lost=True)
     return {
@@ -81,7 +81,7 @@ def networks(floating: HardwareNetwork, calibration: Array, time_steps: int) -> 
 
 
 def with_threshold(network: HardwareNetwork, *, share: float) -> HardwareNetwork:
-    """The network whose neurons fire at that share of what a spike subtracts, however they were trained."""
+    """Let neurons fire at that share of what a spike subtracts, however they were trained."""
     populations = []
     for population in network.populations:
         neuron, threshold = population.neuron, share * population.neuron.reset_amount
@@ -119,7 +119,7 @@ def point(network: HardwareNetwork, samples: Samples) -> Point:
 
 
 def slope(steps: list[int], points: list[Point]) -> str:
-    """Of log deviation over log T, where there is a deviation at all."""
+    """Fit the slope of log deviation over log T, where there is a deviation at all."""
     seen = [(t, p.deviation) for t, p in zip(steps, points, strict=True) if p.deviation > 0]
     if len(seen) < 2:
         return ""
@@ -128,7 +128,7 @@ def slope(steps: list[int], points: list[Point]) -> str:
 
 
 def show(run: str, steps: list[int], curves: dict[str, list[Point]]) -> None:
-    """The table: a row per T, at the end the slope."""
+    """Print the table: a row per T, at the end the slope."""
     table = Table("T", *curves, title=f"{run}: mean |rate - equilibrium|, spikes per step (accuracy)")
     for i, time_steps in enumerate(steps):
         points = [curve[i] for curve in curves.values()]

@@ -27,14 +27,14 @@ CACHED, UNCACHED = 2**14, 2**28
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as machine code that is not kept: a kept one would not notice changes of the kernels inside it."""
+    """Compile a function; nothing is kept, since kept code would not notice changes of the kernels inside it."""
     njit: Any = numba.njit(nogil=True)
     machine_code: Callable[..., Any] = njit(function)
     return machine_code
 
 
 def maps() -> dict[str, LinearMap]:
-    """The connections that are measured, with 8-bit weights that are not zero."""
+    """Make the connections that are measured, with 8-bit weights that are not zero."""
     generator = np.random.default_rng(0)
 
     def weights(*shape: int) -> Array:
@@ -53,7 +53,7 @@ def maps() -> dict[str, LinearMap]:
 
 @dataclass(frozen=True)
 class KernelRate:
-    """What one core does per second.
+    """Operations that one core does per second.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class KernelRate:
 
 
 def kernel_rates(linear_map: LinearMap, *, repeats: int, operations: int, firing: Sequence[float]) -> list[KernelRate]:
-    """The rate of one connection at each firing rate; `operations` are timed together."""
+    """Measure the rate of one connection at each firing rate; `operations` are timed together."""
     m = scatter_map(linear_map, dtype=np.int8)
     out = np.zeros(m.size, sum_dtype(linear_map))
     current = np.zeros(int(np.prod(linear_map.target)), np.int32)

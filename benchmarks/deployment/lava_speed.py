@@ -38,7 +38,7 @@ class LavaTime:
 
 
 def time_lava(network: HardwareNetwork, inputs: Array, *, stock_models: bool) -> LavaTime:
-    """The times of a run on Lava's bit-accurate models, with Lava's own models of its processes or with ours.
+    """Time a run on Lava's bit-accurate models, with Lava's own models of its processes or with ours.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Case:
-    """How a network is measured, and what is wanted of it.
+    """Sizes at which a network is measured, and what is wanted of it.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it is, as it is kept beside its figures."""
+        """Describe it, as it is kept beside its figures."""
         config = self.network.provenance["config"]
         notation = config["network"]["notation"]
         return {
@@ -76,7 +76,7 @@ class Subject:
 
 
 def read_subject(key: str, folder: Path, *, data_dir: Path | None, images: int | None, quick: bool) -> Subject:
-    """The exported run in that folder; `images`: so many of the test set at most.
+    """Load the exported run in that folder; `images`: so many of the test set at most.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def measure_lava(subjects: Mapping[str, Subject], say: Say) -> dict[str, Any]:
 
 
 def _inputs(subject: Subject, network: HardwareNetwork, count: int) -> Any:
-    """The first samples, in as many frames as the network has steps."""
+    """Take the first samples, in as many frames as the network has steps."""
     codes = time_first(subject.test.select(np.arange(count)).codes)
     return codes[: network.time_steps] if network.input.kind == "event" else codes
 

@@ -68,7 +68,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0, or 1 if Lava's spikes differ from the simulator's."""
+    """Run the script and return its exit status: 0, or 1 if Lava's spikes differ from the simulator's."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     kept = stored(RESULT) or {}
     for name in () if arguments.readme else arguments.configs:
@@ -119,7 +119,7 @@ def measure(trained: TrainedNetwork, dataset: Dataset, extent: Extent) -> dict[s
 
 
 def spread(samples: Samples, count: int) -> Samples:
-    """So many of the samples, evenly spread; all, if there are fewer."""
+    """Take so many of the samples, evenly spread; all, if there are fewer."""
     which = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(np.int64)
     return samples.select(which)
 
@@ -144,7 +144,7 @@ def against_torch(
 
 
 def on_lava(integer: HardwareNetwork, samples: Samples, few: Samples) -> dict[str, Any]:
-    """Whether Lava gives the simulator's spikes, with our process models and with its own."""
+    """Compare Lava's spikes with the simulator's, with our process models and with its own."""
     ours = spikes(integer, samples, "lava-fixed", stock_models=False)
     stock = spikes(integer, few, "lava-fixed", stock_models=True)
     return {

@@ -16,12 +16,12 @@ STYLES = {"auto": "o-", "event": "s--", "dense": "^:"}
 
 
 def says(kept: Mapping[str, Any], section: str) -> str:
-    """What the picture of a section says of the figures that it was drawn from."""
+    """Name the figures that the picture of a section was drawn from."""
     return drawn_from(kept[section]["rows"], what="costs")
 
 
 def draw_costs(kept: Mapping[str, Any], section: str, folder: Path) -> Path:
-    """The path of the picture, once it is written.
+    """Write the picture, and return its path.
 
     Raises
     ------

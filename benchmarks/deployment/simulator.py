@@ -54,7 +54,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     network, images = subject(arguments)
     matrix = np.random.default_rng(arguments.seed).random((SGEMM, SGEMM), dtype=np.float32)
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 
 def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
-    """The integer network and the images."""
+    """Load the integer network and the images."""
     if arguments.run is not None:
         network = load_deployed(arguments.run, runs=arguments.run.parent).integer
         return network, samples_to_test(network, data_dir=arguments.data_dir, count=arguments.images).codes
@@ -94,7 +94,7 @@ def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
 
 
 def floating_operations(network: HardwareNetwork) -> int:
-    """Of the dense products per image."""
+    """Count the operations of the dense products per image."""
     codes = sum(c.weight.size for c in network.connections if c.source == INPUT)
     spikes = sum(c.weight.size for c in network.connections if c.source not in (INPUT, ALWAYS_ON))
     return 2 * (codes + (network.time_steps - 1) * spikes)

@@ -73,7 +73,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status: 0, or 1 if Lava's spike counts differ from the simulator's."""
+    """Run the script and return its exit status: 0, or 1 if Lava's spike counts differ from the simulator's."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     folder = arguments.results or (None if arguments.quick else RESULTS)
     kept: dict[str, Any] = (stored(folder / RESULT) if folder else None) or {}
@@ -107,7 +107,7 @@ def measured(arguments: Arguments) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_subjects(arguments: Arguments) -> dict[str, Subject]:
-    """The networks that are named, if a section needs them.
+    """Load the networks that are named, if a section needs them.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def read_subjects(arguments: Arguments) -> dict[str, Subject]:
 
 
 def figures_of(section: str, subjects: dict[str, Subject], arguments: Arguments, say: Any) -> dict[str, Any]:
-    """What a section measures, as it is kept."""
+    """Measure a section, as it is kept."""
     if section == "lava":
         return {"networks": measure_lava(subjects, say)}
     if section == "sets":

@@ -37,18 +37,18 @@ def tables(kept: Kept) -> dict[str, TextTable]:
 
 
 def model_ratio(row: Kept) -> float:
-    """How many times faster a step is on our models than on Lava's own."""
+    """Divide a step's time on Lava's own models by that on ours."""
     return float(row["stock"]["step_s"] / row["ours"]["step_s"])
 
 
 def lava_images_per_second(row: Kept, models: str, *, started: int = 0) -> float:
-    """Of Lava, start excluded; or of a run of so many images, start included."""
+    """Compute Lava's images per second, start excluded; or of a run of so many images, start included."""
     image_s = row["ours"]["sample_steps"] * row[models]["step_s"]
     return float(started / (row[models]["start_s"] + started * image_s) if started else 1 / image_s)
 
 
 def simulator_ratio(row: Kept, simulated: Kept) -> float:
-    """How many times as many images per second the simulator runs as Lava on its own models, start excluded."""
+    """Divide the simulator's images per second by Lava's on its own models, start excluded."""
     return float(simulated["images"] / simulated["seconds"] / lava_images_per_second(row, "stock"))
 
 
@@ -154,7 +154,7 @@ def costs_table(found: Kept, moving: str) -> TextTable:
 
 
 def speed_table(lava: Kept, sets: Kept) -> TextTable:
-    """The ratios in short."""
+    """Tabulate the ratios in short."""
     header = (
         *("network", "a step on Lava's own models", "on our models", "times faster"),
         *("images a second: Lava's own models", "simulator", "times faster", "test set in the simulator"),
@@ -171,7 +171,7 @@ def speed_table(lava: Kept, sets: Kept) -> TextTable:
 
 
 def _both_conditions(lava: Kept, sets: Kept) -> str:
-    """Of the two sections that are compared; one line if they are of one tree."""
+    """Write the conditions of the two sections that are compared; one line if they are of one tree."""
     first, second = lava["conditions"], sets["conditions"]
     apart = "" if first["commit"] == second["commit"] else f" The simulator: {condition_line(second)}"
     return condition_line(first) + apart

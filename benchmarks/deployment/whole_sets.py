@@ -36,7 +36,7 @@ class SetTime:
 
 
 def time_set(network: HardwareNetwork, samples: Samples) -> SetTime:
-    """The figures of one run in a process of its own."""
+    """Measure one run in a process of its own."""
     return in_own_process(_time_set, network, samples)
 
 

@@ -60,7 +60,7 @@ Choice = tuple[SolverName, float]
 
 @dataclass
 class Measured:
-    """What one solver with one tolerance did: one entry per batch."""
+    """Course of one solver with one tolerance: one entry per batch."""
 
     steps: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Measured:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     torch.set_num_threads(arguments.threads)
     columns: dict[str, dict[Choice, Measured]] = {}
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 
 def states(config: TrainConfig, dataset: Dataset, trained: FeedbackSNN) -> Iterator[tuple[str, FeedbackSNN]]:
-    """The network untrained, after one epoch, and as trained; all in training mode."""
+    """Yield the network untrained, after one epoch, and as trained; all in training mode."""
     yield "untrained", new_model(config, dataset.input_shape, len(dataset.classes)).train()
     one = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=1, milestones=()))
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def gradient(
 
 
 def show(columns: dict[str, dict[Choice, Measured]]) -> None:
-    """The table, and the cheapest choice that is good enough everywhere."""
+    """Print the table, and the cheapest choice that is good enough everywhere."""
     for name, found in columns.items():
         table = Table("solver", "tolerance", "products", "backward, ms", "gradient error, median", "max", title=name)
         for (solver, tolerance), m in found.items():

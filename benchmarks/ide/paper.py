@@ -47,7 +47,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     rows = published_rows()
     if arguments.runs:
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
 
 
 def keep(rows: list[Row], arguments: Arguments) -> None:
-    """Keeps the figures of all runs of published rows, and why other rows have none.
+    """Keep the figures of all runs of published rows, and why other rows have none.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def keep(rows: list[Row], arguments: Arguments) -> None:
 
 
 def keep_result(result: RunResult, arguments: Arguments) -> None:
-    """Keeps a run's figures, unless those kept under its name are of more samples."""
+    """Keep a run's figures, unless those kept under its name are of more samples."""
     folder = arguments.results / TRAININGS
     before = next((kept for kept in stored_results(folder) if kept.run == result.run), None)
     if before is not None and before.seen > result.seen and not arguments.replace:
@@ -127,7 +127,7 @@ def all_tables(rows: list[Row], folder: Path) -> dict[str, TextTable]:
 
 
 def with_tables(document: str, path: Path, tables: dict[str, TextTable]) -> str:
-    """The text of the document at that path with its tables as they are now."""
+    """Put the tables as they are now into the text of the document at that path."""
     return with_blocks(document, {table: tables[table].markdown() for table in DOCUMENTS[path]})
 
 

@@ -58,7 +58,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     torch.set_num_threads(arguments.threads)
     path = arguments.results / "convergence.json"
@@ -125,7 +125,7 @@ def curves_of(trained: TrainedNetwork, dataset: Dataset, arguments: Arguments) -
 
 
 def description(curves: dict[str, Any]) -> str:
-    """What the picture says of the figures that it was drawn from."""
+    """Name the figures that the picture was drawn from."""
     return drawn_from(curves, what="curves")
 
 

@@ -68,7 +68,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     device = torch.device(arguments.device)
     check_precision(arguments.precision, device)
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
 
 
 def configured(config: TrainConfig, arguments: Arguments, *, method: MethodName, time_steps: int) -> TrainConfig:
-    """The configuration with that gradient and T."""
+    """Change the configuration to that gradient and T."""
     training = dataclasses.replace(
         config.training,
         method=method,

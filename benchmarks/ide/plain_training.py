@@ -40,7 +40,7 @@ def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulati
 def plain_gradient(
     bound: BoundNetwork, drive: Drive, rates: Tensor, *, solver: Callable[[Map, Tensor], FixedPoint]
 ) -> Tensor:
-    """The rates; f is evaluated once at them, and a hook on its value replaces dL/da by the adjoint solution."""
+    """Return the rates; f is evaluated once at them, and a hook on its value replaces dL/da by the adjoint solution."""
     mapped = bound.equilibrium_map(rates, drive.mean, statistics="batch" if bound.training else "running")
 
     def replaced(gradient: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Arguments:
 
 
 def trained_network(arguments: Arguments) -> TrainedNetwork:
-    """The given run's, or a new one's."""
+    """Load the given run's network, or train a new one."""
     if arguments.run is not None:
         return load_checkpoint(arguments.run / BEST)
     config = TrainConfig(
@@ -77,7 +77,7 @@ def trained_network(arguments: Arguments) -> TrainedNetwork:
 
 
 def rounded(bound: BoundNetwork, precision: str) -> BoundNetwork:
-    """The network whose connections from spikes have weights of that precision."""
+    """Give connections from spikes weights of that precision."""
 
     def weight(w: Tensor) -> Tensor:
         if precision == "bf16":
@@ -94,7 +94,7 @@ def rounded(bound: BoundNetwork, precision: str) -> BoundNetwork:
 
 
 def spiking(model: FeedbackSNN, x: Tensor, labels: Tensor, time_steps: int) -> Table:
-    """How far spikes and rates of the last population are from those of float64."""
+    """Measure how far spikes and rates of the last population are from those of float64."""
     table = Table("spiking run", "spikes that differ", "rate error, last population", "right in the batch")
     exact, truth = spikes_and_rates(model.double(), x.double(), "float64", time_steps)
     model.float()
@@ -123,7 +123,7 @@ def spikes_and_rates(model: FeedbackSNN, x: Tensor, name: str, time_steps: int) 
 
 
 def gradients(trained: TrainedNetwork, x: Tensor, labels: Tensor) -> Table:
-    """How far the parameter gradient is from the one of an exact solve in float32."""
+    """Measure how far the parameter gradient is from that of an exact solve in float32."""
     cases = {
         "float32, tolerance 1e-2": AdjointSettings(tolerance=1e-2),
         "float32, tolerance 3e-3 (default)": AdjointSettings(tolerance=3e-3),
@@ -160,7 +160,7 @@ def gradient(trained: TrainedNetwork, x: Tensor, labels: Tensor, settings: Adjoi
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0; an `FsnnError` becomes 2."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     torch.set_num_threads(arguments.threads)
     trained = trained_network(arguments)

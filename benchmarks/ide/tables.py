@@ -116,7 +116,7 @@ def _accuracy_at(method: str, steps: int, rows: Sequence[Row], results: Sequence
 
 
 def fullest(results: Sequence[RunResult], config: str) -> RunResult | None:
-    """The run of a config that saw most samples; None if there is none."""
+    """Pick the run of a config that saw most samples; None if there is none."""
     runs = [result for result in results if result.config == config]
     return max(runs, key=lambda r: r.seen, default=None)
 

@@ -102,7 +102,7 @@ class Variant:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     all_threads = torch.get_num_threads()
     for config in configurations(arguments):
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
 
 
 def configurations(arguments: Arguments) -> list[TrainConfig]:
-    """What to measure."""
+    """Case to measure."""
     if arguments.run is not None:
         config = load_checkpoint(arguments.run / LAST).config
         return [_with_training(config, seed=arguments.seed, device=arguments.device)]
@@ -134,7 +134,7 @@ def _with_training(config: TrainConfig, **changes: object) -> TrainConfig:
 
 
 def images(config: TrainConfig, arguments: Arguments) -> Dataset:
-    """The dataset; random images of its shape if that is asked for or there is no data folder."""
+    """Load the dataset; random images of its shape if that is asked for or there is no data folder."""
     if not arguments.synthetic:
         try:
             return load_dataset(config.dataset, arguments.data_dir)
@@ -205,7 +205,7 @@ class Stopwatch:
         return self.timed(partial(solve, method=method, tolerance=tolerance, max_steps=max_steps), f, start)
 
     def timed(self, solver: Callable[[Map, Tensor], FixedPoint], f: Map, start: Tensor) -> FixedPoint:
-        """What the solver finds; when it began and ended is kept."""
+        """Solve, and return what the solver finds; when it began and ended is kept."""
         began = self.now()
         fixed_point = solver(f, start)
         self.solving, self.steps = (began, self.now()), fixed_point.steps
@@ -225,7 +225,7 @@ class Stopwatch:
         self.began = self.now()
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Leaves the evaluation out of the next iteration's time; notes how much the populations fired."""
+        """Leave the evaluation out of the next iteration's time; note how much the populations fired."""
         begin = "train/firing_rate/"
         self.firing = [rate for name, rate in metrics.items() if name.startswith(begin)]
         self.began = self.now()
@@ -313,7 +313,7 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
 
 
 def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mapping[str, Mapping[str, float]]) -> None:
-    """The table of times."""
+    """Print the table of times."""
     rate = statistics.median(watch.rates)
     network = config.network
     neurons = "IF" if network.leak == 1 else f"LIF, leak {network.leak}"
@@ -356,7 +356,7 @@ def iteration_memory(config: TrainConfig, dataset: Dataset) -> float:
 
 
 def show_memory(config: TrainConfig, dataset: Dataset, arguments: Arguments) -> None:
-    """The table of peaks, each measured in a process of its own."""
+    """Print the table of peaks, each measured in a process of its own."""
     table = Table("T", "peak increment, MiB", "a graph through time would hold, MiB")
     shapes = new_model(config, dataset.input_shape, len(dataset.classes)).population_shapes
     step = 4 * config.training.batch_size * sum(math.prod(shape) for shape in shapes) / 2**20

@@ -31,7 +31,7 @@ OF_ONE_METHOD: Mapping[MethodName, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one training gave.
+    """Figures of one training.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class RunResult:
 
 
 def read_run(folder: Path, configs: Mapping[str, TrainConfig]) -> RunResult | None:
-    """What the training in that folder gave so far; None if its config is not one of these or no epoch is done.
+    """Read what the training in that folder gave so far; None if its config is not one of these or no epoch is done.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _mean_spikes(trained: TrainedNetwork, epoch: Mapping[str, float]) -> dict[st
 
 
 def extent(result: RunResult, config: TrainConfig) -> str:
-    """How much of the published experiment a run is: "full", or such as "in part: 1 of 100 epochs; 3,200 of ..."."""
+    """Say how much of the published experiment a run is: "full", or "in part: 1 of 100 epochs; 3,200 of ..."."""
     train, test = SAMPLES[config.dataset]
     parts = []
     if result.epochs < config.training.epochs:
@@ -149,6 +149,6 @@ def save_result(result: RunResult, folder: Path) -> None:
 
 
 def stored_results(folder: Path) -> list[RunResult]:
-    """The figures of all runs kept in a folder, by name."""
+    """Read the figures of all runs kept in a folder, by name."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     return [RunResult(**values | {"changed": tuple(values["changed"])}) for values in found]

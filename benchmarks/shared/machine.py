@@ -14,7 +14,7 @@ from fsnn_lava.network import device_title
 
 
 def conditions() -> dict[str, Any]:
-    """The machine, how busy it is now, the threads of products of matrices, the tree's commit and the time."""
+    """Describe the machine, how busy it is now, the threads of products of matrices, the tree's commit and the time."""
     return {
         "cpu": device_title(torch.device("cpu")),
         "cores": len(os.sched_getaffinity(0)),
@@ -26,7 +26,7 @@ def conditions() -> dict[str, Any]:
 
 
 def condition_line(found: Mapping[str, Any]) -> str:
-    """The same in words."""
+    """Write the same in words."""
     return (
         f"{found['cpu']}, {found['cores']} cores, load average {found['load']} before, "
         f"{found['threads']} threads for products of matrices, commit {found['commit']}, {found['at']}."

@@ -46,7 +46,7 @@ def peak_increment(iterate: Callable[[], None], *, device: str = "cpu") -> float
 
 
 def in_own_process(function: Callable[..., _Result], *arguments: object) -> _Result:
-    """What the function, defined in a module, returns in a fresh process: nothing measured before is held there."""
+    """Run a function, defined in a module, in a fresh process: nothing measured before is held there."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -11,7 +11,7 @@ from fsnn_lava.verification import require_matplotlib
 
 
 def drawn_from(drawn: Any, *, what: str) -> str:
-    """What a picture says of the figures that it was drawn from, given what is kept of them in JSON."""
+    """Name the figures that a picture was drawn from, given what is kept of them in JSON."""
     return f"drawn from {what} {hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()}"
 
 

@@ -16,12 +16,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def stored(path: Path) -> Any:
-    """What a JSON file holds; None if there is none."""
+    """Read a JSON file; None if there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def commit(tree: Path = ROOT) -> str:
-    """The tree's commit, with "-dirty" if its code was changed since; "unknown" outside a repository.
+    """Name the tree's commit, with "-dirty" if its code was changed since; "unknown" outside a repository.
 
     Changed documents and results are no change of the code.
     """

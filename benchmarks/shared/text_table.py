@@ -43,7 +43,7 @@ class TextTable:
 
 
 def with_blocks(document: str, blocks: Mapping[str, str]) -> str:
-    """The document with new text in its named blocks: between a line ``<!-- name: ... -->`` and ``<!-- end -->``.
+    """Put new text into the document's named blocks: between a line ``<!-- name: ... -->`` and ``<!-- end -->``.
 
     Raises
     ------

@@ -53,14 +53,14 @@ class Case:
     trained_threads: int = 0
 
     def model(self) -> FeedbackSNN:
-        """The network with its weights, in training mode, on the CPU."""
+        """Make the network with its weights, in training mode, on the CPU."""
         model = new_model(self.config, self.dataset.input_shape, len(self.dataset.classes))
         if self.state is not None:
             model.load_state_dict(self.state)
         return model.train()
 
     def facts(self) -> dict[str, Any]:
-        """What is kept beside all figures of the case."""
+        """Return what is kept beside all figures of the case."""
         network, training = self.config.network, self.config.training
         return {
             "notation": network.notation,
@@ -219,7 +219,7 @@ def firing_history(case: Case, names: tuple[str, ...]) -> list[dict[str, Any]]:
 def error_of(
     case: Case, *, time_steps_back: tuple[int, ...], loss_scales: tuple[float, ...], say: Callable[[str], object]
 ) -> dict[str, Any]:
-    """The gradient's error at all settings, in float64, on one batch."""
+    """Measure the gradient's error at all settings, in float64, on one batch."""
     x, labels = Iterations(case.config, case.dataset, case.model()).batch()
     model = case.model().double()
     settings = tuple(SpideSettings(back, scale) for back in time_steps_back for scale in loss_scales)

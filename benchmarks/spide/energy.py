@@ -47,7 +47,7 @@ SOURCE = (
 
 @dataclass(frozen=True)
 class EnergyCosts:
-    """What operations cost, and how many of them a neuron needs."""
+    """Cost of operations, and how many of them a neuron needs."""
 
     pj_addition: float = 0.9
     """Picojoules of a 32-bit floating-point addition (Horowitz, ISSCC 2014, 45 nm)."""
@@ -107,7 +107,7 @@ def totals(parts: Sequence[Part], costs: EnergyCosts) -> dict[str, dict[str, flo
 
 
 def as_kept(parts: Sequence[Part], costs: EnergyCosts) -> list[dict[str, object]]:
-    """The parts for JSON, with the energy of each in microjoules."""
+    """Return the parts for JSON, with the energy of each in microjoules."""
     return [
         asdict(part)
         | {"sparse_uj": part.sparse.picojoules(costs) * 1e-6, "dense_uj": part.dense.picojoules(costs) * 1e-6}

@@ -116,7 +116,7 @@ def gradient_errors(
 
 
 def _gradients(model: FeedbackSNN) -> dict[str, Tensor]:
-    """Of every synapse's parameters; the classifier's gradient is exact in SPIDE."""
+    """Collect the gradients of every synapse's parameters; the classifier's gradient is exact in SPIDE."""
     return {
         name: parameter.grad.clone()
         for name, parameter in model.named_parameters()

@@ -92,7 +92,7 @@ class TrainingWork:
 
 
 class Structure:
-    """Which neurons a connection joins; sums over its synapses."""
+    """Synapses of a connection, and sums over them."""
 
     def __init__(self, connection: PlainConnection) -> None:
         window = connection.layer.kernel if connection.layer.kind == "pool" else 1
@@ -123,7 +123,7 @@ class Structure:
 
 
 def measure_work(model: FeedbackSNN, x: Tensor, labels: Tensor, config: TrainConfig, *, seed: int = 0) -> TrainingWork:
-    """The counts of one batch.
+    """Count the operations of one batch.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def _name(number: int, populations: int) -> str:
 def _second_phase(
     bound: BoundNetwork, rates: tuple[Tensor, ...], gradient: Tensor, settings: SpideSettings
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Of every couple (B, *N) how often it spiked, and its rate; a few samples at a time."""
+    """Count every couple's spikes, and return its rate, both (B, *N); a few samples at a time."""
     parts = []
     for begin in range(0, len(gradient), CHUNK):
         rows = slice(begin, begin + CHUNK)
@@ -227,7 +227,7 @@ def _second_phase(
 
 
 def _rows(bound: BoundNetwork, rows: slice) -> BoundNetwork:
-    """The network for some samples of its batch."""
+    """Take the network for some samples of its batch."""
 
     def of(synapse: BoundSynapse) -> BoundSynapse:
         return synapse if synapse.mask is None else dataclasses.replace(synapse, mask=synapse.mask[rows])

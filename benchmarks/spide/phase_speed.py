@@ -59,7 +59,7 @@ class Iterations:
         self._count = 0
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """The next samples and labels."""
+        """Draw the next samples and labels."""
         size = min(self.config.training.batch_size, len(self._order))
         first = self._count * size % (len(self._order) - size + 1)
         self._count += 1
@@ -155,7 +155,7 @@ def _medians(found: list[dict[str, float]]) -> dict[str, float]:
 
 
 def agreement(model: FeedbackSNN, x: Tensor, labels: Tensor, config: TrainConfig, *, seed: int = 0) -> dict[str, Any]:
-    """How far ours and the plain restatement differ on one batch, with the same masks, in the type of the model.
+    """Measure how far ours and the plain restatement differ on one batch, with the same masks and the model's type.
 
     Spikes per neuron and step, of either sign, in both phases; shares of spikes that differ, where the second phase of
     both begins from our rates, and so do the updates; and the largest ||g - g'|| / ||g'|| of a parameter, g' being the

@@ -33,7 +33,7 @@ COUPLE_THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PlainPhase:
-    """What one of the two phases gave; tuples have one entry per population.
+    """Result of one of the two phases; tuples have one entry per population.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class PlainConnection:
         return apply_layer(self.layer, self.weight, self.bias, x)
 
     def backwards(self, y: Tensor) -> Tensor:
-        """The transposed map, (B, *N) to (B, *input_shape), without bias and dropout."""
+        """Apply the transposed map, (B, *N) to (B, *input_shape), without bias and dropout."""
         layer, padding = self.layer, self.layer.padding
         if layer.kind == "linear":
             return laid_out((y @ self.weight).view(len(y), *self.input_shape))
@@ -101,7 +101,7 @@ class PlainConnection:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """The same values; images and kernels with their channels last."""
+    """Lay out the same values; images and kernels with their channels last."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 

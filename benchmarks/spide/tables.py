@@ -36,7 +36,7 @@ def tables(kept: Kept) -> dict[str, TextTable]:
 
 
 def speed_ratio(case: Kept) -> float:
-    """How many times faster an iteration is than the plain one."""
+    """Divide the plain iteration's time by ours."""
     return float(case["seconds"]["plain"]["total"] / case["seconds"]["ours"]["total"])
 
 
@@ -212,7 +212,7 @@ def energy_table(found: Kept, errors: Kept) -> TextTable:
 
 
 def energy_parts_table(found: Kept) -> TextTable:
-    """The same part by part, of the largest network that is there, trained if it is."""
+    """Tabulate the same part by part, of the largest network that is there, trained if it is."""
     header = (
         *("method", "part", "additions", "multiplications", "products", "µJ"),
         *("dense: additions", "multiplications", "products", "µJ"),
@@ -286,7 +286,7 @@ def _wanted_errors(found: Kept) -> str:
 
 
 def _spide_settings(case: Kept) -> list[Kept]:
-    """The training's settings and, where they are others, those of an accurate gradient; with SPIDE's totals."""
+    """List the training's settings and, where they are others, those of an accurate gradient; with SPIDE's totals."""
     own = {key: case[key] for key in ("time_steps_back", "loss_scale")} | {"totals": case["totals"]["SPIDE"]}
     accurate = case.get("accurate")
     return [own] if accurate is None or _at(accurate) == _at(own) else [own, accurate]

@@ -73,7 +73,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0."""
+    """Run the script and return its exit status, 0."""
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     path = arguments.results / RESULT
     kept: dict[str, Any] = stored(path) or {}
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
 
 
 def measured(section: Section, case: Case, arguments: Arguments, say: Callable[[str], object]) -> dict[str, Any]:
-    """The figures of a section for one case."""
+    """Measure a section for one case."""
     if section == "speed":
         return speed_of(case, repeats=arguments.repeats)
     if section == "memory":
