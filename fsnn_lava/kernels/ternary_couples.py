@@ -1,8 +1,8 @@
 """The compiled loop of SPIDE's backward phase: ternary couples that send signed spikes backwards through a network.
 
 About one couple in a hundred fires in a step, so nothing is computed for the others but the test of their potential: a
-spike adds its row of weights to the potentials that it reaches (`event_kernels.add_channels`). These lie in buffers
-with margins, which what falls off the edge goes into (see `reach`), so that no current is ever kept or copied.
+spike adds its row of weights to the potentials that it reaches (`float_events.add_channels`). These lie in buffers
+whose margins take what falls off the edge (see `convolution_reach`), so that no current is ever kept or copied.
 """
 
 from __future__ import annotations
