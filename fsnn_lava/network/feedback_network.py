@@ -19,12 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fsnn_lava.config import NetworkSpec, Pooling, PopulationSpec
+from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.fixed_point import FixedPoint, fixed_point_iteration
-from fsnn_lava.network.initial_weights import InitialWeights
-from fsnn_lava.network.layers import BoundSynapse, Norm, Statistics, Synapse
+from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse
 from fsnn_lava.network.neuron import SpikeCounts, firing_rates, rate_from_count
 from fsnn_lava.network.run_by_events import event_run
 from fsnn_lava.network.run_dense import DenseSettings, dense_run
@@ -74,16 +73,10 @@ class FeedbackSNN(nn.Module):
 
     Parameters
     ----------
-    spec : the network, e.g. ``parse_spec("400 (F400)")``; without feedback it is a plain spiking network.
+    config : notation and neurons, and how layers are normalised, dropped, restricted and begun; ``time_steps`` is not
+        used. Without feedback in the notation it is a plain spiking network.
     input_shape : (C, H, W) or (N,) of one sample.
     classes : outputs of the readout.
-    neuron : threshold, reset amount and leak of every neuron.
-    batch_norm : whether feedforward connections are normalised.
-    dropout : share of currents dropped.
-    dropout_on : connections that drop them: all, or the one into the last population alone; never one into a pool.
-    pooling : whether a pool belongs to the population before it or is one.
-    spectral_norm_bound, spectral_norm : restriction of the feedback weight.
-    initial_weights, initial_transposed_scale : as `initial_weight` takes them.
     seed : of the initial weights.
 
     Attributes
@@ -97,51 +90,40 @@ class FeedbackSNN(nn.Module):
     """
 
     def __init__(
-        self,
-        spec: NetworkSpec,
-        input_shape: tuple[int, ...],
-        *,
-        classes: int = 10,
-        neuron: FloatNeuron = FloatNeuron(),  # noqa: B008 - frozen
-        batch_norm: bool = True,
-        dropout: float = 0.0,
-        dropout_on: DropoutOn = "all",
-        pooling: Pooling = "merged",
-        spectral_norm_bound: float = 1.0,
-        spectral_norm: Norm = "reshaped",
-        initial_weights: InitialWeights = "unit_filters",
-        initial_transposed_scale: float = 1.0,
-        seed: int = 0,
+        self, config: NetworkConfig, input_shape: tuple[int, ...], *, classes: int = 10, seed: int = 0
     ) -> None:
         super().__init__()
         self.dense = DenseSettings()
         generator = torch.Generator().manual_seed(seed)
-        populations = spec.populations(input_shape, pooling=pooling)
-        self.spec, self.input_shape, self.classes, self.neuron = spec, tuple(input_shape), classes, neuron
+        self.spec = parse_spec(config.notation)
+        self.neuron = FloatNeuron(config.v_threshold, config.reset_amount, config.leak)
+        populations = self.spec.populations(input_shape, pooling=config.pooling)
+        self.input_shape, self.classes = tuple(input_shape), classes
         self.population_names = tuple(p.name for p in populations)
         self.population_shapes = tuple(p.shape for p in populations)
         synapse = functools.partial(
             Synapse,
             generator=generator,
-            initial_weights=initial_weights,
-            initial_transposed_scale=initial_transposed_scale,
+            initial_weights=config.initial_weights,
+            initial_transposed_scale=config.initial_transposed_scale,
         )
-        dropping = {p.name: dropout for p in _dropped_into(populations, dropout_on, dropout)}
+        dropping = {p.name: config.dropout for p in _dropped_into(populations, config.dropout_on, config.dropout)}
         self.feedforward = nn.ModuleList(
-            _connection_into(p, synapse, batch_norm=batch_norm, dropout=dropping.get(p.name, 0.0)) for p in populations
+            _connection_into(p, synapse, batch_norm=config.batch_norm, dropout=dropping.get(p.name, 0.0))
+            for p in populations
         )
         self.feedback = None
-        if spec.feedback is not None:
+        if self.spec.feedback is not None:
             self.feedback = synapse(
-                spec.feedback,
+                self.spec.feedback,
                 None,
                 input_shape=populations[-1].shape,
                 shape=populations[0].shape,
                 bias=False,
                 batch_norm=False,
-                dropout=dropout if dropout_on == "all" else 0.0,
-                norm_bound=spectral_norm_bound,
-                norm=spectral_norm,
+                dropout=config.dropout if config.dropout_on == "all" else 0.0,
+                norm_bound=config.spectral_norm_bound,
+                norm=config.spectral_norm,
             )
         self.readout = _readout(int(torch.Size(populations[-1].shape).numel()), classes, generator)
 

@@ -20,11 +20,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import fsnn_lava
-from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, parse_spec
+from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, FsnnError
 from fsnn_lava.files import known_format, write_whole
-from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import FeedbackSNN, check_memory
 
 FORMAT = "fsnn-lava-checkpoint"
@@ -103,22 +102,7 @@ def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapp
 def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
     """The untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
     check_memory(config, input_shape, classes)
-    network = config.network
-    return FeedbackSNN(
-        parse_spec(network.notation),
-        input_shape,
-        classes=classes,
-        neuron=FloatNeuron(network.v_threshold, network.reset_amount, network.leak),
-        batch_norm=network.batch_norm,
-        dropout=network.dropout,
-        dropout_on=network.dropout_on,
-        pooling=network.pooling,
-        spectral_norm_bound=network.spectral_norm_bound,
-        spectral_norm=network.spectral_norm,
-        initial_weights=network.initial_weights,
-        initial_transposed_scale=network.initial_transposed_scale,
-        seed=config.training.seed,
-    )
+    return FeedbackSNN(config.network, input_shape, classes=classes, seed=config.training.seed)
 
 
 def save_checkpoint(

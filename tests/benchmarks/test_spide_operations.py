@@ -15,7 +15,7 @@ from benchmarks.spide.operations import ConnectionWork, Structure, TrainingWork,
 from benchmarks.spide.plain_training import PlainConnection
 from feedback_networks import chain, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.config.notation import LayerSpec, parse_spec
+from fsnn_lava.config.notation import LayerSpec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.hardware.geometry import DENSE, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap
@@ -122,7 +122,9 @@ def test_dropped_currents_send_nothing_back() -> None:
 
 
 def test_spikes_count_at_the_synapses_of_their_own_end() -> None:
-    model = FeedbackSNN(parse_spec("3-2 (F3)"), (4,), classes=2, neuron=NEURON, batch_norm=False, seed=2).double()
+    model = FeedbackSNN(
+        NetworkConfig("3-2 (F3)", **dataclasses.asdict(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
+    ).double()
     for synapse in synapses(model):
         assert synapse.bias is not None
         synapse.bias.data.fill_(0.9)

@@ -19,6 +19,7 @@ from benchmarks.spide.plain_training import (
     plain_updates,
 )
 from feedback_networks import chain, seeded, synapses
+from fsnn_lava.config import NetworkConfig
 from fsnn_lava.config.notation import LayerSpec, parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
@@ -125,15 +126,17 @@ T = 12
 def _network(name: str) -> tuple[FeedbackSNN, Tensor, Tensor]:
     notation, shape, neuron = NETWORKS[name]
     model = FeedbackSNN(
-        parse_spec(notation),
+        NetworkConfig(
+            notation,
+            **dataclasses.asdict(neuron),
+            batch_norm=False,
+            dropout=0.3,
+            pooling="spiking",
+            spectral_norm="frobenius",
+            spectral_norm_bound=0.5,
+            initial_weights="kaiming_normal",
+        ),
         shape,
-        neuron=neuron,
-        batch_norm=False,
-        dropout=0.3,
-        pooling="spiking",
-        spectral_norm="frobenius",
-        spectral_norm_bound=0.5,
-        initial_weights="kaiming_normal",
     ).double()
     for synapse in synapses(model):
         if synapse.bias is not None:

@@ -19,8 +19,7 @@ from benchmarks.spide.gradient_error import converged_adjoint, gradient_errors
 from benchmarks.spide.operations import ConnectionWork, TrainingWork, measure_work
 from benchmarks.spide.plain_training import plain_readout
 from feedback_networks import chain, seeded, synapses
-from fsnn_lava.config import TrainConfig, published_configs, read_config
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig, TrainConfig, published_configs, read_config
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, ConvergenceError
 from fsnn_lava.hardware import FloatNeuron
@@ -55,14 +54,16 @@ def test_a_loop_that_does_not_contract_is_refused() -> None:
 
 def _network() -> tuple[FeedbackSNN, torch.Tensor, torch.Tensor]:
     model = FeedbackSNN(
-        parse_spec("6C5s-5C3s (F6C3u)"),
+        NetworkConfig(
+            "6C5s-5C3s (F6C3u)",
+            **dataclasses.asdict(NEURON),
+            batch_norm=False,
+            dropout=0.2,
+            spectral_norm="frobenius",
+            spectral_norm_bound=2.0,
+            initial_weights="kaiming_normal",
+        ),
         (1, 8, 8),
-        neuron=NEURON,
-        batch_norm=False,
-        dropout=0.2,
-        spectral_norm="frobenius",
-        spectral_norm_bound=2.0,
-        initial_weights="kaiming_normal",
         seed=1,
     ).double()
     for synapse in synapses(model):
@@ -85,13 +86,16 @@ def test_error_vanishes_with_steps_and_grows_with_saturation() -> None:
 
 def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
     model = FeedbackSNN(
-        parse_spec("1-1 (F1)"),
+        NetworkConfig(
+            "1-1 (F1)",
+            **dataclasses.asdict(NEURON),
+            batch_norm=False,
+            spectral_norm="frobenius",
+            spectral_norm_bound=2.0,
+            dropout=0.0,
+        ),
         (1,),
         classes=2,
-        neuron=NEURON,
-        batch_norm=False,
-        spectral_norm="frobenius",
-        spectral_norm_bound=2.0,
     ).double()
     for synapse, weight in zip((*synapses(model), model.feedback), (1.0, 1.5, 0.5), strict=True):
         assert synapse is not None
@@ -180,7 +184,11 @@ def test_limits_are_counted_by_hand() -> None:
 
 def test_dense_products_are_those_inside_the_image() -> None:
     notation = "2C3-P2-3C3 (F2C3u)"
-    model = FeedbackSNN(parse_spec(notation), (1, 4, 4), neuron=NEURON, batch_norm=False, pooling="spiking", seed=1)
+    model = FeedbackSNN(
+        NetworkConfig(notation, **dataclasses.asdict(NEURON), batch_norm=False, pooling="spiking", dropout=0.0),
+        (1, 4, 4),
+        seed=1,
+    )
     network = dataclasses.replace(_tiny().network, notation=notation, pooling="spiking", time_steps=2)
     config = dataclasses.replace(_tiny(), network=network)
     work = measure_work(model.train(), torch.rand(3, 1, 4, 4), torch.arange(3), config)

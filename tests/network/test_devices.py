@@ -11,8 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fsnn_lava.config import TrainConfig
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig, TrainConfig
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network.devices import check_precision, device_title, open_device, place, prepared, tf32
 from fsnn_lava.network.feedback_network import FeedbackSNN
@@ -199,7 +198,7 @@ def gpu() -> torch.device:
 
 @pytest.mark.gpu
 def test_convolutions_have_their_channels_last_on_a_gpu(gpu: torch.device) -> None:
-    model = FeedbackSNN(parse_spec("8C3s-16C3s (F8C3u)"), (3, 16, 16))
+    model = FeedbackSNN(NetworkConfig("8C3s-16C3s (F8C3u)", dropout=0.0), (3, 16, 16))
     place(model, gpu)
     for parameter in model.parameters():
         assert parameter.device == gpu
@@ -215,7 +214,7 @@ def test_convolutions_have_their_channels_last_on_a_gpu(gpu: torch.device) -> No
 def test_spikes_on_a_gpu_are_those_of_a_cpu(gpu: torch.device, notation: str, compiled: bool, split: bool) -> None:
     """In all but a few: float32 sums in another order, and a potential may lie within that of its threshold."""
     torch.manual_seed(0)
-    model = FeedbackSNN(parse_spec(notation), (3, 16, 16)).eval()
+    model = FeedbackSNN(NetworkConfig(notation, dropout=0.0), (3, 16, 16)).eval()
     for name, parameter in model.named_parameters():
         if "batch_norm" in name or "bias" in name:
             parameter.data.uniform_(0.2, 0.8)

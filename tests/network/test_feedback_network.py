@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from feedback_networks import IF, LIF, chain, images, random_network, run, synapses
-from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.config import NetworkConfig
+from fsnn_lava.config.notation import Pooling
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import DropoutOn, FeedbackSNN, Simulation
@@ -146,15 +149,17 @@ def test_logits_are_the_readout_of_the_last_rate() -> None:
 
 
 def test_same_seed_gives_the_same_weights() -> None:
-    spec = parse_spec("6-5 (F6)")
-    first, again, other = (FeedbackSNN(spec, (4,), seed=seed).state_dict() for seed in (3, 3, 4))
+    notation = "6-5 (F6)"
+    first, again, other = (
+        FeedbackSNN(NetworkConfig(notation, dropout=0.0), (4,), seed=seed).state_dict() for seed in (3, 3, 4)
+    )
     assert all(torch.equal(v, again[k]) for k, v in first.items())
     assert not torch.equal(first["feedforward.0.weight"], other["feedforward.0.weight"])
 
 
 def test_seed_gives_the_weights_that_it_always_gave() -> None:
     """Read off when pools and distributions could not yet be chosen: a published run starts where it started."""
-    weights = FeedbackSNN(parse_spec("200 (F200)"), (1, 8, 8), seed=0).state_dict()
+    weights = FeedbackSNN(NetworkConfig("200 (F200)", dropout=0.0), (1, 8, 8), seed=0).state_dict()
     expected = {
         "feedforward.0.weight": [-0.0016448323149234056, 0.11785507202148438],
         "feedback.weight": [-0.011885404586791992, -0.10175660997629166],
@@ -171,8 +176,11 @@ def test_seed_gives_the_weights_that_it_always_gave() -> None:
 
 
 def test_spiking_pools_are_populations_that_learn_nothing() -> None:
-    spec = parse_spec("3C3-P2-4C3-P2-5")
-    merged, spiking = (FeedbackSNN(spec, (1, 8, 8), pooling=pooling, seed=2) for pooling in ("merged", "spiking"))
+    notation = "3C3-P2-4C3-P2-5"
+    merged, spiking = (
+        FeedbackSNN(NetworkConfig(notation, pooling=pooling, dropout=0.0), (1, 8, 8), seed=2)
+        for pooling in ("merged", "spiking")
+    )
     assert spiking.population_shapes == ((3, 8, 8), (3, 4, 4), (4, 4, 4), (4, 2, 2), (5,))
     assert spiking.population_names == tuple(f"population{i}" for i in range(1, 6))
     learned = {name: p.shape for name, p in spiking.named_parameters()}
@@ -194,7 +202,9 @@ def test_spiking_pool_by_hand() -> None:
     """
     neuron = FloatNeuron(1.0, 2.0, 1.0)
     model = FeedbackSNN(
-        parse_spec("1C1-P2"), (1, 2, 2), classes=2, neuron=neuron, batch_norm=False, pooling="spiking"
+        NetworkConfig("1C1-P2", **dataclasses.asdict(neuron), batch_norm=False, pooling="spiking", dropout=0.0),
+        (1, 2, 2),
+        classes=2,
     ).double()
     with torch.no_grad():
         synapses(model)[0].weight.fill_(1.0)
@@ -219,21 +229,23 @@ def test_spiking_pool_by_hand() -> None:
 def test_dropout_is_on_the_connections_that_were_named(
     notation: str, dropout_on: DropoutOn, pooling: Pooling, dropping: list[bool]
 ) -> None:
-    model = FeedbackSNN(parse_spec(notation), (1, 4, 4), dropout=0.5, dropout_on=dropout_on, pooling=pooling)
+    model = FeedbackSNN(NetworkConfig(notation, dropout=0.5, dropout_on=dropout_on, pooling=pooling), (1, 4, 4))
     bound = model.bind(3, generator=torch.Generator().manual_seed(0))
     connections = [*bound.feedforward, *([bound.feedback] if bound.feedback else [])]
     assert [connection.mask is not None for connection in connections] == dropping
 
 
 def test_initial_weights_and_restriction_are_those_asked_for() -> None:
-    spec = parse_spec("8C3s-8C3s (F8C3u)")
     model = FeedbackSNN(
-        spec,
+        NetworkConfig(
+            "8C3s-8C3s (F8C3u)",
+            initial_weights="kaiming_normal",
+            initial_transposed_scale=0.1,
+            spectral_norm="frobenius",
+            spectral_norm_bound=0.25,
+            dropout=0.0,
+        ),
         (4, 16, 16),
-        initial_weights="kaiming_normal",
-        initial_transposed_scale=0.1,
-        spectral_norm="frobenius",
-        spectral_norm_bound=0.25,
         seed=3,
     )
     assert model.feedback is not None
@@ -295,7 +307,9 @@ def test_lif_rates_stop_at_a_floor() -> None:
 
 
 def test_dropout_that_would_drop_nothing_is_refused() -> None:
-    spec = parse_spec("3C3-P2")
+    notation = "3C3-P2"
     with pytest.raises(ConfigError, match=r'dropout_on "last" with dropout 0\.5: the last population is the pool P2'):
-        FeedbackSNN(spec, (1, 4, 4), dropout=0.5, dropout_on="last", pooling="spiking")
-    assert FeedbackSNN(spec, (1, 4, 4), dropout_on="last", pooling="spiking").population_names
+        FeedbackSNN(NetworkConfig(notation, dropout=0.5, dropout_on="last", pooling="spiking"), (1, 4, 4))
+    assert FeedbackSNN(
+        NetworkConfig(notation, dropout_on="last", pooling="spiking", dropout=0.0), (1, 4, 4)
+    ).population_names

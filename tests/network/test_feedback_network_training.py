@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from feedback_networks import LIF, images, random_network, run, seeded, synapses
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.layers import Synapse
@@ -132,7 +133,9 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)
-    model = FeedbackSNN(parse_spec("40 (F40)"), (4,), neuron=neuron, batch_norm=False, dropout=0.5).double()
+    model = FeedbackSNN(
+        NetworkConfig("40 (F40)", **dataclasses.asdict(neuron), batch_norm=False, dropout=0.5), (4,)
+    ).double()
     first = synapses(model)[0]
     assert model.feedback is not None
     with torch.no_grad():

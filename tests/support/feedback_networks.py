@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
-from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.config import NetworkConfig
+from fsnn_lava.config.notation import Pooling
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN, Simulation
 from fsnn_lava.network.layers import Synapse
@@ -37,7 +40,13 @@ def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, 
 def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:
     """One neuron per population, joined by those weights, in evaluation mode."""
     notation = "-".join("1" for _ in forward) + " (F1)"
-    model = FeedbackSNN(parse_spec(notation), (1,), classes=2, neuron=neuron, batch_norm=False).double().eval()
+    model = (
+        FeedbackSNN(
+            NetworkConfig(notation, **dataclasses.asdict(neuron), batch_norm=False, dropout=0.0), (1,), classes=2
+        )
+        .double()
+        .eval()
+    )
     with torch.no_grad():
         for synapse, weight in zip(synapses(model), forward, strict=True):
             synapse.weight.fill_(weight)
@@ -64,14 +73,16 @@ def random_network(
 ) -> FeedbackSNN:
     """A float64 network in evaluation mode whose rates lie inside (0, 1) mostly."""
     model = FeedbackSNN(
-        parse_spec(notation),
+        NetworkConfig(
+            notation,
+            **dataclasses.asdict(neuron),
+            batch_norm=batch_norm,
+            dropout=dropout,
+            pooling=pooling,
+            spectral_norm_bound=0.5,
+        ),
         shape,
         classes=3,
-        neuron=neuron,
-        batch_norm=batch_norm,
-        dropout=dropout,
-        pooling=pooling,
-        spectral_norm_bound=0.5,
         seed=1,
     ).double()
     with torch.no_grad():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
-from fsnn_lava.config.notation import Pooling, parse_spec
+from fsnn_lava.config import NetworkConfig
+from fsnn_lava.config.notation import Pooling
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
 from fsnn_lava.network.neuron import fire, integrate
@@ -40,12 +43,14 @@ def bound_network(
     """Its statistics and biases drawn so that every population fires."""
     torch.manual_seed(0)
     model = FeedbackSNN(
-        parse_spec(notation),
+        NetworkConfig(
+            notation,
+            **dataclasses.asdict(FloatNeuron(1.0, reset_amount, leak)),
+            batch_norm=batch_norm,
+            dropout=0.2,
+            pooling=pooling,
+        ),
         shape,
-        neuron=FloatNeuron(1.0, reset_amount, leak),
-        batch_norm=batch_norm,
-        dropout=0.2,
-        pooling=pooling,
     )
     for name, buffer in model.named_buffers():
         if "running" in name:

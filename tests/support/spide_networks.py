@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Norm, Synapse
@@ -42,15 +44,17 @@ def spide_network(
 ) -> FeedbackSNN:
     """In training mode, without batch norm, pools being populations."""
     model = FeedbackSNN(
-        parse_spec(notation),
+        NetworkConfig(
+            notation,
+            **dataclasses.asdict(neuron),
+            batch_norm=False,
+            dropout=dropout,
+            pooling="spiking",
+            spectral_norm_bound=0.7 * neuron.reset_amount,
+            spectral_norm=norm,
+        ),
         shape,
         classes=3,
-        neuron=neuron,
-        batch_norm=False,
-        dropout=dropout,
-        pooling="spiking",
-        spectral_norm_bound=0.7 * neuron.reset_amount,
-        spectral_norm=norm,
         seed=1,
     ).double()
     with torch.no_grad():

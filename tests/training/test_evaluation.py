@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig
 from fsnn_lava.datasets import InputCoding, Samples
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
@@ -27,7 +29,9 @@ def samples(count: int = 23) -> Samples:
 def network(leak: float = 0.8) -> FeedbackSNN:
     """A network whose populations fire, and whose dropout and batch norm would show in training mode."""
     neuron = FloatNeuron(1.0, 1.0, leak)
-    model = FeedbackSNN(parse_spec("6-5 (F6)"), (1, 4, 4), classes=3, neuron=neuron, dropout=0.5, seed=1)
+    model = FeedbackSNN(
+        NetworkConfig("6-5 (F6)", **dataclasses.asdict(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1
+    )
     for synapse in model.feedforward:
         assert isinstance(synapse, Synapse)
         assert synapse.bias is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -14,8 +15,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from feedback_networks import IF, LIF, chain, images, random_network, run, seeded, synapses
-from fsnn_lava.config import SurrogateName
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig, SurrogateName
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.training.gradients.bptt import bptt_rates
@@ -144,7 +144,10 @@ def tangent(
 
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -> None:
-    model = FeedbackSNN(parse_spec("4-3 (F4)"), (3,), neuron=neuron, batch_norm=False, spectral_norm_bound=9.0).double()
+    model = FeedbackSNN(
+        NetworkConfig("4-3 (F4)", **dataclasses.asdict(neuron), batch_norm=False, spectral_norm_bound=9.0, dropout=0.0),
+        (3,),
+    ).double()
     generator = seeded(2)
     with torch.no_grad():
         for synapse in synapses(model):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fsnn_lava.config import SolverName, TrainingConfig
+from fsnn_lava.config import NetworkConfig, SolverName, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
@@ -30,7 +32,12 @@ def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float
     neuron = FloatNeuron(v_threshold=1.0, reset_amount=1.0, leak=leak)
     spec = parse_spec(notation)
     model = FeedbackSNN(
-        spec, shape, classes=3, neuron=neuron, batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8, seed=1
+        NetworkConfig(
+            notation, **dataclasses.asdict(neuron), batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8
+        ),
+        shape,
+        classes=3,
+        seed=1,
     ).double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

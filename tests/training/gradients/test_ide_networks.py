@@ -27,7 +27,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from feedback_networks import seeded, synapses
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
@@ -49,7 +49,10 @@ NEURONS = [
 def network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
     """A network in training mode whose rates lie inside (0, 1) mostly, and whose feedback gain is inside its bound."""
     model = FeedbackSNN(
-        parse_spec(notation), (2, 8, 8), classes=3, neuron=neuron, dropout=0.2, spectral_norm_bound=4.0, seed=1
+        NetworkConfig(notation, **dataclasses.asdict(neuron), dropout=0.2, spectral_norm_bound=4.0),
+        (2, 8, 8),
+        classes=3,
+        seed=1,
     ).double()
     generator = seeded(2)
     with torch.no_grad():

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fsnn_lava.config import TrainingConfig, config_from_dict
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config import NetworkConfig, TrainingConfig, config_from_dict
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.training.gradients.methods import rates_with_gradient
@@ -87,7 +86,7 @@ def test_configuration_whose_pool_is_no_population_is_refused() -> None:
 def test_model_that_spikes_cannot_run_through_backwards_is_refused(
     notation: str, batch_norm: bool, message: str, way: str
 ) -> None:
-    model = FeedbackSNN(parse_spec(notation), (1, 4, 4), batch_norm=batch_norm)
+    model = FeedbackSNN(NetworkConfig(notation, batch_norm=batch_norm, dropout=0.0), (1, 4, 4))
     x = torch.rand(2, 1, 4, 4)
     training = TrainingConfig(method="spide")
     asked = {
@@ -100,7 +99,7 @@ def test_model_that_spikes_cannot_run_through_backwards_is_refused(
 
 def test_settings_of_a_configuration_reach_the_second_phase() -> None:
     """Twice the steps and twice the scale, as the counts show: a fixed drive makes more spikes of either."""
-    model = FeedbackSNN(parse_spec("6"), (4,), batch_norm=False).double()
+    model = FeedbackSNN(NetworkConfig("6", batch_norm=False, dropout=0.0), (4,)).double()
     x = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def told(back: int, scale: float, processes: int = 1) -> torch.Tensor:
