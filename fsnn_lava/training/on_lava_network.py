@@ -89,21 +89,20 @@ def plastic_network(model: FeedbackSNN, momenta: dict[str, Tensor] | None = None
 
 def parameters_of(network: PlasticNetwork) -> dict[str, Tensor]:
     """Parameter's name -> float64 values."""
-    return {
-        f"{name}.{what}": torch.from_numpy(array.copy())
-        for name, synapses in network.named().items()
-        for what, array in (("weight", synapses.weight), ("bias", synapses.bias))
-        if array is not None
-    }
+    return _named_tensors(network, "")
 
 
 def momenta_of(network: PlasticNetwork) -> dict[str, Tensor]:
     """Parameter's name -> momentum, float64; empty before the first update."""
+    return _named_tensors(network, "_momentum")
+
+
+def _named_tensors(network: PlasticNetwork, ending: str) -> dict[str, Tensor]:
     return {
         f"{name}.{what}": torch.from_numpy(array.copy())
         for name, synapses in network.named().items()
-        for what, array in (("weight", synapses.weight_momentum), ("bias", synapses.bias_momentum))
-        if array is not None
+        for what in ("weight", "bias")
+        if (array := getattr(synapses, f"{what}{ending}")) is not None
     }
 
 

@@ -13,12 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def torchrun(script: Path, *arguments: str, processes: int = 2) -> subprocess.Popen[str]:
-    """The script in so many processes on this machine, with one thread each."""
+def torchrun(logs: Path, script: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The script in two processes on this machine, with one thread each; torchrun's own files go to `logs`."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--log-dir", str(logs)]
     return subprocess.Popen(
-        [*command, str(script), *arguments],
+        [*command, "--nproc-per-node", "2", str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fsnn_lava.cli import train
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network.shared_random import shared_generator
 from fsnn_lava.training import LAST
@@ -74,29 +75,33 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     All in one start of the processes, which takes longest.
     """
     names = ("batch_norm", "masks", "solver", "sums", "training", "spide", "interruption")
-    shown = finish(torchrun(Path(__file__).parents[1] / "support" / "two_processes.py", str(tmp_path), *names))
+    script = Path(__file__).parents[1] / "support" / "two_processes.py"
+    (tmp_path / "runs").mkdir()
+    shown = finish(torchrun(tmp_path / "logs", script, str(tmp_path / "runs"), *names))
     assert f"checked {' '.join(names)}" in shown
 
 
 @pytest.mark.slow
-def test_two_processes_write_once_and_stop_together(tmp_path: Path) -> None:
+def test_two_processes_write_once_and_stop_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C reaches torchrun, which passes it on; one process then goes on where two were."""
-    train = ROOT / "train" / "train.py"
     options = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.sync-batch-norm"]
     options += ["--training.epochs", "2000", "--training.threads", "1"]
-    with torchrun(train, *options, "--runs", str(tmp_path)) as process:
+    runs = tmp_path / "runs"
+    with torchrun(tmp_path / "logs", ROOT / "train" / "train.py", *options, "--runs", str(runs)) as process:
         wait_for_epochs(process, 3)
         process.send_signal(signal.SIGINT)
         shown = shown_by(process)
     assert "interrupted after" in shown
-    assert shown.count(f"next: python train/train.py --resume {tmp_path / 'digits'}") == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits"]
-    trained, progress, _ = load_training(tmp_path / "digits" / LAST)
+    assert shown.count(f"next: python train/train.py --resume {runs / 'digits'}") == 1
+    assert sorted(p.name for p in runs.iterdir()) == ["digits"]
+    trained, progress, _ = load_training(runs / "digits" / LAST)
     assert progress["epoch"] >= 3
     assert trained.metrics["processes"] == 2
     more = str(progress["epoch"] + 2)
-    shown = finish(torchrun(train, "--resume", str(tmp_path / "digits"), "--training.epochs", more, processes=1))
-    assert "processes (2 -> 1): what follows differs by rounding" in shown
-    _, progress, _ = load_training(tmp_path / "digits" / LAST)
+    threads = torch.get_num_threads()
+    assert train.main(["--resume", str(runs / "digits"), "--training.epochs", more]) == 0
+    torch.set_num_threads(threads)
+    assert "processes (2 -> 1): what follows differs by rounding" in capsys.readouterr().out
+    _, progress, _ = load_training(runs / "digits" / LAST)
     assert progress["epoch"] == int(more)
     assert progress["history"][-1]["train/loss"] < progress["history"][0]["train/loss"]
