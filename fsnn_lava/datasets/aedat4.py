@@ -19,7 +19,7 @@ MAGIC = b"#!AER-DAT4.0\r\n"
 
 
 def events_from_aedat4(content: bytes, source: str) -> Array:
-    """The events of a file in its order: fields t (microseconds), x (column), y (row), on (true is ON).
+    """Return the events of a file in its order: fields t (microseconds), x (column), y (row), on (true is ON).
 
     Read by ``tonic.io.read_aedat4``, which takes the stream of events of the lowest number.
 
@@ -56,7 +56,7 @@ def events_from_aedat4(content: bytes, source: str) -> Array:
 
 
 def _check_header(content: bytes, source: str) -> None:
-    """Nothing, if the header's text can be found: where it cannot, the decoder may end the whole process."""
+    """Raise unless the header's text can be found: where it cannot, the decoder may end the whole process."""
     if not content.startswith(MAGIC):
         raise DatasetError(
             f"{source} is no AEDAT4 file: it begins with {content[:14]!r}, expected {MAGIC!r}."

@@ -83,12 +83,12 @@ _CIFAR100 = _Source(
 
 
 def load_cifar10(data_dir: Path | None) -> Dataset:
-    """CIFAR-10: 50,000 + 10,000 photographs, 32x32 RGB, 10 classes."""
+    """Read CIFAR-10: 50,000 + 10,000 photographs, 32x32 RGB, 10 classes."""
     return _load(_CIFAR10, data_dir)
 
 
 def load_cifar100(data_dir: Path | None) -> Dataset:
-    """CIFAR-100: 50,000 + 10,000 photographs, 32x32 RGB, the 100 fine classes."""
+    """Read CIFAR-100: 50,000 + 10,000 photographs, 32x32 RGB, the 100 fine classes."""
     return _load(_CIFAR100, data_dir)
 
 
@@ -170,13 +170,13 @@ def _check_labels(source: _Source, path: Path, labels: Array) -> None:
 
 
 def _read_jpeg(source: _Source, path: Path) -> Samples:
-    """Samples of one npz file: ``bytes`` (all JPEG files), ``offsets`` (n + 1), ``labels``, ``classes``."""
+    """Read one npz file: ``bytes`` (all JPEG files), ``offsets`` (n + 1), ``labels``, ``classes``."""
     contents = zip_contents(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             joined, offsets, labels, classes = (file[key] for key in ("bytes", "offsets", "labels", "classes"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is not a sound file of packed JPEG images: {error}. Get it again.") from error
+        raise DatasetError(f"{path} is not a whole file of packed JPEG images: {error}. Get it again.") from error
     _check_jpeg_arrays(source, path, (joined, offsets, labels, classes))
     codes = cached(
         f"{source.name}-{path.stem}",
@@ -202,7 +202,7 @@ def _check_jpeg_arrays(source: _Source, path: Path, arrays: tuple[Array, Array, 
 
 
 def _decode_all(path: Path, joined: bytes, offsets: list[int]) -> Array:
-    """All images, (n, 3, 32, 32) uint8; decoded by a few threads, since Pillow works without Python's lock."""
+    """Decode all images, (n, 3, 32, 32) uint8, by a few threads, since Pillow works without Python's lock."""
     count = len(offsets) - 1
     chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
@@ -211,7 +211,7 @@ def _decode_all(path: Path, joined: bytes, offsets: list[int]) -> Array:
 
 
 def _decode(path: Path, index: int, content: bytes) -> Array:
-    """One image, (32, 32, 3) uint8."""
+    """Decode one image, (32, 32, 3) uint8."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -221,6 +221,6 @@ def _decode(path: Path, index: int, content: bytes) -> Array:
         if image.size == (32, 32) and image.mode == "RGB":
             return np.asarray(image)
     except Exception as error:  # a damaged image may raise anything
-        raise DatasetError(f"{path}: image {index} is not a sound JPEG file: {error}. Get it again.") from error
+        raise DatasetError(f"{path}: image {index} is not a whole JPEG file: {error}. Get it again.") from error
     found = f"{image.size[0]}x{image.size[1]} {image.mode}"
     raise DatasetError(f"{path}: image {index} is {found}; expected 32x32 RGB. Images of other sizes were mixed in.")

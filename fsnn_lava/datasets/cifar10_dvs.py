@@ -46,7 +46,7 @@ _HOW_TO_GET = (
 
 
 def load_cifar10_dvs(data_dir: Path | None) -> Dataset:
-    """CIFAR10-DVS: 9,000 + 1,000 recordings, or as many as are there; each 30 frames of (2, 48, 48), packed.
+    """Read CIFAR10-DVS: 9,000 + 1,000 recordings, or as many as are there; each 30 frames of (2, 48, 48), packed.
 
     Both parts hold the first recording of each class, then the second of each, and so on.
 
@@ -73,7 +73,7 @@ def load_cifar10_dvs(data_dir: Path | None) -> Dataset:
 
 
 def _in_turn(frames: list[Array]) -> Samples:
-    """One sample of each class after another, each class in its order."""
+    """Take one sample of each class after another, each class in its order."""
     labels = np.repeat(np.arange(len(frames)), [len(of_class) for of_class in frames])
     places = np.concatenate([np.arange(len(of_class)) for of_class in frames])
     order = np.lexsort((labels, places))
@@ -81,7 +81,7 @@ def _in_turn(frames: list[Array]) -> Samples:
 
 
 def _read(place: Path, name: str) -> Array:
-    """Packed frames of a class, (n, T, bytes) uint8, in the order of the files' numbers."""
+    """Read packed frames of a class, (n, T, bytes) uint8, in the order of the files' numbers."""
     return load_events(
         place,
         _recordings(place, name),
@@ -93,7 +93,7 @@ def _read(place: Path, name: str) -> Array:
 
 
 def _recordings(place: Path, name: str) -> list[Recording]:
-    """The recordings of a class in a zip file or folder, by number."""
+    """List the recordings of a class in a zip file or folder, by number."""
     found = []
     for file, state in files_in(place, "*"):
         base = re.split(r"[/\\]", file)[-1]

@@ -17,7 +17,7 @@ _STD = 0.3759
 
 
 def load_digits(data_dir: Path | None) -> Dataset:
-    """1,437 digits for training and 360 for testing; they need no data folder.
+    """Read 1,437 digits for training and 360 for testing; they need no data folder.
 
     Raises
     ------

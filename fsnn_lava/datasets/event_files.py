@@ -28,7 +28,7 @@ _OTHER_FORMS = {".aedat": "AEDAT 2.0", ".dat": "Prophesee's format", ".mat": "MA
 
 
 def place_of(folder: Path, name: str) -> Path | None:
-    """Where the recordings of that name are: ``<name>.zip``, also in small letters, or ``<name>/``; None if nowhere."""
+    """Find the recordings of that name: ``<name>.zip``, also in small letters, or ``<name>/``; None if nowhere."""
     for archive in (f"{name}.zip", f"{name.lower()}.zip"):
         if (folder / archive).is_file():
             return folder / archive
@@ -36,7 +36,7 @@ def place_of(folder: Path, name: str) -> Path | None:
 
 
 def files_in(place: Path, pattern: str) -> list[tuple[str, str]]:
-    """Name and state of each file; the state is text that changes with the file's content.
+    """List name and state of each file; the state is text that changes with the file's content.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def other_forms(place: Path) -> str:
 
 @contextmanager
 def opened(place: Path) -> Iterator[Callable[[str], bytes]]:
-    """A function that reads a file by the name that `files_in` gave; it raises a DatasetError if that is damaged."""
+    """Open a place: give a function that reads a file by its name of `files_in`, a DatasetError if that is damaged."""
     if place.suffix != ".zip":
         yield lambda name: read_bytes(Path(name))
         return
@@ -139,7 +139,7 @@ def load_events(
 
 
 def equal_count_frames(events: Array, *, frames: int, sensor_size: int, size: int) -> Array:
-    """Frames of a recording, bool (frames, 2, size, size): channel 0 is OFF, channel 1 ON.
+    """Cut a recording into frames, bool (frames, 2, size, size): channel 0 is OFF, channel 1 ON.
 
     Event k = 0 .. n - 1 in the order of time falls into slice ((k + 1) * frames - 1) // n. So slice i holds the
     events floor(i * n / frames) .. floor((i + 1) * n / frames) - 1: every event is in one slice, and where n is no

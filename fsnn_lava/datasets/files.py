@@ -25,7 +25,7 @@ DATA_VARIABLE = "FSNN_DATA"
 
 
 def data_root(name: str, data_dir: Path | None, *, holds: str, how_to_get: str) -> Path:
-    """The folder that holds the datasets: ``data_dir`` or, without it, what the environment variable FSNN_DATA names.
+    """Return the folder that holds the datasets: ``data_dir`` or, without it, what the variable FSNN_DATA names.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def cached(name: str, source: str, *, shape: tuple[int, ...], make: Callable[[], Array]) -> Array:
-    """Decoded codes, uint8 of that shape: from the cache if they are in it, else made and put there.
+    """Return decoded codes, uint8 of that shape: from the cache if they are in it, else made and put there.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def cached(name: str, source: str, *, shape: tuple[int, ...], make: Callable[[],
 
 
 def zip_contents(path: Path) -> list[zipfile.ZipInfo]:
-    """Table of contents of a zip or npz file; it holds each entry's size and checksum.
+    """List the contents of a zip or npz file; it holds each entry's size and checksum.
 
     Raises
     ------
@@ -113,11 +113,11 @@ def zip_contents(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{path} is not a sound zip file: {error}.{known_format(path)} Get it again.") from error
+        raise DatasetError(f"{path} is not a whole zip file: {error}.{known_format(path)} Get it again.") from error
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> Array | None:
-    """What a cache file holds, or None if there is none or it is not whole."""
+    """Return what a cache file holds, or None if there is none or it is not whole."""
     try:
         content = np.fromfile(path, np.uint8)
     except (FileNotFoundError, NotADirectoryError):

@@ -56,13 +56,13 @@ class InputCoding:
             raise DatasetError(f"input coding: {self}; scale and std must be finite and > 0, mean finite.")
 
     def table(self, dtype: type[np.floating[Any]] = np.float32) -> Array:
-        """Real value of every code, (C, maximum + 1), computed in float64 and rounded to the type."""
+        """Return the real value of every code, (C, maximum + 1), computed in float64 and rounded to the type."""
         levels = np.arange(self.maximum + 1) * self.scale
         table: Array = (levels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
         return table.astype(dtype)
 
     def decode(self, codes: Array, dtype: type[np.floating[Any]] = np.float32) -> Array:
-        """Real values of that type, computed in float64 and rounded; same shape as the codes.
+        """Return real values of that type, computed in float64 and rounded; same shape as the codes.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ def _check_shapes(train: Array, test: Array) -> None:
 
 
 def _range(train: Array, test: Array, axis: int) -> tuple[Array, Array]:
-    """Value of code 0 and step from one code to the next, each float64 (C,), over both parts."""
+    """Find the value of code 0 and the step from one code to the next, each float64 (C,), over both parts."""
     axes = tuple(i for i in range(train.ndim) if i != axis)
     low = np.minimum(train.min(axes), test.min(axes)).astype(np.float64)
     high = np.maximum(train.max(axes), test.max(axes)).astype(np.float64)
@@ -222,7 +222,7 @@ def _range(train: Array, test: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _is_multiple(x: Array, step: float) -> bool:
-    """Whether all values are whole multiples of the step, up to the rounding of their own type."""
+    """Return whether all values are whole multiples of the step, up to the rounding of their own type."""
     if x.dtype.kind != "f":
         return step == 1.0
     tolerance = 0.0 if step == 1.0 else 512 * float(np.finfo(x.dtype).eps)

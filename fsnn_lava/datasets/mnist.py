@@ -45,12 +45,12 @@ _FASHION_MNIST = _Source(
 
 
 def load_mnist(data_dir: Path | None) -> Dataset:
-    """MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey."""
+    """Read MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey."""
     return _load(_MNIST, data_dir)
 
 
 def load_fashion_mnist(data_dir: Path | None) -> Dataset:
-    """Fashion-MNIST: 60,000 + 10,000 photographs of clothing, 28x28 grey."""
+    """Read Fashion-MNIST: 60,000 + 10,000 photographs of clothing, 28x28 grey."""
     return _load(_FASHION_MNIST, data_dir)
 
 
@@ -75,7 +75,7 @@ def _read_split(source: _Source, root: Path, prefix: str) -> Samples:
 
 
 def _find(source: _Source, root: Path, file_name: str) -> Path:
-    """First existing place of the file: every folder, packed before unpacked."""
+    """Find the first existing place of the file: every folder, packed before unpacked."""
     places = [root / folder / (file_name + suffix) for folder in source.folders for suffix in (".gz", "")]
     for place in places:
         if place.is_file():
@@ -85,7 +85,7 @@ def _find(source: _Source, root: Path, file_name: str) -> Path:
 
 
 def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> Array:
-    """(n, *item_shape) uint8, a writable copy; every byte of the file is accounted for."""
+    """Read (n, *item_shape) uint8, a writable copy; every byte of the file is accounted for."""
     raw, complete = _unpack(path) if path.suffix == ".gz" else (read_bytes(path), True)
     header_bytes = 8 + 4 * len(item_shape)
     if len(raw) < header_bytes:
@@ -104,7 +104,7 @@ def _read_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> Array:
 
 
 def _unpack(path: Path) -> tuple[bytes, bool]:
-    """What a gz file holds, as far as it goes, and whether its end was reached."""
+    """Unpack what a gz file holds, as far as it goes, and whether its end was reached."""
     packed, data, complete = read_bytes(path), bytearray(), False
     try:
         while packed:
@@ -113,5 +113,5 @@ def _unpack(path: Path) -> tuple[bytes, bool]:
             packed, complete = stream.unused_data, stream.eof
     except zlib.error as error:
         hint = known_format(packed)
-        raise DatasetError(f"{path} is not a sound gzip file: {error}.{hint} Get it again.") from error
+        raise DatasetError(f"{path} is not a whole gzip file: {error}.{hint} Get it again.") from error
     return bytes(data), complete

@@ -33,7 +33,7 @@ _HOW_TO_GET = (
 
 
 def load_nmnist(data_dir: Path | None) -> Dataset:
-    """N-MNIST: 60,000 + 10,000 recordings, or as many as are there; each 30 frames of (2, 34, 34), packed.
+    """Read N-MNIST: 60,000 + 10,000 recordings, or as many as are there; each 30 frames of (2, 34, 34), packed.
 
     Samples come in the order of the files' numbers, which is that of MNIST.
 
@@ -57,7 +57,7 @@ def load_nmnist(data_dir: Path | None) -> Dataset:
 
 
 def _read(place: Path, part: str) -> Samples:
-    """All samples of a split, their frames packed."""
+    """Read all samples of a split, their frames packed."""
     recordings = _recordings(place)
     if not recordings:
         expected = f"expected files <digit>/NNNNN.bin.{other_forms(place)}"
@@ -74,7 +74,7 @@ def _read(place: Path, part: str) -> Samples:
 
 
 def _recordings(place: Path) -> list[Recording]:
-    """The recordings among the files of a zip file or folder, by number."""
+    """List the recordings among the files of a zip file or folder, by number."""
     found = []
     for name, state in files_in(place, "*/*.bin"):
         match = re.search(r"(?:^|/)([^/]*)/([^/.]+)\.bin$", name)
@@ -87,7 +87,7 @@ def _recordings(place: Path) -> list[Recording]:
 
 
 def _frames(raw: bytes, source: str) -> Array:
-    """Frames of a recording, bool (T, 2, 34, 34); events are read and binned by tonic."""
+    """Make the frames of a recording, bool (T, 2, 34, 34); events are read and binned by tonic."""
     try:
         from tonic.datasets import NMNIST
         from tonic.io import read_mnist_file

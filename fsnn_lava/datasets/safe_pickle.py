@@ -21,7 +21,7 @@ from fsnn_lava.errors import DatasetError
 
 
 def read_pickled_arrays(path: Path) -> dict[str, Any]:
-    """The dictionary that a file holds; its keys as text, arrays as uint8.
+    """Read the dictionary that a file holds; its keys as text, arrays as uint8.
 
     Raises
     ------
@@ -51,7 +51,7 @@ class _PickledArray:
         self._state = state
 
     def whole(self, path: Path, name: str) -> npt.NDArray[np.uint8]:
-        """The array; a copy that can be written to."""
+        """Return the array; a copy that can be written to."""
         match self._state:
             case (int(), tuple(shape), _PickledType(code="u1"), bool(fortran), bytes(raw)) if _is_size(shape, len(raw)):
                 return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C").copy("C")

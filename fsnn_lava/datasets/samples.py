@@ -54,7 +54,7 @@ class Samples:
         return len(self.labels)
 
     def __getitem__(self, which: slice | int | npt.ArrayLike) -> Samples:
-        """The samples of a slice, at those indices, or where that mask holds; of one index a set of one sample.
+        """Return the samples of a slice, at those indices, or where that mask holds; of one index a set of one sample.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Samples:
         return np.unpackbits(self.stored, axis=2, count=count).reshape(len(self), *self.shape)
 
     def select(self, which: Array) -> Samples:
-        """Copies of the samples at those indices, or where that mask holds; packed ones stay packed."""
+        """Copy the samples at those indices, or where that mask holds; packed ones stay packed."""
         return Samples(self.stored[which], self.labels[which], self.packed_frame)
 
 
@@ -109,7 +109,7 @@ def codes_of(inputs: Samples | Array, coding: InputCoding | None, *, shape: tupl
 
 
 def pack(codes: Array, labels: Array) -> Samples:
-    """Samples that keep 0/1 event frames (n, T, C, H, W) as bits, in an eighth of the memory.
+    """Make samples that keep 0/1 event frames (n, T, C, H, W) as bits, in an eighth of the memory.
 
     Raises
     ------
@@ -124,12 +124,12 @@ def pack(codes: Array, labels: Array) -> Samples:
 
 
 def packed_bytes(frame: tuple[int, ...]) -> int:
-    """Bytes that one packed frame of that shape takes."""
+    """Count the bytes that one packed frame of that shape takes."""
     return -(-math.prod(frame) // 8)
 
 
 def time_first(codes: Array) -> Array:
-    """Codes as a network takes them: event frames (n, T, C, H, W) as (T, n, C, H, W), graded ones as they are."""
+    """Order codes as a network takes them: event frames (n, T, C, H, W) as (T, n, C, H, W), graded ones as they are."""
     return codes.swapaxes(0, 1) if codes.ndim == 5 else codes
 
 
@@ -234,7 +234,7 @@ class Dataset:
 
 
 def _labels(labels: Array, what: str, classes: Sequence[str] | None) -> Array:
-    """The labels as int64 (n,), classes from 0."""
+    """Check labels, and return them as int64 (n,), classes from 0."""
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DatasetError(
             f"{what}: labels of type {labels.dtype} and shape {labels.shape}; expected whole numbers (n,)"
@@ -248,7 +248,7 @@ def _labels(labels: Array, what: str, classes: Sequence[str] | None) -> Array:
 
 
 def check_time_steps(dataset: Dataset, time_steps: int) -> None:
-    """Nothing, if a network of so many time steps can be run on the dataset.
+    """Require that a network of so many time steps can be run on the dataset.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def check_time_steps(dataset: Dataset, time_steps: int) -> None:
 
 
 def check_classes(dataset: Dataset) -> None:
-    """Nothing, if every class occurs in the training part and in the test part.
+    """Require that every class occurs in the training part and in the test part.
 
     Raises
     ------
@@ -279,7 +279,7 @@ def check_classes(dataset: Dataset) -> None:
 
 
 def hold_out(samples: Samples, *, count: int, seed: int) -> tuple[Samples, Samples]:
-    """The samples split in two: the rest, and ``count`` held out for validation with the classes in proportion.
+    """Split samples in two: the rest, and ``count`` held out for validation with the classes in proportion.
 
     The same arguments give the same split on every machine. Both parts keep the order of the samples.
 

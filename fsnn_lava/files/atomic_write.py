@@ -11,7 +11,7 @@ from fsnn_lava.errors import OutputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Nothing; afterwards the file holds the content or, after an error or interrupt, what it held before.
+    """Write a file atomically: after an error or interrupt it holds what it held before.
 
     It is written beside the file, flushed to the disk and renamed over it, so that a reader sees the old content or
     the new one, also after a kill or a power cut.
@@ -34,19 +34,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name in the same folder under which a file is written before it is renamed."""
+    """Return a name in the same folder under which a file is written before it is renamed."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Nothing; the temporary file, flushed to the disk, has taken the place of the other one."""
+    """Flush the temporary file to the disk, and rename it over the other one."""
     _flush(temporary)
     os.replace(temporary, path)
     _flush(path.parent)
 
 
 def not_writable(path: Path, error: OSError) -> OutputError:
-    """The error for a file that the system does not let us write."""
+    """Return the error for a file that the system does not let us write."""
     return OutputError(
         f"{path}: cannot be written: {error.strerror or error}; choose a folder that is there and writable"
     )

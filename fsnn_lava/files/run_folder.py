@@ -12,7 +12,7 @@ from fsnn_lava.files.atomic_write import write_whole
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
-    """A new folder parent/name, or parent/name-2, -3, ... if that exists.
+    """Make a new folder parent/name, or parent/name-2, -3, ... if that exists.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def new_run_folder(parent: Path, name: str) -> Path:
 
 
 def newest_run(parent: Path, holding: str) -> Path:
-    """The run folder below parent whose file of that name was written last.
+    """Find the run folder below parent whose file of that name was written last.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class TrainedNetwork:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> FeedbackSNN:
-        """The network in evaluation mode, with these weights.
+        """Build the network in evaluation mode, with these weights.
 
         Raises
         ------
@@ -75,21 +75,21 @@ class TrainedNetwork:
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:
-    """Name of the first weight with a value that is not finite; empty if all are."""
+    """Find the name of the first weight with a value that is not finite; empty if all are."""
     floats = {name: t for name, t in weights.items() if t.is_floating_point()}
     sound = torch.stack([torch.isfinite(t).all() for t in floats.values()]).tolist()
     return next((name for name, is_sound in zip(floats, sound, strict=True) if not is_sound), "")
 
 
 def momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Momentum of every parameter that has one, under its name, to be kept as a checkpoint's state."""
+    """Return the momentum of every parameter that has one, under its name, to be kept as a checkpoint's state."""
     names = [name for name, _ in model.named_parameters()]
     buffers = {i: s.get("momentum_buffer") for i, s in optimizer.state_dict()["state"].items()}
     return {f"momentum.{names[i]}": buffer for i, buffer in buffers.items() if buffer is not None}
 
 
 def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Gives the optimizer the momenta that `momenta` took, on the device and in the layout of the parameters."""
+    """Give the optimizer the momenta that `momenta` took, on the device and in the layout of the parameters."""
     packed = optimizer.state_dict()
     packed["state"] = {
         i: {"momentum_buffer": torch.empty_like(parameter).copy_(state[f"momentum.{name}"])}
@@ -100,7 +100,7 @@ def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapp
 
 
 def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
-    """The untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
+    """Build the untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
     check_memory(config, input_shape, classes)
     return FeedbackSNN(config.network, input_shape, classes=classes, seed=config.training.seed)
 
@@ -137,7 +137,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> TrainedNetwork:
-    """The trained network in a checkpoint.
+    """Read the trained network in a checkpoint.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def load_checkpoint(path: Path) -> TrainedNetwork:
 
 
 def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str, Tensor]]:
-    """Trained network, progress and state of a checkpoint, as `save_checkpoint` took them.
+    """Read trained network, progress and state of a checkpoint, as `save_checkpoint` took them.
 
     Raises
     ------

@@ -63,7 +63,7 @@ class DeviceSamples:
         return len(self.labels)
 
     def batch(self, indices: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs as the network takes them, (B, C, H, W) or (T, B, C, H, W) float32, and labels (B,) int64.
+        """Make inputs as the network takes them, (B, C, H, W) or (T, B, C, H, W) float32, and labels (B,) int64.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class DeviceSamples:
         return channels_last(x) if self.device.type == "cuda" else x, self.labels.index_select(0, indices)
 
     def ordered(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of all samples in order, never augmented; the last one may be smaller."""
+        """Give batches of all samples in order, never augmented; the last one may be smaller."""
         for indices in torch.arange(len(self)).split(size):
             yield self.batch(indices)
 
@@ -100,7 +100,7 @@ class DeviceSamples:
 
 
 def augmented(codes: Tensor, augmentation: Augmentation, *, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) uint8, each padded with black, cropped back at a random place, half of them mirrored.
+    """Vary images (B, C, H, W) uint8: each is padded with black, cropped back at a random place, half of them mirrored.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def augmented(codes: Tensor, augmentation: Augmentation, *, generator: torch.Gen
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same values (..., C, H, W), every image or frame of them in channels-last order."""
+    """Return the same values (..., C, H, W), every image or frame of them in channels-last order."""
     return x.flatten(0, -4).contiguous(memory_format=torch.channels_last).view(x.shape)
 
 
@@ -136,5 +136,5 @@ def _check(samples: Samples, coding: InputCoding, augmentation: Augmentation | N
 
 
 def _on_device(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], device: torch.device) -> Tensor:
-    """The array on a device; torch warns of one that cannot be written to."""
+    """Copy an array to a device; torch warns of one that cannot be written to."""
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -36,7 +36,7 @@ class Evaluation:
     firing_rates: dict[str, float]
 
     def metrics(self) -> dict[str, float]:
-        """What a training keeps of its test, by the names ``test/...``."""
+        """Return what a training keeps of its test, by the names ``test/...``."""
         rates = {f"test/firing_rate/{name}": rate for name, rate in self.mean_spikes.items()}
         return {"test/accuracy": self.accuracy, "test/loss": self.loss} | rates
 
@@ -99,7 +99,7 @@ def evaluate(
 
 @torch.no_grad()
 def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tensor:
-    """||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
+    """Measure ||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
 
     In evaluation mode; the model's mode is left as it was.
 

@@ -77,7 +77,7 @@ def fit(
     folder : existing folder of this run.
     resume : go on from `LAST`; without it the folder must not hold one.
     observer : told of the course; of several processes, give one to the first.
-    ranks : the processes that share this training, inside `distributed.joined`; the first alone writes.
+    ranks : the processes that share this training, inside `processes.joined`; the first alone writes.
 
     Raises
     ------
@@ -113,7 +113,7 @@ class _Loss(nn.Module):
     def forward(
         self, x: Tensor, labels: Tensor, generator: SharedGenerator
     ) -> tuple[Tensor, Tensor, Tensor, ImplicitRates]:
-        """What to differentiate, the mean loss of these samples, their logits, and the rates.
+        """Return what to differentiate, the mean loss of these samples, their logits, and the rates.
 
         The first is the loss, weighted so that its mean over the processes is the mean over the whole batch.
         """
@@ -161,7 +161,7 @@ class _Trainer(Session):
             self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
 
     def run(self, observer: Observer | None, stop: threading.Event) -> bool:
-        """Whether all epochs were completed."""
+        """Train, and return whether all epochs were completed."""
         saved = time.monotonic()
         while self.progress.epoch < self.config.training.epochs:
             batches = batches_of_epoch(self.config.training, len(self.samples), epoch=self.progress.epoch)
@@ -194,7 +194,7 @@ class _Trainer(Session):
         return learning_rate(self.config.training, epoch=self.progress.epoch, iteration=overall)
 
     def _batch(self, indices: Tensor, overall: int) -> tuple[Tensor, Tensor, SharedGenerator]:
-        """Inputs and labels of this process's share of a batch, and the generator of its dropout masks."""
+        """Return inputs and labels of this process's share of a batch, and the generator of its dropout masks."""
         training, total = self.config.training, len(indices)
         rows = self.ranks.share(total)
         seed = iteration_seed(training, iteration=overall, purpose="masks")
@@ -206,7 +206,7 @@ class _Trainer(Session):
         return x[rows], labels[rows], generator
 
     def _iterate(self, indices: Tensor, overall: int, stop: threading.Event) -> bool:
-        """One update; whether any process was asked to stop."""
+        """Make one update; return whether any process was asked to stop."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(overall)
         x, labels, generator = self._batch(indices, overall)
@@ -217,7 +217,7 @@ class _Trainer(Session):
             with tf32(self.config.training.precision != "float32"):
                 weighted.backward()
         except ConvergenceError as error:
-            raise self.diverged(str(error) if _sound(loss.item()) else f"the loss is {loss.item()}") from None
+            raise self.diverged(str(error) if _is_sane(loss.item()) else f"the loss is {loss.item()}") from None
         figures = iteration_figures(
             self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
         )
@@ -225,7 +225,7 @@ class _Trainer(Session):
         *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
         summed = dict(zip(figures, values, strict=True))
         value = summed["loss"] / summed[SAMPLES]
-        if not _sound(value):
+        if not _is_sane(value):
             raise self.diverged(f"the loss is {value}")
         self.optimizer.step()
         if not self.config.training.sync_batch_norm:
@@ -256,14 +256,14 @@ class _Trainer(Session):
         load_momenta(self.model, self.optimizer, state)
 
 
-def _sound(loss: float) -> bool:
-    """False for what is no number, infinite or on its way there."""
+def _is_sane(loss: float) -> bool:
+    """Return whether a loss is a number, and neither infinite nor on its way there."""
     return -1e30 < loss < 1e30
 
 
 @contextmanager
 def _stop_on_interrupt(ranks: Ranks) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that an iteration is never torn; the second one raises as usual.
+    """Give an event that the first Ctrl-C sets, so that an iteration is never torn; the second one raises as usual.
 
     Of several processes each may hear of one Ctrl-C twice, from the terminal and from torchrun: there only torchrun,
     which waits for half a minute, ends a process that does not stop.

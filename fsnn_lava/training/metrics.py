@@ -47,26 +47,26 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, figures: dict[str, float]) -> None:
-        """Adds an iteration's figures to the epoch's."""
+        """Add an iteration's figures to the epoch's."""
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.iteration += 1
 
     def end_epoch(self, metrics: dict[str, float]) -> None:
-        """Begins the next epoch."""
+        """Begin the next epoch."""
         self.epoch, self.iteration, self.sums = self.epoch + 1, 0, {}
         self.history.append(metrics)
 
     @property
     def mean_loss(self) -> float:
-        """Of the epoch so far."""
+        """Mean loss of the epoch so far."""
         return self.sums["loss"] / self.sums[SAMPLES]
 
 
 def iteration_figures(
     names: tuple[str, ...], implicit: ImplicitRates, *, loss: Tensor, logits: Tensor, labels: Tensor, total: int
 ) -> dict[str, Tensor]:
-    """Sums over the samples of one batch, or of this process's part of it; each () float64 on the network's device.
+    """Sum figures over one batch, or over this process's part of it; each () float64 on the network's device.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def iteration_figures(
 
 
 def epoch_means(sums: dict[str, float]) -> dict[str, float]:
-    """Means over an epoch's samples, named ``train/...``, from the sums of its iterations."""
+    """Return means over an epoch's samples, named ``train/...``, from the sums of its iterations."""
     rest = dict(sums)
     samples, correct, unconverged = rest.pop(SAMPLES), rest.pop(CORRECT), rest.pop(UNCONVERGED, 0.0)
     metrics = {f"train/{name}": total / samples for name, total in rest.items()}
@@ -103,7 +103,7 @@ def epoch_means(sums: dict[str, float]) -> dict[str, float]:
 
 
 def couple_warnings(metrics: Mapping[str, float]) -> list[str]:
-    """What is wrong with an epoch's second phase of spikes, in words; nothing of other methods.
+    """Say what is wrong with an epoch's second phase of spikes, in words; nothing of other methods.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def couple_warnings(metrics: Mapping[str, float]) -> list[str]:
 def run_metrics(
     progress: Progress, config: TrainConfig, dataset: Dataset, *, device: str, processes: int
 ) -> dict[str, Any]:
-    """What a checkpoint says of the run that it is from, as plain JSON.
+    """Return what a checkpoint says of the run that it is from, as plain JSON.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def run_metrics(
 
 
 def feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Norm of the restricted feedback weight as published (the kernel as a matrix), and of the operator itself."""
+    """Compute the norm of the feedback weight as published (the kernel as a matrix), and that of the operator itself."""
     if feedback is None:
         return {}
     training = feedback.training

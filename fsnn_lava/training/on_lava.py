@@ -66,7 +66,7 @@ def fit_on_lava(
 
 
 def check_on_lava(config: TrainConfig, dataset: Dataset, *, samples: int, timeout_s: float = 120.0) -> Agreement:
-    """How Lava's first updates agree with torch and `gradients.spide`: every spike, the gradients and the weights.
+    """Compare Lava's first updates with torch and `gradients.spide`: every spike, the gradients and the weights.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class _Trainer(Session):
         self.samples = DeviceSamples(self.dataset.train, dataset.coding, device="cpu")
 
     def run(self) -> bool:
-        """Whether all epochs were completed."""
+        """Train, and return whether all epochs were completed."""
         while self.progress.epoch < self.config.training.epochs:
             started = time.monotonic()
             steps = 0
@@ -123,7 +123,7 @@ class _Trainer(Session):
         return True
 
     def _job(self, batches: list[Tensor]) -> TrainingJob:
-        """The rest of the epoch."""
+        """Return the rest of the epoch as a job."""
         epoch, iteration = self.progress.epoch, self.progress.iteration
         first = epoch * len(batches) + iteration
         return training_job(
@@ -131,7 +131,7 @@ class _Trainer(Session):
         )
 
     def _learn(self, job: TrainingJob) -> bool:
-        """Whether Lava showed all samples; if not, what is whole is kept."""
+        """Run a job; return whether Lava showed all samples. If not, whole updates are kept."""
         before = int(self.progress.sums.get(SAMPLES, 0))
 
         def report(done: int, total: int, loss: float) -> None:
@@ -158,7 +158,7 @@ class _Trainer(Session):
         self.save(LAST)
 
     def _take(self, outcome: TrainingOutcome, job: TrainingJob) -> None:
-        """The weights after the last whole update, and the figures of the samples until then."""
+        """Take the weights after the last whole update, and the figures of the samples until then."""
         self.network = outcome.network
         self.model.load_state_dict(parameters_of(self.network))
         count = len(outcome.losses)

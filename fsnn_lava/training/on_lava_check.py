@@ -1,4 +1,4 @@
-"""What Lava learnt, held against `gradients.spide` in float64: spikes of both phases, gradients, and weights.
+"""What Lava learnt, compared with `gradients.spide` in float64: spikes of both phases, gradients, and weights.
 
 Spikes must be equal at every step. Sums of weights are taken in another order there, so that potentials differ in
 their last bits; a spike would move if one came that close (1e-15) to its threshold. Gradients and weights may differ
@@ -87,7 +87,7 @@ class Agreement:
 def spide_in_hardware_timing(
     model: FeedbackSNN, x: Tensor, labels: Tensor, *, time_steps: int, settings: SpideSettings
 ) -> BatchByTorch:
-    """Both phases of a batch with a loop delay of N steps, and the gradient of every parameter.
+    """Run both phases of a batch with a loop delay of N steps, and the gradient of every parameter.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def spide_in_hardware_timing(
 
 
 def compare_with_spide(model: FeedbackSNN, job: TrainingJob, outcome: TrainingOutcome) -> Agreement:
-    """How Lava's run of a job agrees with momentum SGD in torch on the gradients of `gradients.spide`.
+    """Compare Lava's run of a job with momentum SGD in torch on the gradients of `gradients.spide`.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def gradients_of(outcome: TrainingOutcome) -> dict[str, Tensor]:
 
 
 def _different(found: Sequence[Array], expected: Sequence[Tensor], *, first: int) -> int:
-    """At how many neurons and steps they differ; the expected samples begin with the found ones' number `first`."""
+    """Count where neurons and steps differ; the expected samples begin with the found ones' number `first`."""
     count = 0
     for here, there in zip(found, expected, strict=True):
         recorded = here[:, first : first + there.shape[1]]

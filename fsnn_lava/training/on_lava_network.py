@@ -21,7 +21,7 @@ from fsnn_lava.training.schedule import learning_rate
 
 
 def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
-    """Nothing, if the configured training can be said in Lava processes.
+    """Require that the configured training can be said in Lava processes.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
 
 
 def plastic_network(model: FeedbackSNN, momenta: dict[str, Tensor] | None = None) -> PlasticNetwork:
-    """The network's weights as Lava's connections begin with them.
+    """Return the network's weights as Lava's connections begin with them.
 
     Parameters
     ----------
@@ -88,12 +88,12 @@ def plastic_network(model: FeedbackSNN, momenta: dict[str, Tensor] | None = None
 
 
 def parameters_of(network: PlasticNetwork) -> dict[str, Tensor]:
-    """Parameter's name -> float64 values."""
+    """Return parameter's name -> float64 values."""
     return _named_tensors(network, "")
 
 
 def momenta_of(network: PlasticNetwork) -> dict[str, Tensor]:
-    """Parameter's name -> momentum, float64; empty before the first update."""
+    """Return parameter's name -> momentum, float64; empty before the first update."""
     return _named_tensors(network, "_momentum")
 
 
@@ -116,7 +116,7 @@ def training_job(
     first_iteration: int,
     recorded: int = 0,
 ) -> TrainingJob:
-    """Those batches of an epoch, one sample after the other.
+    """Make a job of those batches of an epoch, one sample after the other.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Which of `count` items are this process's: all shares follow one another and differ by one at most."""
+        """Return which of `count` items are this process's: all shares follow one another and differ by one at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def sums(self, values: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Ranks:
         return values
 
     def same_text(self, text: str) -> str:
-        """The first process's text, in every process."""
+        """Return the first process's text, in every process."""
         if self.size == 1:
             return text
         told = [text]
@@ -63,7 +63,7 @@ ALONE = Ranks()
 
 
 def ranks_of_environment() -> Ranks:
-    """Who this process is, as torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; without torchrun it is alone.
+    """Find out who this process is, as torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; without torchrun it is alone.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def ranks_of_environment() -> Ranks:
 
 @contextmanager
 def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Within it the processes can talk: over NCCL on CUDA, over gloo on a CPU. Nothing for a process alone."""
+    """Let the processes talk meanwhile: over NCCL on CUDA, over gloo on a CPU; a process alone needs neither."""
     if ranks.size == 1:
         yield
         return
@@ -99,7 +99,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
 
 
 def _let_go(device: torch.device) -> None:
-    """Waits until gloo's threads hold no tensor that Python made.
+    """Wait until gloo's threads hold no tensor that Python made.
 
     A thread that frees one needs Python's lock, which `destroy_process_group` keeps while it waits for the thread. So
     the last messages are of tensors that are still held here, and between them the lock is free.
@@ -112,7 +112,7 @@ def _let_go(device: torch.device) -> None:
 
 @torch.no_grad()
 def average(tensors: Sequence[Tensor], ranks: Ranks) -> None:
-    """Nothing; afterwards every tensor is the mean over all processes, in place. One message for all of them."""
+    """Average every tensor over all processes, in place, by one message for all of them."""
     if ranks.size == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])

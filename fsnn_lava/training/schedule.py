@@ -26,7 +26,7 @@ _VALIDATION_SEED = 1
 
 
 def check_resumable(path: Path, before: TrainConfig, now: TrainConfig, *, free: Sequence[str]) -> None:
-    """Nothing, if a checkpoint's training can go on with these settings, of [training] those that are `free` aside.
+    """Require that a checkpoint's training can go on with these settings, of [training] those that are `free` aside.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def check_resumable(path: Path, before: TrainConfig, now: TrainConfig, *, free: 
 
 
 def chosen_samples(config: TrainConfig, dataset: Dataset) -> Dataset:
-    """The dataset with as many samples as `train_samples` and `test_samples` say, the classes in proportion.
+    """Return the dataset with as many samples as `train_samples` and `test_samples` say, the classes in proportion.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def _part(samples: Samples, count: int, name: str) -> Samples:
 
 
 def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
-    """Nothing, if the network can be trained on the dataset.
+    """Require that the network can be trained on the dataset.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def learning_rate(training: TrainingConfig, *, epoch: int, iteration: int) -> fl
 
 
 def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> list[Tensor]:
-    """Sample indices of an epoch's batches, int64; a single left-over sample joins the batch before it."""
+    """Draw the sample indices of an epoch's batches, int64; a single left-over sample joins the batch before it."""
     order = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
     batches = list(torch.randperm(samples, generator=order).split(training.batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -156,6 +156,6 @@ def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> l
 
 
 def iteration_seed(training: TrainingConfig, *, iteration: int, purpose: str) -> int:
-    """Seed of the random numbers of one purpose in an iteration, 0 .. 2**32 - 1: unrelated even for neighbours."""
+    """Derive the seed of one purpose in an iteration, 0 .. 2**32 - 1: seeds of neighbours are unrelated."""
     digest = hashlib.blake2b(f"{training.seed} {iteration} {purpose}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")

@@ -231,16 +231,16 @@ def _with_image(index: int, content: bytes) -> dict[str, Any]:
     [
         (_with_image(7, _jpeg(7, size=(28, 32))), "image 7 is 28x32 RGB; expected 32x32 RGB. Images of other sizes"),
         (_with_image(7, _jpeg(7, mode="L")), "image 7 is 32x32 L; expected 32x32 RGB"),
-        (_with_image(11, _jpeg(7)[:-100]), "image 11 is not a sound JPEG file: image file is truncated"),
-        (_with_image(11, _jpeg(7)[:-300]), "image 11 is not a sound JPEG file: Truncated File Read"),
-        (_with_image(2, b"no image"), "image 2 is not a sound JPEG file: cannot identify image file"),
-        (_with_image(2, _jpeg(2, form="PNG")), "image 2 is not a sound JPEG file: cannot identify image file"),
+        (_with_image(11, _jpeg(7)[:-100]), "image 11 is not a whole JPEG file: image file is truncated"),
+        (_with_image(11, _jpeg(7)[:-300]), "image 11 is not a whole JPEG file: Truncated File Read"),
+        (_with_image(2, b"no image"), "image 2 is not a whole JPEG file: cannot identify image file"),
+        (_with_image(2, _jpeg(2, form="PNG")), "image 2 is not a whole JPEG file: cannot identify image file"),
         ({"labels": np.full(12, 10, np.uint8)}, "found label 10; allowed: 0 .. 9"),
         ({"labels": np.zeros(12)}, "bytes, offsets and labels are uint8, int64, float64; expected uint8 and whole"),
         ({"labels": np.zeros(11, np.uint8)}, "(13,) offsets for (11,) labels; needs one more than labels"),
         ({"offsets": np.arange(13)}, "the offsets do not rise from 0 to "),
         ({"classes": np.array(CLASSES_10[::-1])}, "classes ['truck', 'ship',"),
-        ({"classes": np.array(CLASSES_10, object)}, "is not a sound file of packed JPEG images: Object arrays cannot"),
+        ({"classes": np.array(CLASSES_10, object)}, "is not a whole file of packed JPEG images: Object arrays cannot"),
         ({"labels": np.array([i % 9 for i in range(12)])}, 'training part holds 12 samples, none of class 9 ("truck")'),
     ],
 )
@@ -257,14 +257,14 @@ def test_npz_file_without_an_array_is_refused(tmp_path: Path, missing: str) -> N
     arrays = dict(np.load(path))
     del arrays[missing]
     np.savez(path, **arrays)
-    with pytest.raises(DatasetError, match=f"{path} is not a sound file of packed JPEG images: .*{missing}"):
+    with pytest.raises(DatasetError, match=f"{path} is not a whole file of packed JPEG images: .*{missing}"):
         load_dataset("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-1], "is not a sound zip file: File is not a zip file. Get it again."),
+        (lambda content: content[:-1], "is not a whole zip file: File is not a zip file. Get it again."),
         (lambda content: content.replace(b"\xff\xd8", b"\xff\xd9", 1), "packed JPEG images: Bad CRC-32 for file"),
     ],
 )

@@ -260,7 +260,7 @@ def test_recording_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-1], "is not a sound zip file: File is not a zip file"),
+        (lambda content: content[:-1], "is not a whole zip file: File is not a zip file"),
         (lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:], "0.aedat4 is damaged: "),
     ],
 )

@@ -111,5 +111,5 @@ def test_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
         archive.writestr("a", b"123")
     assert [entry.filename for entry in zip_contents(path)] == ["a"]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DatasetError, match=f"{path} is not a sound zip file: .* Get it again."):
+    with pytest.raises(DatasetError, match=f"{path} is not a whole zip file: .* Get it again."):
         zip_contents(path)

@@ -152,7 +152,7 @@ def test_gz_with_a_flipped_bit_or_without_gzip_is_refused(tmp_path: Path) -> Non
     data[3000] ^= 1
     for broken in (bytes(data), idx_files()[TRAIN_IMAGES]):
         path.write_bytes(broken)
-        with pytest.raises(DatasetError, match=f"{path} is not a sound gzip file"):
+        with pytest.raises(DatasetError, match=f"{path} is not a whole gzip file"):
             load_dataset("mnist", tmp_path)
 
 

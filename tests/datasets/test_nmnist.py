@@ -241,7 +241,7 @@ def test_split_without_recordings_is_refused(tmp_path: Path, archive: str) -> No
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-1], "is not a sound zip file: File is not a zip file"),
+        (lambda content: content[:-1], "is not a whole zip file: File is not a zip file"),
         (lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:], "00001.bin is damaged: Bad CRC-32"),
     ],
 )
