@@ -16,8 +16,6 @@ _BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as are netx networks of lava-dl and MATLAB files from version 7.3 on"),
     (b"<!DOCTYPE", "a web page, so the download failed"),
     (b"<html", "a web page, so the download failed"),
-    (b"PK\x03\x04", "a zip file"),
-    (b"\x1f\x8b", "a gzip file"),
     (b"\x80", "a Python pickle, as torch wrote its checkpoints once"),
 )
 

@@ -152,7 +152,7 @@ def run_metrics(
 
 
 def feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Compute the norm of the feedback weight as published (the kernel as a matrix), and that of the operator itself."""
+    """Compute the norm of the feedback weight as published (the kernel as a matrix), and of the operator itself."""
     if feedback is None:
         return {}
     training = feedback.training
