@@ -87,7 +87,7 @@ def recorded(pictures: Array, movement: Movement, *, sensor_size: int, generator
 
 
 def write_recordings(folder: Path, files: dict[str, bytes], *, archive: str = "") -> None:
-    """Nothing; afterwards the folder, or the zip file of that name in it, holds the files.
+    """Write files into the folder, or into the zip file of that name in it.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ _LEAST = 10
 
 
 def write_synthetic_cifar10_dvs(folder: Path, *, recordings: int, seed: int, as_zip: bool = False) -> None:
-    """Nothing; afterwards the folder holds recordings as the original does, and a file that says they are made up.
+    """Write recordings as the original holds them, and a file that says they are made up.
 
     The files are ``<class>/cifar10_<class>_<number>.aedat4``, of the same bytes for the same arguments. With
     ``cifar10_dvs`` as the folder's name, `load_dataset` finds them in the folder above.

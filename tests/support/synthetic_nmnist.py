@@ -30,7 +30,7 @@ _CLASSES = 10
 
 
 def write_synthetic_nmnist(folder: Path, *, train: int, test: int, seed: int, as_zip: bool = False) -> None:
-    """Nothing; afterwards the folder holds recordings as the original does, and a file that says they are made up.
+    """Write recordings as the original holds them, and a file that says they are made up.
 
     The files are ``Train/<digit>/NNNNN.bin`` and ``Test/<digit>/NNNNN.bin``, of the same bytes for the same arguments.
     With ``nmnist`` as the folder's name, `load_dataset` finds them in the folder above.
