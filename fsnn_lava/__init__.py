@@ -13,20 +13,18 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # what type checkers and editors see
     from fsnn_lava.backends import run as run
-    from fsnn_lava.config import DeployConfig as DeployConfig
-    from fsnn_lava.config import NetworkConfig as NetworkConfig
-    from fsnn_lava.config import TrainConfig as TrainConfig
-    from fsnn_lava.config import TrainingConfig as TrainingConfig
-    from fsnn_lava.config import read_config as read_config
-    from fsnn_lava.conversion import load as load
-    from fsnn_lava.conversion import lower as lower
-    from fsnn_lava.conversion import save as save
-    from fsnn_lava.datasets import Dataset as Dataset
-    from fsnn_lava.datasets import load_dataset as load_dataset
+    from fsnn_lava.config import (
+        DeployConfig as DeployConfig,
+        NetworkConfig as NetworkConfig,
+        TrainConfig as TrainConfig,
+        TrainingConfig as TrainingConfig,
+        read_config as read_config,
+    )
+    from fsnn_lava.conversion import load as load, lower as lower, save as save
+    from fsnn_lava.datasets import Dataset as Dataset, load_dataset as load_dataset
     from fsnn_lava.errors import FsnnError as FsnnError
     from fsnn_lava.quantization import quantize as quantize
-    from fsnn_lava.training import evaluate as evaluate
-    from fsnn_lava.training import train as train
+    from fsnn_lava.training import evaluate as evaluate, train as train
     from fsnn_lava.verification import verify as verify
 
 

@@ -10,20 +10,10 @@ from fsnn_lava import lazy_names
 if TYPE_CHECKING:
     from fsnn_lava.backends.lava.learning.job import (
         FEEDBACK as FEEDBACK,
-    )
-    from fsnn_lava.backends.lava.learning.job import (
         Learning as Learning,
-    )
-    from fsnn_lava.backends.lava.learning.job import (
         PlasticNetwork as PlasticNetwork,
-    )
-    from fsnn_lava.backends.lava.learning.job import (
         Synapses as Synapses,
-    )
-    from fsnn_lava.backends.lava.learning.job import (
         TrainingJob as TrainingJob,
-    )
-    from fsnn_lava.backends.lava.learning.job import (
         TrainingOutcome as TrainingOutcome,
     )
     from fsnn_lava.backends.lava.learning.runner import (
@@ -31,38 +21,22 @@ if TYPE_CHECKING:
     )
     from fsnn_lava.backends.lava.runner import (
         LavaRunner as LavaRunner,
-    )
-    from fsnn_lava.backends.lava.runner import (
         require_lava as require_lava,
     )
     from fsnn_lava.backends.registry import (
         BACKENDS as BACKENDS,
-    )
-    from fsnn_lava.backends.registry import (
         Progress as Progress,
-    )
-    from fsnn_lava.backends.registry import (
         Runner as Runner,
-    )
-    from fsnn_lava.backends.registry import (
         Sink as Sink,
-    )
-    from fsnn_lava.backends.registry import (
         get_backend as get_backend,
-    )
-    from fsnn_lava.backends.registry import (
         require_arithmetic as require_arithmetic,
     )
     from fsnn_lava.backends.run_network import (
         inputs_of as inputs_of,
-    )
-    from fsnn_lava.backends.run_network import (
         run as run,
     )
     from fsnn_lava.backends.simulator import (
         FloatSimulator as FloatSimulator,
-    )
-    from fsnn_lava.backends.simulator import (
         IntegerSimulator as IntegerSimulator,
     )
     from fsnn_lava.backends.simulator.run import (
@@ -70,8 +44,6 @@ if TYPE_CHECKING:
     )
     from fsnn_lava.backends.spike_recording import (
         SpikeRecorder as SpikeRecorder,
-    )
-    from fsnn_lava.backends.spike_recording import (
         load_recording as load_recording,
     )
 

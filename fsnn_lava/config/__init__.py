@@ -1,42 +1,26 @@
 """What a user writes: settings, the notation of networks, and the published configurations as files."""
 
-from fsnn_lava.config.notation import LayerSpec, NetworkSpec, Pooling, PopulationSpec, Shape, parse_spec
-from fsnn_lava.config.registry import Registry
-from fsnn_lava.config.settings import (
-    DeployConfig,
-    MethodName,
-    NetworkConfig,
-    PrecisionName,
-    SolverName,
-    SurrogateName,
-    TrainConfig,
-    TrainingConfig,
-    changed_settings,
-    config_from_dict,
-    config_to_dict,
-    published_configs,
-    read_config,
+from fsnn_lava.config.notation import (
+    LayerSpec as LayerSpec,
+    NetworkSpec as NetworkSpec,
+    Pooling as Pooling,
+    PopulationSpec as PopulationSpec,
+    Shape as Shape,
+    parse_spec as parse_spec,
 )
-
-__all__ = [
-    "DeployConfig",
-    "LayerSpec",
-    "MethodName",
-    "NetworkConfig",
-    "NetworkSpec",
-    "Pooling",
-    "PopulationSpec",
-    "PrecisionName",
-    "Registry",
-    "Shape",
-    "SolverName",
-    "SurrogateName",
-    "TrainConfig",
-    "TrainingConfig",
-    "changed_settings",
-    "config_from_dict",
-    "config_to_dict",
-    "parse_spec",
-    "published_configs",
-    "read_config",
-]
+from fsnn_lava.config.registry import Registry as Registry
+from fsnn_lava.config.settings import (
+    DeployConfig as DeployConfig,
+    MethodName as MethodName,
+    NetworkConfig as NetworkConfig,
+    PrecisionName as PrecisionName,
+    SolverName as SolverName,
+    SurrogateName as SurrogateName,
+    TrainConfig as TrainConfig,
+    TrainingConfig as TrainingConfig,
+    changed_settings as changed_settings,
+    config_from_dict as config_from_dict,
+    config_to_dict as config_to_dict,
+    published_configs as published_configs,
+    read_config as read_config,
+)

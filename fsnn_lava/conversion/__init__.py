@@ -10,17 +10,9 @@ from fsnn_lava import lazy_names
 if TYPE_CHECKING:
     from fsnn_lava.conversion.export_folder import (
         NETWORK_FILES as NETWORK_FILES,
-    )
-    from fsnn_lava.conversion.export_folder import (
         Deployed as Deployed,
-    )
-    from fsnn_lava.conversion.export_folder import (
         calibration_codes as calibration_codes,
-    )
-    from fsnn_lava.conversion.export_folder import (
         load_deployed as load_deployed,
-    )
-    from fsnn_lava.conversion.export_folder import (
         samples_to_test as samples_to_test,
     )
     from fsnn_lava.conversion.export_formats import (
@@ -31,8 +23,6 @@ if TYPE_CHECKING:
     )
     from fsnn_lava.conversion.lowering import (
         lower as lower,
-    )
-    from fsnn_lava.conversion.lowering import (
         run_torch as run_torch,
     )
     from fsnn_lava.conversion.netx_write import (
@@ -49,8 +39,6 @@ if TYPE_CHECKING:
     )
     from fsnn_lava.conversion.own_files import (
         load as load,
-    )
-    from fsnn_lava.conversion.own_files import (
         save as save,
     )
 

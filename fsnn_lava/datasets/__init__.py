@@ -1,32 +1,16 @@
 """What a dataset is, and how each known one is read from disk; `Dataset.from_arrays` takes your own."""
 
-from fsnn_lava.datasets.catalog import DATASETS, load_dataset
-from fsnn_lava.datasets.files import DATA_VARIABLE
-from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.catalog import DATASETS as DATASETS, load_dataset as load_dataset
+from fsnn_lava.datasets.files import DATA_VARIABLE as DATA_VARIABLE
+from fsnn_lava.datasets.input_coding import InputCoding as InputCoding
 from fsnn_lava.datasets.samples import (
-    Augmentation,
-    Dataset,
-    Samples,
-    check_classes,
-    check_time_steps,
-    codes_of,
-    hold_out,
-    pack,
-    time_first,
+    Augmentation as Augmentation,
+    Dataset as Dataset,
+    Samples as Samples,
+    check_classes as check_classes,
+    check_time_steps as check_time_steps,
+    codes_of as codes_of,
+    hold_out as hold_out,
+    pack as pack,
+    time_first as time_first,
 )
-
-__all__ = [
-    "DATASETS",
-    "DATA_VARIABLE",
-    "Augmentation",
-    "Dataset",
-    "InputCoding",
-    "Samples",
-    "check_classes",
-    "check_time_steps",
-    "codes_of",
-    "hold_out",
-    "load_dataset",
-    "pack",
-    "time_first",
-]

@@ -1,60 +1,47 @@
 """The network in PyTorch: neurons, restricted layers, T steps of spikes, and the equilibrium map."""
 
-from fsnn_lava.network.devices import check_precision, device_title, open_device, place, prepared, tf32
-from fsnn_lava.network.event_maps import PACKED_BYTES, EventMap, event_map, in_threads, inner, outer
-from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN, Simulation
-from fsnn_lava.network.fixed_point import FixedPoint, Map, Sums, solve
-from fsnn_lava.network.layers import (
-    BoundSynapse,
-    FrobeniusRestriction,
-    Synapse,
-    apply_layer,
-    apply_transpose,
-    operator_norm,
+from fsnn_lava.network.devices import (
+    check_precision as check_precision,
+    device_title as device_title,
+    open_device as open_device,
+    place as place,
+    prepared as prepared,
+    tf32 as tf32,
 )
-from fsnn_lava.network.memory import TRAINING_COPIES, check_memory, memory_errors_named
-from fsnn_lava.network.neuron import fire, integrate, rate_from_count
-from fsnn_lava.network.run_dense import DenseSettings, dense_run, flat, shaped, split_tf32
-from fsnn_lava.network.shared_random import SharedGenerator, shared_generator
-
-__all__ = [
-    "PACKED_BYTES",
-    "TRAINING_COPIES",
-    "BoundNetwork",
-    "BoundSynapse",
-    "DenseSettings",
-    "Drive",
-    "EventMap",
-    "FeedbackSNN",
-    "FixedPoint",
-    "FrobeniusRestriction",
-    "Map",
-    "SharedGenerator",
-    "Simulation",
-    "Sums",
-    "Synapse",
-    "apply_layer",
-    "apply_transpose",
-    "check_memory",
-    "check_precision",
-    "dense_run",
-    "device_title",
-    "event_map",
-    "fire",
-    "flat",
-    "in_threads",
-    "inner",
-    "integrate",
-    "memory_errors_named",
-    "open_device",
-    "operator_norm",
-    "outer",
-    "place",
-    "prepared",
-    "rate_from_count",
-    "shaped",
-    "shared_generator",
-    "solve",
-    "split_tf32",
-    "tf32",
-]
+from fsnn_lava.network.event_maps import (
+    PACKED_BYTES as PACKED_BYTES,
+    EventMap as EventMap,
+    event_map as event_map,
+    in_threads as in_threads,
+    inner as inner,
+    outer as outer,
+)
+from fsnn_lava.network.feedback_network import (
+    BoundNetwork as BoundNetwork,
+    Drive as Drive,
+    FeedbackSNN as FeedbackSNN,
+    Simulation as Simulation,
+)
+from fsnn_lava.network.fixed_point import FixedPoint as FixedPoint, Map as Map, Sums as Sums, solve as solve
+from fsnn_lava.network.layers import (
+    BoundSynapse as BoundSynapse,
+    FrobeniusRestriction as FrobeniusRestriction,
+    Synapse as Synapse,
+    apply_layer as apply_layer,
+    apply_transpose as apply_transpose,
+    operator_norm as operator_norm,
+)
+from fsnn_lava.network.memory import (
+    TRAINING_COPIES as TRAINING_COPIES,
+    check_memory as check_memory,
+    memory_errors_named as memory_errors_named,
+)
+from fsnn_lava.network.neuron import fire as fire, integrate as integrate, rate_from_count as rate_from_count
+from fsnn_lava.network.run_dense import (
+    DenseSettings as DenseSettings,
+    dense_run as dense_run,
+    flat as flat,
+    shaped as shaped,
+    split_tf32 as split_tf32,
+)
+from fsnn_lava.network.shared_random import SharedGenerator as SharedGenerator, shared_generator as shared_generator

@@ -1,55 +1,39 @@
 """Samples to checkpoint: gradients, loop, schedule, metrics, evaluation; and the same loop executed in Lava."""
 
-from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_training, new_model, save_checkpoint
-from fsnn_lava.training.device_samples import DeviceSamples
-from fsnn_lava.training.evaluation import Evaluation, convergence_curve, evaluate
-from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
-from fsnn_lava.training.gradients.methods import rates_with_gradient
-from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, spide_rates
-from fsnn_lava.training.loop import FREE_ON_RESUME, fit
-from fsnn_lava.training.metrics import Progress, couple_warnings
-from fsnn_lava.training.on_lava import check_on_lava, fit_on_lava
-from fsnn_lava.training.on_lava_check import TOLERANCE, Agreement
-from fsnn_lava.training.on_lava_network import require_on_chip
-from fsnn_lava.training.processes import Ranks, joined, ranks_of_environment
-from fsnn_lava.training.schedule import check_dataset, check_shares, chosen_samples
-from fsnn_lava.training.session import BEST, LAST, FitResult
-from fsnn_lava.training.train_network import train
-
-__all__ = [
-    "BEST",
-    "FREE_ON_RESUME",
-    "LAST",
-    "TOLERANCE",
-    "AdjointSettings",
-    "Agreement",
-    "DeviceSamples",
-    "Evaluation",
-    "FitResult",
-    "Progress",
-    "Ranks",
-    "SpideSettings",
-    "TrainedNetwork",
-    "backward_phase",
-    "check_dataset",
-    "check_on_lava",
-    "check_shares",
-    "chosen_samples",
-    "convergence_curve",
-    "couple_warnings",
-    "evaluate",
-    "fit",
-    "fit_on_lava",
-    "implicit_rates",
-    "joined",
-    "load_checkpoint",
-    "load_training",
-    "new_model",
-    "ranks_of_environment",
-    "rates_with_gradient",
-    "require_on_chip",
-    "save_checkpoint",
-    "spide_rates",
-    "train",
-    "with_implicit_gradient",
-]
+from fsnn_lava.training.checkpoint import (
+    TrainedNetwork as TrainedNetwork,
+    load_checkpoint as load_checkpoint,
+    load_training as load_training,
+    new_model as new_model,
+    save_checkpoint as save_checkpoint,
+)
+from fsnn_lava.training.device_samples import DeviceSamples as DeviceSamples
+from fsnn_lava.training.evaluation import (
+    Evaluation as Evaluation,
+    convergence_curve as convergence_curve,
+    evaluate as evaluate,
+)
+from fsnn_lava.training.gradients.ide import (
+    AdjointSettings as AdjointSettings,
+    implicit_rates as implicit_rates,
+    with_implicit_gradient as with_implicit_gradient,
+)
+from fsnn_lava.training.gradients.methods import rates_with_gradient as rates_with_gradient
+from fsnn_lava.training.gradients.spide import (
+    SpideSettings as SpideSettings,
+    backward_phase as backward_phase,
+    spide_rates as spide_rates,
+)
+from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit
+from fsnn_lava.training.metrics import Progress as Progress, couple_warnings as couple_warnings
+from fsnn_lava.training.on_lava import check_on_lava as check_on_lava, fit_on_lava as fit_on_lava
+from fsnn_lava.training.on_lava_check import TOLERANCE as TOLERANCE, Agreement as Agreement
+from fsnn_lava.training.on_lava_network import require_on_chip as require_on_chip
+from fsnn_lava.training.processes import Ranks as Ranks, joined as joined, ranks_of_environment as ranks_of_environment
+from fsnn_lava.training.schedule import (
+    check_dataset as check_dataset,
+    check_shares as check_shares,
+    chosen_samples as chosen_samples,
+)
+from fsnn_lava.training.session import BEST as BEST, LAST as LAST, FitResult as FitResult
+from fsnn_lava.training.train_network import train as train

@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 import on_chip_reference as reference
-from fsnn_lava.backends.lava import runner as lava_runner
-from fsnn_lava.backends.lava import worker_process
+from fsnn_lava.backends.lava import runner as lava_runner, worker_process
 from fsnn_lava.backends.lava.learning import runner
 from fsnn_lava.backends.lava.learning.clock import Clock
 from fsnn_lava.backends.lava.learning.job import Learning, PlasticNetwork, Synapses, TrainingJob, TrainingOutcome

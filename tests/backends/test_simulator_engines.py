@@ -8,9 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.backends.simulator import event_engine as event_engine_module
-from fsnn_lava.backends.simulator import run as engine_module
+from fsnn_lava.backends.simulator import (
+    FloatSimulator,
+    IntegerSimulator,
+    event_engine as event_engine_module,
+    run as engine_module,
+)
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
 from fsnn_lava.errors import ConfigError, IncompleteRunError, StateOverflowError

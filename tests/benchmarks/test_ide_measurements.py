@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.ide import paper_convergence as convergence
-from benchmarks.ide import paper_memory as memory
+from benchmarks.ide import paper_convergence as convergence, paper_memory as memory
 from benchmarks.ide.published import published_rows
 from benchmarks.shared import iteration
 from benchmarks.shared.results import RESULTS

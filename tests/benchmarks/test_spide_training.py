@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.spide import cases as spide_cases
-from benchmarks.spide import phase_speed as spide_speed
+from benchmarks.spide import cases as spide_cases, phase_speed as spide_speed
 from benchmarks.spide.cases import Case, firing_history, read_cases
 from benchmarks.spide.energy import EnergyCosts
 from benchmarks.spide.gradient_error import converged_adjoint, gradient_errors

@@ -19,8 +19,7 @@ from torch import Tensor
 from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning.runner import train_on_lava
-from fsnn_lava.cli import export, run, train, training_display
-from fsnn_lava.cli import train_on_lava as on_lava
+from fsnn_lava.cli import export, run, train, train_on_lava as on_lava, training_display
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import (
@@ -34,8 +33,7 @@ from fsnn_lava.errors import (
     OutputError,
     UnsupportedError,
 )
-from fsnn_lava.training import BEST, LAST
-from fsnn_lava.training import on_lava as on_chip_training
+from fsnn_lava.training import BEST, LAST, on_lava as on_chip_training
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training, save_checkpoint
 from fsnn_lava.training.on_lava import fit_on_lava
 from fsnn_lava.training.on_lava_check import Agreement

@@ -6,8 +6,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fsnn_lava.config.notation import LayerSpec, NetworkSpec, PopulationSpec, parse_spec
 from fsnn_lava.errors import SpecError

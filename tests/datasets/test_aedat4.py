@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from aedat4_writer import aedat4_from_events
 from fsnn_lava.datasets.aedat4 import events_from_aedat4

@@ -23,13 +23,13 @@ from fsnn_lava.hardware import (
     Array,
     Connection,
     Convolution,
+    Dense as AllPairs,
     FloatNeuron,
     HardwareNetwork,
     IntegerNeuron,
     Neuron,
     linear_map,
 )
-from fsnn_lava.hardware import Dense as AllPairs
 
 MESSAGE_BITS = 8
 """Width of a graded input spike; 0 says binary spikes."""

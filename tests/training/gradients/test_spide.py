@@ -17,8 +17,7 @@ from fsnn_lava.network import run_by_events as event_run
 from fsnn_lava.network.devices import place, prepared
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.shared_random import shared_generator
-from fsnn_lava.training.gradients import spide
-from fsnn_lava.training.gradients import spide_by_events as couple_run
+from fsnn_lava.training.gradients import spide, spide_by_events as couple_run
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates, spide_rates
 from fsnn_lava.training.gradients.spide_dense import dense_couples
 from spide_networks import (
