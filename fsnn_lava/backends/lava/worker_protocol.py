@@ -55,29 +55,45 @@ def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) ->
         task = connection.recv()
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         run(task, connection)
-        connection.send(("done", None))
+        _tell(connection, ("done", None))
     except FsnnError as error:
-        connection.send(("failed", error))
+        _tell(connection, ("failed", error))
         status = 1
     except Exception:
-        connection.send(("failed", traceback.format_exc()))
+        _tell(connection, ("failed", traceback.format_exc()))
         status = 1
     finally:
         sys.stderr.flush()
         os._exit(status)  # after a failure, Lava's children would be waited for
 
 
+def _tell(connection: Connection[Any, Any], message: tuple[str, object]) -> None:
+    """Send the last message; if nobody listens any more, end the group before this process leaves it."""
+    try:
+        connection.send(message)
+    except OSError:
+        _end_group()
+
+
 def _end_with(connection: Connection[Any, Any]) -> None:
-    """Wait for the other end to close (it sends nothing more), then end the whole group, this process included.
+    """Wait for the other end to close (it sends nothing more), then end the whole group."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    _end_group()
+
+
+def _end_group() -> None:
+    """End this process and all of Lava's.
 
     If the other end was killed, nobody else removes the temporary folder that it made for this process.
     """
-    with contextlib.suppress(EOFError, OSError):
-        connection.recv()
-    shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
-    with contextlib.suppress(OSError):
+    try:
+        shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
         os.rmdir(tempfile.gettempdir())  # only if it is empty
-    os.killpg(0, signal.SIGTERM)
+    except OSError:
+        pass  # the other end was faster
+    finally:
+        os.killpg(0, signal.SIGTERM)
 
 
 def watch(root: AbstractProcess, clocks: Array, connection: Connection[Any, Any], *, steps: int) -> None:
