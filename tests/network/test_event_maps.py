@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config.notation import LayerSpec
-from fsnn_lava.network import event_map as event_map_module
+from fsnn_lava.network import event_maps
 from fsnn_lava.network.event_maps import event_map
 from fsnn_lava.network.initial_weights import pool_weight
 from fsnn_lava.network.layers import apply_layer
@@ -91,7 +91,7 @@ def test_blocks_of_channels_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     layer, shape = LayerSpec("conv", 6, 3, 2), (11, 8, 6)
     weight, x = _weight(layer, shape, torch.float64), _sparse(3, shape, 0.6)
-    monkeypatch.setattr(event_map_module, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(event_maps, "BLOCK_NUMBERS", 1)
     ready = event_map(layer, weight, shape)
     assert ready.geometry.block == 4  # so that eleven channels make three blocks, the last one not full
     expected = apply_layer(layer, weight, None, x)
