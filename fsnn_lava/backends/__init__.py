@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fsnn_lava.backends.lava.learning.runner import (
         train_on_lava as train_on_lava,
     )
+    from fsnn_lava.backends.lava.models.netx_runtime import netx_network as netx_network
     from fsnn_lava.backends.lava.runner import (
         LavaRunner as LavaRunner,
         require_lava as require_lava,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "netx_network": "lava.models.netx_runtime",
     "BACKENDS": "registry",
     "EngineName": "simulator.run",
     "FEEDBACK": "lava.learning.job",

@@ -28,7 +28,7 @@ What it cannot say is refused, with every reason at once: negative exponents (so
 delays other than one step, populations of different leak, thresholds too far apart, blocks that lava-dl could not
 hold in memory.
 
-How to run it. lava-dl loads ``dense_rec`` blocks, but has no ProcessModel for them; `tests/support/netx_runtime` has.
+How to run it. lava-dl loads ``dense_rec`` blocks, but has no ProcessModel for them; `backends.netx_network` gives one.
 `netx_frames` makes what the host must send, `netx_spikes` finds the populations in what the block sends back. Lava's
 LIF keeps its state, so each sample takes a run of its own.
 """

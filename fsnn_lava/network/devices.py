@@ -78,7 +78,7 @@ def device_title(device: torch.device) -> str:
 
 
 def check_precision(precision: PrecisionName, device: torch.device) -> None:
-    """Nothing, or a refusal.
+    """Refuse a precision for which the device has no units.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def check_precision(precision: PrecisionName, device: torch.device) -> None:
 
 
 def place(model: nn.Module, device: torch.device) -> None:
-    """Nothing; afterwards the model is on the device, convolutions on CUDA with their channels last."""
+    """Move the model to the device, on CUDA with the channels of convolutions last."""
     model.to(device)
     if device.type == "cuda":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

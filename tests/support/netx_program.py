@@ -17,7 +17,7 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.proc.io.sink import RingBuffer as Sink
 from lava.proc.io.source import RingBuffer as Source
 
-from netx_runtime import netx_network
+from fsnn_lava.backends import netx_network
 
 
 def run(path: str, frames: Any, bits: int) -> Any:

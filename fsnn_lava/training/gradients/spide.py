@@ -179,7 +179,7 @@ def local_updates(
 
 
 def _check(bound: BoundNetwork) -> None:
-    """Nothing, if spikes can run through every connection backwards."""
+    """Refuse a network through which spikes cannot run backwards."""
     for number, synapse in enumerate(bound.feedforward, start=1):
         if synapse.synapse.batch_norm is not None:
             raise ConfigError(
@@ -194,7 +194,7 @@ def _check(bound: BoundNetwork) -> None:
 
 
 def _check_phase(bound: BoundNetwork, firing_rates: tuple[Tensor, ...], gradient: Tensor, loop_delay: int) -> None:
-    """Nothing, if the compiled loop can trust what it is given."""
+    """Raise if the compiled loop cannot trust what it is given."""
     found = [tuple(tensor.shape) for tensor in (*firing_rates, gradient)]
     shapes = [synapse.synapse.shape for synapse in bound.feedforward]
     expected = [(len(gradient), *shape) for shape in (*shapes, shapes[-1])]
