@@ -1,7 +1,5 @@
 """What all tests share: the real data, what this machine can serve, how hypothesis draws, one temporary folder."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

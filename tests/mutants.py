@@ -8,8 +8,6 @@ mutant is applied in a copy of the tree, and the tests of its area run until the
 test, or a mutant that changes nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os

@@ -1,7 +1,5 @@
 """What Lava and Loihi 2 cannot say of a network: every reason at once. Needs no Lava."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

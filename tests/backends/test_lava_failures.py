@@ -1,7 +1,5 @@
 """Lava runs that fail, hang or are interrupted: what was finished is kept, how far it came is said, nothing is left."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -266,7 +264,6 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(tmp_path: Path,
         "    print('kept', flush=True)\n",
     )
     with ran:
-        assert ran.stdout is not None
         assert ran.stdout.readline()
         lava = psutil.Process(ran.pid).children(recursive=True)
         for _ in range(times):
@@ -281,7 +278,6 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(tmp_path: Path,
 def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
     ran = run_script(tmp_path, "run(200_000, progress=tell)\n")
     with ran:
-        assert ran.stdout is not None
         assert ran.stdout.readline()
         lava = psutil.Process(ran.pid).children(recursive=True)
         ran.kill()

@@ -1,7 +1,5 @@
 """The fast models against Lava's own, step by step: the same messages, and the same state."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess
@@ -303,8 +301,6 @@ def test_the_warm_up_compiles_all_that_the_models_run() -> None:
 
 
 # ---- channels without threads; either end may be Lava's own ----------------------------------------------------------
-
-
 @pytest.mark.parametrize(("fast_sender", "fast_receiver"), itertools.product([False, True], repeat=2))
 def test_messages_arrive_in_order_whoever_sends_and_receives(fast_sender: bool, fast_receiver: bool) -> None:
     made = channel((2, 3), np.int32, size=2)

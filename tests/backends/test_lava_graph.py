@@ -1,7 +1,5 @@
 """What the graph is made of: processes against the maps that they stand for, delays, joined parts, the readout."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 
@@ -78,8 +76,6 @@ def random_kernel(geometry: Geometry, side: int, target: tuple[int, ...]) -> Arr
 
 
 # ---- connections -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("source", ["a", INPUT])
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_kernels_that_binary_spikes_meet(name: str, source: str) -> None:
@@ -144,8 +140,6 @@ def test_the_readout_goes_to_the_integrators_of_its_parts() -> None:
 
 
 # ---- the graph -------------------------------------------------------------------------------------------
-
-
 def graph_of(job: GraphJob) -> Graph:
     ring = SampleRing(job)
     ring.close()
@@ -192,8 +186,6 @@ def test_parts_that_nothing_connects_are_joined() -> None:
 
 
 # ---- on Lava -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stock", [False, True])
 def test_a_pulse_through_a_kernel_by_hand(stock: bool) -> None:
     """Step 0, pixel (y, x) = (0, 2) of 2 x 3. Kernel ((1, 2), (3, 4)), padding 1: current[y, x] = w[1 - y, 3 - x]."""

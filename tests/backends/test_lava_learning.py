@@ -1,7 +1,5 @@
 """Training in Lava: what a job is, and that every spike, gradient and weight is what the equations say."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os
@@ -50,8 +48,6 @@ def assert_same_networks(found: PlasticNetwork, expected: PlasticNetwork, *, exa
 
 
 # ---- the law -----------------------------------------------------------------------------------------------
-
-
 @lava
 @pytest.mark.parametrize(
     ("sizes", "leak", "feedback", "norm_bound"),
@@ -119,8 +115,6 @@ def test_a_second_run_goes_on_bit_for_bit() -> None:
 
 
 # ---- runs that end early ---------------------------------------------------------------------------------------
-
-
 class Interference:
     """Does something once ten samples are done; afterwards all of Lava's processes must be gone."""
 
@@ -313,7 +307,6 @@ def test_memory_is_shared_by_its_descriptor_and_keeps_the_last_two_updates() -> 
     assert int(here.synapses["feedback"].updates[0]) == 3
     for update in (2, 3):
         synapses, (gradient, bias_gradient) = here.synapses["feedback"].at(update, before)
-        assert synapses.weight_momentum is not None
         found = (synapses.weight, synapses.weight_momentum, gradient)
         assert all(np.array_equal(array, np.full((6, 5), 10.0 * update + k)) for k, array in enumerate(found))
         assert (synapses.bias, synapses.bias_momentum, bias_gradient) == (None, None, None)

@@ -1,7 +1,5 @@
 """The Lava runner: hand-computed spikes, reset between samples, fast and stock models, and what it refuses."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -155,8 +153,6 @@ def test_float_agrees_with_the_float_simulator() -> None:
 
 
 # ---- fast and stock models ------------------------------------------------------------------------------
-
-
 def with_integrators(case: Case) -> Case:
     """The same network, which can be read out on Lava."""
     readout = case.network.readout
@@ -189,8 +185,6 @@ def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:
 
 
 # ---- refusals ------------------------------------------------------------------------------------------
-
-
 def test_refuses_what_it_cannot_run() -> None:
     network = one_neuron(IntegerNeuron(100, 100, 0, 0, 1.0), (constant(60),))
     with pytest.raises(UnsupportedError, match=r'"lava-float" runs float networks.* use the lowered \(float\)'):

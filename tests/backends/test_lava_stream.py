@@ -1,7 +1,5 @@
 """Samples streaming through Lava: bounded memory, slots in turn, sinks, and results added up one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,8 +40,6 @@ def rings() -> Iterator[list[SampleRing]]:
 
 
 # ---- the order of neurons --------------------------------------------------------------------------------
-
-
 def test_lava_order_has_the_channels_last() -> None:
     values = np.arange(24).reshape(SHAPE)
     assert lava_shape(SHAPE) == (4, 3, 2)
@@ -62,8 +58,6 @@ def test_layouts_are_inverse_of_each_other(shape: tuple[int, ...]) -> None:
 
 
 # ---- the ring ------------------------------------------------------------------------------------------
-
-
 def test_memory_does_not_grow_with_the_batch(rings: list[SampleRing]) -> None:
     net = network(time_steps=30)
     sizes = {}
@@ -104,8 +98,6 @@ def test_both_ends_see_the_same_memory(rings: list[SampleRing]) -> None:
 
 
 # ---- the caller's end ------------------------------------------------------------------------------------
-
-
 def test_a_sample_begins_when_its_slot_is_free(rings: list[SampleRing]) -> None:
     """Played by hand: five samples through two slots, three steps and two of them before the first window."""
     net = network()
@@ -196,8 +188,6 @@ def test_a_recorder_holds_the_run_up_until_the_next_sample_may_begin() -> None:
 
 
 # ---- on Lava -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.lava
 @pytest.mark.parametrize("stock", [False, True])
 def test_many_samples_through_two_slots(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:

@@ -1,7 +1,5 @@
 """Backends by name: what they are given, and what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import os
@@ -21,9 +19,8 @@ from fsnn_lava.errors import ConfigError, MissingDependencyError, UnsupportedErr
 from fsnn_lava.hardware import Array, RunResult
 from networks import worked_example
 
+
 # ---- by name -------------------------------------------------------------------------------------------
-
-
 def test_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(UnsupportedError, match='no backend "spinnaker"; there are: simulator, simulator-float, lava'):
         get_backend("spinnaker")
@@ -83,8 +80,6 @@ def test_wrong_arithmetic_says_which_file_to_use() -> None:
 
 
 # ---- from outside the package ------------------------------------------------------------------------------------
-
-
 class Mirrored:
     """A backend as somebody else would write it: the simulator, of the samples and then of their mirror images."""
 

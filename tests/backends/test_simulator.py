@@ -1,7 +1,5 @@
 """The simulators against a plain-Python oracle, against each other, and against traces worked out by hand."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal
 
@@ -47,8 +45,6 @@ def trace(result: RunResult) -> list[int]:
 
 
 # ---- against the oracle --------------------------------------------------------------------------------
-
-
 def test_every_spike_of_random_networks_is_the_oracles() -> None:
     """Integers: equal at every step, in every population; three samples in batches of two."""
     lively = compared = 0
@@ -112,8 +108,6 @@ def test_what_is_not_recorded_is_not_kept() -> None:
 
 
 # ---- by hand -------------------------------------------------------------------------------------------
-
-
 def test_if_neuron_by_hand() -> None:
     """V = rho = 3 and 2 arrive a step, in weight units: u = 2, 4 (spike), 3 (spike), 2, 4 (spike), 3 (spike)."""
     network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 2, 0, 0)], time_steps=6)
@@ -173,8 +167,6 @@ def test_lif_rate_weighs_late_spikes_more(decay: int) -> None:
 
 
 # ---- delays and windows --------------------------------------------------------------------------------
-
-
 def chain(time_steps: int = 12) -> HardwareNetwork:
     """Three populations in a chain with feedback from the last to the first, in sequential timing."""
     rng = np.random.default_rng(7)
@@ -220,8 +212,6 @@ def test_delay_beyond_the_window_delivers_nothing() -> None:
 
 
 # ---- exactness and range -------------------------------------------------------------------------------
-
-
 def test_sums_beyond_float32_are_exact() -> None:
     """700 codes of 255 through 127, less 189: twice the sum, shifted right by 8, is 177103; one more would be 177104.
 
@@ -285,8 +275,6 @@ def test_overflow_names_sample_and_step_across_batches() -> None:
 
 
 # ---- refusals and reports ------------------------------------------------------------------------------
-
-
 def test_networks_of_the_other_arithmetic_are_refused() -> None:
     integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)

@@ -1,7 +1,5 @@
 """Both engines on every geometry, the choice between them, and how a run is cut, kept, handed on and interrupted."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal
 
@@ -77,8 +75,6 @@ def unrolled(network: HardwareNetwork) -> HardwareNetwork:
 
 
 # ---- every geometry -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_spike_of_random_networks_is_the_references(engine: Literal["event", "dense"]) -> None:
     """Convolutions of every kind, mixed with dense connections, any delays; equal at every step and neuron."""
@@ -192,8 +188,6 @@ def test_wide_sums_begin_from_zero_in_every_step(wide: str, monkeypatch: pytest.
 
 
 # ---- the choice of the engine ---------------------------------------------------------------------------
-
-
 class Used:
     """Which engine ran how many samples."""
 
@@ -277,8 +271,6 @@ def test_settings_that_mean_nothing_are_refused(simulator: Any) -> None:
 
 
 # ---- what is kept, handed on, and left after an interruption ---------------------------------------------
-
-
 @pytest.mark.parametrize("decay", [0, 205])
 def test_rates_and_counts_are_kept_of_the_populations_asked_for(decay: int) -> None:
     network = image_chain(decay=decay)

@@ -1,7 +1,5 @@
 """Recordings: what comes back is what the run did, also after an interruption; files that contradict themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

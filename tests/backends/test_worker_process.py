@@ -1,7 +1,5 @@
 """Python processes that are always ended, and what their programs say when a process of Lava's ends. Needs no Lava."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -124,8 +122,6 @@ def test_isolated_module_that_does_not_exist() -> None:
 
 
 # ---- the worker's end -------------------------------------------------------------------------------------------
-
-
 class Actor:
     """A process of Lava's as it looks from outside, one look after the other: alive, exit code, exception."""
 

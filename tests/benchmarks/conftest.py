@@ -1,7 +1,5 @@
 """Scripts run in the test's own process: a fresh one would load torch anew each time."""
 
-from __future__ import annotations
-
 import importlib
 import pickle
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The benchmark of deployment measures what it says, and documents show what is kept. No time is asserted."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re
@@ -64,8 +62,6 @@ def kept_figures() -> dict[str, Any]:
 
 
 # ---- what is timed ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", MAPS)
 def test_kernels_that_are_timed_add_the_weights_of_all_spikes(name: str) -> None:
     linear_map = MAPS[name]
@@ -138,7 +134,7 @@ class Clock:
     def __init__(self, network: HardwareNetwork, wrong: int) -> None:
         self.now, self.steps, self.wrong = 100.0, network.populations[-1].start + network.time_steps, wrong
 
-    def __call__(self, *, stock_models: bool, timeout_s: float) -> Clock:
+    def __call__(self, *, stock_models: bool, timeout_s: float) -> "Clock":
         assert stock_models
         assert timeout_s > 60
         return self
@@ -170,8 +166,6 @@ def test_a_step_on_lava_is_told_from_its_start(monkeypatch: pytest.MonkeyPatch, 
 
 
 # ---- what is said of it -------------------------------------------------------------------------------------
-
-
 def test_ratios_follow_from_the_times() -> None:
     kept = kept_figures()
     row, simulated = kept["lava"]["networks"]["alexnet"], kept["sets"]["networks"]["alexnet"]
@@ -235,8 +229,6 @@ def test_documents_and_pictures_show_what_is_kept() -> None:
 
 
 # ---- the script ---------------------------------------------------------------------------------------------
-
-
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sections lava and sets: no network is named; give --mnist, --alexnet or"):
         deployment.main(["--only", "lava", "sets", "--results", str(tmp_path)])

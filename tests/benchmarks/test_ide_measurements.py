@@ -1,7 +1,5 @@
 """The scripts behind Table 4 and Figure 1, at a tiny size. What they measure is asserted only where it is exact."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -59,8 +57,6 @@ def trained(folder: Path, name: str, dataset: Dataset) -> Path:
 
 
 # ---- Table 4 ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's account of a process")
 def test_memory_and_time_are_kept(tmp_path: Path) -> None:
     """In a process of its own: those that it starts must find the script."""
@@ -119,8 +115,6 @@ def test_the_configuration_takes_gradient_and_steps() -> None:
 
 
 # ---- Figure 1 -----------------------------------------------------------------------------------------------
-
-
 def test_curves_are_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     datasets = {"fashion_mnist": few_digits(), "nmnist": few_recordings()}

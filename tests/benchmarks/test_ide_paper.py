@@ -1,7 +1,5 @@
 """The paper's tables: figures read from trainings, what is full and what is partial, documents that show them."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -87,8 +85,6 @@ def a_run(
 
 
 # ---- published ----------------------------------------------------------------------------------------------
-
-
 def test_rows_are_those_of_the_configs_in_the_order_of_the_tables() -> None:
     places = [row.table for row in ROWS]
     assert list(dict.fromkeys(places)) == ["Table 1", "Table 2", "Table 3", "Appendix G", "Table 4", "SPIDE"]
@@ -108,14 +104,11 @@ def test_a_config_that_names_no_table_is_refused(tmp_path: Path) -> None:
 
 
 # ---- reading runs -------------------------------------------------------------------------------------------
-
-
 def test_a_run_is_read_at_its_best_epoch(tmp_path: Path) -> None:
     config = CONFIGS[ALEXNET]
     training = dataclasses.replace(config.training, batch_size=32, epochs=7, seed=4, threads=1, surrogate_width=9.0)
     changed = dataclasses.replace(config, training=training, train_samples=3200, test_samples=1000)
     found = read_run(a_run(tmp_path, changed, name="second"), CONFIGS)
-    assert found is not None
     assert (found.run, found.config, found.seed, found.device) == ("second", ALEXNET, 4, "a machine")
     assert (found.accuracy, found.best_epoch, found.epochs) == (0.75, 2, 3)
     assert found.changed == ("training.batch_size (128 -> 32)",)
@@ -143,7 +136,6 @@ def test_settings_that_the_method_does_not_use_are_no_change(tmp_path: Path, nam
     config = CONFIGS[name]
     training = dataclasses.replace(config.training, adjoint_tolerance=0.5, loss_scale=7.0, surrogate_width=9.0)
     found = read_run(a_run(tmp_path, dataclasses.replace(config, training=training)), CONFIGS)
-    assert found is not None
     change = f"training.{used} ({getattr(config.training, used)} -> {getattr(training, used)})"
     assert found.changed == (change,)
 
@@ -158,7 +150,6 @@ def test_early_runs_used_all_samples_of_datasets_that_have_no_parts(tmp_path: Pa
     early = {"epoch": 3}
     fashion = CONFIGS["fashion_mnist_fc_if"]
     found = read_run(a_run(tmp_path, fashion, metrics=early, input_shape=(1, 28, 28)), CONFIGS)
-    assert found is not None
     assert (found.train_samples, found.test_samples) == (60_000, 10_000)
     with pytest.raises(CheckpointError, match="does not say how many samples were used; train again"):
         read_run(a_run(tmp_path, CONFIGS[ALEXNET], metrics=early), CONFIGS)
@@ -204,8 +195,6 @@ def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
 
 
 # ---- tables -------------------------------------------------------------------------------------------------
-
-
 def lines(table: TextTable, word: str) -> list[tuple[str, ...]]:
     return [row for row in table.rows if any(word == cell.strip("`") for cell in row)]
 
@@ -289,8 +278,6 @@ def test_blocks_are_replaced_and_nothing_else() -> None:
 
 
 # ---- the script ---------------------------------------------------------------------------------------------
-
-
 def test_runs_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_run(tmp_path / "runs", CONFIGS[ALEXNET])
     a_run(tmp_path / "more", dataclasses.replace(CONFIGS[ALEXNET], name="mine"))
@@ -332,8 +319,6 @@ def test_folders_without_runs_or_with_two_of_a_name_are_refused(tmp_path: Path) 
 
 
 # ---- what is in the repository ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", paper.DOCUMENTS, ids=lambda path: path.parent.name)
 def test_documents_show_the_tables_of_the_kept_results(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """The plain restatement that the library is timed against computes the same as the library."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """What a benchmark says of memory is what an iteration holds at most, not what the allocator keeps."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Every benchmark answers --help and runs at a tiny size without downloaded data. What it measures is not asserted."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import json

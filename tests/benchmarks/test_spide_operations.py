@@ -1,7 +1,5 @@
 """Operations of training and their energy: counted by hand on networks of a few neurons, whose every spike is known."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 
@@ -126,7 +124,6 @@ def test_spikes_count_at_the_synapses_of_their_own_end() -> None:
         NetworkConfig("3-2 (F3)", **dataclasses.asdict(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
     ).double()
     for synapse in synapses(model):
-        assert synapse.bias is not None
         synapse.bias.data.fill_(0.9)
     x = torch.randn(6, 4, generator=seeded(), dtype=torch.float64)
     settings = dataclasses.replace(CONFIG.training, loss_scale=100.0, time_steps_back=30)
@@ -151,8 +148,6 @@ def test_event_frames_are_counted_as_events() -> None:
 
 
 # ---- energy -------------------------------------------------------------------------------------------------
-
-
 def _connection(name: str, **counts: float) -> ConnectionWork:
     zeros = {f.name: 0 for f in dataclasses.fields(ConnectionWork)}
     return ConnectionWork(**(zeros | {"name": name, "learned": True, "synapses": 100} | counts))  # type: ignore[arg-type]

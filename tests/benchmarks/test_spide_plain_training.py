@@ -1,7 +1,5 @@
 """The plain restatement that SPIDE is timed against: worked out by hand, and spike by spike the library's."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest
@@ -30,8 +28,6 @@ IF, LIF = FloatNeuron(1.0, 2.0, 1.0), FloatNeuron(1.0, 2.0, 0.5)
 
 
 # ---- by hand ------------------------------------------------------------------------------------------------
-
-
 def _two_neurons(neuron: FloatNeuron) -> tuple[FeedbackSNN, BoundNetwork]:
     """Weights 1, 0.75 with a dropout mask of 2, and 0.5 back; every number below is exact in binary."""
     model = chain(1.0, 0.75, feedback=0.5, neuron=neuron)
@@ -45,7 +41,6 @@ def _one(value: float) -> Tensor:
 
 
 def _spikes(found: tuple[Tensor, ...] | None) -> list[list[int]]:
-    assert found is not None
     return [population.flatten().tolist() for population in found]
 
 
@@ -69,7 +64,6 @@ def test_both_phases_and_updates_by_hand() -> None:
     assert float(first.bias.grad) == 0.125 * 0.25
     assert float(second.weight.grad) == 0.125 * 2 * 0.25 * 0.5
     assert float(second.bias.grad) == 0.125 * 2 * 0.25
-    assert model.feedback is not None
     assert float(model.feedback.weight.grad) == 0.5 * 0.125 * 0.25 * 0.5  # the weight 1 is restricted to 0.5
 
 
@@ -217,9 +211,7 @@ def test_connections_are_laid_out_without_a_change_of_values() -> None:
     model, x, _ = _network("convolutions")
     bound = model.bind(5, generator=seeded(2)).detached()
     feedforward, feedback = plain_connections(bound)
-    assert feedback is not None
     for connection, synapse in zip((*feedforward, feedback), (*bound.feedforward, bound.feedback), strict=True):
-        assert synapse is not None
         assert connection.weight.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(connection.weight, synapse.weight)
     assert torch.equal(

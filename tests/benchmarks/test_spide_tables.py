@@ -1,7 +1,5 @@
 """The tables of SPIDE's training show what is kept, of older files too, and the document shows the tables."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """The benchmark of SPIDE measures what it says, and its document shows what is kept. No time is asserted."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable
@@ -31,8 +29,6 @@ NEURON = FloatNeuron(1.0, 2.0, 1.0)
 
 
 # ---- error of the gradient ----------------------------------------------------------------------------------
-
-
 def test_adjoint_of_two_neurons_in_closed_form() -> None:
     bound = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).bind(1).detached()
     half, one = torch.full((1, 1), 0.5, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
@@ -66,7 +62,6 @@ def _network() -> tuple[FeedbackSNN, torch.Tensor, torch.Tensor]:
         seed=1,
     ).double()
     for synapse in synapses(model):
-        assert synapse.bias is not None
         synapse.bias.data.fill_(0.3)
     return model.train(), torch.randn(8, 1, 8, 8, generator=seeded(1), dtype=torch.float64), torch.arange(8)
 
@@ -97,7 +92,6 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
         classes=2,
     ).double()
     for synapse, weight in zip((*synapses(model), model.feedback), (1.0, 1.5, 0.5), strict=True):
-        assert synapse is not None
         synapse.weight.data.fill_(weight)
     x, labels = torch.tensor([[0.75]], dtype=torch.float64), torch.tensor([0])
     bound = model.bind(1).detached()
@@ -112,8 +106,6 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
 
 
 # ---- speed --------------------------------------------------------------------------------------------------
-
-
 def _case(config: TrainConfig, folder: Path | None = None) -> Case:
     digits = load_dataset("digits")
     few = digits.train.select(torch.arange(96).numpy())
@@ -201,8 +193,6 @@ def test_dense_products_are_those_inside_the_image() -> None:
 
 
 # ---- cases --------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "short"
@@ -221,7 +211,6 @@ def test_cases_are_configurations_and_runs(trained: Path) -> None:
     assert (new.key, new.state, new.epochs, new.config.training.batch_size) == ("digits_spide:32", None, 0, 32)
     assert new.config.training.seed == 3
     assert (old.key, old.epochs, old.config.training.time_steps_back) == ("run short", 2, 8)
-    assert old.state is not None
     assert torch.equal(old.model().readout.weight, old.state["readout.weight"])
     names = old.model().population_names
     history = firing_history(old, names)
@@ -273,8 +262,6 @@ def test_energy_is_counted_at_accurate_settings_too() -> None:
 
 
 # ---- the script ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("memory_is_not_measured")
 def test_script_goes_through_all_its_sections(run: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     sizes = ("--repeats", "1", "--threads", "1", "--time-steps", "30", "--time-steps-back", "4", "--memory-batch", "8")

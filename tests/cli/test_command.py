@@ -1,7 +1,5 @@
 """The command fsnn: finding the subcommand, help, Ctrl-C from the first moment, and the scripts that do the same."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import runpy
@@ -35,8 +33,6 @@ def modules_after(program: str) -> set[str]:
 
 
 # ---- finding the subcommand --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_lists_every_command(arguments: list[str]) -> None:
     done = started(*FSNN, *arguments)
@@ -86,16 +82,12 @@ def test_what_reads_the_output_may_stop() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *FSNN, "configs"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 2
 
 
 # ---- the scripts of a checkout -----------------------------------------------------------------------------------
-
-
 def test_every_command_but_configs_has_a_script() -> None:
     assert set(SCRIPTS) == set(cli.COMMANDS) - {"configs"}
 
@@ -139,7 +131,6 @@ def test_ctrl_c_at_any_moment_of_the_first_seconds(script: str, tmp_path: Path) 
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-v", *arguments, "--runs", "none"]  # -v tells of each import on stderr
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
         for line in process.stderr:
             if "import 'rich.console'" in line:
                 process.send_signal(signal.SIGINT)
@@ -150,8 +141,6 @@ def test_ctrl_c_at_any_moment_of_the_first_seconds(script: str, tmp_path: Path) 
 
 
 # ---- configurations ----------------------------------------------------------------------------------------------
-
-
 def test_configs_are_listed_with_what_they_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
     assert configs.main([]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,7 +1,5 @@
 """fsnn anytime: its files, what it prints, what it keeps of an interrupted run, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """fsnn train and fsnn evaluate, and their scripts, as a user runs them: options, refusals, kills and Ctrl-C."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -50,8 +48,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- options ---------------------------------------------------------------------------------------------------
-
-
 def test_options_default_to_the_digits_configuration() -> None:
     assert train.parse_arguments([]).settings == read_config("digits")
 
@@ -142,8 +138,6 @@ def test_mistyped_value_stops(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------
-
-
 def test_refusals_come_before_any_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FSNN_DATA", raising=False)
     runs = ["--runs", str(tmp_path / "runs")]
@@ -198,8 +192,6 @@ def test_evaluation_refuses_a_device_that_is_not_there(trained: Path) -> None:
 
 
 # ---- what they show --------------------------------------------------------------------------------------------
-
-
 def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs [old] in a path that is longer than one line of a terminal would ever be, and then some"
     assert train.main([*SHORT, "--runs", str(folder), "--training.epochs", "1", "--name", "mine"]) == 0
@@ -256,7 +248,6 @@ def test_evaluation_shows_the_accuracy_of_the_best_epoch(trained: Path, capsys: 
     assert f"test accuracy {progress['best_accuracy']:.2%}" in shown
     assert "on 360 samples" in shown
     rates = re.search(r"population1 │ (\d\.\d{4}) +│ (\d\.\d{4})", shown)
-    assert rates is not None
     assert rates[1] == rates[2], "without leak both rates are the same"
     assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5"]
     assert "||f(a[t]) - a[t]||" in shown

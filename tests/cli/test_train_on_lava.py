@@ -1,7 +1,5 @@
 """fsnn train-on-lava as a user runs it: options, refusals, Ctrl-C; what it writes is gone on with and deployed."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os
@@ -60,8 +58,6 @@ def _threads() -> Iterator[None]:
 
 
 # ---- options -------------------------------------------------------------------------------------------------------
-
-
 def test_defaults_are_the_digits_configuration_without_dropout() -> None:
     found, file = on_lava.parse_arguments([]).settings, read_config(CONFIG)
     assert found.network.dropout == 0
@@ -154,8 +150,6 @@ def test_rounding_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> No
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of two short epochs, whose first batch was checked."""
@@ -304,8 +298,6 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
 
 
 # ---- runs that end early ---------------------------------------------------------------------------------------------
-
-
 def settings(folder: Path) -> TrainConfig:
     """Of a short run of one epoch, whose folder is made."""
     folder.mkdir()

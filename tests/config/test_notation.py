@@ -1,7 +1,5 @@
 """The notation: published sizes, both directions, and every refusal by its message."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 

@@ -1,7 +1,5 @@
 """Every published configuration: its settings are the published ones, its sizes the printed ones, and it trains."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import tempfile
@@ -233,7 +231,6 @@ def test_network_has_the_parameters_that_are_counted(notation: str, dataset: str
     model = new_model(config, shape, classes)
     sizes = {n: p.numel() for n, p in model.named_parameters() if "batch_norm" not in n and not n.endswith("gain")}
     first = model.feedforward[0]
-    assert spec.feedback is not None
     assert isinstance(first, Synapse)
     missing = 0 if spec.feedback.transposed else spec.feedback.features
     assert sum(sizes.values()) == SIZES[notation, dataset][1] - missing
@@ -242,8 +239,6 @@ def test_network_has_the_parameters_that_are_counted(notation: str, dataset: str
 
 
 # ---- two iterations of each ----------------------------------------------------------------------------------
-
-
 def stand_in(config: TrainConfig) -> Dataset:
     """Four training samples and two test samples of random codes, in the shape of the config's dataset."""
     shape, classes = INPUTS[config.dataset]

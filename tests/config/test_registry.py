@@ -1,7 +1,5 @@
 """Things by name: what is registered is found, what is not is refused with the names that are."""
 
-from __future__ import annotations
-
 import importlib.metadata
 
 import pytest

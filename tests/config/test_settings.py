@@ -1,7 +1,5 @@
 """Settings: what files say, what is refused, what the command line overrides."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

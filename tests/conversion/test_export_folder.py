@@ -1,7 +1,5 @@
 """Exported networks in run folders, and the samples to try them on."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A network of normalised values that takes codes: what is exact, and what is refused. See also test_lower."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A lowered network against the PyTorch model it came from."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

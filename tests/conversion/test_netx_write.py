@@ -1,7 +1,5 @@
 """Netx files: lava-dl loads and runs them with the same spikes; what cannot be written is refused, all at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -168,8 +166,6 @@ def test_lava_dl_gives_the_same_spikes(tmp_path: Path) -> None:
 
 
 # ---- what is in the file ---------------------------------------------------------------------------------
-
-
 def test_the_block_holds_the_network(tmp_path: Path) -> None:
     path = write_netx(chain(0, decay=205), tmp_path / "n.net")
     layout = netx_layout(chain(0, decay=205))
@@ -235,8 +231,6 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 
 
 # ---- what it cannot say ----------------------------------------------------------------------------------
-
-
 def test_everything_that_cannot_be_said_is_named_at_once(tmp_path: Path) -> None:
     neurons = IntegerNeuron(100, 75, 1, 0, 1.0), IntegerNeuron(6000, 100, 0, 40, 1.0)
     populations = (Population("a", (3,), neurons[0], 0), Population("b", (2,), neurons[1], 2))
@@ -294,8 +288,6 @@ def test_copies_that_large_weights_need_count(tmp_path: Path) -> None:
 
 
 # ---- whole files -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_interrupted_export_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -1,7 +1,5 @@
 """NIR graphs made by hand with the package nir: what they become, and what is refused, everything at once."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any
@@ -190,8 +188,6 @@ def test_convolution_into_a_flat_population_is_multiplied_out(tmp_path: Path) ->
 
 
 # ---- refused: nodes and topology -----------------------------------------------------------------------------
-
-
 def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
     leaky = nir.LIF(tau=of(3), r=of(3, value=-1.0), v_leak=of(3), v_threshold=of(3), v_reset=of(3, value=2.0))
     strange = nir.Conv2d((5, 5), rand(2, 2, 3, 3), (1, 2), (1, 1), (1, 1), 2, np.zeros(2))
@@ -284,8 +280,6 @@ def test_products_that_are_too_large_are_refused(tmp_path: Path) -> None:
 
 
 # ---- refused: shapes ---------------------------------------------------------------------------------------
-
-
 def test_all_declared_shapes_that_disagree_are_named(tmp_path: Path) -> None:
     nodes = {
         "in": nir.Input(np.array([3])),
@@ -334,8 +328,6 @@ def test_parameters_of_different_shapes_name_the_node(tmp_path: Path) -> None:
 
 
 # ---- refused: files ----------------------------------------------------------------------------------------
-
-
 def test_what_is_no_nir_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r'NIR file ".*absent\.nir": there is no such file'):
         read_nir(tmp_path / "absent.nir")

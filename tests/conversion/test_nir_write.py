@@ -1,7 +1,5 @@
 """NIR files: the graph means what we run, by NIR's own equations; read back, it is the same network."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path
@@ -75,8 +73,6 @@ def events(net: HardwareNetwork) -> Array:
 
 
 # ---- what the graph means --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("time_step", [1.0, 1e-4])
 @pytest.mark.parametrize(
     "net", [images(integer=True), images(integer=False), spatial()], ids=["integer", "float", "spatial"]
@@ -119,8 +115,6 @@ def test_nir_itself_loads_the_file(tmp_path: Path) -> None:
 
 
 # ---- and back --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("first", range(0, CASES, 10))
 def test_random_integer_networks_come_back(tmp_path: Path, first: int) -> None:
     """Everything about them, and so every spike of a rerun."""
@@ -190,8 +184,6 @@ def test_names_that_hdf5_or_others_take_are_kept_apart(tmp_path: Path) -> None:
 
 
 # ---- changed files ---------------------------------------------------------------------------------------
-
-
 def changed(path: Path, node: str, entry: str, value: Any) -> Path:
     with h5py.File(path, "r+") as file:
         file[f"node/nodes/{node}/{entry}"][...] = value
@@ -232,8 +224,6 @@ def test_metadata_of_another_version_are_refused(tmp_path: Path, monkeypatch: py
 
 
 # ---- what cannot be said -----------------------------------------------------------------------------------
-
-
 def large(*, dense: bool = False) -> HardwareNetwork:
     """Nothing listens to the input. Dense: the first population receives dense connections too."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)

@@ -1,7 +1,5 @@
 """AEDAT4 files: what is written here is read by tonic event for event, and damaged files are refused."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import struct
@@ -42,8 +40,6 @@ def _assert_same(found: Array, expected: Array) -> None:
 
 
 # ---- written and read ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("packet_events", [1, 7, 100, 250, 4096])
 def test_events_are_read_as_they_were_written(packet_events: int) -> None:
     events = _random_events(250)

@@ -1,7 +1,5 @@
 """The registry of datasets: names, folders, and what is checked of every dataset."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -82,8 +80,6 @@ def test_network_of_other_classes_is_refused_with_both_lists() -> None:
 
 
 # ---- a dataset from outside ----------------------------------------------------------------------------------
-
-
 def _three(labels: list[int]) -> Dataset:
     part = Samples(np.array(labels, np.uint8).reshape(-1, 1, 1, 1), np.array(labels))
     return Dataset("three", part, part, (1, 1, 1), ("a", "b", "c"), InputCoding("graded", 2, 1.0, (1.0,), (1.0,)))

@@ -1,7 +1,5 @@
 """CIFAR10-DVS: frames against a plain loop over events, the split, every layout on disk, and what does not fit."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -88,8 +86,6 @@ def _expected(numbers: range) -> Array:
 
 
 # ---- frames and split ----------------------------------------------------------------------------------------
-
-
 def test_recordings_become_frames_and_two_parts(tmp_path: Path) -> None:
     _write(tmp_path / "cifar10_dvs", _files())
     dataset = load_dataset("cifar10_dvs", tmp_path)
@@ -137,8 +133,6 @@ def test_classes_of_different_size(tmp_path: Path) -> None:
 
 
 # ---- layouts and cache ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("folder", ["cifar10_dvs", "CIFAR10DVS", "cifar10-dvs"])
 @pytest.mark.parametrize("zipped", [(), CLASSES, ("bird", "ship")])
 def test_every_layout_gives_the_same(tmp_path: Path, folder: str, zipped: tuple[str, ...]) -> None:
@@ -179,8 +173,6 @@ def test_changed_recording_is_read_again(tmp_path: Path, zipped: tuple[str, ...]
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------
-
-
 def test_without_a_folder_every_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"cifar10_dvs: airplane, automobile, bird.*, truck is missing") as raised:
         load_dataset("cifar10_dvs", tmp_path)

@@ -1,7 +1,5 @@
 """Digits: a split that never changes."""
 
-from __future__ import annotations
-
 import sys
 import zlib
 

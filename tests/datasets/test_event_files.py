@@ -1,7 +1,5 @@
 """Frames of equal event count: against a plain loop, against tonic where it drops nothing, and on real recordings."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import zipfile
@@ -48,8 +46,6 @@ def _plain_frames(events: Array, frames: int, sensor_size: int, size: int) -> Ar
 
 
 # ---- small cases ---------------------------------------------------------------------------------------------
-
-
 def test_events_set_their_cells() -> None:
     events = _events(
         [
@@ -85,8 +81,6 @@ def test_events_of_one_time_keep_their_order() -> None:
 
 
 # ---- many cases ----------------------------------------------------------------------------------------------
-
-
 @given(st.data())
 def test_every_event_sets_its_cell_and_nothing_else_is_set(data: st.DataObject) -> None:
     frames = data.draw(st.integers(1, 7))
@@ -124,8 +118,6 @@ def test_frames_are_tonics_where_it_drops_no_event() -> None:
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("count", [0, 29])
 def test_fewer_events_than_frames_are_refused(count: int) -> None:
     with pytest.raises(DatasetError, match=f"{count} events; 30 frames need at least one event each"):
@@ -147,8 +139,6 @@ def test_event_at_a_negative_place_is_refused(x: int, y: int) -> None:
 
 
 # ---- real recordings -----------------------------------------------------------------------------------------
-
-
 def test_real_recordings_of_a_camera_of_that_size(data_dir: Path) -> None:
     path = data_dir / "dvs-gesture-samples" / "samples.zip"
     if not path.is_file():

@@ -1,7 +1,5 @@
 """Files of datasets and the cache of decoded data: made once, made anew when not whole, never silently absent."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A dataset of a user's own arrays: codes, normalisation, what is refused; and a training on it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,6 @@ def _dataset(train: Any, test: Any = None, **settings: Any) -> Dataset:
 
 
 # ---- codes -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64, np.float32, np.float64])
 def test_whole_numbers_up_to_255_are_the_codes(kind: type) -> None:
     x = _images([0, 3, 200, 255, 1, 2, 4, 8]).astype(kind)
@@ -114,8 +110,6 @@ def test_tensors_of_torch_are_taken_also_while_they_need_gradients() -> None:
 
 
 # ---- what is refused -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
@@ -169,8 +163,6 @@ def test_a_normalisation_that_does_not_fit_is_refused(settings: dict[str, Any], 
 
 
 # ---- training --------------------------------------------------------------------------------------------
-
-
 def test_a_network_trains_on_own_floats_and_keeps_what_they_mean(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     labels = np.arange(120) % 2

@@ -1,7 +1,5 @@
 """What an input code stands for, and how own arrays become codes."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -16,8 +14,6 @@ Array = npt.NDArray[Any]
 
 
 # ---- input coding ----------------------------------------------------------------------------------------
-
-
 def test_decode_normalises_each_channel() -> None:
     coding = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.25), std=(0.5, 2.0))
     codes = np.array([0, 255, 51, 102], np.uint8).reshape(1, 2, 1, 2)

@@ -1,7 +1,5 @@
 """MNIST and Fashion-MNIST: idx files in every layout, and files that are missing, short or not what they say."""
 
-from __future__ import annotations
-
 import gzip
 import re
 from pathlib import Path
@@ -187,8 +185,6 @@ def test_class_without_a_sample_is_refused(tmp_path: Path, name: str, part: str)
 
 
 # ---- real files ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "first_train", "first_test", "pixel_sums"),
     [

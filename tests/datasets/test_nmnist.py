@@ -1,7 +1,5 @@
 """N-MNIST: frames against a plain count of events, every layout on disk, and recordings that do not fit."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -76,8 +74,6 @@ def _plain_frames(raw: bytes) -> Array:
 
 
 # ---- frames ----------------------------------------------------------------------------------------------
-
-
 def test_events_become_binary_frames_with_off_before_on(tmp_path: Path) -> None:
     files = _files("Train")
     files["Train/9/00001.bin"] = _coded(
@@ -130,8 +126,6 @@ def test_events_out_of_order_fall_into_their_frames(tmp_path: Path) -> None:
 
 
 # ---- layouts ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("folder", ["nmnist", "NMNIST", "nmnist-small"])
 @pytest.mark.parametrize(
     "archives", [("", ""), ("Train.zip", "Test.zip"), ("train.zip", "test.zip"), ("Train.zip", "")]
@@ -184,8 +178,6 @@ def test_changed_recording_is_read_again(tmp_path: Path, archive: str) -> None:
 
 
 # ---- refusals --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -263,8 +255,6 @@ def test_without_tonic_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # ---- real files ------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Dataset]]:
     folder = data_dir / "nmnist-small"

@@ -1,7 +1,5 @@
 """The reader of pickled uint8 tables: the original download's form, Python 3's, and nothing that runs code."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import warnings

@@ -1,7 +1,5 @@
 """What a dataset is: codings, samples kept as they are or as bits, splits, and what must fit together."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -26,8 +24,6 @@ Array = npt.NDArray[Any]
 
 
 # ---- hold_out --------------------------------------------------------------------------------------------
-
-
 def _samples(labels: list[int]) -> Samples:
     return Samples(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), np.array(labels, np.int64))
 
@@ -62,8 +58,6 @@ def test_hold_out_refuses_a_count_that_leaves_nothing(count: int) -> None:
 
 
 # ---- samples ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -133,8 +127,6 @@ def test_time_first_turns_event_frames_only() -> None:
 
 
 # ---- dataset ---------------------------------------------------------------------------------------------
-
-
 def _dataset(kind: str, samples: Samples, *, classes: int = 2) -> Dataset:
     coding = InputCoding(kind, 1, 1.0, (0.0, 0.0), (1.0, 1.0))  # type: ignore[arg-type]
     names = tuple("abcdef"[:classes])
@@ -170,8 +162,6 @@ def test_augmentation_cannot_cut_into_images() -> None:
 
 
 # ---- parts of samples ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_samples_are_taken_by_slice_index_and_mask(packed: bool) -> None:
     codes, labels = _event_codes(), np.arange(6)

@@ -1,7 +1,5 @@
 """Made-up CIFAR10-DVS recordings: the real format, the same bytes each time, and classes that can be told apart."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Made-up recordings: the real format, the same bytes each time, and digits that can be told apart."""
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

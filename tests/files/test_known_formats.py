@@ -1,7 +1,5 @@
 """Files given in the place of others are named for what they are, by whoever reads them."""
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable
 from pathlib import Path

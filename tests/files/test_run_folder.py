@@ -1,7 +1,5 @@
 """Run folders and the files in them."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

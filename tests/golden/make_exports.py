@@ -8,8 +8,6 @@ is run once, from the root of the checkout whose behaviour is to be kept, with n
 exports.json names the commit it ran on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Equilibrium rates: by hand, against what simulators settle at, and the law by which they get there."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The readout in integers: parts, bounds, the law by hand, and logits close to the host's."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

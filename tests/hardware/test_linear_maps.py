@@ -1,7 +1,5 @@
 """Products, adjoints, matrices and synapses of every geometry, against PyTorch's convolutions in exact integers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from math import prod
 

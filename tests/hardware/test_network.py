@@ -1,7 +1,5 @@
 """The invariants of a hardware network, each by its message, and what its two timings mean."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -204,8 +202,6 @@ def test_every_broken_invariant_is_named_at_once() -> None:
 
 
 # ---- derived values ------------------------------------------------------------------------------------
-
-
 def test_derived_values_of_an_integer_neuron() -> None:
     neuron = IntegerNeuron(300, 75, 2, 1024, 0.5)
     assert neuron.reset_synapse == 300
@@ -224,8 +220,6 @@ def test_arithmetic_sizes_and_look_up() -> None:
 
 
 # ---- timing --------------------------------------------------------------------------------------------
-
-
 def table(network: HardwareNetwork, *, local: bool) -> dict[str, int]:
     return {c.name: network.local_delay(c) if local else c.delay for c in network.connections}
 

@@ -1,7 +1,5 @@
 """The network file: round trips, and everything that must be refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -32,9 +30,8 @@ from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from networks import assert_equal_networks, small_float_network, worked_example
 from random_networks import random_network
 
+
 # ---- round trips ---------------------------------------------------------------------------------------
-
-
 def test_integer_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
     for seed in range(20):
         network = random_network(seed)
@@ -70,8 +67,6 @@ def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
 
 
 # ---- refusals: reading ---------------------------------------------------------------------------------
-
-
 def rewrite(file: h5py.File, path: str, value: Any) -> None:
     del file[path]
     file[path] = value
@@ -251,8 +246,6 @@ def test_flipped_bits_anywhere_are_noticed_or_harmless(tmp_path: Path) -> None:
 
 
 # ---- refusals: writing ---------------------------------------------------------------------------------
-
-
 def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"absent/network.h5: cannot be written: No such file or directory; ch"):
         save_network(worked_example(), tmp_path / "absent" / "network.h5")

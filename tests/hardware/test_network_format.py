@@ -1,7 +1,5 @@
 """The page `docs/network-format.md`: its worked example, its entries and its checksum are those of real files."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The bound on potentials: never left, and attained where it can be."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from pathlib import Path
@@ -71,8 +69,6 @@ def adversarial_inputs(network: HardwareNetwork) -> list[Any]:
 
 
 # ---- soundness -----------------------------------------------------------------------------------------
-
-
 def test_no_input_leaves_the_bounds_of_random_networks(tmp_path: Path) -> None:
     """Random and adversarial inputs; where the proof holds, 24 bits suffice."""
     steps = proven = 0
@@ -115,8 +111,6 @@ def test_bounds_against_every_input_there_is(seed: int, decay: int, tmp_path: Pa
 
 
 # ---- tightness, by hand --------------------------------------------------------------------------------
-
-
 def test_negative_currents_add_up_without_leak() -> None:
     """-2 weight units a code of 1 at most: -256 a step, 5 steps; upwards nothing. The initial 0 counts."""
     spec = InputSpec((1,), "graded", 1)
@@ -187,8 +181,6 @@ def test_bounds_have_the_shape_of_their_population() -> None:
 
 
 # ---- prove ---------------------------------------------------------------------------------------------
-
-
 def strongly_inhibited(time_steps: int) -> HardwareNetwork:
     neuron = IntegerNeuron(300, 150, 1, 0, 1.0)
     return network_of({"p": neuron}, [(INPUT, "p", [[3], [-127], [-1]], 0, 0)], time_steps=time_steps)

@@ -1,7 +1,5 @@
 """Firing rates, logits, predictions and accuracy of a run."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Functions compile with and without a folder for the cache, which lies in the user's and is cleaned up."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path
@@ -30,7 +28,6 @@ def test_what_is_kept_goes_into_a_folder_of_its_sources(compiler: Any, tmp_path:
     assert found(14) == 42
     assert before == numba.config.CACHE_DIR
     folder = module._cache_folder(before)
-    assert folder is not None
     assert folder.name in str(found.stats.cache_path)
     other = _folder_of(tmp_path / "one", {"a.py": "# kernels.compile 1", "b.py": "nothing"})
     assert other == _folder_of(tmp_path / "two", {"a.py": "# kernels.compile 1", "b.py": "else"})
@@ -86,7 +83,6 @@ def _folder_of(package: Path, sources: dict[str, str]) -> str:
         module._cache_folder.cache_clear()
         found = module._cache_folder(str(package.parent / "cache"))
     module._cache_folder.cache_clear()
-    assert found is not None
     return found.name
 
 

@@ -1,7 +1,5 @@
 """Event-driven sums of spikes against dense products, exactly, for every geometry and layout."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Devices: what is not there is refused, precision is set and put back; what needs a GPU is marked."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,8 +183,6 @@ def test_place_leaves_a_cpu_network_as_it_is() -> None:
 
 
 # ---- on a GPU ----------------------------------------------------------------------------------------------------
-
-
 def convolutional(epochs: int = 2, **training: object) -> TrainConfig:
     return changed(epochs=epochs, network={"notation": "8C3s-16C3s (F8C3u)"}, **training)
 
@@ -227,8 +223,6 @@ def test_spikes_on_a_gpu_are_those_of_a_cpu(gpu: torch.device, notation: str, co
         bound = model.bind(20)
         drive = bound.drive(x.to(gpu), time_steps=15)
         found = bound.simulate(drive, time_steps=15, record=True).spikes
-    assert expected is not None
-    assert found is not None
     for spikes, other in zip(found, expected, strict=True):
         assert float((spikes.cpu() != other).double().mean()) < 1e-3
         assert bool(spikes.any())

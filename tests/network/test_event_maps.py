@@ -1,7 +1,5 @@
 """Event-driven products against dense ones."""
 
-from __future__ import annotations
-
 from math import prod
 
 import numpy as np

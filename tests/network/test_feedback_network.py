@@ -1,7 +1,5 @@
 """The network against hand-computed spikes, against its equations, and on its way to the equilibrium."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -20,7 +18,6 @@ from fsnn_lava.network.layers import FrobeniusRestriction
 
 def spikes_of(simulation: Simulation) -> list[list[int]]:
     """Spikes of the first sample, one list per population."""
-    assert simulation.spikes is not None
     return [s[:, 0].flatten().tolist() for s in simulation.spikes]
 
 
@@ -79,8 +76,6 @@ def test_loop_delay_longer_than_the_run_is_a_network_without_feedback() -> None:
     x = images(model)
     late = run(model, x, time_steps=20, loop_delay=20)
     never = run(alone, x, time_steps=20)
-    assert late.spikes is not None
-    assert never.spikes is not None
     assert all(torch.equal(a, b) for a, b in zip(late.spikes, never.spikes, strict=True))
 
 
@@ -99,7 +94,6 @@ def test_every_population_follows_the_equations(notation: str, pooling: Pooling)
     model = random_network(notation, neuron=FloatNeuron(1.2, 0.9, 0.8), pooling=pooling)
     x, steps, delay = images(model), 12, 2
     found = run(model, x, time_steps=steps, loop_delay=delay)
-    assert found.spikes is not None
     spikes = [s.double() for s in found.spikes]
     assert [s.shape for s in spikes] == [(steps, len(x), *shape) for shape in model.population_shapes]
     bound = model.bind(len(x))
@@ -120,7 +114,6 @@ def test_every_population_follows_the_equations(notation: str, pooling: Pooling)
 def test_rates_are_weighted_means_of_the_spikes(notation: str, leak: float) -> None:
     model = random_network(notation, neuron=FloatNeuron(1.0, 1.0, leak))
     found = run(model, images(model), time_steps=9)
-    assert found.spikes is not None
     weights = torch.tensor([leak ** (8 - t) for t in range(9)], dtype=torch.float64)
     for spikes, rate, mean in zip(found.spikes, found.firing_rates, found.mean_spikes, strict=True):
         assert_close(rate, torch.tensordot(weights / weights.sum(), spikes.double(), dims=1))
@@ -173,8 +166,6 @@ def test_seed_gives_the_weights_that_it_always_gave() -> None:
 
 
 # ---- settings of SPIDE ---------------------------------------------------------------------------------------
-
-
 def test_spiking_pools_are_populations_that_learn_nothing() -> None:
     notation = "3C3-P2-4C3-P2-5"
     merged, spiking = (
@@ -210,7 +201,6 @@ def test_spiking_pool_by_hand() -> None:
         synapses(model)[0].weight.fill_(1.0)
     x = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
     found = run(model, x, time_steps=9)
-    assert found.spikes is not None
     assert found.spikes[0][:, 0].flatten(1).tolist() == [[1, 1, 1, 0], [0, 0, 0, 0]] * 4 + [[1, 1, 1, 0]]
     assert spikes_of(found)[1] == [0, 0, 1, 0, 0, 0, 1, 0, 0]
 
@@ -248,7 +238,6 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
         (4, 16, 16),
         seed=3,
     )
-    assert model.feedback is not None
     # 288 and 576 draws each: the standard error of a standard deviation is at most 4 %.
     for synapse, fan_in in zip([*synapses(model), model.feedback], (36, 72, 72 * 100), strict=True):
         assert float(synapse.weight.std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
@@ -257,8 +246,6 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
 
 
 # ---- equilibrium ---------------------------------------------------------------------------------------------
-
-
 def test_equilibrium_map_by_hand() -> None:
     """Reset 2: a1 = clamp((0.5 a + 0.75) / 2), a2 = clamp(3 a1 / 2); beyond 0 and 1 they are clamped."""
     model = chain(0.75, 3.0, feedback=0.5, neuron=FloatNeuron(1.0, 2.0, 1.0))

@@ -1,7 +1,5 @@
 """What a training needs of the network: event input, batch norm statistics and dropout in both modes."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 
@@ -18,9 +16,8 @@ from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.layers import Synapse
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates
 
+
 # ---- event input ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -34,8 +31,6 @@ def test_frames_that_never_change_are_a_constant_input(
     x = images(model)
     constant = run(model, x, time_steps=10)
     frames = run(other, x.expand(10, *x.shape), time_steps=10)
-    assert constant.spikes is not None
-    assert frames.spikes is not None
     assert all(map(torch.equal, constant.spikes, frames.spikes))
     for name, value in model.state_dict().items():
         assert_close(other.state_dict()[name], value)
@@ -61,13 +56,8 @@ def test_frames_must_be_as_many_as_steps() -> None:
 
 
 # ---- batch norm ----------------------------------------------------------------------------------------------
-
-
 def statistics(synapse: Synapse) -> tuple[Tensor, Tensor]:
-    assert synapse.batch_norm is not None
     mean, variance = synapse.batch_norm.running_mean, synapse.batch_norm.running_var
-    assert mean is not None
-    assert variance is not None
     return mean.clone(), variance.clone()
 
 
@@ -117,8 +107,6 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
     """Statistics that no batch has: a mean so large that population 2 is silent, in training too."""
     model = random_network("6-5 (F6)", batch_norm=True).train()
     later = synapses(model)[1].batch_norm
-    assert later is not None
-    assert later.running_mean is not None
     later.running_mean.fill_(1e3)
     before = statistics(synapses(model)[1])
     found = run(model, images(model), time_steps=10)
@@ -128,8 +116,6 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
 
 
 # ---- dropout -------------------------------------------------------------------------------------------------
-
-
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)
@@ -139,7 +125,6 @@ def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     first = synapses(model)[0]
     assert model.feedback is not None
     with torch.no_grad():
-        assert first.bias is not None
         first.weight.zero_()
         first.bias.fill_(0.6)
     return model.train().bind(3, generator=seeded(seed)), torch.zeros(3, 4, dtype=torch.float64)
@@ -147,15 +132,11 @@ def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
 
 def test_one_dropout_mask_serves_all_steps_and_the_map() -> None:
     bound, x = dropped()
-    assert bound.feedback is not None
     forward, back = bound.feedforward[0].mask, bound.feedback.mask
-    assert forward is not None
-    assert back is not None
     assert not torch.equal(forward, back), "each connection has a mask of its own"
     assert not torch.equal(forward[0], forward[1]), "each sample has a mask of its own"
     drive = bound.drive(x, time_steps=6)
     found = bound.detached().simulate(drive, time_steps=6, loop_delay=6, record=True)
-    assert found.spikes is not None
     for spikes in found.spikes[0]:  # a kept current is 0.6 / (1 - 0.5) = 1.2, over the threshold in every step
         assert torch.equal(spikes.double(), (forward > 0).double())
     both = (forward == 0) & (back == 0)
@@ -169,8 +150,5 @@ def test_one_dropout_mask_serves_all_steps_and_the_map() -> None:
 
 def test_dropout_masks_follow_the_generator() -> None:
     masks = [dropped(seed)[0].feedforward[0].mask for seed in (0, 0, 1)]
-    assert masks[0] is not None
-    assert masks[1] is not None
-    assert masks[2] is not None
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])

@@ -1,7 +1,5 @@
 """One zoo of maps runs through every solver; a dense solve or a long iteration says what is right."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import get_args
 

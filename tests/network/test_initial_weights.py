@@ -1,7 +1,5 @@
 """Initial weights: their norms and variances, their signs, what a seed gives, and the kernel of a pool."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Shapes, adjoints, norm restriction, dropout and batch norm of one connection."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -77,8 +75,6 @@ def test_transpose_is_the_adjoint(layer: LayerSpec, input_shape: Shape, shape: S
 
 
 # ---- norm restriction --------------------------------------------------------------------------------------
-
-
 def restriction(
     layer: LayerSpec, input_shape: Shape, shape: Shape, *, norm: SpectralNorm, bound: float
 ) -> tuple[NormRestriction, Tensor]:
@@ -182,8 +178,6 @@ def test_gradient_reaches_gain_and_weight(norm: SpectralNorm) -> None:
     weighting = random(*weight.shape, seed=4)
     effective = restrict(weight)
     (effective * weighting).sum().backward()
-    assert restrict.gain.grad is not None
-    assert weight.grad is not None
     assert_close(restrict.gain.grad, (effective.detach() * weighting).sum() / 0.9)
     # sigma is differentiated too: the effective weight does not change when the weight is scaled.
     assert_close((weight.grad * weight.detach()).sum(), torch.zeros((), dtype=torch.float64), rtol=0, atol=1e-10)
@@ -196,7 +190,6 @@ def test_gain_beyond_the_bound_has_no_gradient() -> None:
     with torch.no_grad():
         restrict.gain.fill_(0.8)
     restrict(weight).sum().backward()
-    assert restrict.gain.grad is not None
     assert float(restrict.gain.grad) == 0.0
 
 
@@ -227,7 +220,6 @@ def test_factor_of_the_frobenius_norm_is_a_constant_of_the_backward_pass(size: f
     restrict, weighting = FrobeniusRestriction(2.0), random(6, 7, seed=4)
     weight = (size * random(6, 7)).requires_grad_()
     (restrict(weight) * weighting).sum().backward()
-    assert weight.grad is not None
     assert_close(weight.grad, weighting * min(1.0, 2.0 / float(weight.detach().norm())))
 
 
@@ -239,8 +231,6 @@ def test_frobenius_norm_learns_and_keeps_nothing() -> None:
 
 
 # ---- the whole connection ----------------------------------------------------------------------------------
-
-
 def synapse(*, dropout: float = 0.0, batch_norm: bool = False, pool: LayerSpec | None = None) -> Synapse:
     shape = (3, 3, 3) if pool else (3, 6, 6)
     return Synapse(
@@ -258,7 +248,6 @@ def synapse(*, dropout: float = 0.0, batch_norm: bool = False, pool: LayerSpec |
 def test_dropout_mask_is_drawn_once_per_sample_and_scaled() -> None:
     made = synapse(dropout=0.25)
     bound = made.bind(8, generator=seeded(5))
-    assert bound.mask is not None
     assert bound.mask.shape == (8, 3, 6, 6)
     assert set(bound.mask.unique().tolist()) == {0.0, 1 / 0.75}
     # 864 draws: the standard error of the share is 0.015.
@@ -273,11 +262,9 @@ def test_dropout_mask_is_drawn_once_per_sample_and_scaled() -> None:
 
 def test_order_is_batch_norm_then_pooling_then_dropout() -> None:
     made = synapse(dropout=0.5, batch_norm=True, pool=LayerSpec("pool", 0, 2, 2))
-    assert made.batch_norm is not None
     with torch.no_grad():
         made.batch_norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         made.batch_norm.bias.copy_(torch.tensor([-1.0, 0.0, 3.0]))
-        assert made.bias is not None
         made.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
     x = random(4, 2, 6, 6)
     bound = made.bind(4, generator=seeded(5))
@@ -287,16 +274,12 @@ def test_order_is_batch_norm_then_pooling_then_dropout() -> None:
     normalised = (response - mean[wide]) / (variance[wide] + 1e-5).sqrt()
     normalised = normalised * made.batch_norm.weight[wide] + made.batch_norm.bias[wide]
     pooled = normalised.view(4, 3, 3, 2, 3, 2).mean((3, 5))
-    assert bound.mask is not None
     assert_close(bound.current(x, "batch"), pooled * bound.mask)
 
 
 def test_running_statistics_are_updated_by_batch_statistics_only() -> None:
     made = synapse(batch_norm=True)
     norm = made.batch_norm
-    assert norm is not None
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     x = random(4, 2, 6, 6)
     bound = made.bind(4, generator=None)
     bound.current(x)
@@ -312,7 +295,6 @@ def test_running_statistics_are_updated_by_batch_statistics_only() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_frozen_normalisation_is_the_batch_norm_of_that_response(training: bool) -> None:
     made = synapse(batch_norm=True).train(training)
-    assert made.batch_norm is not None
     with torch.no_grad():
         made.batch_norm.running_mean.fill_(0.3)  # type: ignore[union-attr]
         made.batch_norm.weight.fill_(0.7)
@@ -320,7 +302,6 @@ def test_frozen_normalisation_is_the_batch_norm_of_that_response(training: bool)
     bound = made.bind(4, generator=None)
     response = bound.linear(random(4, 2, 6, 6))
     frozen = bound.frozen_normalisation(response)
-    assert frozen is not None
     expected = bound.current(random(4, 2, 6, 6), "batch" if training else "running")
     assert_close(response * frozen[0] + frozen[1], expected)
 

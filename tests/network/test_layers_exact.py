@@ -1,7 +1,5 @@
 """Every layer against its definition, written out in loops, and every connection against its adjoint, in float64."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -49,11 +47,8 @@ def connection(layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape, *, 
     ).double()
     norm = made.batch_norm
     with torch.no_grad():
-        assert made.bias is not None
         made.bias.normal_(generator=generator)
         if norm is not None:
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
             norm.running_mean.normal_(generator=generator)
             norm.running_var.uniform_(0.3, 3.0, generator=generator)
             norm.weight.normal_(generator=generator)
@@ -112,7 +107,6 @@ def test_adjoint_is_that_of_the_current(
     """For every sample, with its mask: <current(x) - current(0), y> = <x, adjoint(slope)(y / slope)>, by entry."""
     made = connection(layer, pool, input_shape, batch_norm=batch_norm)
     bound = bind(made, 4)
-    assert bound.mask is not None
     assert 0 < float((bound.mask == 0).double().mean()) < 1
     y = random(4, *made.shape, seed=5) * (
         torch.rand(4, *made.shape, generator=torch.Generator().manual_seed(6)) < share

@@ -1,7 +1,5 @@
 """The connection into a pool that is a population: an average of each channel that learns nothing."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Networks that the machine cannot hold are refused before they are allocated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

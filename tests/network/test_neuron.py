@@ -1,7 +1,5 @@
 """Neurons against traces worked out by hand; every number is a sum of powers of two, so equality is exact."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

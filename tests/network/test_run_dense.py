@@ -1,7 +1,5 @@
 """The T-step loop of a GPU against the event-driven one, spike by spike; here both run on the CPU."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -38,8 +36,6 @@ def assert_same_spikes(
     """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
     found = run(bound, x, loop_delay=loop_delay, settings=settings)
     expected = bound.simulate(bound.drive(x, time_steps=T), time_steps=T, loop_delay=loop_delay, record=True)
-    assert found.spikes is not None
-    assert expected.spikes is not None
     total = sum(bound.neuron.leak**t for t in range(T))
     for layer, (spikes, events) in enumerate(zip(found.spikes, expected.spikes, strict=True)):
         assert np.array_equal(spikes.numpy(), events.numpy())
@@ -108,7 +104,6 @@ def test_step_is_that_of_the_equations(leak: float) -> None:
         v, fired, weighted, plain = step(v, weighted, plain, base, response, mask, neuron)
         assert torch.equal(fired, spikes)
         assert_close(weighted, count, rtol=1e-14, atol=0)
-    assert plain is not None
     assert 0 < float(plain.mean()) < 12
 
 
@@ -118,13 +113,10 @@ def test_batch_norm_is_folded_into_weight_and_bias() -> None:
     x = torch.rand(5, 4, 4, 4, dtype=torch.float64)
     weight, bias = folded(synapse)
     response = functional.conv2d(x, weight, bias, 2, 1)
-    assert synapse.mask is not None
     assert_close(response * synapse.mask, synapse.current(x))
 
 
 # ---- weights as two TF32 values ----------------------------------------------------------------------------------
-
-
 def is_tf32(x: torch.Tensor) -> bool:
     """No bit beyond the ten behind the leading one."""
     return bool(((x.view(torch.int32) & 0x1FFF) == 0).all())
@@ -156,8 +148,6 @@ def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatc
 
     def wrong(settings: DenseSettings) -> int:
         found = run(single, x, loop_delay=1, settings=settings).spikes
-        assert truth is not None
-        assert found is not None
         return sum(int((a != b).sum()) for a, b in zip(truth, found, strict=True))
 
     unsplit, split = wrong(DenseSettings()), wrong(DenseSettings(split=True))

@@ -1,7 +1,5 @@
 """From floats to integers: what is chosen, what it costs, that the report tells it, and what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
@@ -49,8 +47,6 @@ def of_size(net: HardwareNetwork, size: candidates.ResetSynapse) -> tuple[Hardwa
 
 
 # ---- what is chosen ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> None:
@@ -242,8 +238,6 @@ def test_same_twice() -> None:
 
 
 # ---- constant currents ---------------------------------------------------------------------------------
-
-
 def test_large_constant_currents_take_two_connections_and_are_exact() -> None:
     """Every current from -16,384 to 16,255 in weight units: r = 16, so that one unit is 1/8."""
     wanted = np.array([-16384, -16383, -300, -129, -128, -1, 0, 1, 127, 128, 129, 5000, 16255, 16256, 16383])
@@ -288,8 +282,6 @@ def test_rounding_down_the_input_is_made_good_in_the_constant_current() -> None:
 
 
 # ---- odd networks --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("weight", "current"),
     [
@@ -330,8 +322,6 @@ def test_threshold_beyond_16_bits_takes_a_smaller_scale() -> None:
 
 
 # ---- what is refused -----------------------------------------------------------------------------------
-
-
 def test_refuses_what_cannot_be_proven() -> None:
     """-200 r per step for 400 steps is beyond 24 bits even with r = 1 weight unit."""
     net = network([[0.1], [0.0]], [0.0, -400.0], time_steps=400)
@@ -416,8 +406,6 @@ def rate_error(integer: HardwareNetwork, network: HardwareNetwork, codes: Array)
 
 
 # ---- what the target demands ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("notation", NOTATIONS)
@@ -475,8 +463,6 @@ def test_a_second_connection_has_to_be_worth_it(monkeypatch: pytest.MonkeyPatch)
 
 
 # ---- what is chosen ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("notation", NOTATIONS)
 def test_making_up_for_errors_pays_on_new_samples(notation: str, leak: float) -> None:
@@ -539,8 +525,6 @@ def test_readout_has_integrators(steps: int, bits: int) -> None:
 
 
 # ---- what it costs -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("notation", NOTATIONS)
 def test_current_errors_and_bounds_of_the_report(notation: str) -> None:
     """Computed again with every weight in its place."""
@@ -591,8 +575,6 @@ def _product(network: HardwareNetwork, c: Connection, weight: Array, mean: Array
 
 
 # ---- what is refused -----------------------------------------------------------------------------------
-
-
 def test_too_large_for_24_bits() -> None:
     network, frames = event_network(1.0, steps=400)
     heavy = tuple(dataclasses.replace(c, weight=c.weight - 40.0) if c.name == "in" else c for c in network.connections)

@@ -1,7 +1,5 @@
 """Mantissas: shared by connections, made up for by one another, and what sources are known to send."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from typing import Any
@@ -42,8 +40,6 @@ def connection_of(weights: LinearMap) -> Connection:
 
 
 # ---- what sources send ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", SHAPES)
 def test_rows_come_back(kind: str) -> None:
     weights, _ = made(kind)
@@ -96,8 +92,6 @@ def test_factors_are_those_of_the_mean_outer_product(kind: str) -> None:
 
 
 # ---- making up for errors ------------------------------------------------------------------------------
-
-
 def current_error(weights: LinearMap, mantissa: Array, rates: Array) -> float:
     return float(np.square(weights.with_weight(mantissa - weights.weight).product(rates)).mean())
 
@@ -193,8 +187,6 @@ def test_silent_sources_are_rounded_to_the_nearest() -> None:
 
 
 # ---- exponents and parts -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("largest", "parts", "clipped"), [(127.4, 1, 0), (127.6, 2, 0), (255, 3, 0), (508, 4, 0), (509, 4, 1)]
 )

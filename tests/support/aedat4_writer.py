@@ -1,7 +1,5 @@
 """AEDAT4 files of made-up recordings, as `fsnn_lava.datasets.aedat4` reads them."""
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

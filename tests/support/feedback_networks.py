@@ -1,7 +1,5 @@
 """Small float64 feedback networks that several test modules run."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch
@@ -50,8 +48,6 @@ def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:
     with torch.no_grad():
         for synapse, weight in zip(synapses(model), forward, strict=True):
             synapse.weight.fill_(weight)
-        assert model.feedback is not None
-        assert model.feedback.restriction is not None
         model.feedback.weight.fill_(1.0)
         # Of a 1x1 weight the power iteration's vectors are the signs.
         model.feedback.restriction.left.fill_(1.0)

@@ -1,7 +1,5 @@
 """Networks in which every population fires, for the two spiking runs, and the plain loop that both must equal."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

@@ -1,7 +1,5 @@
 """An iteration whose memory is known, in a file of its own: a fresh process imports what it runs by name."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from benchmarks.shared.memory import peak_increment

@@ -1,7 +1,5 @@
 """One model of a Lava process in the test's own Python process, with real channels at its ports."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A simulated event camera before which pictures move, and the files of its recordings. No noise is added."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import zipfile

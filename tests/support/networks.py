@@ -1,7 +1,5 @@
 """Small networks that several test modules run, the page's worked example among them, and inputs for any network."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a NIR graph computes by NIR's equations alone: forward Euler, edges without delay, no word of our metadata."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small trainings for Lava, with every kind of neuron in them: silent, saturated and in between."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 

@@ -4,8 +4,6 @@ One sample after the other, one step after the other, population after populatio
 the papers' with a loop delay of N steps in both phases, N being the number of populations.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +82,6 @@ def both_phases(network: PlasticNetwork, x: Array, label: int, *, learning: Lear
     leak, r = network.neuron.leak, network.neuron.reset_amount
     spikes = forward_phase(network, x, time_steps=learning.time_steps)
     rates = [leaky_mean(s, leak) for s in spikes]
-    assert network.readout.bias is not None
     logits = network.readout.weight @ rates[-1] + network.readout.bias
     shares = np.exp(logits) / np.exp(logits).sum()
     error = (shares - np.eye(len(shares))[label]) / batch

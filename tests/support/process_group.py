@@ -1,7 +1,5 @@
 """Runs a piece of a test in several processes, as `torchrun` starts them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -47,7 +45,6 @@ def shown_by(process: subprocess.Popen[str]) -> str:
 
 def wait_for_epochs(process: subprocess.Popen[str], count: int) -> None:
     """Reads what train.py shows until that many epochs are done."""
-    assert process.stdout is not None
     shown = []
     for line in process.stdout:
         shown.append(line)

@@ -4,8 +4,6 @@ A network is drawn from a seed. Images and flat populations are mixed; between t
 one shape to the other may be drawn. Thresholds follow what arrives, so that most networks fire without saturating.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -3,8 +3,6 @@
 It is slow and obvious on purpose: the fast simulator is tested against it, and the page is tested by it.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The scripts of train/ and deploy/, and those of benchmarks/, as modules: tests call what is in them."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import shlex
@@ -25,8 +23,6 @@ def load_script(path: str) -> ModuleType:
     name = f"script_{path.removesuffix('.py').replace('/', '_')}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, ROOT / path)
-        assert spec is not None
-        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

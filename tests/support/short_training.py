@@ -1,7 +1,5 @@
 """A training that takes a tenth of a second, and what tests tell and ask of it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The smallest network that still fails, found from a large one by leaving out what is not needed for it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any

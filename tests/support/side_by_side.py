@@ -1,7 +1,5 @@
 """Several networks in one run of Lava, whose start takes longer than the run of a small network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fsnn_lava.backends.finished_samples import FinishedSamples

@@ -1,7 +1,5 @@
 """What tests of the simulators share: names, the same network in floats, whether two runs are equal."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One population without feedback, in floats, small enough to know what must come out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small float64 networks of every layer kind that SPIDE trains, some of their neurons silent and some saturated."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch

@@ -5,8 +5,6 @@ the matrix of its weights, a convolution as well. The neurons and the order of a
 a purely spike-based method for training feedback spiking neural networks" (2023), Sections 4.2 to 4.4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 
@@ -71,8 +69,6 @@ class Update:
 
 
 # ---- which weight joins which neurons --------------------------------------------------------------------------
-
-
 def linear_taps(features: int, inputs: int) -> Integers:
     """For a weight (out, in)."""
     return np.arange(features * inputs).reshape(features, inputs)
@@ -101,8 +97,6 @@ def transposed_taps(source: tuple[int, ...], target: tuple[int, ...], *, kernel:
 
 
 # ---- both phases -------------------------------------------------------------------------------------------------
-
-
 def forward_phase(network: Network, frames: Floats, *, loop_delay: int) -> list[Integers]:
     """Spikes (T, B, N) of every population for frames (T, B, M)."""
     populations = len(network.feedforward)

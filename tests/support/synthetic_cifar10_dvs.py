@@ -4,8 +4,6 @@ The ten classes are the digits 0 .. 9: one of 8x8 pixels is enlarged and moved b
 128x128 pixels around a closed loop of four diagonal legs, as the pictures of the original are.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ A digit of 8x8 pixels is enlarged and moved before a simulated event camera alon
 which form a triangle and take 100 ms each.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

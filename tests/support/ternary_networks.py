@@ -1,7 +1,5 @@
 """Random chains of ternary couples, and networks, in the terms of the package and of `spiking_adjoint_reference`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -45,7 +43,6 @@ def reference_network(bound: BoundNetwork, batch: int) -> reference.Network:
 
     def of(index: int) -> reference.Connection:
         found = bound.feedback if index < 0 else bound.feedforward[index]
-        assert found is not None
         mask = found.mask if found.mask is not None else torch.ones(batch, *found.synapse.shape)
         return connection(found.synapse.layer, found.weight, found.bias, mask, found.synapse.input_shape)
 
@@ -60,8 +57,6 @@ def reference_network(bound: BoundNetwork, batch: int) -> reference.Network:
 
 
 # ---- chains of couples -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Chain:
     """Couples of a random network, as `couple_run` and the reference take them.
@@ -121,7 +116,6 @@ def random_chain(seed: int, *, batch: int = 3) -> Chain:
 
 def assert_consistent(counts: CoupleCounts, *, leak: float, time_steps: int, tolerance: float) -> None:
     """The counts are those of the recorded spikes."""
-    assert counts.spikes is not None
     weights = leak ** torch.arange(time_steps - 1, -1, -1, dtype=torch.float64)
     for weighted, fired, spikes in zip(counts.weighted, counts.fired, counts.spikes, strict=True):
         assert spikes.dtype == torch.int8

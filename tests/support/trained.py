@@ -1,7 +1,5 @@
 """Trained networks for tests: with random parameters at once, or really trained on digits for a moment."""
 
-from __future__ import annotations
-
 import functools
 import re
 import tempfile

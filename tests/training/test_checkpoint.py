@@ -1,7 +1,5 @@
 """Checkpoints: what is saved comes back and behaves the same; what was damaged is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -109,8 +107,6 @@ def test_saving_leaves_one_file(tmp_path: Path) -> None:
 
 
 # ---- damaged files -------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Checkpoint of a network so small that every byte of it can be tried."""
@@ -190,8 +186,6 @@ def test_header_of_another_program_is_refused(small: Path, monkeypatch: pytest.M
 
 
 # ---- weights that do not fit ---------------------------------------------------------------------------------
-
-
 def without(weights: dict[str, Tensor]) -> None:
     del weights["readout.bias"]
 
@@ -233,8 +227,6 @@ def test_weights_that_are_not_finite_are_refused(poison: float) -> None:
 
 
 # ---- folders that cannot be written to -----------------------------------------------------------------------
-
-
 def test_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file.a\.safetensors: cannot be written: Not a directory"):

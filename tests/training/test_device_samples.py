@@ -1,7 +1,5 @@
 """Batches on a device: the same values as decoding in NumPy, and augmentation against a loop over images."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -82,8 +80,6 @@ def test_codes_that_cannot_be_written_to_are_taken() -> None:
 
 
 # ---- augmentation ----------------------------------------------------------------------------------------
-
-
 def _augmented_in_a_loop(codes: Array, augmentation: Augmentation, generator: torch.Generator) -> Array:
     """The same draws, applied to one image after the other."""
     pad = augmentation.pad
@@ -137,8 +133,6 @@ def test_without_generator_or_augmentation_images_stay_as_they_are() -> None:
 
 
 # ---- memory order and other devices ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shape", [(5, 3, 4, 6), (7, 5, 2, 4, 6)])
 def test_channels_last_keeps_values_and_orders_every_frame(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -165,8 +159,6 @@ def test_gpu_makes_the_same_batches(samples: Samples, coding: InputCoding) -> No
 
 
 # ---- refusals --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("samples", "coding", "message"),
     [

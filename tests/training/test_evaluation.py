@@ -1,7 +1,5 @@
 """Figures of a trained network against a plain recomputation."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -34,7 +32,6 @@ def network(leak: float = 0.8) -> FeedbackSNN:
     )
     for synapse in model.feedforward:
         assert isinstance(synapse, Synapse)
-        assert synapse.bias is not None
         torch.nn.init.constant_(synapse.bias, 0.5)
     return model
 
@@ -51,7 +48,6 @@ def test_figures_are_those_of_one_plain_run() -> None:
     assert found.accuracy == float((logits.argmax(1) == labels).double().mean())
     # float32 sums in another order.
     assert found.loss == pytest.approx(float(functional.cross_entropy(logits, labels).detach()), rel=1e-5)
-    assert run.spikes is not None
     for name, spikes, rate in zip(model.population_names, run.spikes, run.firing_rates, strict=True):
         assert found.mean_spikes[name] == pytest.approx(float(spikes.double().mean()), rel=1e-6)
         assert found.firing_rates[name] == pytest.approx(float(rate.double().mean()), rel=1e-6)

@@ -1,7 +1,5 @@
 """Training: the same seed gives the same bits, an interruption changes none, and what cannot be done is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import signal
@@ -74,8 +72,6 @@ def assert_same_run(folder: Path, other: Path) -> None:
 
 
 # ---- the same bits ---------------------------------------------------------------------------------------------
-
-
 def test_same_seed_gives_the_same_bits(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
     torch.manual_seed(99)  # the global generator takes no part
     fit(CONFIG, digits, tmp_path)
@@ -155,8 +151,6 @@ def test_run_without_momentum_or_feedback_goes_on_too(digits: Dataset, tmp_path:
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------
-
-
 def test_handler_of_ctrl_c_is_put_back(digits: Dataset, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     fit(CONFIG, digits, tmp_path, observer=interrupt_after(2))
@@ -184,8 +178,6 @@ def test_training_may_run_in_another_thread(digits: Dataset, whole_run: Path, tm
 
 
 # ---- part of the data ------------------------------------------------------------------------------------------
-
-
 def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_path: Path) -> None:
     told = Told()
     config = dataclasses.replace(changed(epochs=1), train_samples=64, test_samples=20)
@@ -202,8 +194,6 @@ def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_p
 
 
 # ---- schedule and batches --------------------------------------------------------------------------------------
-
-
 def test_optimizer_steps_at_the_rate_of_the_schedule(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +283,6 @@ def test_best_epoch_is_chosen_on_held_out_training_samples(digits: Dataset, tmp_
     assert best.metrics["train_samples"] == 110
     assert best.metrics["partial"]
     rest, held_out = without_validation(config, digits)
-    assert held_out is not None
     shares = np.bincount(digits.train.labels) * 40 / 150
     assert (np.abs(np.bincount(held_out.labels) - shares) < 1).all(), "the classes in proportion"
     pictures = {sample.tobytes() for sample in rest.train.codes}
@@ -349,8 +338,6 @@ def test_tensorboard_holds_every_metric(digits: Dataset, tmp_path: Path) -> None
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [

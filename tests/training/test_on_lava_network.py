@@ -1,7 +1,5 @@
 """Torch networks trained on Lava: what is refused, and that `gradients.spide` finds the same spikes and gradients."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -58,8 +56,6 @@ def network_of(config: TrainConfig) -> FeedbackSNN:
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------------
-
-
 def test_what_lava_processes_can_say_passes() -> None:
     require_on_chip(CONFIG, digits(10))
     require_on_chip(changed(notation="30-20", spectral_norm="reshaped"), digits(10))
@@ -99,8 +95,6 @@ def test_no_more_samples_are_checked_than_there_are(samples: int) -> None:
 
 
 # ---- arrays -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("notation", ["30 (F30)", "30-20"])
 def test_weights_and_momenta_come_back_as_they_were(notation: str) -> None:
     model = network_of(changed(notation=notation))
@@ -127,8 +121,6 @@ def test_a_job_holds_the_batches_in_order_with_their_learning_rates() -> None:
 
 
 # ---- the same spikes, gradients and weights -------------------------------------------------------------------------
-
-
 @lava
 @pytest.mark.parametrize(
     ("notation", "leak", "time_steps"),
@@ -179,7 +171,6 @@ def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right() -> No
 
     def disagreements(share: float) -> tuple[str, ...]:
         weight, gradient = outcome.network.readout.weight.copy(), outcome.gradients["feedback"][0]
-        assert gradient is not None
         gradient = gradient.copy()
         for array in (weight, gradient):
             array[0, 0] += share * np.abs(array).max()

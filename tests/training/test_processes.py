@@ -1,7 +1,5 @@
 """Several processes: shares that make up the whole, and sums that are those of the whole batch."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a training uses in each iteration: learning rates, batches, random numbers, and what does not fit together."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 

@@ -1,7 +1,5 @@
 """Differences of two float runs: rounding explains a tie with the threshold, and nothing else."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The anytime report as JSON, as Markdown and as a picture."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

@@ -1,7 +1,5 @@
 """The verification report as JSON and as Markdown."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

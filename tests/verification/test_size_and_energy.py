@@ -1,7 +1,5 @@
 """Sizes and synaptic operations, against hand counts and against a loop over every spike and every synapse."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any
@@ -78,8 +76,6 @@ def operations_by_loop(network: HardwareNetwork, connection: Connection, result:
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------
-
-
 def test_size_by_hand() -> None:
     """A 2x2 convolution of 1x3x3 without padding: four places; one of its four weights is zero."""
     connections = (
@@ -121,8 +117,6 @@ def test_float_weights_take_eight_bytes() -> None:
 
 
 # ---- activity --------------------------------------------------------------------------------------------
-
-
 def test_activity_by_hand() -> None:
     """Two inputs, two neurons: weights [[1, 0], [2, 3]], recurrent [[0, 1], [0, 0]], T = 5."""
     connections = (
@@ -177,8 +171,6 @@ def test_activity_of_real_runs() -> None:
 
 
 # ---- energy ----------------------------------------------------------------------------------------------
-
-
 def test_energy_by_hand() -> None:
     assert LOIHI_1.microjoules(1e6) == pytest.approx(23.6)  # one product of floats
     assert EnergyModel(2.0, "mine").microjoules(500_000) == pytest.approx(1.0)
@@ -196,8 +188,6 @@ def test_energy_needs_its_source() -> None:
 
 
 # ---- reports ---------------------------------------------------------------------------------------------
-
-
 def test_json_has_the_promised_keys() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)
@@ -237,8 +227,6 @@ def test_markdown_holds_every_figure_and_the_source() -> None:
 
 
 # ---- refusals --------------------------------------------------------------------------------------------
-
-
 def test_refuses_what_is_not_of_one_run() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)

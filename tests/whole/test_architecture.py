@@ -1,7 +1,5 @@
 """The house: pyproject.toml's import contracts can fail, imports load nothing they should not, folders stay small."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

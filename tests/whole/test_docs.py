@@ -1,7 +1,5 @@
 """README says what is: its commands parse, the files it names exist, its tables are the stored results'."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import json
@@ -115,7 +113,6 @@ def test_contributing_names_every_package_on_its_floor_in_its_own_words():
 
 def test_architecture_shows_the_contracts_floors():
     shown = re.search(r"never one above or beside it:\n\n(.*?)\n\n", ARCHITECTURE, re.DOTALL)
-    assert shown is not None
     assert [line.split() for line in shown.group(1).splitlines()] == FLOORS
 
 
@@ -141,7 +138,6 @@ def test_glossary_is_sorted_and_defines_each_word_once():
 def test_deployment_table_is_the_stored_one():
     kept = json.loads(on_hardware.RESULT.read_text(encoding="utf-8"))
     shown = re.search(r"<!-- deployment: [^\n]*-->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-    assert shown is not None
     assert shown.group(1) == on_hardware.deployment_table(kept).markdown()
     assert set(kept) == set(on_hardware.CONFIGS)
     assert all(row["lava_identical"] and row["stock_identical"] for row in kept.values())

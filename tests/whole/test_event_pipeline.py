@@ -1,7 +1,5 @@
 """A network of events, from recordings on disk to the integers on the simulator, through the scripts."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Export to other formats and from NIR through the script: files, refusals, and what is left behind."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The names that fsnn_lava offers: what they load, and README's example, run exactly as it is printed."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -62,22 +60,17 @@ def test_running_needs_no_torch(tmp_path: Path) -> None:
 
 
 # ---- README's example --------------------------------------------------------------------------------------------
-
-
 def test_example_is_short() -> None:
-    assert EXAMPLE is not None
     assert len(EXAMPLE[1].splitlines()) <= 25
 
 
 @pytest.mark.lava
 def test_example_runs_as_it_is_printed(tmp_path: Path) -> None:
-    assert EXAMPLE is not None
     _check(started(EXAMPLE[1], tmp_path), "lava-fixed", tmp_path)
 
 
 def test_example_runs_without_lava(tmp_path: Path) -> None:
     """On the simulator alone, where no Lava is installed."""
-    assert EXAMPLE is not None
     assert EXAMPLE[1].count("lava-fixed") == 1
     hidden = "import sys; sys.modules['lava'] = None\n"
     shown = started(hidden + EXAMPLE[1].replace(', "lava-fixed"', ""), tmp_path)
@@ -94,8 +87,6 @@ def _check(shown: str, last: str, folder: Path) -> None:
 
 
 # ---- what the verbs take -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def network() -> HardwareNetwork:
     floating = fsnn.lower(trained_networks.trained_network())

@@ -3,8 +3,6 @@
 Every step and every population is compared, of two samples in a row. A case is drawn again from its seed alone.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """The notebooks run from their first to their last cell, and are stored without outputs or functions of their own."""
 
-from __future__ import annotations
-
 import ast
 import warnings
 from collections.abc import Callable, Iterator

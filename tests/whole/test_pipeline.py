@@ -1,7 +1,5 @@
 """The four commands: their files, what they print, their exit statuses, and what they refuse."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -94,8 +92,6 @@ def words(text: str) -> str:
 
 
 # ---- export --------------------------------------------------------------------------------------------
-
-
 def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--to", "lava", "--weight-bits", "6", "--threshold", "half", "--time-steps", "17"]
     assert export.main(["--run", str(digits), *options, "--calibration-samples", "30"]) == 0
@@ -142,8 +138,6 @@ def test_export_refuses(tmp_path: Path, digits: Path) -> None:
 
 
 # ---- run -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("backend", ["simulator", "simulator-float"])
 def test_run_on_all_test_samples(backend: str, exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--backend", backend, "--run", str(exported / "digits")]) == 0
@@ -197,8 +191,6 @@ def test_absent_packages_are_named(exported: Path, monkeypatch: pytest.MonkeyPat
 
 
 # ---- verify --------------------------------------------------------------------------------------------
-
-
 def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--backends", "torch", "simulator", "simulator-float", "--samples", "50"]
     assert verify.main(["--run", str(digits), *options]) == 0
@@ -299,8 +291,6 @@ def test_verify_refuses(digits: Path, tmp_path: Path) -> None:
 
 
 # ---- Lava ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.lava
 @pytest.mark.parametrize("name", ["digits", "deep"])
 def test_lava_fires_spike_by_spike_as_the_simulator(name: str, exported: Path) -> None:
@@ -327,8 +317,6 @@ def test_commands_on_lava(digits: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 # ---- processes -----------------------------------------------------------------------------------------
-
-
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     return subprocess.run(

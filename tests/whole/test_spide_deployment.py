@@ -1,7 +1,5 @@
 """Networks of SPIDE on their way to hardware: threshold half the reset amount, pools that spike, no batch norm."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
@@ -95,8 +93,6 @@ def assert_fires(spikes: Array, name: str) -> None:
 
 
 # ---- floats ----------------------------------------------------------------------------------------------------
-
-
 @every_network
 def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> None:
     network = spide_network(notation, leak)
@@ -110,8 +106,6 @@ def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> N
 
 
 # ---- integers --------------------------------------------------------------------------------------------------
-
-
 @every_network
 def test_simulator_fires_as_the_page_says(notation: str, leak: float) -> None:
     """The reference reads the file, which carries threshold and reset of every population."""
@@ -187,8 +181,6 @@ def test_file_keeps_threshold_and_reset_apart(notation: str, leak: float, tmp_pa
 
 
 # ---- thresholds, scales and rates ------------------------------------------------------------------------------
-
-
 @every_network
 def test_threshold_is_half_the_reset_as_trained(notation: str, leak: float) -> None:
     """So that the option that halves it changes nothing."""
@@ -292,8 +284,6 @@ def test_rates_are_rounded_to_the_nearest() -> None:
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs, trained by SPIDE for a moment and exported."""

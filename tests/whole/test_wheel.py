@@ -1,7 +1,5 @@
 """The wheel, installed into a new environment: the command fsnn does everything from an empty folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The baseline: the spiking run of `simulate`, with the gradient of two cases by hand and of two plain restatements."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import itertools
@@ -106,8 +104,6 @@ def test_a_neuron_out_of_the_curve_lets_nothing_through() -> None:
 
 
 # ---- against a scalar restatement in forward mode --------------------------------------------------------------
-
-
 def tangent(
     weights: list[list[list[float]]], directions: list[list[list[float]]], x: list[float], neuron: FloatNeuron
 ) -> float:
@@ -178,8 +174,6 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -
 
 
 # ---- against a restatement with convolutions, batch norm and masks ---------------------------------------------
-
-
 def restated_rates(
     model: FeedbackSNN, x: Tensor, *, time_steps: int, curve: Callable[[Tensor], Tensor], seed: int
 ) -> Tensor:
@@ -263,8 +257,6 @@ def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron,
 
 
 # ---- the same network as everywhere --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -1,7 +1,5 @@
 """Implicit gradient = autograd through the iterated map = finite differences (float64, tiny networks)."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -13,8 +13,6 @@ the rate: `test_gradients_ide`.)
 The power iteration's vectors stand still in all of it, so that the effective feedback is one function of its weight.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Both phases and the local updates against a plain restatement: every spike, every gradient (float64, all layers)."""
 
-from __future__ import annotations
-
 import gc
 from typing import Any
 
@@ -63,8 +61,6 @@ def loss_gradient(model: FeedbackSNN, rates: Tensor) -> Tensor:
 
 
 # ---- every spike, every update -----------------------------------------------------------------------------------
-
-
 @EVENTS
 @EACH_NEURON
 @EACH_NETWORK
@@ -188,8 +184,6 @@ def test_neurons_that_always_or_never_fire_let_nothing_through(leak: float, dtyp
 
 
 # ---- nothing is kept ---------------------------------------------------------------------------------------------
-
-
 def graph_of(tensor: Tensor) -> list[str]:
     seen, waiting = [], [tensor.grad_fn]
     while waiting:
@@ -281,8 +275,6 @@ def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool)
 
 
 # ---- threads, parts of a batch, processes ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[3:7])
 def test_threads_do_not_change_the_gradient(
     monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...]
@@ -339,8 +331,6 @@ def test_each_backward_pass_is_told() -> None:
 
 
 # ---- dense products ----------------------------------------------------------------------------------------------
-
-
 @EACH_NEURON
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[1:8])
 def test_dense_products_give_the_same_gradient(

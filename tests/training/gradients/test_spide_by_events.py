@@ -1,7 +1,5 @@
 """The compiled loop of the backward phase against the plain one, spike by spike, for every kind of connection."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -109,8 +107,6 @@ def test_longer_run_begins_as_a_shorter_one() -> None:
 
 
 # ---- by hand -----------------------------------------------------------------------------------------------------
-
-
 def spikes_of_one(drive: list[float], *, leak: float = 1.0, steps: int = 6) -> list[list[int]]:
     """Spikes of couples that nothing joins, a row for each."""
     given = torch.tensor([drive], dtype=torch.float64)

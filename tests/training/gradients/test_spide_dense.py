@@ -1,7 +1,5 @@
 """The backward phase of a GPU against the plain loop, spike by spike; all but the last test run it on a CPU."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 
@@ -133,8 +131,6 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # ---- weights as two TF32 values ----------------------------------------------------------------------------------
-
-
 def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many differ from float64's as with float32, and far fewer than with weights of one TF32 value."""
     chains = [random_chain(seed, batch=30) for seed in range(20)]
@@ -170,8 +166,6 @@ def test_what_split_weights_multiply_has_no_other_values_than_0_and_1() -> None:
 
 
 # ---- on a GPU ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", range(12))

@@ -1,7 +1,5 @@
 """What the second phase tends to as its steps grow: the exact adjoint, and the implicit gradient (float64)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -92,8 +90,6 @@ def relative(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 # ---- the adjoint -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reset", ["IF", "IF that resets by the threshold"])
 @EACH_NETWORK
 def test_rates_tend_to_the_exact_adjoint(notation: str, shape: tuple[int, ...], reset: str) -> None:
@@ -128,8 +124,6 @@ def test_leak_of_nearly_one_is_nearly_without_leak() -> None:
 
 
 # ---- the gradient ------------------------------------------------------------------------------------------------
-
-
 @EACH_NETWORK
 def test_updates_tend_to_the_exact_ones_at_the_measured_rates(notation: str, shape: tuple[int, ...]) -> None:
     """With dropout in both the adjoint and the update: forgotten in the latter it would take a fifth off the norm."""

@@ -1,7 +1,5 @@
 """What SPIDE refuses, by its message, however it is asked: by settings, by a model, by a configuration."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Surrogate spikes: exact steps forward, the published curves backward."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
