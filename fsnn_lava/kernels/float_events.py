@@ -20,8 +20,8 @@ from fsnn_lava.hardware import Array
 from fsnn_lava.kernels.compile import compiled, compiled_fused
 
 
-class Geometry(NamedTuple):
-    """Sizes of one connection and where its numbers lie in the flat arrays.
+class ConnectionRow(NamedTuple):
+    """Sizes of one connection, and its offsets into the flat arrays: a row of the table that the kernels read.
 
     Parameters
     ----------
@@ -53,12 +53,16 @@ class Geometry(NamedTuple):
     pool: int
     block: int
     row: int
-    first_weight: int
-    first_start: int
-    source: int
-    target: int
-    first_affine: int
-    first_mask: int
+    first_weight: int = 0
+    first_start: int = 0
+    source: int = 0
+    target: int = 0
+    first_affine: int = 0
+    first_mask: int = 0
+
+
+CONNECTION = np.dtype([(name, np.int64) for name in ConnectionRow._fields])
+"""Type of such rows in an array, whose fields the kernels read by name."""
 
 
 @compiled
@@ -119,15 +123,6 @@ def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array
 
 
 @compiled
-def _geometry(row: Array) -> Any:
-    """The numbers of one row by their names."""
-    return Geometry(
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
-        row[10], row[11], row[12], row[13], row[14], row[15], row[16], row[17], row[18], row[19], row[20],
-    )  # fmt: skip
-
-
-@compiled
 def count_nonzero(values: Array) -> int:
     """As np.count_nonzero, several times faster on floats."""
     count = 0
@@ -137,9 +132,9 @@ def count_nonzero(values: Array) -> int:
 
 
 @compiled
-def apply_map(values: Array, geometry: Array, maps: Any, product: Array) -> None:
-    """Response of every sample, (B, H W C) from values (B, H W C), without pooling."""
-    g = _geometry(geometry)
+def apply_map(values: Array, connections: Array, maps: Any, product: Array) -> None:
+    """Response of every sample to the first connection, (B, H W C) of values (B, H W C), without pooling."""
+    g = connections[0]
     out = np.empty(g.buffer_size, values.dtype)
     active = np.empty(g.channels + 1, np.int64)
     run = g.out_width * g.out_channels
@@ -220,7 +215,7 @@ def run_samples(
 
     Parameters
     ----------
-    plan : (connections, bounds, maps, affine): `Geometry` of each connection as a row of int64, (P + 1,) first neuron
+    plan : (connections, bounds, maps, affine): `CONNECTION` rows, (P + 1,) first neuron
         of each population, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
     inputs : (drive, events, masks): constant current (B, N1), frames (T, B, M), dropout masks (B, sum of N); each may
         have no columns.
@@ -233,7 +228,7 @@ def run_samples(
     weighted_counts, counts = rates
     neurons, widest, deepest, largest = bounds[-1], 0, 0, 0
     for k in range(len(connections)):
-        g = _geometry(connections[k])
+        g = connections[k]
         largest, deepest = max(largest, g.buffer_size), max(deepest, g.channels)
     for p in range(len(bounds) - 1):
         widest = max(widest, bounds[p + 1] - bounds[p])
@@ -250,7 +245,7 @@ def run_samples(
                 if p == 0 and drive.shape[1]:
                     current[: bounds[1]] = drive[sample]
                 for k in range(len(connections)):
-                    g = _geometry(connections[k])
+                    g = connections[k]
                     if g.target == p:
                         values = _values(g, events[t, sample], state, bounds, t)
                         out[: g.buffer_size] = 0

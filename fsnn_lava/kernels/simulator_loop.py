@@ -22,7 +22,7 @@ class Tables(NamedTuple):
     Parameters
     ----------
     weights, segments, starts, corners, classes : of all connections' `ScatterMap`, one after the other.
-    connections : (connections, 19) int64, rows of `Row`, in the order of their targets.
+    connections : (connections,) `ROW` of each, in the order of their targets.
     first_connection : (P + 1,) int64: first row of each population, and the end.
     first_neuron : (P + 1,) int64: first neuron of each population, and the end.
     ring : (1 + P, 3) int64 for the input and each population, as sources of spikes: where in the ring its lists begin,
@@ -79,6 +79,10 @@ class Row(NamedTuple):
     size: int
 
 
+ROW = np.dtype([(name, np.int64) for name in Row._fields])
+"""Type of such rows in an array, whose fields the kernels read by name."""
+
+
 class Outcome(NamedTuple):
     """What a run fills in.
 
@@ -106,16 +110,6 @@ def _list(tables: Any, lists: Array, source: int, step: int) -> Array:
     begin, places, held = tables.ring[source]
     at = begin + (step % held) * places
     return lists[at : at + places]
-
-
-@compiled
-def _row(numbers: Array) -> Any:
-    """The numbers of one connection by their names."""
-    return Row(
-        numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7], numbers[8],
-        numbers[9], numbers[10], numbers[11], numbers[12], numbers[13], numbers[14], numbers[15], numbers[16],
-        numbers[17], numbers[18],
-    )  # fmt: skip
 
 
 @compiled
@@ -209,7 +203,7 @@ def run_samples(
                 arriving[:] = tables.constant[begin:end]
                 _add_codes(tables, codes_current[sample], p, step, arriving)
                 for k in range(tables.first_connection[p], tables.first_connection[p + 1]):
-                    c = _row(tables.connections[k])
+                    c = tables.connections[k]
                     sent = step - c.delay
                     if sent >= 0 and counts[c.source, sent]:
                         spiking = _list(tables, lists, c.source, sent)[: counts[c.source, sent]]

@@ -54,13 +54,8 @@ class Couples(NamedTuple):
     first_start: int
 
 
-@compiled
-def _couples(row: Array) -> Any:
-    """The numbers of one row by their names."""
-    return Couples(
-        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8],
-        row[9], row[10], row[11], row[12], row[13], row[14], row[15], row[16],
-    )  # fmt: skip
+COUPLES = np.dtype([(name, np.int64) for name in Couples._fields])
+"""Type of such rows in an array, whose fields the kernel reads by name."""
 
 
 @compiled
@@ -145,7 +140,7 @@ def run_couples(
 
     Parameters
     ----------
-    plan : (populations, maps): `Couples` of each population as a row of int64, first population first, and the flat
+    plan : (populations, maps): `COUPLES` of each population, first population first, and the flat
         (weights, segments, starts) of the connections.
     inputs : (drive, factor): (B, N of the last population) added in every step; (B, all neurons) by what each spike is
         multiplied before it is sent.
@@ -161,9 +156,9 @@ def run_couples(
     last = len(populations) - 1
     end, deepest = 0, 0
     for p in range(last + 1):
-        g = _couples(populations[p])
+        g = populations[p]
         end, deepest = max(end, g.first_q + g.buffer_size), max(deepest, g.channels)
-    top = _couples(populations[last])
+    top = populations[last]
     q = np.empty(end, drive.dtype)
     ring = np.empty((loop_delay, top.buffer_size), drive.dtype)
     values, spikes, active = np.empty(deepest, q.dtype), np.empty(deepest, q.dtype), np.empty(deepest + 1, np.int64)
@@ -174,11 +169,11 @@ def run_couples(
             state = (active, values, factor[sample], weighted[sample], fired, kept)
             returning = ring[t % loop_delay]
             for p in range(last, -1, -1):
-                g = _couples(populations[p])
+                g = populations[p]
                 own = q[g.first_q : g.first_q + g.buffer_size]
                 if p == last:
                     _add_drive(g, own, drive[sample])
                     own += returning
                     returning[:] = 0
-                into = returning if p == 0 else q[_couples(populations[p - 1]).first_q :]
+                into = returning if p == 0 else q[populations[p - 1].first_q :]
                 _step(g, own, leak, step_weights[t], spikes, state, maps, into)

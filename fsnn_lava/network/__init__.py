@@ -11,10 +11,11 @@ from fsnn_lava.network.devices import (
 from fsnn_lava.network.event_maps import (
     PACKED_BYTES as PACKED_BYTES,
     EventMap as EventMap,
+    by_population as by_population,
     event_map as event_map,
     in_threads as in_threads,
     inner as inner,
-    outer as outer,
+    join_maps as join_maps,
 )
 from fsnn_lava.network.feedback_network import (
     BoundNetwork as BoundNetwork,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +14,7 @@ from torch import Tensor
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array
 from fsnn_lava.kernels.convolution_reach import convolution_reach
-from fsnn_lava.kernels.float_events import Geometry, apply_map, count_nonzero
+from fsnn_lava.kernels.float_events import CONNECTION, ConnectionRow, apply_map, count_nonzero
 
 DENSE_SHARE = {"linear": 0.4, "conv": 0.15, "pool": 0.15}
 """Share of nonzero values above which a dense product is faster, on a CPU with AVX-512."""
@@ -32,14 +32,14 @@ class EventMap:
 
     Parameters
     ----------
-    geometry : sizes; its offsets are those of this map alone.
+    row : sizes; its offsets are those of this map alone.
     weights : flat; for each source channel its weights, ordered (tap, target channel).
     segments : (S, 3) int64: contiguous runs of a row: where the run begins, its length, and by how many places of the
         response its first output lies after the corner of the source's position.
     starts : first segment of each class of positions (their remainders under the stride), and the end.
     """
 
-    geometry: Geometry
+    row: ConnectionRow
     weights: Array
     segments: Array
     starts: Array
@@ -48,11 +48,11 @@ class EventMap:
         """(B, *target) of x (B, *source) with many zeros, without gradients."""
         values = inner(x.detach()).numpy()
         product = torch.empty(len(x), prod(target), dtype=x.dtype)  # torch aligns it: dense products of it repeat
-        into, geometry = product.numpy(), np.array(self.geometry)
+        into, rows = product.numpy(), np.array([self.row], CONNECTION)
         maps = (self.weights, self.segments, self.starts)
 
         def run(begin: int, end: int) -> None:
-            apply_map(values[begin:end], geometry, maps, into[begin:end])
+            apply_map(values[begin:end], rows, maps, into[begin:end])
 
         in_threads(run, len(x), most=len(x))
         if len(target) == 3:
@@ -81,6 +81,24 @@ def event_map(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...], *,
     return _conv_map(rows_first, source, target, layer=layer, upwards=upwards)
 
 
+def join_maps(maps: Sequence[EventMap], dtype: torch.dtype) -> tuple[list[ConnectionRow], tuple[Array, Array, Array]]:
+    """Put maps behind each other, as a kernel that runs a network takes them.
+
+    Returns
+    -------
+    The row of each map, whose offsets point into the flat arrays; these (weights, segments, starts).
+    """
+    sizes = np.array([(0, 0, 0), *((m.weights.size, len(m.segments), m.starts.size) for m in maps)])
+    offsets = list(zip(maps, np.cumsum(sizes, 0).tolist(), strict=False))
+    rows = [m.row._replace(first_weight=weight, first_start=start) for m, (weight, _, start) in offsets]
+    flat = torch.cat([torch.empty(0, dtype=dtype), *(torch.from_numpy(m.weights) for m in maps)])
+    return rows, (
+        flat.numpy(),
+        np.concatenate([np.empty((0, 3), np.int64), *(m.segments for m in maps)]),
+        np.concatenate([np.empty(0, np.int64), *(m.starts + segment for m, (_, segment, _) in offsets)]),
+    )
+
+
 def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
     """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one."""
     share = count_nonzero(inner(x.detach()).numpy()) / x.numel()
@@ -103,6 +121,12 @@ def outer(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
     return flat.view(*lead, height, width, channels).movedim(-1, -3)
 
 
+def by_population(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """(..., *N) view of each population of (..., all neurons), whose channels lie innermost."""
+    parts = flat.split([prod(shape) for shape in shapes], -1)
+    return tuple(outer(part, shape) for part, shape in zip(parts, shapes, strict=True))
+
+
 def in_threads(run: Callable[[int, int], None], batch: int, *, most: int) -> None:
     """Calls run(begin, end) for parts of a batch, each of so many samples at most, on all threads that torch uses."""
     threads = torch.get_num_threads()
@@ -121,11 +145,10 @@ def _linear_map(weight: Tensor, input_shape: tuple[int, ...], *, adjoint: bool) 
     matrix = inner(weight.view(features, *input_shape))
     rows = matrix if adjoint else matrix.t()
     sources, targets = rows.shape
-    geometry = Geometry._make(
-        (sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets, 1, _block(targets), targets, 0, 0, 0, 0, 0, 0)
-    )
+    sizes = (sources, 1, 1, targets, 1, 1, 1, 1, 0, 0, 1, targets)
+    row = ConnectionRow(*sizes, pool=1, block=_block(targets), row=targets)
     segments = np.array([[0, targets, 0]], np.int64)
-    return EventMap(geometry, _flat(rows), segments, np.array([0, 1], np.int64))
+    return EventMap(row, _flat(rows), segments, np.array([0, 1], np.int64))
 
 
 def _conv_map(
@@ -137,9 +160,8 @@ def _conv_map(
     flat = rows_first.flatten(2)[:, :, torch.from_numpy(reach.taps)].transpose(1, 2)  # (source, tap, target)
     row = len(reach.taps) * target[0]
     buffer = (reach.margin, reach.margin, reach.width, reach.height * reach.width * target[0])
-    sizes = (*source, *target, reach.down, reach.up, *buffer)
-    geometry = Geometry._make((*sizes, 1, _block(row), row, 0, 0, 0, 0, 0, 0))
-    return EventMap(geometry, _flat(flat), reach.segments, reach.starts)
+    sizes = ConnectionRow._make((*source, *target, reach.down, reach.up, *buffer, 1, _block(row), row, *6 * [0]))
+    return EventMap(sizes, _flat(flat), reach.segments, reach.starts)
 
 
 def _block(row: int) -> int:

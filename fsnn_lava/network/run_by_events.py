@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fsnn_lava.hardware import Array, FloatNeuron
-from fsnn_lava.kernels.float_events import Geometry, run_samples
-from fsnn_lava.network.event_maps import PACKED_BYTES, EventMap, in_threads, inner, outer
+from fsnn_lava.kernels.float_events import CONNECTION, run_samples
+from fsnn_lava.network.event_maps import PACKED_BYTES, EventMap, by_population, in_threads, inner, join_maps
 from fsnn_lava.network.neuron import SpikeCounts
 
 
@@ -67,15 +67,15 @@ def event_run(
     record : keep every spike.
     """
     plan = _Plan(connections, shapes, neuron, dtype)
-    counts = [torch.empty((batch, plan.neurons), dtype=plan.dtype) for _ in range(2)]
+    counts = [torch.empty((batch, plan.neurons), dtype=dtype) for _ in range(2)]
     recorded = torch.empty((time_steps if record else 0, batch, plan.neurons), dtype=torch.uint8)
 
     def run(begin: int, end: int) -> None:
         part = slice(begin, end)
         packed = (
-            _packed([] if drive is None else [drive[part]], end - begin, plan.dtype),
-            _frames(events, part, (time_steps, end - begin), plan.dtype),
-            _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, plan.dtype),
+            _packed([] if drive is None else [drive[part]], end - begin, dtype),
+            _frames(events, part, (time_steps, end - begin), dtype),
+            _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, dtype),
         )
         rates = tuple(count[part].zero_().numpy() for count in counts)
         kept = np.empty((time_steps if record else 0, end - begin, plan.neurons), np.uint8)
@@ -91,8 +91,8 @@ def event_run(
         recorded[:, part] = torch.from_numpy(kept)
 
     in_threads(run, batch, most=max(1, PACKED_BYTES // plan.sample_bytes))
-    weighted, plain = (plan.populations(count) for count in counts)
-    return SpikeCounts(weighted, plain, plan.populations(recorded) if record else None)
+    weighted, plain = (by_population(count, shapes) for count in counts)
+    return SpikeCounts(weighted, plain, by_population(recorded, shapes) if record else None)
 
 
 class _Plan:
@@ -105,58 +105,28 @@ class _Plan:
         neuron: FloatNeuron,
         dtype: torch.dtype,
     ) -> None:
-        self._shapes = shapes
-        self._bounds = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)], dtype=np.int64)
-        self.neurons = int(self._bounds[-1])
-        self.dtype = dtype
-        maps = [c.map for c in connections]
-        table, weights, starts, channels, masked = [], 0, 0, 0, 0
-        for c in connections:
+        bounds = np.cumsum([0, *(prod(shape) for shape in shapes)], dtype=np.int64)
+        self.neurons = int(bounds[-1])
+        rows, maps = join_maps([c.map for c in connections], dtype)
+        table, channels, masked = [], 0, 0
+        for c, row in zip(connections, rows, strict=True):
+            first_mask = -1 if c.mask is None else masked
             table.append(
-                c.map.geometry._replace(
-                    pool=c.pool,
-                    first_weight=weights,
-                    first_start=starts,
-                    source=c.source,
-                    target=c.target,
-                    first_affine=channels,
-                    first_mask=-1 if c.mask is None else masked,
+                row._replace(
+                    source=c.source, target=c.target, pool=c.pool, first_affine=channels, first_mask=first_mask
                 )
             )
-            weights, starts, channels = (
-                weights + c.map.weights.size,
-                starts + c.map.starts.size,
-                channels + len(c.scale),
-            )
+            channels += len(c.scale)
             masked += 0 if c.mask is None else c.mask[0].numel()
-        shifted = np.cumsum([0, *(len(m.segments) for m in maps)])
-        affine = torch.stack(
-            [_joined([c.scale for c in connections], dtype), _joined([c.shift for c in connections], dtype)]
+        empty = torch.empty(0, dtype=dtype)
+        scale, shift = (
+            [empty, *numbers] for numbers in ((c.scale for c in connections), (c.shift for c in connections))
         )
-        self.arrays = (
-            np.array(table, np.int64).reshape(-1, len(Geometry._fields)),
-            self._bounds,
-            (
-                _joined([torch.from_numpy(m.weights) for m in maps], dtype).numpy(),
-                np.concatenate([np.empty((0, 3), np.int64), *(m.segments for m in maps)]),
-                np.concatenate([np.empty(0, np.int64), *(m.starts + n for m, n in zip(maps, shifted, strict=False))]),
-            ),
-            affine.numpy(),
-        )
+        affine = torch.stack([torch.cat(scale), torch.cat(shift)])
+        self.arrays = np.array(table, CONNECTION), bounds, maps, affine.numpy()
         values = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
-        self.constants = torch.tensor(values, dtype=self.dtype).numpy()
+        self.constants = torch.tensor(values, dtype=dtype).numpy()
         self.sample_bytes = self.constants.itemsize * (2 * self.neurons + masked)
-
-    def populations(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """One (..., *N) tensor per population of the last axis, whose channels lie innermost."""
-        return tuple(
-            outer(flat[..., begin:end], shape)
-            for (begin, end), shape in zip(pairwise(self._bounds.tolist()), self._shapes, strict=True)
-        )
-
-
-def _joined(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.cat([torch.empty(0, dtype=dtype), *tensors])
 
 
 def _packed(tensors: Sequence[Tensor], batch: int, dtype: torch.dtype) -> Array:

@@ -91,7 +91,7 @@ def test_blocks_of_channels_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = _weight(layer, shape, torch.float64), _sparse(3, shape, 0.6)
     monkeypatch.setattr(event_maps, "BLOCK_NUMBERS", 1)
     ready = event_map(layer, weight, shape)
-    assert ready.geometry.block == 4  # so that eleven channels make three blocks, the last one not full
+    assert ready.row.block == 4  # so that eleven channels make three blocks, the last one not full
     expected = apply_layer(layer, weight, None, x)
     torch.testing.assert_close(ready.product(x, expected.shape[1:]), expected, rtol=0, atol=1e-12)
 

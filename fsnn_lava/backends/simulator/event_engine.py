@@ -12,7 +12,7 @@ import numpy as np
 
 from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
-from fsnn_lava.kernels.simulator_loop import Outcome, Row, Tables, run_samples
+from fsnn_lava.kernels.simulator_loop import ROW, Outcome, Row, Tables, run_samples
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, scatter_map, sum_dtype
 
 PARTS_PER_CORE = 4
@@ -187,7 +187,7 @@ def _rows(maps: Sequence[ScatterMap], facts: Sequence[tuple[int, int, int, int]]
         places = np.stack([at, end], axis=1).ravel().tolist()
         rows.append(Row._make((*places, *fact, m.channels, m.row, m.rows, m.run, m.first, m.pitch, m.size)))
         at = end
-    return np.array(rows, np.int64).reshape(len(rows), len(Row._fields))
+    return np.array(rows, ROW)
 
 
 def _ring(plan: Plan) -> Array:

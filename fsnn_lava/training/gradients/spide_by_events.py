@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array
-from fsnn_lava.kernels.ternary_couples import Couples, run_couples
-from fsnn_lava.network import PACKED_BYTES, EventMap, event_map, in_threads, inner, outer
+from fsnn_lava.kernels.ternary_couples import COUPLES, Couples, run_couples
+from fsnn_lava.network import PACKED_BYTES, EventMap, by_population, event_map, in_threads, inner, join_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,9 @@ def couple_run(
 
     in_threads(run, batch, most=max(1, PACKED_BYTES // (weighted.element_size() * neurons)))
     return CoupleCounts(
-        plan.populations(weighted),
-        plan.populations(torch.from_numpy(np.sum(fired, axis=0))),
-        plan.populations(recorded) if record else None,
+        by_population(weighted, shapes),
+        by_population(torch.from_numpy(np.sum(fired, axis=0)), shapes),
+        by_population(recorded, shapes) if record else None,
     )
 
 
@@ -113,22 +113,20 @@ class _Plan:
     def __init__(
         self, links: Sequence[CoupleLink | None], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
     ) -> None:
-        self._shapes = shapes
-        self._sizes = [math.prod(shape) for shape in shapes]
-        self.neurons = sum(self._sizes)
+        sizes = [math.prod(shape) for shape in shapes]
+        self._sizes, self.neurons = sizes, sum(sizes)
         maps = [
             None if k is None else event_map(k.layer, k.weight.to(dtype), k.input_shape, adjoint=True) for k in links
         ]
+        joined, flat = join_maps([m for m in maps if m is not None], dtype)
+        leaving = iter(joined)
+        rows: list[Couples] = []
         # The map that leads into a population fixes the buffer of its potentials; the last one's is the feedback's.
-        into = [*maps[1:], maps[0]]
-        starts, weights, offset = 0, 0, 0
-        rows = []
-        for p, arriving in enumerate(into):
-            row = _population(shapes[p], arriving)._replace(first_q=offset, first_neuron=sum(self._sizes[:p]))
-            offset += row.buffer_size
-            leaving = maps[p]
-            if leaving is not None:
-                g = leaving.geometry
+        for p, arriving in enumerate([*maps[1:], maps[0]]):
+            first_q = rows[-1].first_q + rows[-1].buffer_size if rows else 0
+            row = _population(shapes[p], arriving)._replace(first_q=first_q, first_neuron=sum(sizes[:p]))
+            if maps[p] is not None:
+                g = next(leaving)
                 row = row._replace(
                     target=(p - 1) % len(shapes),
                     down=g.down,
@@ -136,12 +134,11 @@ class _Plan:
                     target_width=g.buffer_width,
                     target_channels=g.out_channels,
                     row=g.row,
-                    first_weight=weights,
-                    first_start=starts,
+                    first_weight=g.first_weight,
+                    first_start=g.first_start,
                 )
-                weights, starts = weights + leaving.weights.size, starts + leaving.starts.size
             rows.append(row)
-        self.arrays = (np.array(rows, np.int64), _joined([m for m in maps if m is not None], dtype))
+        self.arrays = np.array(rows, COUPLES), flat
 
     def factors(self, links: Sequence[CoupleLink | None], part: slice, like: Tensor) -> Array:
         """(b, all neurons) of a part of the batch, channels innermost; zeros where nothing is sent."""
@@ -152,28 +149,12 @@ class _Plan:
         packed: Array = torch.cat(rows, 1).numpy()
         return packed
 
-    def populations(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """One (..., *N) tensor per population of the last axis, whose channels lie innermost."""
-        parts = flat.split(self._sizes, -1)
-        return tuple(outer(part, shape) for part, shape in zip(parts, self._shapes, strict=True))
-
 
 def _population(shape: tuple[int, ...], arriving: EventMap | None) -> Couples:
     """Sizes of a population whose potentials lie as the arriving connection writes them."""
     channels, height, width = shape if len(shape) == 3 else (math.prod(shape), 1, 1)
     top, left, columns, size = 0, 0, width, math.prod(shape)
-    if arriving is not None and arriving.geometry.buffer_size != size:  # a convolution's, with margins
-        g = arriving.geometry
+    if arriving is not None and arriving.row.buffer_size != size:  # a convolution's, with margins
+        g = arriving.row
         top, left, columns, size = g.top, g.left, g.buffer_width, g.buffer_size
     return Couples(channels, height, width, top, left, columns, size, 0, 0, -1, 1, 1, 0, 0, 0, 0, 0)
-
-
-def _joined(maps: Sequence[EventMap], dtype: torch.dtype) -> tuple[Array, Array, Array]:
-    """Flat (weights, segments, starts) of all connections, the latter shifted to where their segments lie."""
-    shifted = np.cumsum([0, *(len(m.segments) for m in maps)])
-    kind = torch.empty(0, dtype=dtype).numpy().dtype
-    return (
-        np.concatenate([np.empty(0, kind), *(m.weights for m in maps)]),
-        np.concatenate([np.empty((0, 3), np.int64), *(m.segments for m in maps)]),
-        np.concatenate([np.empty(0, np.int64), *(m.starts + n for m, n in zip(maps, shifted, strict=False))]),
-    )
