@@ -2,7 +2,7 @@
 
 A spike vector is mostly zeros, and so is a gradient behind silent neurons; a dense product multiplies by every zero.
 Here each nonzero value adds its weights to the outputs that it reaches, which costs what the spikes cost: at the firing
-rates of trained networks, 1 to 20 %, several times less (`benchmarks/ide/training_speed.py`). Sums differ from a dense
+rates of trained networks, 1 to 20 %, several times less (`benchmarks.ide.training_speed`). Sums differ from a dense
 product's by their order alone. All arrays are flat, and channels lie innermost, (H, W, C), so that one value's
 weights for a run of neighbouring outputs are one contiguous run of numbers.
 
@@ -67,19 +67,19 @@ CONNECTION = np.dtype([(name, np.int64) for name in ConnectionRow._fields])
 
 @compiled
 def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> None:
-    """Adds the response of one sample to `out`, which holds zeros; `active` is room for channel numbers.
-
-    Channels come in blocks whose weights stay in the cache while they go over all positions.
-    """
+    """Add the response of one sample to `out`, a buffer of zeros; `active` is a scratch array for channel numbers."""
+    # Blocks of channels outermost: their weights stay in the second-level cache for all positions.
     for block in range(0, g.channels, g.block):
         end = min(block + g.block, g.channels)
         for y in range(g.height):
             for x in range(g.width):
+                # Compress the nonzero channels without a branch: zeros and spikes alternate too irregularly to predict.
                 first = (y * g.width + x) * g.channels
                 count = 0
                 for c in range(block, end):
                     active[count] = c
                     count += values[first + c] != 0
+                # Positions without an event cost nothing more; the others' class says which outputs they reach.
                 if count:
                     corner = (y // g.down) * g.up * g.buffer_width + (x // g.down) * g.up
                     kind = g.first_start + (y % g.down) * g.down + x % g.down
@@ -94,17 +94,20 @@ def _scatter(values: Array, g: Any, maps: Any, out: Array, active: Array) -> Non
 
 @compiled_fused
 def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array) -> None:
-    """Adds the weights of the active channels of one position, times their values, to the outputs that it reaches."""
+    """Add the weights of the active channels of one position, times their values, to the outputs that it reaches."""
     weights, segments, starts = maps
     first_weight, row, kind = place
     zero, count = values.dtype.type(0), len(active)
+    # Four rows of weights in one pass over the outputs, which are loaded and stored a quarter as often. A last group of
+    # two or three is filled up with a row times zero.
     for k in range(0, count - 1, 4):
-        # Four rows of weights in one pass over the outputs; at the end the last one again, times zero.
         a, b, c, d = active[k], active[k + 1], active[min(k + 2, count - 1)], active[min(k + 3, count - 1)]
         va, vb = values[a], values[b]
         vc = values[c] if k + 2 < count else zero
         vd = values[d] if k + 3 < count else zero
         at, bt, ct, dt = first_weight + a * row, first_weight + b * row, first_weight + c * row, first_weight + d * row
+        # Each segment is contiguous in the weights and in the outputs: the inner loop is vectorized, and fuses its
+        # products and sums (FMA).
         for s in range(starts[kind], starts[kind + 1]):
             begin, end = segments[s, 0], segments[s, 0] + segments[s, 1]
             total = out[segments[s, 2] : segments[s, 2] + segments[s, 1]]
@@ -112,6 +115,7 @@ def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array
             wc, wd = weights[ct + begin : ct + end], weights[dt + begin : dt + end]
             for i in range(len(total)):
                 total[i] += va * wa[i] + vb * wb[i] + vc * wc[i] + vd * wd[i]
+    # A single row left over: filled up, it would cost four.
     if count % 4 == 1:
         va, at = values[active[count - 1]], first_weight + active[count - 1] * row
         for s in range(starts[kind], starts[kind + 1]):
@@ -124,7 +128,8 @@ def add_channels(values: Array, active: Array, place: Any, maps: Any, out: Array
 
 @compiled
 def count_nonzero(values: Array) -> int:
-    """As np.count_nonzero, several times faster on floats."""
+    """Count as np.count_nonzero does, several times faster on floats."""
+    # A sum of comparisons, without a branch: the compiler vectorizes it.
     count = 0
     for value in values.flat:
         count += value != 0
@@ -133,14 +138,16 @@ def count_nonzero(values: Array) -> int:
 
 @compiled
 def apply_map(values: Array, connections: Array, maps: Any, product: Array) -> None:
-    """Response of every sample to the first connection, (B, H W C) of values (B, H W C), without pooling."""
+    """Write the responses (B, H W C) of the first connection to values (B, H W C), without pooling."""
     g = connections[0]
     out = np.empty(g.buffer_size, values.dtype)
     active = np.empty(g.channels + 1, np.int64)
     run = g.out_width * g.out_channels
+    # One buffer for all samples: it stays in the cache.
     for sample in range(values.shape[0]):
         out[:] = 0
         _scatter(values[sample], g, maps, out, active)
+        # Rows of the response are contiguous between the margins: one copy each.
         for y in range(g.out_height):
             at = ((y + g.top) * g.buffer_width + g.left) * g.out_channels
             product[sample, y * run : (y + 1) * run] = out[at : at + run]
@@ -148,15 +155,17 @@ def apply_map(values: Array, connections: Array, maps: Any, product: Array) -> N
 
 @compiled_fused
 def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array) -> None:
-    """current += mask (scale response + shift), the response being pooled."""
+    """Add mask (scale pool(response) + shift) to the current: batch norm, bias and dropout of one connection."""
     height, width, channels = g.out_height // g.pool, g.out_width // g.pool, g.out_channels
     scale = affine[0, g.first_affine : g.first_affine + channels]
     shift = affine[1, g.first_affine : g.first_affine + channels]
     for y in range(height):
         for x in range(width):
+            # Pooled where it lies in the buffer, so that no response is stored a second time.
             response = _pooled(out, g, y, x)
             first = (y * width + x) * channels
             to = current[first : first + channels]
+            # The test for a mask lies outside the loop over channels, which is vectorized then.
             if g.first_mask >= 0:
                 kept = mask[g.first_mask + first : g.first_mask + first + channels]
                 for c in range(channels):
@@ -168,12 +177,13 @@ def _add_current(out: Array, g: Any, affine: Array, mask: Array, current: Array)
 
 @compiled
 def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
-    """(C,) mean response of one window; the sum is left in its first element of `out`."""
+    """Return the (C,) mean response of one window, in place of the window's first position in `out`."""
     channels = g.out_channels
     corner = ((y * g.pool + g.top) * g.buffer_width + x * g.pool + g.left) * channels
     response = out[corner : corner + channels]
     if g.pool == 1:
         return response
+    # The other positions of the window are added to the first, all channels of a position at once.
     for dy in range(g.pool):
         for dx in range(1 if dy == 0 else 0, g.pool):
             at = corner + (dy * g.buffer_width + dx) * channels
@@ -186,11 +196,13 @@ def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
 
 @compiled_fused
 def _advance(state: Any, current: Array, constants: Array, begin: int, end: int) -> None:
-    """One step of the neurons begin .. end: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
+    """Advance the neurons begin .. end by a step: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
     v, spikes = state[0][begin:end], state[1][begin:end]
     weighted_count, count = state[3][begin:end], state[4][begin:end]
     v_threshold, reset_amount, leak = constants[0], constants[1], constants[2]
     one, zero = constants.dtype.type(1), constants.dtype.type(0)
+    # Leak, reset, integration, threshold and both counts in one pass over memory. Spikes are floats of the same width
+    # as the potentials, and the threshold is a select: the loop has no branch and is vectorized.
     for i in range(len(v)):
         after = leak * (v[i] - reset_amount * spikes[i]) + current[i]
         fired = one if after >= v_threshold else zero
@@ -211,7 +223,10 @@ def run_samples(
     time_steps: int,
     loop_delay: int,
 ) -> None:
-    """All steps of every sample, one sample after the other, so that its potentials stay in the cache.
+    """Run all steps of every sample, one sample after the other, so that its potentials stay in the cache.
+
+    In each step the populations follow each other, first to last, and see the spikes of this step from below
+    (sequential timing); the feedback comes `loop_delay` steps late.
 
     Parameters
     ----------
@@ -226,6 +241,7 @@ def run_samples(
     connections, bounds, _, affine = plan
     drive, events, masks = inputs
     weighted_counts, counts = rates
+    # All arrays of a sample are allocated once, as large as the largest connection needs.
     neurons, widest, deepest, largest = bounds[-1], 0, 0, 0
     for k in range(len(connections)):
         g = connections[k]
@@ -240,6 +256,7 @@ def run_samples(
         v[:], spikes[:], returning[:] = 0, 0, 0
         state = (v, spikes, returning, weighted_counts[sample], counts[sample])
         for t in range(time_steps):
+            # Current of one population at a time, then its neurons: nothing but spikes is passed on.
             for p in range(len(bounds) - 1):
                 current[:] = 0
                 if p == 0 and drive.shape[1]:
@@ -252,6 +269,7 @@ def run_samples(
                         _scatter(values, g, plan[2], out, active)
                         _add_current(out, g, affine, masks[sample], current)
                 _advance(state, current, constants, bounds[p], bounds[p + 1])
+            # The last population's spikes wait in a ring of as many steps as the feedback is late.
             returning[t % loop_delay] = spikes[bounds[-2] :]
             if recorded.size:
                 recorded[t, sample] = spikes.astype(np.uint8)
@@ -259,7 +277,8 @@ def run_samples(
 
 @compiled
 def _values(g: Any, frame: Array, state: tuple[Array, ...], bounds: Array, t: int) -> Array:
-    """What a connection is given at step t: the input, the last population's late spikes, or those from below."""
+    """Return a connection's values at step t: the input, the last population's late spikes, or those from below."""
+    # Views alone, nothing is copied.
     returning: Array = state[2][t % len(state[2])]
     if g.source < 0:
         return frame

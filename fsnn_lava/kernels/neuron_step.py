@@ -20,7 +20,8 @@ from fsnn_lava.kernels.compile import compiled
 
 @compiled
 def integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> int:
-    """The potential after a step, in units of state; current in units of 64 of them."""
+    """Return the potential after a step, in units of state; the current is in units of 64 of them."""
+    # The decay rounds towards zero, as hardware does: a shift of the magnitude, then its sign again.
     after = (abs(before) * kept) >> 12
     if before < 0:
         after = -after
@@ -31,7 +32,8 @@ def integer_law(before: int, current: int, kept: int, reset: int, threshold: int
 
 @compiled
 def float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> float:
-    """The potential after a step: leak (v - reset s) + current."""
+    """Return the potential after a step: leak (v - reset s) + current."""
+    # The spike is recovered from the potential, which was not reset yet: no array of spikes is read.
     if before >= threshold:  # it fired in the previous step
         before -= reset
     return leak * before + current
@@ -50,7 +52,7 @@ def integer_step(
     reset: int,
     threshold: int,
 ) -> int:
-    """Largest |potential| after one integer step of a batch; everything is in units of state.
+    """Advance a batch by one integer step, and return the largest |potential|; everything is in units of state.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ def integer_step(
     threshold : 64 (2 V - 1); a neuron fires above it.
     """
     peak = 0
+    # All that a neuron does in one pass over memory, which bounds the speed; the largest potential is found on the way.
     for b in range(potential.shape[0]):
         for n in range(potential.shape[1]):
             current = drive[b, n] + np.int64(arriving[b, n])
@@ -74,6 +77,7 @@ def integer_step(
             spikes[b, n] = fired
             counts[b, n] += fired
             peak = max(peak, abs(after))
+        # A second loop, while the row is in the cache: IF neurons, whose rate is their count, pay nothing for it.
         if share > 0.0:
             for n in range(potential.shape[1]):
                 rates[b, n] += share * spikes[b, n]
@@ -93,7 +97,7 @@ def float_step(
     reset: float,
     threshold: float,
 ) -> float:
-    """Largest |potential| after one float step of a batch: v = leak (v - reset s) + I, s = v >= threshold.
+    """Advance a batch by v = leak (v - reset s) + I, s = v >= threshold, and return the largest |potential|.
 
     Parameters
     ----------
@@ -101,6 +105,7 @@ def float_step(
     spikes, counts, rates, share : as in the integer step.
     """
     peak = 0.0
+    # The same single pass as for integers.
     for b in range(potential.shape[0]):
         for n in range(potential.shape[1]):
             after = float_law(potential[b, n], drive[b, n] + arriving[b, n], leak, reset, threshold)
@@ -109,6 +114,7 @@ def float_step(
             spikes[b, n] = fired
             counts[b, n] += fired
             peak = max(peak, abs(after))
+        # As for integers: the leaky neurons' weighted rate.
         if share > 0.0:
             for n in range(potential.shape[1]):
                 rates[b, n] += share * spikes[b, n]
@@ -116,7 +122,7 @@ def float_step(
 
 
 def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
-    """Largest |potential| (integers) after a step of one sample's neurons, by the law for the type of the numbers.
+    """Advance one sample's neurons by a step, by the law for the type of the numbers; return the largest |potential|.
 
     Compiled functions alone call it.
 
@@ -138,6 +144,7 @@ def _advance_by_type(potential: Any, current: Any, neuron: Any, fired: Any) -> C
 def _advance_integers(potential: Array, current: Array, neuron: Array, fired: Array) -> int:
     kept, reset, threshold = neuron[0], neuron[1], neuron[2]
     peak = 0
+    # One pass over memory; spikes are bytes, so that it moves little.
     for n in range(len(potential)):
         after = integer_law(potential[n], current[n], kept, reset, threshold)
         potential[n] = after
@@ -148,6 +155,7 @@ def _advance_integers(potential: Array, current: Array, neuron: Array, fired: Ar
 
 def _advance_floats(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
     leak, reset, threshold = neuron[0], neuron[1], neuron[2]
+    # The same pass without the largest potential: floats have no range to leave.
     for n in range(len(potential)):
         after = float_law(potential[n], current[n], leak, reset, threshold)
         potential[n] = after

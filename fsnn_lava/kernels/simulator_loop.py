@@ -106,7 +106,8 @@ class Outcome(NamedTuple):
 
 @compiled
 def _list(tables: Any, lists: Array, source: int, step: int) -> Array:
-    """Room for the places of that source's spikes in that step."""
+    """Return the array for the places of that source's spikes in that step."""
+    # A ring of as many steps as the longest delay behind the source: no list is ever moved.
     begin, places, held = tables.ring[source]
     at = begin + (step % held) * places
     return lists[at : at + places]
@@ -114,7 +115,8 @@ def _list(tables: Any, lists: Array, source: int, step: int) -> Array:
 
 @compiled
 def _add_codes(tables: Any, codes_current: Array, population: int, step: int, arriving: Array) -> None:
-    """Adds what the codes make, from each connection's delay on."""
+    """Add the current of the samples' codes, from each connection's delay on."""
+    # Codes are the same in every step: their current was computed once per sample, as a dense product.
     for g in range(len(tables.graded)):
         target, delay, column = tables.graded[g]
         if target == population and step >= delay:
@@ -123,7 +125,8 @@ def _add_codes(tables: Any, codes_current: Array, population: int, step: int, ar
 
 @compiled
 def _add_spikes(tables: Any, c: Any, spiking: Array, narrow: Array, wide: Array, arriving: Array) -> None:
-    """Adds what one connection's spikes make."""
+    """Add the current of one connection's spikes."""
+    # Views of the flat arrays, built in each step by a few instructions: one kernel serves a network of any depth.
     m = ScatterMap(
         tables.weights[c.weights_at : c.weights_end],
         tables.segments[c.segments_at : c.segments_end],
@@ -138,6 +141,7 @@ def _add_spikes(tables: Any, c: Any, spiking: Array, narrow: Array, wide: Array,
         c.pitch,
         c.size,
     )
+    # Sums in 16 bits wherever they are proven to fit: twice as many fit into one vector instruction.
     if c.wide:
         wide[: c.size] = 0
         scatter(spiking, len(spiking), m, wide)
@@ -150,7 +154,8 @@ def _add_spikes(tables: Any, c: Any, spiking: Array, narrow: Array, wide: Array,
 
 @compiled
 def _count(outcome: Any, spiking: Array, sample: int, step: int, population: int, first_neuron: int) -> None:
-    """Counts the spikes of one step of one population, and keeps what is asked for."""
+    """Count the spikes of one step of one population, and record what is asked for."""
+    # Over the spikes alone, not over all neurons, in each of the three.
     for n in spiking:
         outcome.counts[sample, first_neuron + n] += 1
     rate, spike = outcome.rate_column[population], outcome.spike_column[population]
@@ -164,7 +169,8 @@ def _count(outcome: Any, spiking: Array, sample: int, step: int, population: int
 
 @compiled
 def _first_beyond(potential: Array, limit: int) -> int:
-    """The first neuron whose potential is out of range."""
+    """Return the first neuron whose potential is out of range, or -1."""
+    # Only called once the largest potential is: the search costs the loop nothing.
     for n in range(len(potential)):
         if abs(potential[n]) > limit:
             return n
@@ -175,7 +181,7 @@ def _first_beyond(potential: Array, limit: int) -> int:
 def run_samples(
     tables: Any, codes_current: Array, frames: Array, outcome: Any, narrow: Array, wide: Array, limit: int
 ) -> tuple[int, int, int, int, float]:
-    """Sample, step, population, neuron and potential where one left its range and the run stopped; sample -1: nowhere.
+    """Run all steps of every sample, and stop where a potential leaves its range.
 
     Parameters
     ----------
@@ -185,7 +191,12 @@ def run_samples(
     outcome : `Outcome`.
     narrow, wide : buffers for the largest map, of two types of sums.
     limit : largest |potential|; for integers.
+
+    Returns
+    -------
+    Sample, step, population, neuron and potential where the run stopped; sample -1: nowhere.
     """
+    # All arrays of a sample are allocated once; samples follow each other, so that these stay in the cache.
     populations = len(tables.neurons)
     potential = np.zeros(tables.first_neuron[populations], tables.neurons.dtype)
     current = np.empty(len(potential), tables.constant.dtype)
@@ -195,10 +206,12 @@ def run_samples(
     for sample in range(len(outcome.counts)):
         potential[:] = 0
         for step in range(frames.shape[1]):
+            # Frames become lists of places once per step, for all connections that read them.
             if frames.shape[2]:
                 counts[0, step] = nonzero(frames[sample, step], _list(tables, lists, 0, step))
             for p in range(populations):
                 begin, end = tables.first_neuron[p], tables.first_neuron[p + 1]
+                # What arrives: constants, codes, then each connection whose source spiked `delay` steps ago.
                 arriving = current[begin:end]
                 arriving[:] = tables.constant[begin:end]
                 _add_codes(tables, codes_current[sample], p, step, arriving)
@@ -208,10 +221,12 @@ def run_samples(
                     if sent >= 0 and counts[c.source, sent]:
                         spiking = _list(tables, lists, c.source, sent)[: counts[c.source, sent]]
                         _add_spikes(tables, c, spiking, narrow, wide, arriving)
+                # One pass over the neurons; the range is tested once per step, by the largest potential.
                 peak = advance(potential[begin:end], arriving, tables.neurons[p], fired[begin:end])
                 if peak > limit:
                     n = _first_beyond(potential[begin:end], limit)
                     return sample, step, p, n, float(potential[begin + n])
+                # The new spikes become a list at once: whatever follows costs what they cost.
                 spiking = _list(tables, lists, p + 1, step)
                 counts[p + 1, step] = nonzero(fired[begin:end], spiking)
                 _count(outcome, spiking[: counts[p + 1, step]], sample, step, p, begin)

@@ -2,7 +2,7 @@
 
 Spikes are 0 or 1, so there is nothing to multiply, and the work is the number of synaptic operations: spikes times
 the synapses behind each. For integers the sums are exact in any order. All arrays are flat, and channels lie
-innermost, (H, W, C); `reach.py` says how runs of outputs are found.
+innermost, (H, W, C); `convolution_reach.py` says how runs of outputs are found.
 
     spikes (B, H W C) --nonzero--> places of the spikes --scatter--> buffer with margins --gather--> current (N_target,)
 
@@ -148,13 +148,14 @@ def _dense_map(matrix: Array) -> ScatterMap:
 
 @compiled
 def nonzero(spikes: Array, spiking: Array) -> int:
-    """The number of spikes; their places are written into `spiking`, rising.
+    """Return the number of spikes, and write their places into `spiking`, in rising order.
 
     Parameters
     ----------
     spikes : (N,), nonzero where there is a spike.
     spiking : (N + 1,) int32 or wider: one place more than there can be spikes.
     """
+    # Stream compaction without a branch: every place is written, and kept only if the count moves past it.
     count = 0
     for i in range(len(spikes)):
         spiking[count] = i
@@ -168,22 +169,24 @@ _place: Any = numba.uint64
 
 @compiled
 def _add_four(weights: Array, rows: tuple[int, int, int, int], length: int, out: Array, to: int) -> None:
-    """out[to ..] += the runs of weights that begin at four places, in one pass over the outputs."""
+    """Add the runs of weights that begin at four places to out[to ..]."""
     a, b, c, d = rows
+    # One pass over the outputs for four spikes: they are loaded and stored a quarter as often.
     for j in range(length):
         out[to + j] += weights[a + j] + weights[b + j] + weights[c + j] + weights[d + j]
 
 
 @compiled
 def _add_one(weights: Array, row: int, length: int, out: Array, to: int) -> None:
-    """out[to ..] += the run of weights that begins at that place."""
+    """Add the run of weights that begins at one place to out[to ..]."""
+    # Nothing but vector additions: a spike is 1, so there is nothing to multiply.
     for j in range(length):
         out[to + j] += weights[row + j]
 
 
 @compiled
 def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
-    """Adds the weights of all spikes to `out`.
+    """Add the weights of all spikes to `out`.
 
     Parameters
     ----------
@@ -195,13 +198,15 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
     """
     k = 0
     while k < count:
-        # Spikes that follow each other at one position go over its outputs together.
+        # Spikes that follow each other at one position reach the same outputs: they go over these together, and their
+        # class and corner are looked up once.
         position = spiking[k] // m.channels
         base = position * m.channels
         end = k + 1
         while end < count and base <= spiking[end] < base + m.channels:
             end += 1
         kind, corner = m.classes[position], m.corners[position]
+        # Segments outermost: the outputs of one stay in the first-level cache for all spikes of the position.
         for s in range(m.starts[kind], m.starts[kind + 1]):
             begin, length, to = m.segments[s, 0], _place(m.segments[s, 1]), _place(corner + m.segments[s, 2])
             i = k
@@ -218,7 +223,8 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
 
 @compiled
 def gather(out: Array, m: Any, shift: int, current: Array) -> None:
-    """Adds the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
+    """Add the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
+    # Row by row between the margins; a product, for it also serves floats, and widens to the current's type first.
     factor = current.dtype.type(1 << shift)
     for y in range(m.rows):
         begin = m.first + y * m.pitch

@@ -60,7 +60,8 @@ COUPLES = np.dtype([(name, np.int64) for name in Couples._fields])
 
 @compiled
 def _any_fires(q: Array) -> bool:
-    """Whether any of these potentials has reached the threshold."""
+    """Tell whether any of these potentials has reached the threshold."""
+    # It counts them all instead of stopping at the first: without a branch the loop is vectorized.
     count, threshold = np.int32(0), q.dtype.type(V_BACK)  # as wide as a float32: so the compiler takes many at a time
     for i in range(len(q)):
         count = np.int32(count + np.int32(abs(q[i]) >= threshold))
@@ -69,7 +70,8 @@ def _any_fires(q: Array) -> bool:
 
 @compiled
 def _fire(q: Array, spikes: Array) -> None:
-    """Takes the spikes of these couples off their potentials and keeps them: +1, -1 or 0 each."""
+    """Write the spikes of these couples, +1, -1 or 0 each, and subtract them from the potentials."""
+    # Two selects instead of branches; threshold 1/2 and reset 1 make the spike itself what is subtracted.
     one, zero, threshold = q.dtype.type(1), q.dtype.type(0), q.dtype.type(V_BACK)
     for i in range(len(q)):
         spike = one if q[i] >= threshold else (-one if q[i] <= -threshold else zero)
@@ -79,9 +81,11 @@ def _fire(q: Array, spikes: Array) -> None:
 
 @compiled
 def _send(g: Any, place: Any, spikes: Array, state: Any, maps: Any, into: Array) -> None:
-    """Counts the spikes of one position's channels, and adds what they carry to the potentials that they reach."""
+    """Count the spikes of one position's channels, and add their weights to the potentials that they reach."""
     y, x, first, weight = place
     active, values, factor, weighted, fired, recorded = state
+    # Statistics and the list of events in one loop over the channels, of which few enter its body. A spike whose factor
+    # is zero (a saturated or dropped neuron) is counted, but not sent.
     count = 0
     for c in range(g.channels):
         spike = spikes[c]
@@ -93,6 +97,7 @@ def _send(g: Any, place: Any, spikes: Array, state: Any, maps: Any, into: Array)
             values[c] = spike * factor[first + c]
             active[count] = c
             count += values[c] != 0
+    # The same sums as in the forward phase, straight into the target's potentials.
     if count and g.target >= 0:
         corner = (y // g.down) * g.up * g.target_width + (x // g.down) * g.up
         kind = g.first_start + (y % g.down) * g.down + x % g.down
@@ -101,8 +106,9 @@ def _send(g: Any, place: Any, spikes: Array, state: Any, maps: Any, into: Array)
 
 @compiled
 def _step(g: Any, q: Array, leak: Any, weight: Any, spikes: Array, state: Any, maps: Any, into: Array) -> None:
-    """One step of a population: spikes leave, what is left of the potentials leaks."""
+    """Advance a population by a step: its spikes leave, and the rest of the potentials leaks."""
     run = g.width * g.channels
+    # Whole rows are tested first, then positions: about one couple in a hundred fires, so most tests end here.
     for y in range(g.height):
         at = ((y + g.top) * g.buffer_width + g.left) * g.channels
         row = q[at : at + run]
@@ -113,6 +119,7 @@ def _step(g: Any, q: Array, leak: Any, weight: Any, spikes: Array, state: Any, m
                     _fire(here, spikes)
                     place = (y, x, g.first_neuron + y * run + x * g.channels, weight)
                     _send(g, place, spikes, state, maps, into)
+        # The row is still in the cache from the test.
         if leak != 1:
             for i in range(run):
                 row[i] *= leak
@@ -120,8 +127,9 @@ def _step(g: Any, q: Array, leak: Any, weight: Any, spikes: Array, state: Any, m
 
 @compiled
 def _add_drive(g: Any, q: Array, drive: Array) -> None:
-    """q += drive, the latter without margins."""
+    """Add the drive, which has no margins, to the potentials."""
     run = g.width * g.channels
+    # Row by row, each contiguous on both sides.
     for y in range(g.height):
         at = ((y + g.top) * g.buffer_width + g.left) * g.channels
         row, current = q[at : at + run], drive[y * run : (y + 1) * run]
@@ -133,7 +141,7 @@ def _add_drive(g: Any, q: Array, drive: Array) -> None:
 def run_couples(
     plan: Any, inputs: Any, rates: Any, recorded: Array, *, leak: Any, step_weights: Array, loop_delay: int
 ) -> None:
-    """All steps of every sample, one sample after the other, so that its potentials stay in the cache.
+    """Run all steps of every sample, one sample after the other, so that its potentials stay in the cache.
 
     In each step the last population comes first. What the first population sends to the last arrives `loop_delay`
     steps later, in a ring of buffers.
@@ -153,6 +161,7 @@ def run_couples(
     populations, maps = plan
     drive, factor = inputs
     weighted, fired = rates
+    # Potentials of all populations in one array, with margins, allocated once for all samples.
     last = len(populations) - 1
     end, deepest = 0, 0
     for p in range(last + 1):
@@ -168,6 +177,7 @@ def run_couples(
             kept = recorded[t, sample] if recorded.size else recorded[0, 0]
             state = (active, values, factor[sample], weighted[sample], fired, kept)
             returning = ring[t % loop_delay]
+            # Last population first: what it sends arrives in the next one within the same step.
             for p in range(last, -1, -1):
                 g = populations[p]
                 own = q[g.first_q : g.first_q + g.buffer_size]
@@ -175,5 +185,6 @@ def run_couples(
                     _add_drive(g, own, drive[sample])
                     own += returning
                     returning[:] = 0
+                # The first population's spikes go round: into the slot that the last one has just emptied.
                 into = returning if p == 0 else q[populations[p - 1].first_q :]
                 _step(g, own, leak, step_weights[t], spikes, state, maps, into)

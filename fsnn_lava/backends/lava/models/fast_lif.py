@@ -23,7 +23,7 @@ _HALF = 2**23
 
 @compiled
 def lif_step(u: Array, v: Array, arriving: Array, bias: Array, du: int, dv: int, vth: int, spikes: Array) -> None:
-    """One step of all neurons, in place.
+    """Advance all neurons by a step, in place, as Lava's PyLifModelBitAcc does.
 
     u <- wrap(toward_zero(u (4096 - du) / 4096) + 64 arriving), which wraps once at 2**23;
     v <- toward_zero(v (4096 - dv) / 4096) + u + bias, limited to less than 2**23; spike where v > vth: v <- 0.
@@ -36,6 +36,8 @@ def lif_step(u: Array, v: Array, arriving: Array, bias: Array, du: int, dv: int,
     spikes : (N,) uint8, written.
     """
     keep_u, keep_v = 4096 - du, 4096 - dv
+    # One pass over memory instead of a NumPy array per operation. The current: its decay rounds towards zero, and it
+    # wraps once at 24 bits, both as Lava's model does.
     for i in range(len(u)):
         share = np.int64(u[i]) * keep_u
         rounded = np.int32(np.sign(share) * (abs(share) >> 12))
@@ -45,6 +47,7 @@ def lif_step(u: Array, v: Array, arriving: Array, bias: Array, du: int, dv: int,
         elif current <= -_HALF:
             current += 2 * _HALF
         u[i] = current
+        # The voltage: the same decay, then saturation, threshold and reset while the numbers are in registers.
         share = np.int64(v[i]) * keep_v
         rounded = np.int32(np.sign(share) * (abs(share) >> 12))
         voltage = int(np.int32(rounded + np.int64(u[i]) + bias[i]))

@@ -63,6 +63,7 @@ class Product:
 @compiled
 def replace(old: Array, new: Array) -> bool:
     """Overwrite the old numbers by the new ones from their first difference on; tell whether there was one."""
+    # Comparison and copy read each number once, and a message that did not change is never written.
     for i in range(len(old)):
         if old[i] != new[i]:
             for j in range(i, len(old)):
@@ -120,6 +121,8 @@ def _find_runs(
     indptr: Array, indices: Array, data: Array, starts: Array, segments: Array, weights: Array
 ) -> tuple[int, int]:
     """Count the runs of neighbouring targets and the weights in them; write them if the arrays are not empty."""
+    # Column by column: a target close behind the last one extends its run, any other begins a new one. The same loop
+    # counts and writes, so that the arrays are allocated at their final length.
     runs, numbers = 0, 0
     for source in range(len(indptr) - 1):
         starts[source] = runs
@@ -144,6 +147,7 @@ def _find_runs(
 @compiled
 def _largest_sum(indices: Array, data: Array, targets: int) -> int:
     """The largest magnitude that a sum of some of the weights into one target can have."""
+    # Negative and positive weights apart, in one pass over the entries: spikes may choose either.
     sums = np.zeros((2, targets), np.int64)
     for k in range(len(indices)):
         sums[int(data[k] > 0), indices[k]] += abs(np.int64(data[k]))
