@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import torch
 import tyro
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.cli.script import run_script
-from fsnn_lava.config import SolverName, TrainConfig
+from fsnn_lava.config import SOLVERS, TrainConfig
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.network import FeedbackSNN, FixedPoint
 from fsnn_lava.training import BEST, AdjointSettings, fit, load_checkpoint, new_model, with_implicit_gradient
@@ -55,7 +54,7 @@ class Arguments:
     """Seed of the dropout masks."""
 
 
-Choice = tuple[SolverName, float]
+Choice = tuple[str, float]
 
 
 @dataclass
@@ -95,7 +94,7 @@ def states(config: TrainConfig, dataset: Dataset, trained: FeedbackSNN) -> Itera
 
 def measure(model: FeedbackSNN, config: TrainConfig, dataset: Dataset, arguments: Arguments) -> dict[Choice, Measured]:
     """Every solver and tolerance on the same batches, rates and masks."""
-    found = {choice: Measured() for choice in itertools.product(get_args(SolverName), arguments.tolerances)}
+    found = {choice: Measured() for choice in itertools.product(SOLVERS, arguments.tolerances)}
     size, steps = config.training.batch_size, config.network.time_steps
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(arguments.seed))
     for number, indices in enumerate(order.split(size)[: arguments.batches]):

@@ -27,7 +27,7 @@ from benchmarks.shared.iteration import iteration
 from benchmarks.shared.memory import in_own_process, peak_increment
 from benchmarks.shared.results import RESULTS, commit
 from fsnn_lava.cli.script import run_script
-from fsnn_lava.config import MethodName, PrecisionName, TrainConfig, read_config
+from fsnn_lava.config import PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
 from fsnn_lava.files import write_json
@@ -45,7 +45,7 @@ class Arguments:
     """Network and neurons."""
     run: Path | None = None
     """Folder of a training of that network: its weights are taken; without it they are new ones."""
-    methods: tuple[MethodName, ...] = ("ide", "bptt")
+    methods: tuple[str, ...] = ("ide", "bptt")
     """Which gradients."""
     time_steps: tuple[int, ...] = (10, 30, 100)
     """Which T."""
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def configured(config: TrainConfig, arguments: Arguments, *, method: MethodName, time_steps: int) -> TrainConfig:
+def configured(config: TrainConfig, arguments: Arguments, *, method: str, time_steps: int) -> TrainConfig:
     """Change the configuration to that gradient and T."""
     training = dataclasses.replace(
         config.training,

@@ -32,7 +32,7 @@ from benchmarks.shared.dense_work import dense_products, machine_rate, now
 from benchmarks.shared.iteration import iteration
 from benchmarks.shared.memory import in_own_process, peak_increment
 from fsnn_lava.cli.script import run_script
-from fsnn_lava.config import PrecisionName, SolverName, TrainConfig, read_config
+from fsnn_lava.config import PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import DatasetError
 from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, FixedPoint, Map, Simulation, place, solve
@@ -199,7 +199,7 @@ class Stopwatch:
         return (plain_run if self.variant.plain else _SIMULATE)(bound, drive, time_steps=time_steps)
 
     def solve(
-        self, f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int, sums: None = None
+        self, f: Map, start: Tensor, *, method: str, tolerance: float, max_steps: int, sums: None = None
     ) -> FixedPoint:
         """Stands in for the library's `solve`, which it times."""
         return self.timed(partial(solve, method=method, tolerance=tolerance, max_steps=max_steps), f, start)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.ide.published import SAMPLES
 from benchmarks.shared.results import commit
-from fsnn_lava.config import MethodName, TrainConfig, changed_settings, parse_spec
+from fsnn_lava.config import METHODS, TrainConfig, changed_settings, parse_spec
 from fsnn_lava.errors import CheckpointError
 from fsnn_lava.files import write_json
 from fsnn_lava.training import LAST, TrainedNetwork, load_training
@@ -20,13 +20,6 @@ TRAININGS = "trainings"
 """Folder in it that holds a file for each training."""
 NOT_OF_THE_PROCEDURE = ("epochs", "seed", "device", "threads", "compile", "checkpoint_minutes")
 """Settings under [training] that a row states apart or that do not make it another experiment."""
-
-OF_ONE_METHOD: Mapping[MethodName, tuple[str, ...]] = {
-    "ide": ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps"),
-    "spide": ("time_steps_back", "loss_scale"),
-    "bptt": ("surrogate", "surrogate_width"),
-}
-"""Settings under [training] that a method alone uses."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ def _samples(trained: TrainedNetwork, folder: Path) -> tuple[int, int]:
 
 
 def _changed(config: TrainConfig, run: TrainConfig) -> tuple[str, ...]:
-    unused = [name for method, names in OF_ONE_METHOD.items() if method != config.training.method for name in names]
+    unused = [name for method in METHODS if method != config.training.method for name in METHODS.get(method).settings]
     free = (*NOT_OF_THE_PROCEDURE, *unused)
     stated = ("name", "published", "train_samples", "test_samples")
     return tuple(setting for setting in changed_settings(config, run, free=free) if setting not in stated)

@@ -19,7 +19,7 @@ from benchmarks.spide.energy import SOURCE, EnergyCosts, as_kept, energy_parts, 
 from benchmarks.spide.gradient_error import ACCURATE, gradient_errors
 from benchmarks.spide.operations import TrainingWork, measure_work
 from benchmarks.spide.phase_speed import Iterations, agreement, measure_times, phase_limits
-from fsnn_lava.config import MethodName, TrainConfig, parse_spec, read_config
+from fsnn_lava.config import TrainConfig, parse_spec, read_config
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network import FeedbackSNN
@@ -153,7 +153,7 @@ def memory_of(
     """MiB that an iteration takes for a while, for each T and each T_back, and by BPTT for each T."""
     base, base_back = BASE
     cells = {("spide", steps, base_back) for steps in time_steps} | {("spide", base, back) for back in time_steps_back}
-    ordered: list[tuple[MethodName, int, int]] = [("spide", *cell[1:]) for cell in sorted(cells)]
+    ordered: list[tuple[str, int, int]] = [("spide", *cell[1:]) for cell in sorted(cells)]
     ordered += [("bptt", steps, 0) for steps in time_steps]
     rows = []
     for method, steps, back in ordered:

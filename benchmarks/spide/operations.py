@@ -284,4 +284,4 @@ def _adjoint_steps(model: FeedbackSNN, x: Tensor, labels: Tensor, config: TrainC
     implicit = implicit_rates(model, x, time_steps=config.network.time_steps, settings=settings, generator=masks)
     functional.cross_entropy(model.classify(implicit.rates), labels).backward()
     model.zero_grad()
-    return implicit.adjoint[0].steps if implicit.adjoint else 0
+    return implicit.passes[0].steps if implicit.passes else 0

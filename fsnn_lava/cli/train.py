@@ -22,7 +22,7 @@ from rich.markup import escape
 from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import command_line, show_next
 from fsnn_lava.cli.training_display import show_best, shown, source_of
-from fsnn_lava.config import TrainConfig, changed_settings
+from fsnn_lava.config import METHODS, TrainConfig, changed_settings
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.network import device_title, open_device
@@ -69,7 +69,7 @@ class Arguments:
 def parse_arguments(argv: list[str]) -> Arguments:
     """Read the options, whose defaults are those of the config file or of the resumed run."""
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
-    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}.\nMethods: {METHODS.help()}."
     arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
     settings = arguments.settings
     if arguments.device is not None:

@@ -1,5 +1,11 @@
 """What a user writes: settings, the notation of networks, and the published configurations as files."""
 
+from fsnn_lava.config.methods import (
+    METHODS as METHODS,
+    SOLVERS as SOLVERS,
+    SURROGATES as SURROGATES,
+    GradientMethod as GradientMethod,
+)
 from fsnn_lava.config.notation import (
     LayerSpec as LayerSpec,
     NetworkSpec as NetworkSpec,
@@ -11,11 +17,8 @@ from fsnn_lava.config.notation import (
 from fsnn_lava.config.registry import Registry as Registry
 from fsnn_lava.config.settings import (
     DeployConfig as DeployConfig,
-    MethodName as MethodName,
     NetworkConfig as NetworkConfig,
     PrecisionName as PrecisionName,
-    SolverName as SolverName,
-    SurrogateName as SurrogateName,
     TrainConfig as TrainConfig,
     TrainingConfig as TrainingConfig,
     changed_settings as changed_settings,

@@ -26,6 +26,14 @@ class Entry:
     help: str
 
 
+def loaded(what: Any) -> Any:
+    """Return the thing itself; one given as ``package.module:name`` is imported."""
+    if not isinstance(what, str):
+        return what
+    module, _, attribute = what.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Registry(Generic[T]):
     """Names of one kind of thing, in the order in which they were registered.
 
@@ -70,16 +78,16 @@ class Registry(Generic[T]):
         ------
         FsnnError : of the registry's own kind, if the name is not registered; it lists those that are.
         """
+        self.require(name)
+        return cast(T, loaded(self._all()[name].what))
+
+    def require(self, name: str) -> None:
+        """Raise if the name is not registered, as `get` does, but import nothing."""
         entries = self._all()
         if name not in entries:
             close = difflib.get_close_matches(name, entries, n=1)
             hint = f' (did you mean "{close[0]}"?)' if close else ""
             raise self._error(f'no {self._kind} "{name}"{hint}; there are: {", ".join(entries)}')
-        what = entries[name].what
-        if isinstance(what, str):
-            module, _, attribute = what.partition(":")
-            what = getattr(importlib.import_module(module), attribute)
-        return cast(T, what)
 
     def help(self) -> str:
         """Every name with its line of help."""

@@ -15,8 +15,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fsnn_lava.config.methods import METHODS, SOLVERS, SURROGATES, one_of, require
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.errors import ConfigError
 
@@ -25,10 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MethodName = Literal["ide", "spide", "bptt"]
 PrecisionName = Literal["float32", "tf32", "bf16"]
-SolverName = Literal["fixed_point", "anderson", "broyden"]
-SurrogateName = Literal["rectangular", "arctan"]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
@@ -73,9 +71,8 @@ class NetworkConfig:
 class TrainingConfig:
     """Momentum SGD with the published schedule, and how the gradient is found."""
 
-    method: MethodName = "ide"
-    """How gradients are found. ide: implicitly, at the equilibrium; spide: by a second phase of spikes; bptt: back
-    through all steps, the baseline."""
+    method: Annotated[str, one_of(METHODS)] = "ide"
+    """How gradients are found: by a method of `fsnn_lava.config.METHODS`, listed at the top of --help."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -94,7 +91,7 @@ class TrainingConfig:
     """L2 penalty on every parameter, as a share of it added to its gradient."""
     seed: int = 0
     """Seed of the weights, the order of samples and the dropout masks."""
-    adjoint_solver: SolverName = "fixed_point"
+    adjoint_solver: Annotated[str, one_of(SOLVERS)] = "fixed_point"
     """ide alone: solver of g = dL/da + J^T g."""
     adjoint_tolerance: float = 3e-3
     """ide alone: relative residual at which the adjoint solve stops."""
@@ -104,7 +101,7 @@ class TrainingConfig:
     """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
     loss_scale: float = 100.0
     """spide alone: factor of the loss in the second phase, divided out of the gradient again."""
-    surrogate: SurrogateName = "rectangular"
+    surrogate: Annotated[str, one_of(SURROGATES)] = "rectangular"
     """bptt alone: the curve that stands for the derivative of a spike."""
     surrogate_width: float = 2.0
     """bptt alone: width of that curve, in the unit of the potential."""
@@ -145,18 +142,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         network, training = self.network, self.training
-        _require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
+        require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
         parse_spec(network.notation)
-        _require(_positive(network.v_threshold), "network.v_threshold", network.v_threshold, "a finite number > 0")
-        _require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
-        _require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
-        _require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
+        require(_positive(network.v_threshold), "network.v_threshold", network.v_threshold, "a finite number > 0")
+        require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
+        require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
+        require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
         bound = network.spectral_norm_bound
-        _require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
+        require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
         scale = network.initial_transposed_scale
-        _require(_positive(scale), "network.initial_transposed_scale", scale, "a finite number > 0")
+        require(_positive(scale), "network.initial_transposed_scale", scale, "a finite number > 0")
         for name in ("epochs", "batch_size", "adjoint_max_steps", "time_steps_back"):
-            _require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
+            require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
         for name in (
             "learning_rate",
             "learning_rate_decay",
@@ -166,22 +163,25 @@ class TrainConfig:
             "checkpoint_minutes",
         ):
             value = getattr(training, name)
-            _require(_positive(value), f"training.{name}", value, "a finite number > 0")
+            require(_positive(value), f"training.{name}", value, "a finite number > 0")
         for name in ("threads", "warmup_iterations", "weight_decay"):
             value = getattr(training, name)
-            _require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
+            require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
         for name in ("train_samples", "test_samples", "validation_samples"):
             nothing = "none" if name == "validation_samples" else "all"
-            _require(getattr(self, name) >= 0, name, getattr(self, name), f"at least 0 (0: {nothing})")
+            require(getattr(self, name) >= 0, name, getattr(self, name), f"at least 0 (0: {nothing})")
         _check_dropout(network)
         _check_device(training)
-        if training.method == "spide":
-            _check_spide(network, training)
-        _require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
-        _require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
+        SOLVERS.require(training.adjoint_solver)
+        SURROGATES.require(training.surrogate)
+        check = METHODS.get(training.method).check
+        if check is not None:
+            check(network, training)
+        require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
+        require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))
-        _require(rising, "training.milestones", training.milestones, "epochs > 0 in rising order")
-        _require(
+        require(rising, "training.milestones", training.milestones, "epochs > 0 in rising order")
+        require(
             network.batch_norm is False or training.batch_size >= 2,
             "training.batch_size",
             training.batch_size,
@@ -190,9 +190,9 @@ class TrainConfig:
 
 
 def _check_dropout(network: NetworkConfig) -> None:
-    _require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
+    require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
     ends_in_pool = network.pooling == "spiking" and parse_spec(network.notation).layers[-1].kind == "pool"
-    _require(
+    require(
         not (network.dropout and network.dropout_on == "last" and ends_in_pool),
         "network.dropout_on",
         network.dropout_on,
@@ -201,42 +201,18 @@ def _check_dropout(network: NetworkConfig) -> None:
 
 
 def _check_device(training: TrainingConfig) -> None:
-    _require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
-    _require(
+    require(bool(_DEVICE.fullmatch(training.device)), "training.device", training.device, "cpu, cuda or cuda:N")
+    require(
         training.precision != "tf32" or training.device != "cpu",
         "training.precision",
         training.precision,
         "float32 or bf16 on a CPU, which has no TF32",
     )
-    _require(
+    require(
         not training.compile or training.device != "cpu",
         "training.compile",
         training.compile,
         "false on a CPU, where a step goes from event to event",
-    )
-
-
-def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
-    """Every connection must be a fixed linear map that spikes can run through backwards."""
-    spide = 'with training.method = "spide"'
-    _require(
-        not network.batch_norm,
-        "network.batch_norm",
-        network.batch_norm,
-        f"false {spide}: statistics of a batch have no spiking form",
-    )
-    pools = any(layer.kind == "pool" for layer in parse_spec(network.notation).layers)
-    _require(
-        not pools or network.pooling == "spiking",
-        "network.pooling",
-        network.pooling,
-        f'"spiking" {spide} and a pool in network.notation',
-    )
-    _require(
-        training.precision != "bf16",
-        "training.precision",
-        training.precision,
-        f"float32 or tf32 {spide}: a spike's weights must keep float32's bits",
     )
 
 
@@ -258,12 +234,12 @@ class DeployConfig:
     """Training samples on which the quantizer measures the error of the equilibrium rates."""
 
     def __post_init__(self) -> None:
-        _require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
-        _require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
+        require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
+        require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
         rounding = ("compensated", "nearest")
-        _require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
-        _require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
-        _require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
+        require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
+        require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
+        require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
 
 
 def published_configs() -> dict[str, Path]:
@@ -338,7 +314,7 @@ def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str])
 
 
 def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     arguments = {}
     for key, value in values.items():
         name = f"{where}{key}"
@@ -359,8 +335,8 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
 def _coerce(value: Any, hint: Any, name: str) -> Any:
     """The value in its declared type; nothing is converted but an int where a float is due."""
     origin = typing.get_origin(hint)
-    if origin is Literal:
-        allowed = typing.get_args(hint)
+    if origin in (Literal, Annotated):
+        allowed = typing.get_args(hint) if origin is Literal else hint.__metadata__[0].choices
         if value not in allowed or isinstance(value, bool):
             raise ConfigError(f'key "{name}": found {value!r}; allowed: {", ".join(map(repr, allowed))}')
         return value
@@ -373,11 +349,6 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if isinstance(hint, types.UnionType) or type(value) is not hint:
         raise ConfigError(f'key "{name}": found {value!r} ({type(value).__name__}); expected {hint.__name__}')
     return value
-
-
-def _require(holds: bool, name: str, found: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}: found {found!r}; allowed: {allowed}")
 
 
 def _positive(value: float) -> bool:

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import SolverName
+from fsnn_lava.config import SOLVERS
 from fsnn_lava.errors import ConvergenceError
 
 Map = Callable[[Tensor], Tensor]
@@ -52,22 +52,25 @@ class Solver(Protocol):
 
 
 def solve(
-    f: Map, start: Tensor, *, method: SolverName, tolerance: float, max_steps: int, sums: Sums | None = None
+    f: Map, start: Tensor, *, method: str, tolerance: float, max_steps: int, sums: Sums | None = None
 ) -> FixedPoint:
     """Fixed point of f by the named method.
 
     Parameters
     ----------
     start : (B, *shape) first iterate.
+    method : of `SOLVERS`.
     tolerance : relative residual at which to stop.
     max_steps : largest number of evaluations of f.
     sums : where processes share a batch: what they hold is one batch, whose residual stops all of them in one step.
 
     Raises
     ------
+    ConfigError : if no solver of that name is registered.
     ConvergenceError : if an iterate is not finite.
     """
-    return _SOLVERS[method](f, start, tolerance=tolerance, max_steps=max_steps, sums=sums)
+    solver: Solver = SOLVERS.get(method)
+    return solver(f, start, tolerance=tolerance, max_steps=max_steps, sums=sums)
 
 
 def fixed_point_iteration(
@@ -198,10 +201,3 @@ def _inverse_times(lefts: list[Tensor], rights: list[Tensor], x: Tensor) -> Tens
 def _times_inverse(lefts: list[Tensor], rights: list[Tensor], x: Tensor) -> Tensor:
     """x^T (-1 + sum left right^T) per sample."""
     return _inverse_times(rights, lefts, x)
-
-
-_SOLVERS: dict[SolverName, Solver] = {
-    "fixed_point": fixed_point_iteration,
-    "anderson": anderson,
-    "broyden": broyden,
-}

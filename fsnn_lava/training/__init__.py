@@ -18,6 +18,12 @@ from fsnn_lava.training.gradients.ide import (
     implicit_rates as implicit_rates,
     with_implicit_gradient as with_implicit_gradient,
 )
+from fsnn_lava.training.gradients.measured_rates import (
+    BackwardPhase as BackwardPhase,
+    Figures as Figures,
+    ImplicitRates as ImplicitRates,
+    RatesWithGradient as RatesWithGradient,
+)
 from fsnn_lava.training.gradients.methods import rates_with_gradient as rates_with_gradient
 from fsnn_lava.training.gradients.spide import (
     SpideSettings as SpideSettings,

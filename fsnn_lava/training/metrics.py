@@ -12,16 +12,14 @@ from torch import Tensor
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.network import Synapse, operator_norm
+from fsnn_lava.training.gradients.ide import UNCONVERGED
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.schedule import chosen_on
 
-SAMPLES, CORRECT, UNCONVERGED = "samples", "correct", "adjoint_unconverged"
-"""Figures of an epoch that are counts; all others are summed with the number of samples as their weight."""
+SAMPLES, CORRECT = "samples", "correct"
+"""Figures of an epoch that are counts, as `UNCONVERGED` is; all others are summed with the number of samples as their
+weight."""
 
-
-SATURATED = 0.95
-"""Rate of a ternary couple from which on its gradient is taken to be cut off: it would have to fire more than once a
-step, but for the first steps, in which nothing has reached it yet."""
 
 SATURATED_SHARE = 0.05
 """Share of a population's couples above which it is said that they saturate; trainings that work have below 1 %."""
@@ -82,15 +80,9 @@ def iteration_figures(
     }
     for name, mean in zip(names, implicit.simulation.mean_spikes, strict=True):
         figures[f"firing_rate/{name}"] = mean.mean() * count
-    for phase in implicit.backward_phases:
-        for name, mean in zip(names, phase.mean_spikes, strict=True):
-            figures[f"backward_firing_rate/{name}"] = mean.mean() * count
-        for name, rate in zip(names, phase.rates, strict=True):
-            figures[f"saturated_couples/{name}"] = (rate.abs() >= SATURATED).double().mean() * count
-    for solved in implicit.adjoint:
-        figures["adjoint_residual"] = torch.full_like(loss, solved.residual * count)
-        figures["adjoint_steps"] = torch.full_like(loss, solved.steps * count)
-        figures[UNCONVERGED] = torch.full_like(loss, 0.0 if solved.converged else count / total)
+    for found in implicit.passes:
+        for name, value in implicit.figures(found, names, count=count, total=total).items():
+            figures[name] = value if isinstance(value, Tensor) else torch.full_like(loss, value)
     return {name: value.detach().double() for name, value in figures.items()}
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import cast
 
-from fsnn_lava.config import MethodName, NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint
 from fsnn_lava.training.loop import fit
@@ -58,7 +57,7 @@ def train(
 
 def _changed(training: TrainingConfig, *, method: str | None, epochs: int | None) -> TrainingConfig:
     if method is not None:
-        training = dataclasses.replace(training, method=cast(MethodName, method))
+        training = dataclasses.replace(training, method=method)
     if epochs is not None:
         training = dataclasses.replace(training, epochs=epochs)
     return training

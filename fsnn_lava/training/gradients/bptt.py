@@ -24,11 +24,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import SurrogateName
+from fsnn_lava.config import TrainingConfig
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, Simulation, integrate, rate_from_count
+from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, Simulation, Sums, integrate, rate_from_count
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.gradients.surrogate import surrogate_spikes
+
+
+def bptt(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    training: TrainingConfig,
+    time_steps: int,
+    generator: torch.Generator | None,
+    sums: Sums | None,
+    processes: int,
+) -> ImplicitRates:
+    """Measure rates with a gradient through all steps, as a configuration says; registered as "bptt"."""
+    surrogate, width = training.surrogate, training.surrogate_width
+    return bptt_rates(model, x, time_steps=time_steps, surrogate=surrogate, width=width, generator=generator)
 
 
 def bptt_rates(
@@ -36,7 +51,7 @@ def bptt_rates(
     x: Tensor,
     *,
     time_steps: int,
-    surrogate: SurrogateName = "rectangular",
+    surrogate: str = "rectangular",
     width: float = 2.0,
     generator: torch.Generator | None = None,
 ) -> ImplicitRates:
@@ -91,7 +106,7 @@ class _Neurons:
     weighted_count: Tensor
     count: Tensor
 
-    def __init__(self, neuron: FloatNeuron, surrogate: SurrogateName, width: float) -> None:
+    def __init__(self, neuron: FloatNeuron, surrogate: str, width: float) -> None:
         self._neuron, self._surrogate, self._width = neuron, surrogate, width
         self._started = False
 

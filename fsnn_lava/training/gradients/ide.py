@@ -23,9 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import SolverName
+from fsnn_lava.config import TrainingConfig
 from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, FixedPoint, Sums, solve, tf32
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
+
+UNCONVERGED = "adjoint_unconverged"
+"""Figure of an epoch: how many of its adjoint solves did not converge."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,32 @@ class AdjointSettings:
     bfloat16 : take products with J^T in bfloat16, and sums of them in float32.
     """
 
-    solver: SolverName = "fixed_point"
+    solver: str = "fixed_point"
     tolerance: float = 3e-3
     max_steps: int = 50
     sums: Sums | None = None
     bfloat16: bool = False
+
+
+def ide(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    training: TrainingConfig,
+    time_steps: int,
+    generator: torch.Generator | None,
+    sums: Sums | None,
+    processes: int,
+) -> ImplicitRates:
+    """Measure rates with the gradient of the equilibrium, as a configuration says; registered as "ide"."""
+    settings = AdjointSettings(
+        training.adjoint_solver,
+        training.adjoint_tolerance,
+        training.adjoint_max_steps,
+        sums=sums,
+        bfloat16=training.precision == "bf16",
+    )
+    return implicit_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)
 
 
 def implicit_rates(
@@ -70,7 +94,16 @@ def implicit_rates(
     simulation = bound.detached().simulate(drive, time_steps=time_steps)
     found: list[FixedPoint] = []
     rates = with_implicit_gradient(bound, drive, simulation.firing_rates[-1], settings=settings, found=found)
-    return ImplicitRates(rates, simulation, found)
+    return ImplicitRates(rates, simulation, found, _figures)
+
+
+def _figures(found: FixedPoint, names: tuple[str, ...], *, count: float, total: int) -> dict[str, Tensor | float]:
+    """How the solve went; of solves that did not converge, their number."""
+    return {
+        "adjoint_residual": found.residual * count,
+        "adjoint_steps": found.steps * count,
+        UNCONVERGED: 0.0 if found.converged else count / total,
+    }
 
 
 def with_implicit_gradient(

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from fsnn_lava.network import FixedPoint, Simulation
+from fsnn_lava.config import TrainingConfig
+from fsnn_lava.network import FeedbackSNN, Simulation, Sums
+
+
+def no_figures(found: object, names: tuple[str, ...], *, count: float, total: int) -> dict[str, Tensor | float]:
+    """Log nothing of a backward pass."""
+    return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,14 +25,47 @@ class ImplicitRates:
     ----------
     rates : (B, *N) measured firing rate of the last population; its backward pass solves the adjoint system.
     simulation : the spiking run.
-    adjoint : one `FixedPoint` per backward pass so far, for the solver's residual and steps; none but with IDE.
-    backward_phases : one per backward pass so far; none but with SPIDE.
+    passes : what each backward pass so far gave, of a kind that the method chooses: a `FixedPoint` with IDE, a
+        `BackwardPhase` with SPIDE, nothing with BPTT.
+    figures : what is to be logged of one of them.
     """
 
     rates: Tensor
     simulation: Simulation
-    adjoint: list[FixedPoint] = field(default_factory=list)
-    backward_phases: list[BackwardPhase] = field(default_factory=list)
+    passes: list[Any] = field(default_factory=list)
+    figures: Figures = no_figures
+
+
+class Figures(Protocol):
+    """Figures of a backward pass, to be summed over the samples of an epoch."""
+
+    def __call__(self, found: Any, names: tuple[str, ...], *, count: float, total: int) -> dict[str, Tensor | float]:
+        """Name -> mean over these samples times their count.
+
+        Parameters
+        ----------
+        found : an entry of `ImplicitRates.passes`.
+        names : of the populations.
+        count : of samples: those of this process.
+        total : samples of the whole batch.
+        """
+
+
+class RatesWithGradient(Protocol):
+    """What is registered as a gradient method: see `fsnn_lava.config.METHODS`."""
+
+    def __call__(
+        self,
+        model: FeedbackSNN,
+        x: Tensor,
+        *,
+        training: TrainingConfig,
+        time_steps: int,
+        generator: torch.Generator | None,
+        sums: Sums | None,
+        processes: int,
+    ) -> ImplicitRates:
+        """Measured rates of the last population; parameters as of `rates_with_gradient`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import TrainingConfig
+from fsnn_lava.config import METHODS, TrainingConfig
 from fsnn_lava.network import FeedbackSNN, Sums
-from fsnn_lava.training.gradients.bptt import bptt_rates
-from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates
-from fsnn_lava.training.gradients.measured_rates import ImplicitRates
-from fsnn_lava.training.gradients.spide import SpideSettings, spide_rates
+from fsnn_lava.training.gradients.measured_rates import ImplicitRates, RatesWithGradient
 
 
 def rates_with_gradient(
@@ -32,23 +29,13 @@ def rates_with_gradient(
     sums : where several processes share a batch, see `solver.solve`.
     processes : how many do.
     """
-    if training.method == "bptt":
-        return bptt_rates(
-            model,
-            x,
-            time_steps=time_steps,
-            surrogate=training.surrogate,
-            width=training.surrogate_width,
-            generator=generator,
-        )
-    if training.method == "spide":
-        spide = SpideSettings(training.time_steps_back, training.loss_scale, processes)
-        return spide_rates(model, x, time_steps=time_steps, settings=spide, generator=generator)
-    settings = AdjointSettings(
-        training.adjoint_solver,
-        training.adjoint_tolerance,
-        training.adjoint_max_steps,
+    method: RatesWithGradient = METHODS.get(training.method).load()
+    return method(
+        model,
+        x,
+        training=training,
+        time_steps=time_steps,
+        generator=generator,
         sums=sums,
-        bfloat16=training.precision == "bf16",
+        processes=processes,
     )
-    return implicit_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)

@@ -28,11 +28,16 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from fsnn_lava.config import TrainingConfig
 from fsnn_lava.errors import ConfigError, ConvergenceError, InputError
-from fsnn_lava.network import BoundNetwork, BoundSynapse, FeedbackSNN, rate_from_count
+from fsnn_lava.network import BoundNetwork, BoundSynapse, FeedbackSNN, Sums, rate_from_count
 from fsnn_lava.training.gradients.measured_rates import BackwardPhase, ImplicitRates
 from fsnn_lava.training.gradients.spide_by_events import CoupleLink, couple_run
 from fsnn_lava.training.gradients.spide_dense import dense_couples
+
+SATURATED = 0.95
+"""Rate of a ternary couple from which on its gradient is taken to be cut off: it would have to fire more than once a
+step, but for the first steps, in which nothing has reached it yet."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,21 @@ class SpideSettings:
             raise ConfigError(f"loss_scale: found {self.loss_scale!r}; allowed: a finite number > 0")
         if type(self.processes) is not int or self.processes < 1:
             raise ConfigError(f"processes: found {self.processes!r}; allowed: at least 1, a whole number")
+
+
+def spide(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    training: TrainingConfig,
+    time_steps: int,
+    generator: torch.Generator | None,
+    sums: Sums | None,
+    processes: int,
+) -> ImplicitRates:
+    """Measure rates whose gradient a second phase of spikes finds, as a configuration says; registered as "spide"."""
+    settings = SpideSettings(training.time_steps_back, training.loss_scale, processes)
+    return spide_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)
 
 
 def spide_rates(
@@ -101,7 +121,17 @@ def spide_rates(
     rates: Tensor = _LocalUpdates.apply(  # type: ignore[no-untyped-call]
         simulation.firing_rates[-1], updates, *_learned(bound)
     )
-    return ImplicitRates(rates, simulation, backward_phases=phases)
+    return ImplicitRates(rates, simulation, phases, _figures)
+
+
+def _figures(found: BackwardPhase, names: tuple[str, ...], *, count: float, total: int) -> dict[str, Tensor | float]:
+    """How much each population's couples fire, and which share of them saturates."""
+    figures: dict[str, Tensor | float] = {}
+    for name, mean in zip(names, found.mean_spikes, strict=True):
+        figures[f"backward_firing_rate/{name}"] = mean.mean() * count
+    for name, rate in zip(names, found.rates, strict=True):
+        figures[f"saturated_couples/{name}"] = (rate.abs() >= SATURATED).double().mean() * count
+    return figures
 
 
 @torch.no_grad()

@@ -13,19 +13,18 @@ the step's own derivative has.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import SurrogateName
+from fsnn_lava.config import SURROGATES
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import fire
 
 
-def surrogate_spikes(v: Tensor, *, neuron: FloatNeuron, surrogate: SurrogateName, width: float) -> Tensor:
+def surrogate_spikes(v: Tensor, *, neuron: FloatNeuron, surrogate: str, width: float) -> Tensor:
     """Spikes (B, *N), 1 where v >= v_threshold, else 0, whose gradient is the named curve.
 
     Parameters
@@ -33,21 +32,18 @@ def surrogate_spikes(v: Tensor, *, neuron: FloatNeuron, surrogate: SurrogateName
     v : (B, *N) potential before the reset.
     width : of the curve, in the unit of v, > 0.
     """
-    spikes: Tensor = _Spikes.apply(v, neuron, _CURVES[surrogate], width)  # type: ignore[no-untyped-call]
+    spikes: Tensor = _Spikes.apply(v, neuron, SURROGATES.get(surrogate), width)  # type: ignore[no-untyped-call]
     return spikes
 
 
-def _rectangular(z: Tensor) -> Tensor:
+def rectangular(z: Tensor) -> Tensor:
+    """1 where |z| < 1/2, else 0."""
     return torch.lt(z.abs(), 0.5)  # as bool, a byte: one such tensor is kept for each step
 
 
-def _arctan(z: Tensor) -> Tensor:
+def arctan(z: Tensor) -> Tensor:
+    """1 / (1 + (pi z)^2)."""
     return torch.reciprocal(1 + (math.pi * z).square())
-
-
-_CURVES: Mapping[SurrogateName, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"rectangular": _rectangular, "arctan": _arctan}
-)
 
 
 class _Spikes(torch.autograd.Function):

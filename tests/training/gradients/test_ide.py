@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fsnn_lava.config import NetworkConfig, SolverName, TrainingConfig
+from fsnn_lava.config import NetworkConfig, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
@@ -79,7 +79,7 @@ def gradients(loss: Tensor, model: FeedbackSNN) -> dict[str, Tensor]:
 @pytest.mark.parametrize("solver", ["fixed_point", "anderson", "broyden"])
 @pytest.mark.parametrize(("notation", "shape", "batch_norm", "leak"), CASES)
 def test_implicit_gradient_is_that_of_the_iterated_map(
-    notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float, solver: SolverName
+    notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float, solver: str
 ) -> None:
     model, x, weighting = network(notation, shape, batch_norm, leak)
     through_loop = gradients(iterated_loss(model, x, weighting), model)
@@ -173,7 +173,7 @@ def test_network_without_feedback_needs_no_solve(batch_norm: bool) -> None:
     model, x, _ = network("4-3", (1, 2, 3), batch_norm, 1.0)
     result = implicit_rates(model, x, time_steps=10, settings=AdjointSettings(), generator=torch.Generator())
     result.rates.sum().backward()
-    assert result.adjoint == []
+    assert result.passes == []
     first = model.feedforward[0]
     assert isinstance(first, Synapse)
     assert first.weight.grad is not None
@@ -184,8 +184,8 @@ def test_a_solve_that_does_not_converge_says_so() -> None:
     settings = AdjointSettings(tolerance=1e-12, max_steps=2)
     result = implicit_rates(model, x, time_steps=30, settings=settings, generator=torch.Generator().manual_seed(0))
     (result.rates * weighting).sum().backward()
-    assert not result.adjoint[0].converged
-    assert result.adjoint[0].steps == 2
+    assert not result.passes[0].converged
+    assert result.passes[0].steps == 2
 
 
 def test_products_in_bfloat16_change_the_gradient_alone_and_little() -> None:

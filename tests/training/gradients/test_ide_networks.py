@@ -161,7 +161,7 @@ def test_training_gradient_is_that_of_the_published_formula(notation: str, neuro
     x = given(model, events=events)
     result = implicit_rates(model, x, time_steps=STEPS, settings=EXACT, generator=seeded(MASKS))
     found = gradients(loss_at(model, result.rates), model)
-    assert result.adjoint[0].converged
+    assert result.passes[0].converged
     a = result.simulation.firing_rates[-1]
     assert 0.1 < float(a.mean()) < 0.9
 

@@ -152,7 +152,7 @@ def test_gradient_passes_through_a_learned_restriction() -> None:
     result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
     found = gradient_of(model, result)
     bound = model.bind(BATCH, generator=seeded(MASKS))
-    rates, phase = result.simulation.firing_rates, result.backward_phases[0]
+    rates, phase = result.simulation.firing_rates, result.passes[0]
     updates = local_updates(bound.detached(), rates, phase, mean_input=given(model), settings=SETTINGS)
     assert bound.feedback is not None
     through = gradients((bound.feedback.weight * updates[-1]).sum(), model)
@@ -236,7 +236,7 @@ def test_neither_phase_has_a_graph(
     assert len(saved) <= 2, "the restricted feedback weight is a product"
     gradient_of(model, result)
     assert runs == ["event_run", "couple_run"]
-    phase = result.backward_phases[0]
+    phase = result.passes[0]
     for kept in (*result.simulation.firing_rates, *result.simulation.mean_spikes, *phase.rates, *phase.mean_spikes):
         assert kept.grad_fn is None
         assert not kept.requires_grad
@@ -267,7 +267,7 @@ def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool)
         rates = [*result.simulation.firing_rates, *result.simulation.mean_spikes]
         loss_of(model, result.rates).backward()  # type: ignore[no-untyped-call]
         model.zero_grad()
-        phase = result.backward_phases[0]
+        phase = result.passes[0]
         numbers = sum(t.numel() for t in (*rates, *phase.rates, *phase.mean_spikes))
         return forward - before, living() - before, numbers
 
@@ -284,7 +284,7 @@ def test_threads_do_not_change_the_gradient(
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
-        found.append((gradient_of(model, result), result.backward_phases[0]))
+        found.append((gradient_of(model, result), result.passes[0]))
         monkeypatch.undo()
     for name, gradient in found[0][0].items():
         assert torch.equal(gradient, found[1][0][name])
@@ -307,7 +307,7 @@ def test_two_processes_have_the_gradient_of_one(notation: str, shape: tuple[int,
         loss = torch.nn.functional.cross_entropy(model.classify(result.rates), wanted[rows])
         for name, gradient in gradients(loss * (len(x[rows]) * 2 / batch), model).items():
             means[name] += gradient / 2
-        for own, whole in zip(result.backward_phases[0].rates, alone.backward_phases[0].rates, strict=True):
+        for own, whole in zip(result.passes[0].rates, alone.passes[0].rates, strict=True):
             assert torch.equal(own, whole[rows]), "the couples of a part see what they see in the whole batch"
     for name, gradient in expected.items():
         # Sums of some thousand terms in another order.
@@ -321,13 +321,12 @@ def shared(rows: slice, total: int) -> torch.Generator:
 def test_each_backward_pass_is_told() -> None:
     model = spide_network("9 (F9)", (1, 3, 3))
     result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
-    assert result.backward_phases == []
+    assert result.passes == []
     loss = loss_of(model, result.rates)
     loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     loss.backward()  # type: ignore[no-untyped-call]
-    one, other = result.backward_phases
+    one, other = result.passes
     assert torch.equal(one.rates[0], other.rates[0])
-    assert result.adjoint == []
 
 
 # ---- dense products ----------------------------------------------------------------------------------------------
@@ -342,7 +341,7 @@ def test_dense_products_give_the_same_gradient(
     for run in (couple_run.couple_run, dense_couples):
         monkeypatch.setattr(spide, "couple_run", run)
         result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
-        found.append((gradient_of(model, result), result.backward_phases[0]))
+        found.append((gradient_of(model, result), result.passes[0]))
     for one, other in zip(found[0][1].mean_spikes, found[1][1].mean_spikes, strict=True):
         assert torch.equal(one, other)
     for name, gradient in found[0][0].items():
@@ -367,7 +366,7 @@ def test_gradient_on_a_gpu_is_that_of_a_cpu(notation: str, shape: tuple[int, ...
         found = gradients(loss, model)
     for one, other in zip(there.simulation.mean_spikes, result.simulation.mean_spikes, strict=True):
         assert torch.equal(one.cpu(), other)
-    for one, other in zip(there.backward_phases[0].mean_spikes, result.backward_phases[0].mean_spikes, strict=True):
+    for one, other in zip(there.passes[0].mean_spikes, result.passes[0].mean_spikes, strict=True):
         assert torch.equal(one.cpu(), other)
     for name, gradient in expected.items():
         # Sums of some thousand terms in another order.

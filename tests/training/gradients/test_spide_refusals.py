@@ -104,7 +104,7 @@ def test_settings_of_a_configuration_reach_the_second_phase() -> None:
         training = TrainingConfig(method="spide", time_steps_back=back, loss_scale=scale)
         result = rates_with_gradient(model, x, training=training, time_steps=4, processes=processes)
         result.rates.backward(torch.full_like(result.rates, 0.01))
-        return result.backward_phases[0].rates[0]
+        return result.passes[0].rates[0]
 
     # A drive of 0.3: a spike every three steps and a third, the first at the second; 3 in 10 steps, 6 in 20.
     assert torch.equal(told(10, 30.0), torch.full((5, 6), 0.3, dtype=torch.float64))

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fsnn_lava.config import SurrogateName
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.neuron import fire
 from fsnn_lava.training.gradients.surrogate import surrogate_spikes
@@ -15,7 +14,7 @@ from fsnn_lava.training.gradients.surrogate import surrogate_spikes
 NEURON = FloatNeuron(v_threshold=2.0)
 
 
-def slopes(v: Tensor, surrogate: SurrogateName, width: float) -> Tensor:
+def slopes(v: Tensor, surrogate: str, width: float) -> Tensor:
     """Derivative that each spike is given."""
     v = v.detach().requires_grad_()
     spikes = surrogate_spikes(v, neuron=NEURON, surrogate=surrogate, width=width)
@@ -23,7 +22,7 @@ def slopes(v: Tensor, surrogate: SurrogateName, width: float) -> Tensor:
 
 
 @pytest.mark.parametrize("surrogate", ["rectangular", "arctan"])
-def test_value_is_the_step(surrogate: SurrogateName) -> None:
+def test_value_is_the_step(surrogate: str) -> None:
     below = math.nextafter(2.0, 0.0)
     v = torch.tensor([-5.0, 0.0, below, 2.0, 2.5], dtype=torch.float64, requires_grad=True)
     found = surrogate_spikes(v, neuron=NEURON, surrogate=surrogate, width=1.0)
@@ -48,7 +47,7 @@ def test_arctan_by_hand() -> None:
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize(("surrogate", "tail"), [("rectangular", 0.0), ("arctan", 2e-3)])
-def test_area_of_a_curve_is_one(surrogate: SurrogateName, tail: float, width: float) -> None:
+def test_area_of_a_curve_is_one(surrogate: str, tail: float, width: float) -> None:
     """The step's own derivative has area 1. Beyond z = 200 there are 1 / (100 pi^2), 1e-3, of the arctan's."""
     step = width / 100
     v = 2 + step * (torch.arange(-20_000, 20_000, dtype=torch.float64) + 0.5)
