@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional
 
 from fsnn_lava.cli.tensorboard_log import TensorBoardLog
-from fsnn_lava.config import MethodName, TrainConfig, read_config
+from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST, FitResult, fit
@@ -516,7 +516,7 @@ def test_digits_are_learnt_as_well_as_by_implicit_differentiation(tmp_path: Path
     whole = read_config("digits_spide")
     dataset = load_dataset("digits")
 
-    def accuracy(method: MethodName) -> float:
+    def accuracy(method: str) -> float:
         folder = tmp_path / method
         folder.mkdir()
         training = dataclasses.replace(whole.training, method=method, epochs=12)
