@@ -1,8 +1,8 @@
 """One step of one population, compiled: leak, reset, integrate, threshold, in a single pass over memory.
 
-Both engines use the same law, for a batch (`integer_step`, `float_step`, which also count) or for one sample
-(`advance`). Nothing is allocated in them. They need one core: a step takes a quarter of a nanosecond per neuron, a few
-percent of the sums that feed it.
+Both engines of the simulator use the same law, for a batch (`batch_step`, which also counts) or for one sample
+(`advance`, in `simulator_loop`). Nothing is allocated in them. They need one core: a step takes a quarter of a
+nanosecond per neuron, a few percent of the sums that feed it.
 """
 
 from __future__ import annotations
@@ -11,36 +11,49 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 from numba.extending import overload
 
 from fsnn_lava.hardware import Array
 from fsnn_lava.kernels.compile import compiled
 
 
-@compiled
-def integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> int:
-    """Return the potential after a step, in units of state; the current is in units of 64 of them."""
+def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any) -> tuple[Any, bool]:
+    """Return the potential after a step, and whether the neuron fires, by `integer_law` or `float_law`.
+
+    Compiled functions alone call it.
+    """
+    raise NotImplementedError("only compiled functions can call this one")
+
+
+@overload(law, strict=False)  # strict: it would compare the annotations too
+def _law_by_type(before: Any, current: Any, kept: Any, reset: Any, threshold: Any) -> Callable[..., Any]:
+    return integer_law if isinstance(before, numba.types.Integer) else float_law
+
+
+def integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> tuple[int, bool]:
+    """Leak, reset and integrate in units of state (the current: in units of 64 of them); fire above the threshold."""
     # The decay rounds towards zero, as hardware does: a shift of the magnitude, then its sign again.
     after = (abs(before) * kept) >> 12
     if before < 0:
         after = -after
-    if before > threshold:  # it fired in the previous step
-        after -= reset
-    return after + 64 * current
-
-
-@compiled
-def float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> float:
-    """Return the potential after a step: leak (v - reset s) + current."""
     # The spike is recovered from the potential, which was not reset yet: no array of spikes is read.
-    if before >= threshold:  # it fired in the previous step
+    if before > threshold:
+        after -= reset
+    after += 64 * current
+    return after, after > threshold
+
+
+def float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> tuple[float, bool]:
+    """Leak, reset and integrate in the unit of the threshold, v = leak (v - reset s) + I; fire where v >= threshold."""
+    # As above: the spike of the step before is recovered from its potential.
+    if before >= threshold:
         before -= reset
-    return leak * before + current
+    after = leak * before + current
+    return after, after >= threshold
 
 
 @compiled
-def integer_step(
+def batch_step(
     potential: Array,
     drive: Array,
     arriving: Array,
@@ -48,73 +61,32 @@ def integer_step(
     counts: Array,
     rates: Array,
     share: float,
-    kept: int,
-    reset: int,
-    threshold: int,
-) -> int:
-    """Advance a batch by one integer step, and return the largest |potential|; everything is in units of state.
+    neuron: Array,
+) -> Any:
+    """Advance a batch by one step, and return the largest |potential|.
 
     Parameters
     ----------
-    potential : (B, N) int64, in units of state; updated.
-    drive, arriving : (B, N) constant and spike-driven current, integers, in units of 64 states.
+    potential : (B, N) int64 in units of state, or float64 in the unit of the threshold; updated.
+    drive, arriving : (B, N) constant and spike-driven current, integers in units of 64 states, or float64.
     spikes : (B, N) 0/1; written.
     counts : (B, N) integer spikes so far; updated.
     rates : (B, N) float64 weighted rate so far; updated, unless ``share`` is 0.
     share : weight of this step in the firing rate; 0 where the rate is counts / T.
-    kept : 4096 - decay.
-    reset : 128 rho.
-    threshold : 64 (2 V - 1); a neuron fires above it.
+    neuron : (3,) int64: 4096 - decay, 128 rho and 64 (2 V - 1); or float64: leak, reset, threshold.
     """
-    peak = 0
+    kept, reset, threshold = neuron[0], neuron[1], neuron[2]
+    peak = potential.dtype.type(0)
     # All that a neuron does in one pass over memory, which bounds the speed; the largest potential is found on the way.
     for b in range(potential.shape[0]):
         for n in range(potential.shape[1]):
-            current = drive[b, n] + np.int64(arriving[b, n])
-            after = integer_law(potential[b, n], current, kept, reset, threshold)
-            fired = after > threshold
+            current = drive[b, n] + drive.dtype.type(arriving[b, n])
+            after, fired = law(potential[b, n], current, kept, reset, threshold)
             potential[b, n] = after
             spikes[b, n] = fired
             counts[b, n] += fired
             peak = max(peak, abs(after))
         # A second loop, while the row is in the cache: IF neurons, whose rate is their count, pay nothing for it.
-        if share > 0.0:
-            for n in range(potential.shape[1]):
-                rates[b, n] += share * spikes[b, n]
-    return peak
-
-
-@compiled
-def float_step(
-    potential: Array,
-    drive: Array,
-    arriving: Array,
-    spikes: Array,
-    counts: Array,
-    rates: Array,
-    share: float,
-    leak: float,
-    reset: float,
-    threshold: float,
-) -> float:
-    """Advance a batch by v = leak (v - reset s) + I, s = v >= threshold, and return the largest |potential|.
-
-    Parameters
-    ----------
-    potential, drive, arriving : (B, N) float64, in the unit of the threshold.
-    spikes, counts, rates, share : as in the integer step.
-    """
-    peak = 0.0
-    # The same single pass as for integers.
-    for b in range(potential.shape[0]):
-        for n in range(potential.shape[1]):
-            after = float_law(potential[b, n], drive[b, n] + arriving[b, n], leak, reset, threshold)
-            fired = after >= threshold
-            potential[b, n] = after
-            spikes[b, n] = fired
-            counts[b, n] += fired
-            peak = max(peak, abs(after))
-        # As for integers: the leaky neurons' weighted rate.
         if share > 0.0:
             for n in range(potential.shape[1]):
                 rates[b, n] += share * spikes[b, n]
@@ -130,13 +102,13 @@ def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> fl
     ----------
     potential : (N,) int64 in units of state, or float64; updated.
     current : (N,) all that arrives; int32 in units of 64 states, or float64.
-    neuron : (3,) int64: kept, reset and threshold as above; or float64: leak, reset, threshold.
+    neuron : (3,), as above.
     fired : (N,) uint8 0/1; written.
     """
     raise NotImplementedError("only compiled functions can call this one")
 
 
-@overload(advance, strict=False)  # strict: it would compare the annotations too
+@overload(advance, strict=False)
 def _advance_by_type(potential: Any, current: Any, neuron: Any, fired: Any) -> Callable[..., Any]:
     return _advance_integers if isinstance(potential.dtype, numba.types.Integer) else _advance_floats
 
@@ -146,9 +118,8 @@ def _advance_integers(potential: Array, current: Array, neuron: Array, fired: Ar
     peak = 0
     # One pass over memory; spikes are bytes, so that it moves little.
     for n in range(len(potential)):
-        after = integer_law(potential[n], current[n], kept, reset, threshold)
+        after, fired[n] = law(potential[n], current[n], kept, reset, threshold)
         potential[n] = after
-        fired[n] = after > threshold
         peak = max(peak, abs(after))
     return peak
 
@@ -157,7 +128,5 @@ def _advance_floats(potential: Array, current: Array, neuron: Array, fired: Arra
     leak, reset, threshold = neuron[0], neuron[1], neuron[2]
     # The same pass without the largest potential: floats have no range to leave.
     for n in range(len(potential)):
-        after = float_law(potential[n], current[n], leak, reset, threshold)
-        potential[n] = after
-        fired[n] = after >= threshold
+        potential[n], fired[n] = law(potential[n], current[n], leak, reset, threshold)
     return 0.0

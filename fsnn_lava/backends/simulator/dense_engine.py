@@ -10,7 +10,7 @@ import numpy as np
 
 from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, LinearMap, rate_weights
-from fsnn_lava.kernels.neuron_step import float_step, integer_step
+from fsnn_lava.kernels.neuron_step import batch_step
 
 
 @dataclass(eq=False)
@@ -134,8 +134,7 @@ class DenseEngine:
             first = False
 
     def _advance(self, plan: PopulationPlan, state: _State, step: int, share: float, first: int) -> None:
-        law = integer_step if self._plan.integer else float_step
-        peak = law(
+        peak = batch_step(
             state.potential,
             state.drive,
             state.arriving,
@@ -143,7 +142,7 @@ class DenseEngine:
             state.counts,
             state.rates,
             share,
-            *plan.neuron.tolist(),
+            plan.neuron,
         )
         if self._plan.integer and peak > STATE_LIMIT:
             row, n = (int(place) for place in np.argwhere(np.abs(state.potential) > STATE_LIMIT)[0])
