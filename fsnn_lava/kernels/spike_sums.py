@@ -130,20 +130,14 @@ def _dense_map(matrix: Array) -> ScatterMap:
     """All source neurons as channels of one position."""
     targets, sources = matrix.shape
     nowhere = np.zeros(1, np.int64)
-    return ScatterMap(
-        weights=np.ascontiguousarray(matrix.T).ravel(),
-        segments=np.array([[0, targets, 0]], np.int64),
-        starts=np.array([0, 1], np.int64),
-        corners=nowhere,
-        classes=nowhere,
-        channels=sources,
-        row=targets,
-        rows=1,
-        run=targets,
-        first=0,
-        pitch=targets,
-        size=targets,
-    )
+    weights, segments = np.ascontiguousarray(matrix.T).ravel(), np.array([[0, targets, 0]], np.int64)
+    starts = np.array([0, 1], np.int64)
+    return ScatterMap(weights, segments, starts, nowhere, nowhere, sources, targets, *one_run(targets))
+
+
+def one_run(targets: int) -> tuple[int, int, int, int, int]:
+    """Return `rows` to `size` of a `ScatterMap` whose response is one run, without margins."""
+    return 1, targets, 0, targets, targets
 
 
 @compiled

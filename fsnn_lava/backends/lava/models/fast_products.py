@@ -9,7 +9,7 @@ from scipy.sparse import csc_matrix
 
 from fsnn_lava.hardware import Array, LinearMap
 from fsnn_lava.kernels.compile import compiled
-from fsnn_lava.kernels.spike_sums import ScatterMap, gather, nonzero, scatter, scatter_map
+from fsnn_lava.kernels.spike_sums import ScatterMap, gather, nonzero, one_run, scatter, scatter_map
 
 _BRIDGE = 8
 """So many missing weights are kept as zeros, where that joins two runs of neighbouring targets."""
@@ -100,20 +100,8 @@ def column_map(columns: csc_matrix) -> ScatterMap:
     runs, numbers = _find_runs(columns.indptr, columns.indices, columns.data, starts, *nothing)
     segments, weights = np.zeros((runs, 3), np.int64), np.zeros(numbers, nothing[1].dtype)
     _find_runs(columns.indptr, columns.indices, columns.data, starts, segments, weights)
-    return ScatterMap(
-        weights=weights,
-        segments=segments,
-        starts=starts,
-        corners=np.zeros(sources, np.int64),
-        classes=np.arange(sources),
-        channels=1,
-        row=0,
-        rows=1,
-        run=targets,
-        first=0,
-        pitch=targets,
-        size=targets,
-    )
+    corners, classes = np.zeros(sources, np.int64), np.arange(sources)
+    return ScatterMap(weights, segments, starts, corners, classes, 1, 0, *one_run(targets))
 
 
 @compiled
