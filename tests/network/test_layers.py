@@ -1,5 +1,9 @@
-"""Shapes, adjoints, norm restriction, dropout and batch norm of one connection."""
+"""One connection: its layer against its definition, its adjoint, norm restriction, dropout, batch norm and pools.
 
+Layers are written out in loops, in float64.
+"""
+
+import itertools
 import math
 
 import pytest
@@ -7,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from feedback_networks import seeded
 from fsnn_lava.config.notation import LayerSpec
 from fsnn_lava.network.initial_weights import initial_weight
 from fsnn_lava.network.layers import (
+    BoundSynapse,
     FrobeniusRestriction,
     NormRestriction,
     SpectralNorm,
@@ -21,6 +27,7 @@ from fsnn_lava.network.layers import (
 
 Shape = tuple[int, ...]
 
+POOL = LayerSpec("pool", 0, 2, 2)
 LAYERS = [
     pytest.param(LayerSpec("linear", 7), (5,), (7,), id="linear"),
     pytest.param(LayerSpec("linear", 7), (2, 3, 4), (7,), id="linear of an image"),
@@ -32,6 +39,12 @@ LAYERS = [
     pytest.param(LayerSpec("conv", 3, 5, 2, transposed=True), (2, 3, 3), (3, 6, 6), id="5x5 transposed"),
     pytest.param(LayerSpec("conv", 3, 1, 2, transposed=True), (2, 3, 3), (3, 6, 6), id="1x1 transposed"),
 ]
+CONNECTIONS = [
+    *(pytest.param(layer.values[0], None, layer.values[1], id=layer.id) for layer in LAYERS),
+    pytest.param(LayerSpec("conv", 3, 3), POOL, (2, 4, 6), id="3x3, pooled"),
+    pytest.param(LayerSpec("conv", 3, 5, 2), POOL, (2, 8, 8), id="5x5, stride 2, pooled"),
+    pytest.param(LayerSpec("conv", 2, 3, 2, transposed=True), POOL, (3, 2, 3), id="3x3 transposed, pooled"),
+]
 RESTRICTED = [
     pytest.param(LayerSpec("linear", 6), (6,), (6,), id="linear"),
     pytest.param(LayerSpec("conv", 3, 5), (3, 6, 6), (3, 6, 6), id="conv"),
@@ -40,20 +53,70 @@ RESTRICTED = [
 each_layer = pytest.mark.parametrize(("layer", "input_shape", "shape"), LAYERS)
 each_restricted = pytest.mark.parametrize(("layer", "input_shape", "shape"), RESTRICTED)
 each_norm = pytest.mark.parametrize("norm", ["reshaped", "operator"])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+each_connection = pytest.mark.parametrize(("layer", "pool", "input_shape"), CONNECTIONS)
 
 
 def random(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
-def dense(layer: LayerSpec, weight: Tensor, input_shape: Shape) -> Tensor:
-    """The layer's matrix (outputs, inputs), column by column."""
-    unit = torch.eye(math.prod(input_shape), dtype=weight.dtype).view(-1, *input_shape)
-    return apply_layer(layer, weight, None, unit).flatten(1).t()
+def synapse_of(
+    layer: LayerSpec, source: Shape, *, pool: LayerSpec | None = None, batch_norm: bool = False, dropout: float = 0.0
+) -> Synapse:
+    """With weights of seed 0; the connection into a pool that is a population has no bias."""
+    shape = layer.output_shape(source)
+    return Synapse(
+        layer,
+        pool,
+        input_shape=source,
+        shape=pool.output_shape(shape) if pool else shape,
+        generator=seeded(),
+        bias=layer.kind != "pool",
+        batch_norm=batch_norm,
+        dropout=dropout,
+    )
+
+
+def connection(layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape, *, batch_norm: bool) -> Synapse:
+    """A synapse in training mode, for its masks; running statistics, gains of both signs and shifts are random."""
+    generator = seeded(8)
+    made = synapse_of(layer, input_shape, pool=pool, batch_norm=batch_norm, dropout=0.3).double()
+    norm = made.batch_norm
+    with torch.no_grad():
+        made.bias.normal_(generator=generator)
+        if norm is not None:
+            norm.running_mean.normal_(generator=generator)
+            norm.running_var.uniform_(0.3, 3.0, generator=generator)
+            norm.weight.normal_(generator=generator)
+            norm.bias.normal_(generator=generator)
+    return made
+
+
+def bind(made: Synapse, batch: int) -> BoundSynapse:
+    return made.bind(batch, generator=seeded(1))
+
+
+def matrix(layer: LayerSpec, weight: Tensor, input_shape: Shape) -> Tensor:
+    """(outputs, inputs) from the definition of the layer, entry by entry.
+
+    A convolution adds w[o, c, a, b] x[c, s i + a - p, s j + b - p] to the output at (o, i, j), p = (K - 1) / 2; a
+    transposed one adds w[c, o, a, b] x[c, i, j] to the output at (o, 2 i + a - p, 2 j + b - p).
+    """
+    if layer.kind == "linear":
+        return weight.flatten(1)
+    shape = layer.output_shape(input_shape)
+    full = torch.zeros(*shape, *input_shape, dtype=weight.dtype)
+    near, far = (input_shape, shape) if layer.transposed else (shape, input_shape)
+    kernel, pad = range(layer.kernel), (layer.kernel - 1) // 2
+    for i, j, a, b in itertools.product(range(near[1]), range(near[2]), kernel, kernel):
+        row, column = layer.stride * i + a - pad, layer.stride * j + b - pad
+        if not (0 <= row < far[1] and 0 <= column < far[2]):
+            continue
+        if layer.transposed:
+            full[:, row, column, :, i, j] += weight[:, :, a, b].t()
+        else:
+            full[:, i, j, :, row, column] += weight[:, :, a, b]
+    return full.view(math.prod(shape), math.prod(input_shape))
 
 
 @each_layer
@@ -64,14 +127,60 @@ def test_shape_is_the_one_of_the_notation(layer: LayerSpec, input_shape: Shape, 
 
 
 @each_layer
-def test_transpose_is_the_adjoint(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
+def test_layer_and_its_transpose_are_their_definition(layer: LayerSpec, input_shape: Shape, shape: Shape) -> None:
     weight = initial_weight(layer, input_shape, generator=seeded()).double()
-    x, y = random(2, *input_shape), random(2, *shape, seed=2)
-    forward = (apply_layer(layer, weight, None, x) * y).sum()
+    expected = matrix(layer, weight, input_shape)
+    x, y = random(3, *input_shape, seed=2), random(3, *shape, seed=3)
     back = apply_transpose(layer, weight, y, input_shape)
     assert back.shape == x.shape
     assert not back.requires_grad
-    assert_close(forward, (x * back).sum(), rtol=1e-12, atol=1e-12)  # sums of some hundred float64 products
+    # Sums of at most a hundred float64 products of size one.
+    assert_close(apply_layer(layer, weight, None, x).flatten(1), x.flatten(1) @ expected.t(), rtol=0, atol=1e-13)
+    assert_close(back.flatten(1), y.flatten(1) @ expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("batch_norm", [False, True], ids=["", "batch norm"])
+@each_connection
+def test_adjoint_is_that_of_the_current(
+    layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape, batch_norm: bool, share: float
+) -> None:
+    """For every sample, with its mask: <current(x) - current(0), y> = <x, adjoint(slope)(y / slope)>, by entry."""
+    made = connection(layer, pool, input_shape, batch_norm=batch_norm)
+    bound = bind(made, 4)
+    assert 0 < float((bound.mask == 0).double().mean()) < 1
+    y = random(4, *made.shape, seed=5) * (torch.rand(4, *made.shape, generator=seeded(6)) < share)
+    y[0].flatten()[0] = 1.0  # something is left of the sparsest
+    found = bound.adjoint(2 * (y != 0).double())(y / 2)  # the zeros of the slope make it sparse
+    assert found.shape == (4, *input_shape)
+    assert not found.requires_grad
+    still, zero = bound.detached(), torch.zeros(4, *input_shape, dtype=torch.float64)
+    nothing = still.current(zero)
+    expected = torch.empty(4, math.prod(input_shape), dtype=torch.float64)
+    for i in range(expected.shape[1]):
+        x = zero.clone()
+        x.view(4, -1)[:, i] = 1.0
+        expected[:, i] = ((still.current(x) - nothing) * y).flatten(1).sum(1)
+    # Differences of numbers of size ten, in float64.
+    assert_close(found.flatten(1), expected, rtol=0, atol=1e-12)
+
+
+@each_connection
+def test_frozen_running_statistics_give_the_current(
+    layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape
+) -> None:
+    """The same values and gradients as batch norm itself, also after the running statistics moved on."""
+    made = connection(layer, pool, input_shape, batch_norm=True)
+    bound, x = bind(made, 4), random(4, *input_shape, seed=2)
+    weighting = random(4, *made.shape, seed=3)
+    parameters = list(made.parameters())
+    expected = bound.current(x)
+    gradients = torch.autograd.grad((expected * weighting).sum(), parameters)
+    frozen = bound.frozen_current(x, bound.frozen_normalisation())
+    bound.current(x + 1, "batch")
+    # Scale and shift instead of difference and quotient: a few roundings of numbers of size ten.
+    assert_close(frozen, expected, rtol=0, atol=1e-13)
+    assert_close(torch.autograd.grad((frozen * weighting).sum(), parameters), gradients, rtol=1e-12, atol=1e-12)
 
 
 # ---- norm restriction --------------------------------------------------------------------------------------
@@ -84,8 +193,8 @@ def restriction(
 
 
 def norm_of(layer: LayerSpec, weight: Tensor, input_shape: Shape, norm: SpectralNorm) -> float:
-    matrix = weight.flatten(1) if norm == "reshaped" else dense(layer, weight, input_shape)
-    return float(torch.linalg.matrix_norm(matrix, ord=2))
+    found = weight.flatten(1) if norm == "reshaped" else matrix(layer, weight, input_shape)
+    return float(torch.linalg.matrix_norm(found, ord=2))
 
 
 @each_norm
@@ -232,17 +341,8 @@ def test_frobenius_norm_learns_and_keeps_nothing() -> None:
 
 # ---- the whole connection ----------------------------------------------------------------------------------
 def synapse(*, dropout: float = 0.0, batch_norm: bool = False, pool: LayerSpec | None = None) -> Synapse:
-    shape = (3, 3, 3) if pool else (3, 6, 6)
-    return Synapse(
-        LayerSpec("conv", 3, 3),
-        pool,
-        input_shape=(2, 6, 6),
-        shape=shape,
-        generator=seeded(),
-        bias=True,
-        batch_norm=batch_norm,
-        dropout=dropout,
-    ).double()
+    layer = LayerSpec("conv", 3, 3)
+    return synapse_of(layer, (2, 6, 6), pool=pool, batch_norm=batch_norm, dropout=dropout).double()
 
 
 def test_dropout_mask_is_drawn_once_per_sample_and_scaled() -> None:
@@ -261,7 +361,7 @@ def test_dropout_mask_is_drawn_once_per_sample_and_scaled() -> None:
 
 
 def test_order_is_batch_norm_then_pooling_then_dropout() -> None:
-    made = synapse(dropout=0.5, batch_norm=True, pool=LayerSpec("pool", 0, 2, 2))
+    made = synapse(dropout=0.5, batch_norm=True, pool=POOL)
     with torch.no_grad():
         made.batch_norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
         made.batch_norm.bias.copy_(torch.tensor([-1.0, 0.0, 3.0]))
@@ -312,3 +412,51 @@ def test_detached_synapse_gives_no_gradient_to_the_parameters() -> None:
     assert bound.current(x).requires_grad
     assert not bound.detached().current(x).requires_grad
     assert torch.equal(bound.detached().current(x), bound.current(x))
+
+
+# ---- into a pool that is a population, an average of each channel that learns nothing -----------------------------
+def pool_synapse(window: int = 2) -> Synapse:
+    return synapse_of(LayerSpec("pool", 0, window, window), (3, 2 * window, 4 * window))
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_pool_averages_each_channel(window: int) -> None:
+    made = pool_synapse(window)
+    bound, x = made.bind(4, generator=seeded()), random(4, *made.input_shape).float()
+    expected = x.view(4, 3, 2, window, 4, window).mean((3, 5))
+    assert_close(bound.current(x), expected)  # sums of at most nine float32
+    connection = bound.event_connection(0, 1)
+    assert_close(connection.map.product(x, made.shape), expected)
+    assert torch.equal(connection.scale, torch.ones(3))
+    assert torch.equal(connection.shift, torch.zeros(3))
+    assert bound.mask is None
+
+
+@pytest.mark.parametrize("share", [0.02, 1.0], ids=["sparse", "dense"])
+@pytest.mark.parametrize("window", [2, 3])
+def test_adjoint_of_a_pool(window: int, share: float) -> None:
+    made = pool_synapse(window)
+    generator = seeded(2)
+    slope = (torch.rand(8, *made.shape, generator=generator) < share).float()
+    x = torch.randn(8, *made.input_shape, generator=generator).requires_grad_()
+    y = torch.randn(8, *made.shape, generator=generator)
+    (expected,) = torch.autograd.grad(made.bind(8, generator=None).current(x), x, y * slope)
+    assert_close(made.bind(8, generator=None).adjoint(slope)(y), expected)
+
+
+def test_pool_learns_and_keeps_nothing() -> None:
+    """Its weight moves between devices and types with the network, but is in no checkpoint."""
+    made = pool_synapse()
+    assert list(made.parameters()) == []
+    assert made.state_dict() == {}
+    assert not made.bind(2, generator=None).current(torch.rand(2, *made.input_shape)).requires_grad
+    assert made.double().weight.dtype == torch.float64
+
+
+def test_pool_draws_no_random_number() -> None:
+    """So that the weights of the layers after it depend on the seed alone, however pools are read."""
+    generator = seeded()
+    before = generator.get_state()
+    settings = {"generator": generator, "bias": False, "batch_norm": False, "dropout": 0.0}
+    Synapse(POOL, None, input_shape=(3, 4, 4), shape=(3, 2, 2), **settings)
+    assert torch.equal(generator.get_state(), before)

@@ -1,4 +1,7 @@
-"""The T-step loop of a GPU against the event-driven one, spike by spike; here both run on the CPU."""
+"""Both T-step loops, the event-driven one of a CPU and the dense one of a GPU, against the plain one, spike by spike.
+
+Here all three run on the CPU, for every kind of connection.
+"""
 
 import numpy as np
 import pytest
@@ -6,8 +9,9 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network
+from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network, plain_spikes
 from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network import run_by_events
 from fsnn_lava.network.feedback_network import BoundNetwork
 from fsnn_lava.network.neuron import SpikeCounts, fire, integrate
 from fsnn_lava.network.run_dense import DenseSettings, dense_run, folded, split_tf32, step
@@ -44,25 +48,46 @@ def assert_same_spikes(
         assert_close(found.weighted[layer] / total, expected.firing_rates[layer], rtol=1e-12, atol=0)
 
 
+def assert_follows_the_plain_loop(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int) -> None:
+    """Of the event-driven run."""
+    drive = bound.drive(x, time_steps=T)
+    found = bound.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
+    expected = plain_spikes(bound, drive, time_steps=T, loop_delay=loop_delay)
+    weights = torch.tensor([bound.neuron.leak ** (T - 1 - t) for t in range(T)], dtype=torch.float64)
+    for layer, (spikes, plain) in enumerate(zip(found.spikes, expected, strict=True)):
+        assert np.array_equal(spikes.numpy(), plain.numpy())
+        assert bool(spikes.any())
+        assert torch.equal(found.mean_spikes[layer], plain.double().sum(0) / T)
+        weighted = torch.tensordot(weights / weights.sum(), plain.double(), 1)
+        # Nine terms of size one, summed in another order.
+        assert_close(found.firing_rates[layer], weighted, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("events", [True, False], ids=["events", "constant"])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS)
-def test_spikes_equal_those_of_the_event_driven_run(
+def test_spikes_of_both_runs_equal_those_of_the_plain_loop(
     notation: str, shape: tuple[int, ...], leak: float, events: bool, training: bool
 ) -> None:
     bound = bound_network(notation, shape, leak, training=training)
     x = (torch.rand(T, 5, *shape) < 0.3).double() if events else torch.randn(5, *shape).double()
     for loop_delay in (1, 3):
+        assert_follows_the_plain_loop(bound, x, loop_delay=loop_delay)
         assert_same_spikes(bound, x, loop_delay=loop_delay)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.75])
 @pytest.mark.parametrize(("notation", "shape"), SPIKING_POOLS)
 def test_pools_that_spike_are_convolutions(notation: str, shape: tuple[int, ...], leak: float) -> None:
-    bound = bound_network(notation, shape, leak, pooling="spiking", reset_amount=2.0)
+    """A pool's potentials meet the threshold exactly, and often; with these leaks they are exact in float64."""
+    bound, x = (
+        bound_network(notation, shape, leak, pooling="spiking", reset_amount=2.0),
+        torch.randn(5, *shape).double(),
+    )
     for loop_delay in (1, 3):
-        assert_same_spikes(bound, torch.randn(5, *shape).double(), loop_delay=loop_delay)
+        assert_follows_the_plain_loop(bound, x, loop_delay=loop_delay)
+        assert_same_spikes(bound, x, loop_delay=loop_delay)
 
 
 def test_network_without_batch_norm_runs_too() -> None:
@@ -70,16 +95,39 @@ def test_network_without_batch_norm_runs_too() -> None:
     assert_same_spikes(bound, torch.randn(5, 3, 8, 8).double())
 
 
+# ---- the event-driven run ----------------------------------------------------------------------------------------
+def test_more_threads_and_smaller_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = bound_network("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8), 0.9)
+    drive = bound.drive(torch.randn(5, 3, 8, 8).double(), time_steps=T)
+    whole = bound.simulate(drive, time_steps=T)
+    monkeypatch.setattr(run_by_events, "PACKED_BYTES", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    parts = bound.simulate(drive, time_steps=T)
+    for layer in range(3):
+        assert torch.equal(whole.firing_rates[layer], parts.firing_rates[layer])
+
+
+def test_without_any_connection_the_current_alone_decides() -> None:
+    bound = bound_network("9", (1, 4, 4), 1.0, training=False)
+    drive = bound.drive(torch.randn(5, 1, 4, 4).double(), time_steps=T)
+    found = bound.simulate(drive, time_steps=T).firing_rates[0]
+    # IF with threshold 1 and reset 0.8: after k spikes another needs a potential of 1 + 0.8 k, at most one a step.
+    expected = ((drive.mean * T - 1) / 0.8 + 1).floor().clamp(0, T) / T
+    inside = drive.mean < 0.8  # beyond, a neuron may fire in every step but the first few
+    assert_close(found[inside], expected[inside])
+
+
+# ---- the dense run -----------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-def test_fused_steps_give_the_same_spikes(leak: float) -> None:
+@pytest.mark.parametrize(("leak", "modes"), [(1.0, (True, False)), (0.9, (True,))])
+def test_fused_steps_give_the_same_spikes(leak: float, modes: tuple[bool, ...]) -> None:
     """Of all networks, in training and evaluation, from no more programs than torch keeps of one function."""
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters["stats"]
     before = counters["unique_graphs"]
     for notation, shape in NETWORKS:
-        for training in (True, False):
+        for training in modes:
             bound = bound_network(notation, shape, leak, training=training)
             assert_same_spikes(bound, torch.randn(5, *shape).double(), settings=DenseSettings(compiled=True))
     config = torch._dynamo.config
