@@ -1,7 +1,5 @@
 """Gradient methods, solvers and surrogates by name: those registered from outside are trained with, others refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator
