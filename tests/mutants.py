@@ -31,19 +31,19 @@ ROOT = Path(__file__).parents[1]
 # Area -> files that are mutated, and the tests that run, quick ones first.
 AREAS = {
     "quantizer": ("quantization/quantizer.py quantization/candidates.py quantization/rounding.py", "quantization"),
-    "lowering": ("conversion/lowering.py", "conversion/test_fold_normalisation.py conversion/test_lowering.py"),
+    "lowering": ("conversion/lowering.py", "conversion/test_lowering.py"),
     "overflow proof": ("hardware/overflow_proof.py", "hardware/test_overflow_proof.py backends/test_simulator.py"),
     "integer simulator": (
         "backends/simulator/plan.py kernels/neuron_step.py hardware/neurons.py",
-        "hardware/test_network_format.py backends/test_simulator.py backends/test_simulator_engines.py",
+        "hardware/test_network.py backends/test_simulator.py",
     ),
     "implicit gradient": (
         "training/gradients/ide.py network/fixed_point.py",
-        "network/test_fixed_point.py training/gradients/test_ide_networks.py training/gradients/test_ide.py",
+        "network/test_fixed_point.py training/gradients/test_ide.py",
     ),
     "verification": (
         "verification/compare_runs.py verification/agreement.py",
-        "verification/test_agreement.py verification/test_compare_runs.py",
+        "verification/test_compare_runs.py",
     ),
 }
 UNUSED = re.compile("Decorator|Variable|_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)$")

@@ -1,15 +1,24 @@
-"""The Lava runner: hand-computed spikes, reset between samples, fast and stock models, and what it refuses."""
+"""The Lava runner: hand-computed spikes, fast and stock models, refusals; runs that fail, hang or are interrupted."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from fsnn_lava.backends import get_backend
+from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.errors import (
     ConfigError,
+    IncompleteRunError,
     InputError,
     MissingDependencyError,
     UnsupportedError,
@@ -27,6 +36,7 @@ from fsnn_lava.hardware.network import (
     Readout,
 )
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.hardware.timing import with_timing
 from random_networks import Case, random_case
 from side_by_side import run_side_by_side
@@ -200,3 +210,266 @@ def test_refuses_what_it_cannot_run() -> None:
 def test_loihi2_says_what_is_missing_and_how_to_get_it() -> None:
     with pytest.raises(MissingDependencyError, match=r"lava-loihi is not installed.*INRC.*from Intel"):
         get_backend("loihi2")
+
+
+TIME_STEPS = 5
+SAMPLES = 200_000
+"""Minutes of work: however late an interference comes, the run is still going on."""
+
+
+def slow_run() -> tuple[HardwareNetwork, Array]:
+    """Something that is busy for a while: sample b adds b % 100 per step to one neuron of threshold 100."""
+    neuron = IntegerNeuron(100, 100, 0, 0, 1.0)
+    connections = (
+        Connection("in", INPUT, "a", np.ones((1, 1), np.int32), 2, 0, 8),
+        Connection("on", ALWAYS_ON, "a", np.ones((1, 1), np.int32), 0, 0, 8),
+    )
+    readout = Readout("a", np.ones((1, 1)), np.zeros(1))
+    network = HardwareNetwork(
+        "slow", InputSpec((1,), "graded", 255), (Population("a", (1,), neuron, 2),), connections, readout, TIME_STEPS
+    )
+    return network, (np.arange(SAMPLES, dtype=np.int32) % 100)[:, None]
+
+
+def expected_counts(samples: int) -> Array:
+    """Spikes of the first samples: integrate b % 100 + 1 five times, subtract 100 after each spike."""
+    current, v = np.arange(samples) % 100 + 1, np.zeros(samples, int)
+    counts = np.zeros(samples, int)
+    for _ in range(TIME_STEPS):
+        v += current
+        counts += v >= 100
+        v -= 100 * (v >= 100)
+    return counts[:, None]
+
+
+class Children:
+    """Processes that were started since, not those that another test left (torch's compiler keeps some)."""
+
+    def __init__(self) -> None:
+        self._before = set(psutil.Process().children(recursive=True))
+
+    def now(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process().children(recursive=True) if p not in self._before]
+
+
+class Interference:
+    """Does something when the first samples are done; afterwards, all of Lava's processes must be gone."""
+
+    def __init__(self, number: signal.Signals | None, *, worker: bool = False) -> None:
+        self.number = number
+        self.worker = worker
+        self.children = Children()
+        self.processes: list[psutil.Process] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        if done < 3 or self.processes:
+            return
+        assert total == SAMPLES
+        self.processes = self.children.now()
+        if self.number is None:
+            raise KeyboardInterrupt
+        os.kill(self.processes[0 if self.worker else -1].pid, self.number)
+
+    def assert_all_gone(self) -> None:
+        assert len(self.processes) > 5
+        assert_gone(self.processes)
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def assert_kept(error: IncompleteRunError) -> None:
+    """The finished samples' results are there, and right."""
+    assert 3 <= error.samples < SAMPLES
+    assert isinstance(error.result, RunResult)
+    assert np.array_equal(error.result.spike_counts["a"], expected_counts(error.samples))
+    assert np.array_equal(error.result.logits, error.result.spike_counts["a"] / TIME_STEPS)
+    assert error.result.spikes["a"].shape == (TIME_STEPS, error.samples, 1)
+    assert np.array_equal(error.result.spikes["a"].sum(axis=0), error.result.spike_counts["a"])
+
+
+def test_timeout_instead_of_a_hang() -> None:
+    stopper = Interference(signal.SIGSTOP)
+    message = (
+        r"of 200000 samples ended in sample \d+ at global step \d, after \d+ of 1400000 steps; \d+ samples are finished"
+    )
+    with pytest.raises(IncompleteRunError, match=message) as caught:
+        LavaRunner(timeout_s=12).run(*slow_run(), record=["a"], progress=stopper)
+    stopper.assert_all_gone()
+    assert_kept(caught.value)
+
+
+def test_timeout_before_the_first_step() -> None:
+    with pytest.raises(IncompleteRunError, match=r"sample 0 at global step 0, after 0 of.*within 0.01 s") as caught:
+        LavaRunner(timeout_s=0.01).run(*slow_run())
+    assert (caught.value.samples, caught.value.result) == (0, None)
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_lava_process_that_dies(stock: bool) -> None:
+    killer = Interference(signal.SIGKILL)
+    with pytest.raises(IncompleteRunError, match=r"ended by itself after step \d+, exit code -9") as caught:
+        LavaRunner(stock_models=stock).run(*slow_run(), record=["a"], progress=killer)
+    killer.assert_all_gone()
+    assert_kept(caught.value)
+
+
+def test_a_worker_that_dies() -> None:
+    killer = Interference(signal.SIGKILL, worker=True)
+    with pytest.raises(IncompleteRunError, match="worker ended before it had answered") as caught:
+        LavaRunner().run(*slow_run(), record=["a"], progress=killer)
+    killer.assert_all_gone()
+    assert_kept(caught.value)
+
+
+def test_interrupt_keeps_what_is_finished() -> None:
+    interrupt = Interference(None)
+    with pytest.raises(IncompleteRunError, match=r"\d+ samples are finished.*the run was interrupted") as caught:
+        LavaRunner().run(*slow_run(), record=["a"], progress=interrupt)
+    interrupt.assert_all_gone()
+    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+    assert caught.value.samples == 3
+    assert_kept(caught.value)
+
+
+def test_interrupt_in_the_sink_does_not_count_its_sample() -> None:
+    handed: list[int] = []
+
+    def sink(first: int, spikes: Mapping[str, Array]) -> None:
+        if first == 4:
+            raise KeyboardInterrupt
+        handed.append(first)
+
+    with pytest.raises(IncompleteRunError, match="4 samples are finished") as caught:
+        LavaRunner().run(*slow_run(), record=["a"], sink=sink)
+    assert handed == [0, 1, 2, 3]
+    assert isinstance(caught.value.result, RunResult)
+    assert caught.value.result.spikes == {}
+    assert np.array_equal(caught.value.result.spike_counts["a"], expected_counts(4))
+
+
+def test_an_error_of_the_caller_is_his_own() -> None:
+    children, processes = Children(), list[psutil.Process]()
+
+    def sink(first: int, spikes: Mapping[str, Array]) -> None:
+        processes.extend(children.now())
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        LavaRunner().run(*slow_run(), record=["a"], sink=sink)
+    assert len(processes) > 5
+    assert_gone(processes)
+
+
+def test_side_by_side_keeps_one_result_per_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted while the third sample of the second network is added."""
+    network, inputs = slow_run()
+    calls: list[int] = []
+    add = FinishedSamples.add
+
+    def interrupted(self: FinishedSamples, spikes: Mapping[str, Array], potentials: Array | None) -> None:
+        calls.append(self.finished)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        add(self, spikes, potentials)
+
+    monkeypatch.setattr(FinishedSamples, "add", interrupted)
+    with pytest.raises(IncompleteRunError, match="3 samples are finished") as caught:
+        run_side_by_side(LavaRunner(), [network, network], [inputs, inputs[98:]])
+    assert isinstance(caught.value.result, list)
+    first, second = caught.value.result
+    assert np.array_equal(first.spike_counts["a"], expected_counts(3))
+    assert np.array_equal(second.spike_counts["a"], expected_counts(100)[98:])
+
+
+def test_an_ordinary_run_leaves_nothing_behind() -> None:
+    network, inputs = slow_run()
+    children, seen = Children(), list[psutil.Process]()
+    progress = lambda done, total: seen.extend(children.now())  # noqa: E731
+    LavaRunner().run(network, inputs[:20], progress=progress)
+    assert seen
+    assert_gone(seen)
+
+
+def test_ten_runs_in_one_process_do_not_grow_its_memory() -> None:
+    """Not by more than 5 % after the first, and not by a single file descriptor."""
+    network, inputs = slow_run()
+    resident, descriptors = [], []
+    for _ in range(10):
+        LavaRunner(stock_models=True).run(network, inputs[:50], record=["a"])
+        resident.append(psutil.Process().memory_info().rss)
+        descriptors.append(psutil.Process().num_fds())
+    assert max(resident[1:]) <= 1.05 * resident[0]
+    assert len(set(descriptors)) == 1
+
+
+# ---- runs of whole programs ------------------------------------------------------------------------------
+
+SCRIPT = """
+import numpy as np
+from fsnn_lava.backends import get_backend
+from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.hardware import *
+
+network = HardwareNetwork(
+    "n",
+    InputSpec((1,), "graded", 255),
+    (Population("a", (1,), IntegerNeuron(100, 100, 0, 0, 1.0), 1),),
+    (Connection("on", "always_on", "a", np.array([[60]], dtype=np.int32), 0, 0, 8),),
+    Readout("a", np.ones((1, 1)), np.zeros(1)),
+    5,
+)
+tell = lambda done, total: print(done, flush=True)
+run = lambda samples, **how: get_backend("lava-fixed").run(network, np.zeros((samples, 1), dtype=int), **how)
+"""
+
+
+def run_script(folder: Path, text: str) -> subprocess.Popen[bytes]:
+    (folder / "script.py").write_text(SCRIPT + text)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "script.py"], cwd=folder, env=environment, stdout=pipe, stderr=pipe)
+
+
+def test_a_script_without_main_guard_prints_and_writes_nothing(tmp_path: Path) -> None:
+    ran = run_script(tmp_path, "assert run(2).spike_counts['a'].tolist() == [[3], [3]]\n")
+    assert ran.communicate(timeout=120) == (b"", b"")
+    assert ran.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_behind(tmp_path: Path, times: int) -> None:
+    """Once, and impatiently: the later ones reach it while it ends Lava, or after."""
+    ran = run_script(
+        tmp_path,
+        "import signal\n"
+        "try:\n"
+        "    run(200_000, progress=tell)\n"
+        "except IncompleteRunError as error:\n"
+        "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "    assert error.result.spike_counts['a'].tolist() == [[3]] * error.samples\n"
+        "    print('kept', flush=True)\n",
+    )
+    with ran:
+        assert ran.stdout.readline()
+        lava = psutil.Process(ran.pid).children(recursive=True)
+        for _ in range(times):
+            ran.send_signal(signal.SIGINT)
+        output, errors = ran.communicate(timeout=120)
+    assert len(lava) > 5
+    assert_gone(lava)
+    if times == 1:
+        assert output.endswith(b"kept\n"), errors.decode()
+
+
+def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
+    ran = run_script(tmp_path, "run(200_000, progress=tell)\n")
+    with ran:
+        assert ran.stdout.readline()
+        lava = psutil.Process(ran.pid).children(recursive=True)
+        ran.kill()
+    assert len(lava) > 5
+    assert_gone(lava)

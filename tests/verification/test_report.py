@@ -6,8 +6,17 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import pytest
+
+import networks
+import small
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.errors import ConfigError, InputError
+from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
+from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
 from fsnn_lava.verification.compare_runs import (
@@ -21,6 +30,8 @@ from fsnn_lava.verification.compare_runs import (
     error_budget,
 )
 from fsnn_lava.verification.report import Report
+from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
+from random_networks import random_network
 
 NOTHING = Difference(0.0, 0.0)
 SAME = {"population1": NOTHING, "population2": NOTHING}
@@ -146,3 +157,229 @@ def test_markdown_says_that_nothing_converged() -> None:
     report = dataclasses.replace(REPORT, budget=dataclasses.replace(BUDGET, equilibrium_converged=False))
     assert "**The iteration did not converge to an equilibrium.**" in report.as_markdown()
     assert "converge" not in REPORT.as_markdown()
+
+
+NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)
+
+
+def image_network(kind: Any = "graded") -> HardwareNetwork:
+    """2x4x4 -> 3x4x4 (3x3 kernels, one empty) -> 2x2x2 (stride 2), transposed 3x3 back, one constant current."""
+    rng = np.random.default_rng(5)
+
+    def kernels(*shape: int) -> Array:
+        return rng.choice([-3, 0, 1, 2], shape).astype(np.int32)
+
+    weights = kernels(3, 2, 3, 3)
+    weights[1, 0] = 0
+    current = np.arange(48, dtype=np.int32)[:, None] % 3
+    populations = (Population("a", (3, 4, 4), NEURON, 1), Population("b", (2, 2, 2), NEURON, 2))
+    connections = (
+        Connection("in", INPUT, "a", weights, 1, 0, 8, Convolution(1, 1)),
+        Connection("on", ALWAYS_ON, "a", current, 0, 0, 4),
+        Connection("ff", "a", "b", kernels(2, 3, 2, 2), 1, 0, 6, Convolution(2, 0)),
+        Connection("fb", "b", "a", kernels(2, 3, 3, 3), 1, 0, 5, TransposedConvolution(2, 1, 1)),
+    )
+    readout = Readout("b", np.ones((3, 8)), np.zeros(3))
+    spec = InputSpec((2, 4, 4), kind, 255 if kind == "graded" else 1)
+    return HardwareNetwork("image", spec, populations, connections, readout, 6)
+
+
+def run_of(network: HardwareNetwork, counts: dict[str, Array], *, samples: int) -> RunResult:
+    """A run that is nothing but its spike counts."""
+    return RunResult("some", network.name, "integer", network.time_steps, {}, counts, np.zeros((samples, 3)))
+
+
+def random_run(network: HardwareNetwork, samples: int) -> tuple[RunResult, Array]:
+    rng = np.random.default_rng(0)
+    counts = {
+        p.name: rng.integers(0, network.time_steps + 1, (samples, *p.shape)).astype(np.int32)
+        for p in network.populations
+    }
+    return run_of(network, counts, samples=samples), networks.random_inputs(network, samples, seed=1)
+
+
+def operations_by_loop(network: HardwareNetwork, connection: Connection, result: RunResult, inputs: Array) -> int:
+    """Every message of every sample at every synapse, one at a time."""
+    matrix = linear_map(network, connection).unrolled().toarray()
+    operations = 0
+    for sample in range(len(result.logits)):
+        if connection.source == ALWAYS_ON:
+            messages = [network.time_steps]
+        elif connection.source != INPUT:
+            messages = result.spike_counts[connection.source][sample].ravel().tolist()
+        elif network.input.kind == "graded":
+            messages = [network.time_steps * int(code > 0) for code in inputs[sample].ravel()]
+        else:
+            messages = inputs[:, sample].reshape(network.time_steps, -1).astype(int).sum(axis=0).tolist()
+        for source, count in enumerate(messages):
+            for target in range(matrix.shape[0]):
+                operations += count if matrix[target, source] != 0 else 0
+    return operations
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------
+def test_size_by_hand() -> None:
+    """A 2x2 convolution of 1x3x3 without padding: four places; one of its four weights is zero."""
+    connections = (
+        Connection("in", INPUT, "a", np.array([[[[1, 0], [2, -1]]]], np.int32), 1, 0, 6, Convolution(1, 0)),
+        Connection("on", ALWAYS_ON, "a", np.array([[1], [0], [0], [5]], np.int32), 0, 0, 8),
+        Connection("fb", "a", "a", np.array([[0, 1, 0, 0]] * 4, np.int32), 1, 0, 8),
+    )
+    readout = Readout("a", np.ones((2, 4)), np.zeros(2))
+    a = Population("a", (1, 2, 2), NEURON, 1)
+    network = HardwareNetwork("n", InputSpec((1, 3, 3), "graded", 255), (a,), connections, readout, 4)
+    (size,) = network_size(network).populations
+    assert (size.name, size.neurons) == ("a", 4)
+    assert size.synapses == 3 * 4 + 2 + 4
+    assert size.weight_bytes == 3 + 2 + 4  # 18 bits are 3 bytes
+    assert size.weight_bytes_unshared == 3 * 4 * 6 // 8 + 2 + 4
+
+
+@pytest.mark.parametrize("kind", ["graded", "event"])
+def test_size_is_that_of_the_unrolled_matrices(kind: str) -> None:
+    """Borders too: a 3x3 kernel at a corner makes 4 synapses, not 9."""
+    network = image_network(kind)
+    for size in network_size(network).populations:
+        incoming = network.incoming(size.name)
+        found = [np.count_nonzero(linear_map(network, c).unrolled().toarray()) for c in incoming]
+        assert size.synapses == sum(found)
+        bits = sum(n * c.weight_bits for n, c in zip(found, incoming, strict=True))
+        assert size.weight_bytes_unshared == (bits + 7) // 8
+        assert size.weight_bytes == (sum(np.count_nonzero(c.weight) * c.weight_bits for c in incoming) + 7) // 8
+    total = network_size(network).total
+    assert total.neurons == 48 + 8
+    assert total.synapses == sum(p.synapses for p in network_size(network).populations)
+    assert total.weight_bytes < total.weight_bytes_unshared
+
+
+def test_float_weights_take_eight_bytes() -> None:
+    network = small.network(np.array([[1.0, 0.0, 0.5]]))
+    (size,) = network_size(network).populations
+    assert (size.synapses, size.weight_bytes, size.weight_bytes_unshared) == (2, 16, 16)
+
+
+# ---- activity --------------------------------------------------------------------------------------------
+def test_activity_by_hand() -> None:
+    """Two inputs, two neurons: weights [[1, 0], [2, 3]], recurrent [[0, 1], [0, 0]], T = 5."""
+    connections = (
+        Connection("in", INPUT, "p", np.array([[1, 0], [2, 3]], np.int32), 1, 0, 8),
+        Connection("fb", "p", "p", np.array([[0, 1], [0, 0]], np.int32), 1, 0, 8),
+        Connection("on", ALWAYS_ON, "p", np.array([[0], [7]], np.int32), 0, 0, 8),
+    )
+    readout = Readout("p", np.ones((2, 2)), np.zeros(2))
+    p = Population("p", (2,), NEURON, 1)
+    network = HardwareNetwork("n", InputSpec((2,), "graded", 9), (p,), connections, readout, 5)
+    result = run_of(network, {"p": np.array([[3, 1], [0, 4]], np.int32)}, samples=2)
+    activity = run_activity(network, result, inputs=np.array([[9, 0], [1, 2]], np.uint8))
+    assert (activity.samples, activity.time_steps, activity.spikes) == (2, 5, {"p": 4.0})
+    into, back, on = activity.connections
+    assert (into.messages, into.synaptic_operations) == (5 * 3 / 2, 5 * (2 + 2 + 1) / 2)
+    assert (back.messages, back.synaptic_operations) == (4.0, 5 / 2)
+    assert (on.messages, on.synaptic_operations) == (5.0, 5.0)
+    assert activity.synaptic_operations == 12.5 + 2.5 + 5
+
+
+@pytest.mark.parametrize("kind", ["graded", "event"])
+def test_operations_are_those_of_a_loop_over_synapses(kind: str) -> None:
+    network = image_network(kind)
+    result, inputs = random_run(network, 3)
+    activity = run_activity(network, result, inputs=inputs)
+    assert [c.name for c in activity.connections] == ["in", "on", "ff", "fb"]
+    for found, connection in zip(activity.connections, network.connections, strict=True):
+        assert (found.source, found.target) == (connection.source, connection.target)
+        assert found.synaptic_operations == operations_by_loop(network, connection, result, inputs) / 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_operations_of_random_graphs(seed: int) -> None:
+    network = random_network(seed)
+    result, inputs = random_run(network, 2)
+    activity = run_activity(network, result, inputs=inputs)
+    for found, connection in zip(activity.connections, network.connections, strict=True):
+        assert found.synaptic_operations == operations_by_loop(network, connection, result, inputs) / 2
+
+
+def test_activity_of_real_runs() -> None:
+    integer = networks.worked_example()
+    codes = np.array([[255, 0], [17, 200], [0, 0]], np.uint8)
+    activity = run_activity(integer, IntegerSimulator().run(integer, codes), inputs=codes)
+    assert activity.connections[0].messages == 3 * (1 + 2 + 0) / 3
+    floating = networks.small_float_network()
+    codes = networks.random_inputs(floating, 4, seed=0)
+    result = FloatSimulator().run(floating, codes)
+    activity = run_activity(floating, result, inputs=codes)
+    assert activity.spikes["p0"] == result.spike_counts["p0"].sum() / 4
+    assert activity.connections[1].synaptic_operations == 4 * activity.spikes["p0"]
+
+
+# ---- energy ----------------------------------------------------------------------------------------------
+def test_energy_by_hand() -> None:
+    assert LOIHI_1.microjoules(1e6) == pytest.approx(23.6)  # one product of floats
+    assert EnergyModel(2.0, "mine").microjoules(500_000) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("figure", [0.0, -1.0, float("inf"), float("nan")])
+def test_energy_must_be_positive(figure: float) -> None:
+    with pytest.raises(ConfigError, match=r"energy per synaptic operation: .* pJ; allowed: above 0"):
+        EnergyModel(figure, "mine")
+
+
+def test_energy_needs_its_source() -> None:
+    with pytest.raises(ConfigError, match="energy per synaptic operation: found no source; say where the figure is"):
+        EnergyModel(1.0, " ")
+
+
+# ---- reports ---------------------------------------------------------------------------------------------
+def test_json_of_sizes_has_the_promised_keys() -> None:
+    network = image_network()
+    result, inputs = random_run(network, 3)
+    size = json.loads(json.dumps(network_size(network).as_dict(), allow_nan=False))
+    row = {"neurons", "synapses", "weight_bytes", "weight_bytes_unshared"}
+    assert [set(p) for p in size["populations"]] == [row | {"name"}] * 2
+    assert set(size["total"]) == row
+    assert size["total"]["neurons"] == 56
+    activity = run_activity(network, result, inputs=inputs)
+    values = json.loads(json.dumps(activity.as_dict(EnergyModel(2.0, "mine")), allow_nan=False))
+    assert set(values) == {"samples", "time_steps", "spikes_per_inference", "connections", "total", "energy"}
+    assert values["energy"] == {
+        "microjoules_per_inference": pytest.approx(activity.synaptic_operations * 2e-6),
+        "pj_per_synaptic_operation": 2.0,
+        "source": "mine",
+    }
+    assert values["total"]["synaptic_operations"] == sum(c["synaptic_operations"] for c in values["connections"])
+    assert values["total"]["spikes_per_inference"] == sum(values["spikes_per_inference"].values())
+    assert "Davies et al." in activity.as_dict()["energy"]["source"]
+
+
+def test_markdown_holds_every_figure_and_the_source() -> None:
+    network = image_network()
+    result, inputs = random_run(network, 3)
+    size, activity = network_size(network), run_activity(network, result, inputs=inputs)
+    text = activity.as_markdown()
+    assert f"µJ, at 23.6 pJ each. Source: {LOIHI_1.source}." in text
+    assert "simulations before the chip was made" in text
+    assert "IEEE Micro 38(1), 2018" in text
+    for connection in activity.connections:
+        assert f"| {connection.name} | {connection.messages:,.1f} |" in text
+    assert f"| total |  | {activity.synaptic_operations:,.1f} |" in text
+    assert "mean of 3 samples in the simulator, 6 time steps each" in text
+    assert f"| a | 48 | {size.populations[0].synapses:,} | {size.populations[0].weight_bytes:,} |" in size.as_markdown()
+    for table in (block for t in (text, size.as_markdown()) for block in t.split("\n\n") if block.startswith("|")):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+# ---- refusals --------------------------------------------------------------------------------------------
+def test_refuses_what_is_not_of_one_run() -> None:
+    network = image_network()
+    result, inputs = random_run(network, 3)
+    with pytest.raises(InputError, match=r'run "some" is of network "other", T = 6; found network "image", T = 6'):
+        run_activity(network, dataclasses.replace(result, network="other"), inputs=inputs)
+    with pytest.raises(InputError, match=r'is of network "image", T = 5; found network "image", T = 6; give the net'):
+        run_activity(network, dataclasses.replace(result, time_steps=5), inputs=inputs)
+    with pytest.raises(InputError, match=r'population "a": spike counts of shape \(3, 3, 4, 4\); expected .* \(2, 3'):
+        run_activity(network, result, inputs=inputs[:2])
+    missing = dataclasses.replace(result, spike_counts={"a": result.spike_counts["a"]})
+    with pytest.raises(InputError, match=r'population "b": spike counts of shape None; expected .*give the inputs'):
+        run_activity(network, missing, inputs=inputs)
+    with pytest.raises(InputError, match=r'network "image": graded inputs of shape \(3, 2, 4\)'):
+        run_activity(network, result, inputs=inputs[..., 0])

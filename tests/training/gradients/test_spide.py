@@ -1,6 +1,7 @@
-"""Both phases and the local updates against a plain restatement: every spike, every gradient (float64, all layers)."""
+"""SPIDE against a plain restatement, spike by spike; its limit, the implicit gradient; what it refuses (float64)."""
 
 import gc
+import math
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,22 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import spiking_adjoint_reference as reference
+from fsnn_lava.config import NetworkConfig, TrainingConfig, config_from_dict
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import run_by_events as event_run
 from fsnn_lava.network.devices import place, prepared
-from fsnn_lava.network.feedback_network import FeedbackSNN
+from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
 from fsnn_lava.network.shared_random import shared_generator
 from fsnn_lava.training.gradients import spide, spide_by_events as couple_run
+from fsnn_lava.training.gradients.ide import AdjointSettings, with_implicit_gradient
+from fsnn_lava.training.gradients.measured_rates import BackwardPhase
+from fsnn_lava.training.gradients.methods import rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates, spide_rates
 from fsnn_lava.training.gradients.spide_dense import dense_couples
 from spide_networks import (
     BATCH,
+    IF,
     LIF,
     MASKS,
     NETWORKS,
@@ -371,3 +378,262 @@ def test_gradient_on_a_gpu_is_that_of_a_cpu(notation: str, shape: tuple[int, ...
     for name, gradient in expected.items():
         # Sums of some thousand terms in another order.
         assert_close(found[name].cpu(), gradient, rtol=1e-9, atol=1e-13)
+
+
+EXACT = AdjointSettings(tolerance=1e-14, max_steps=400)
+
+
+class Case:
+    """A network at some rates, with the loss's gradient there, and the exact adjoint of every population.
+
+    Attributes
+    ----------
+    loss_scale : such that the largest rate of a couple is 0.6: at one it would be cut off.
+    exact : (B, N) of every population, of the reference.
+    """
+
+    def __init__(self, model: FeedbackSNN, bound: BoundNetwork, rates: tuple[Tensor, ...]) -> None:
+        self.model, self.bound, self.rates = model, bound.detached(), rates
+        at = rates[-1].clone().requires_grad_()
+        (self.gradient,) = torch.autograd.grad(loss_of(model, at), at)
+        self.plain = reference_network(self.bound, BATCH)
+        self.masks = [flat(((rate > 0) & (rate < 1)).double()) for rate in rates]
+        self.exact = reference.exact_adjoint(self.plain, self.masks, flat(self.gradient))
+        self.loss_scale = 0.6 / max(float(np.abs(exact).max()) for exact in self.exact)
+
+    def phase(self, time_steps: int, *, loop_delay: int = 1) -> BackwardPhase:
+        settings = SpideSettings(time_steps, self.loss_scale)
+        return backward_phase(self.bound, self.rates, self.gradient, settings=settings, loop_delay=loop_delay)
+
+    def errors(self, time_steps: int, *, loop_delay: int = 1) -> list[float]:
+        """Largest error of a couple's rate, for every population."""
+        phase = self.phase(time_steps, loop_delay=loop_delay)
+        return [
+            float(np.abs(flat(rate) - self.loss_scale * exact).max())
+            for rate, exact in zip(phase.rates, self.exact, strict=True)
+        ]
+
+    def updates(self, time_steps: int, mean_input: Tensor) -> tuple[Tensor, ...]:
+        settings = SpideSettings(time_steps, self.loss_scale)
+        phase = self.phase(time_steps)
+        return local_updates(self.bound, self.rates, phase, mean_input=mean_input, settings=settings)
+
+
+def measured(
+    notation: str, shape: tuple[int, ...], *, neuron: FloatNeuron = IF, dropout: float = 0.2
+) -> tuple[Case, Tensor]:
+    """At measured rates, with the input."""
+    model = spide_network(notation, shape, neuron=neuron, dropout=dropout)
+    bound, x = model.bind(BATCH, generator=seeded(MASKS)), given(model)
+    run = bound.detached().simulate(bound.detached().drive(x, time_steps=STEPS), time_steps=STEPS)
+    return Case(model, bound, run.firing_rates), x
+
+
+def long_phase(notation: str) -> int:
+    """Steps that resolve the gradient to a percent also below pools, each of which takes a factor of 8 off it."""
+    return 4000 * 4 ** notation.count("P")
+
+
+def relative(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Error of all values together."""
+    difference = torch.cat([(a - b).flatten() for a, b in zip(found, expected, strict=True)])
+    return float(difference.norm() / torch.cat([b.flatten() for b in expected]).norm())
+
+
+# ---- the adjoint -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("reset", ["IF", "IF that resets by the threshold"])
+@EACH_NETWORK
+def test_rates_tend_to_the_exact_adjoint(notation: str, shape: tuple[int, ...], reset: str) -> None:
+    """As 1 / T: half a spike that a couple's potential keeps, and as much again from what reaches it."""
+    case, _ = measured(notation, shape, neuron=NEURONS[reset])
+    for loop_delay in {1, len(case.rates)}:
+        for steps in (100, 1000, 4000):
+            assert max(case.errors(steps, loop_delay=loop_delay)) * steps < 2
+    assert max(case.errors(30)) > 60 * max(case.errors(4000))
+    assert all(np.abs(exact).max() > 1e-4 for exact in case.exact)
+
+
+@EACH_NETWORK
+def test_leaky_rates_tend_to_a_floor(notation: str, shape: tuple[int, ...]) -> None:
+    """Half of (1 - leak) is what a potential below the threshold is worth, however long it takes."""
+    case, _ = measured(notation, shape, neuron=LIF)
+    early, late, later = (case.errors(steps) for steps in (10, 300, 3000))
+    share = (1 - LIF.leak) / 2
+    assert max(late) < 3 * share
+    assert max(later) < 3 * share
+    assert max(later) > 0.5 * share
+    assert max(early) > max(later)
+
+
+def test_leak_of_nearly_one_is_nearly_without_leak() -> None:
+    """The floor falls with 1 - leak."""
+    floors = []
+    for leak in (0.9, 0.99, 0.999):
+        case, _ = measured("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8), neuron=FloatNeuron(1.0, 2.0, leak))
+        floors.append(max(case.errors(int(20 / (1 - leak)))))
+    assert floors[0] > 4 * floors[1] > 16 * floors[2]
+
+
+# ---- the gradient ------------------------------------------------------------------------------------------------
+@EACH_NETWORK
+def test_updates_tend_to_the_exact_ones_at_the_measured_rates(notation: str, shape: tuple[int, ...]) -> None:
+    """With dropout in both the adjoint and the update: forgotten in the latter it would take a fifth off the norm."""
+    case, x = measured(notation, shape)
+    rates = [flat(rate) for rate in case.rates]
+    updates = reference.local_updates(case.plain, case.masks, case.exact, rates, flat(x))
+    expected = [torch.from_numpy(value) for value in flattened(case, updates)]
+    many = long_phase(notation)
+    errors = [relative([u.flatten() for u in case.updates(steps, x)], expected) for steps in (100, many)]
+    assert errors[1] < 5e-3
+    assert errors[0] > 10 * errors[1]
+    for found, exact in zip(case.updates(many, x), expected, strict=True):
+        assert float(exact.norm()) > 1e-3
+        assert float(found.norm() / exact.norm()) == pytest.approx(1, abs=1e-2), "0.8 without the masks"
+
+
+def flattened(case: Case, updates: list[reference.Update]) -> list[reference.Floats]:
+    """In the order of `local_updates`; pools learn nothing, the feedback has no bias."""
+    found = []
+    for synapse, update in zip((*case.bound.feedforward, case.bound.feedback), updates, strict=False):
+        assert synapse is not None
+        if synapse.synapse.layer.kind != "pool":
+            found += [update.weight] if synapse.bias is None else [update.weight, update.bias]
+    return found
+
+
+@pytest.mark.parametrize("neuron", [IF, NEURONS["IF that resets by the threshold"]], ids=["2 V_th", "V_th"])
+@EACH_NETWORK
+def test_gradient_tends_to_the_implicit_one(notation: str, shape: tuple[int, ...], neuron: FloatNeuron) -> None:
+    """At the equilibrium, where the measured rate and the map's are one: autograd once around the loop."""
+    model = spide_network(notation, shape, neuron=neuron)
+    bound, x = model.bind(BATCH, generator=seeded(MASKS)), given(model)
+    drive = bound.drive(x, time_steps=STEPS)
+    start = torch.zeros(BATCH, *model.population_shapes[-1], dtype=torch.float64)
+    settled = bound.equilibrium(drive.mean.detach(), start=start, tolerance=1e-15, max_steps=2000).value
+    with torch.no_grad():
+        around = bound.rates_around(settled, drive.mean)
+    assert_close(around[-1], settled, rtol=0, atol=1e-12)
+    rates = with_implicit_gradient(bound, drive, settled, settings=EXACT, found=[])
+    implicit = gradients(loss_of(model, rates), model)
+
+    case = Case(model, bound, (*around[:-1], settled))
+    errors = []
+    for steps in (100, long_phase(notation)):
+        again = model.bind(BATCH, generator=seeded(MASKS))  # with gradients from restricted weights to weights
+        synapses = [*again.feedforward, *([] if again.feedback is None else [again.feedback])]
+        learned = [t for s in synapses if s.synapse.layer.kind != "pool" for t in (s.weight, s.bias) if t is not None]
+        updates = case.updates(steps, x)
+        through = gradients(sum((p * u).sum() for p, u in zip(learned, updates, strict=True)), model)  # type: ignore[arg-type]
+        errors.append(relative(list(through.values()), list(implicit.values())))
+    assert errors[1] < 5e-3
+    assert errors[0] > 10 * errors[1]
+
+
+def test_too_large_a_scale_cuts_the_gradient_off() -> None:
+    """A couple fires once a step at most, so that its rate ends at one: the settings' own risk, made visible."""
+    case, _ = measured("9 (F9)", (1, 3, 3))
+    case.loss_scale *= 20
+    phase = case.phase(1000)
+    assert max(float(rate.abs().max()) for rate in phase.rates) == 1
+    assert max(case.errors(1000)) > 1
+
+
+DEFAULTS = SpideSettings()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_scale_of_the_loss_is_positive_and_finite(value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"loss_scale: found {value}; allowed: a finite number > 0"):
+        SpideSettings(loss_scale=value)
+    with pytest.raises(ConfigError, match=r"training\.loss_scale: found .*; allowed: a finite number > 0"):
+        config_from_dict({"training": {"loss_scale": value}})
+
+
+@pytest.mark.parametrize("value", [0, -3])
+def test_second_phase_has_a_step(value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"time_steps_back: found {value}; allowed: at least 1"):
+        SpideSettings(time_steps_back=value)
+    with pytest.raises(ConfigError, match=rf"training\.time_steps_back: found {value}; allowed: at least 1"):
+        config_from_dict({"training": {"time_steps_back": value}})
+
+
+def test_there_is_a_process() -> None:
+    with pytest.raises(ConfigError, match=r"processes: found 0; allowed: at least 1"):
+        SpideSettings(processes=0)
+
+
+@pytest.mark.parametrize("name", ["time_steps_back", "processes"])
+@pytest.mark.parametrize("value", [1.5, 2.0, "1", True, None])
+def test_counts_are_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: found {value!r}; allowed: at least 1, a whole number"):
+        SpideSettings(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["1", True, None])
+def test_scale_of_the_loss_is_a_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^loss_scale: found {value!r}; allowed: a finite number > 0"):
+        SpideSettings(loss_scale=value)
+
+
+def configured_spide(network: dict[str, object]) -> None:
+    config_from_dict({"network": network, "training": {"method": "spide"}})
+
+
+def test_configuration_with_batch_norm_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"network\.batch_norm: found True; allowed: false with training\.method"):
+        configured_spide({"notation": "20 (F20)"})
+
+
+def test_configuration_whose_pool_is_no_population_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"network\.pooling: found 'merged'; allowed: \"spiking\" with .* a pool"):
+        configured_spide({"notation": "4C3-P2-20", "batch_norm": False})
+    configured_spide({"notation": "4C3-P2-20", "batch_norm": False, "pooling": "spiking"})
+    configured_spide({"notation": "4C3-20", "batch_norm": False})
+
+
+@pytest.mark.parametrize("way", ["spide_rates", "rates_with_gradient"])
+@pytest.mark.parametrize(
+    ("notation", "batch_norm", "message"),
+    [
+        (
+            "3-4",
+            True,
+            r"SPIDE: the connection into population 1 has batch norm, .* allowed: network\.batch_norm = false",
+        ),
+        (
+            "3C3-4C3-P2-5",
+            False,
+            r"SPIDE: the pool P2 is merged into the connection into population 2; allowed: .*network\.pooling",
+        ),
+    ],
+)
+def test_model_that_spikes_cannot_run_through_backwards_is_refused(
+    notation: str, batch_norm: bool, message: str, way: str
+) -> None:
+    model = FeedbackSNN(NetworkConfig(notation, batch_norm=batch_norm, dropout=0.0), (1, 4, 4))
+    x = torch.rand(2, 1, 4, 4)
+    training = TrainingConfig(method="spide")
+    asked = {
+        "spide_rates": lambda: spide_rates(model, x, time_steps=3, settings=DEFAULTS),
+        "rates_with_gradient": lambda: rates_with_gradient(model, x, training=training, time_steps=3),
+    }
+    with pytest.raises(ConfigError, match=message):
+        asked[way]()
+
+
+def test_settings_of_a_configuration_reach_the_second_phase() -> None:
+    """Twice the steps and twice the scale, as the counts show: a fixed drive makes more spikes of either."""
+    model = FeedbackSNN(NetworkConfig("6", batch_norm=False, dropout=0.0), (4,)).double()
+    x = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def told(back: int, scale: float, processes: int = 1) -> torch.Tensor:
+        training = TrainingConfig(method="spide", time_steps_back=back, loss_scale=scale)
+        result = rates_with_gradient(model, x, training=training, time_steps=4, processes=processes)
+        result.rates.backward(torch.full_like(result.rates, 0.01))
+        return result.passes[0].rates[0]
+
+    # A drive of 0.3: a spike every three steps and a third, the first at the second; 3 in 10 steps, 6 in 20.
+    assert torch.equal(told(10, 30.0), torch.full((5, 6), 0.3, dtype=torch.float64))
+    assert torch.equal(told(20, 30.0), torch.full((5, 6), 0.3, dtype=torch.float64))
+    assert torch.equal(told(5, 60.0), torch.full((5, 6), 0.6, dtype=torch.float64))
+    assert torch.equal(told(10, 60.0, processes=2), torch.full((5, 6), 0.3, dtype=torch.float64))
