@@ -16,8 +16,7 @@ from fsnn_lava.verification.early_exit_report import (
     AnytimeReport as AnytimeReport,
     require_matplotlib as require_matplotlib,
 )
-from fsnn_lava.verification.export_report import ExportReport as ExportReport
-from fsnn_lava.verification.exported_work import report_export as report_export
+from fsnn_lava.verification.export_report import ExportReport as ExportReport, report_export as report_export
 from fsnn_lava.verification.report import Report as Report
 from fsnn_lava.verification.size_and_energy import (
     LOIHI_1 as LOIHI_1,

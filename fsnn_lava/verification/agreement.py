@@ -24,13 +24,7 @@ TIE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class SpikeDifference:
-    """First spike of one sample that two runs do not share.
-
-    Parameters
-    ----------
-    sample, population, step, neuron : where.
-    distance : |potential - v_threshold| / v_threshold there.
-    """
+    """First spike of one sample that two runs do not share; its distance is |potential - v_threshold| / v_threshold."""
 
     sample: int
     population: str

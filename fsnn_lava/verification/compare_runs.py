@@ -47,12 +47,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Divergence:
-    """First spike that two runs do not share: the earliest step, then the first population, sample, neuron.
-
-    Parameters
-    ----------
-    population, step, sample, neuron : where it is; the neuron's place counts in C order.
-    """
+    """First spike that two runs do not share: earliest step, then first population, sample, neuron (in C order)."""
 
     population: str
     step: int

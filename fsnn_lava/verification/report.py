@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
+from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import SETTLING, Budget, Pair
 from fsnn_lava.verification.markdown_table import markdown_table
 
@@ -64,6 +64,7 @@ class Report:
             what = "A pair breaks its relation" if self._lowered_rightly else "Lowering changed spikes without a tie"
             verdict = f"**{what}.**"
         facts = [f"- {name}: {value}" for name, value in self.network.items()]
+        requirements = {pair.relation: pair.requirement for pair in self.pairs}
         parts = [
             "# Verification report",
             f"{verdict} {self.samples} test samples, {self.time_steps} time steps each.",
@@ -76,7 +77,7 @@ class Report:
                 [_pair_row(pair) for pair in self.pairs],
             ),
             "Rates in spikes per step. "
-            + " ".join(f"*{relation}*: {text}." for relation, text in _requirements(self.pairs).items()),
+            + " ".join(f"*{relation}*: {text}." for relation, text in requirements.items()),
             *([] if self.lowering is None else ["## Lowering, spike by spike", lowering_text(self.lowering)]),
             "## Distance from the trained equilibrium",
             settling_text(self.budget),
@@ -115,16 +116,12 @@ def lowering_text(lowering: SpikeAgreement) -> str:
     listed = [("tie", d) for d in lowering.ties] + [("**not explained**", d) for d in lowering.unexplained]
     if not listed:
         return text
-    rows = [_difference_row(kind, d) for kind, d in listed]
+    rows = [(kind, str(d.sample), d.population, str(d.step), str(d.neuron), f"{d.distance:.3g}") for kind, d in listed]
     return (
         f"{text} The others part at these spikes. A tie is a potential within {lowering.tolerance:g} of the threshold, "
         "as a share of it: sums in another order may fall on either side.\n\n"
         + markdown_table(("", "sample", "population", "step", "neuron", "distance from the threshold"), rows)
     )
-
-
-def _difference_row(kind: str, place: SpikeDifference) -> tuple[str, ...]:
-    return kind, str(place.sample), place.population, str(place.step), str(place.neuron), f"{place.distance:.3g}"
 
 
 def _pair_row(pair: Pair) -> tuple[str, ...]:
@@ -141,10 +138,6 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
 def _rate(difference: float) -> str:
     """Write a difference of rates with three digits; what only the order of additions makes is zero."""
     return f"{difference:.3g}" if difference > 1e-12 else "0"
-
-
-def _requirements(pairs: Sequence[Pair]) -> dict[str, str]:
-    return {pair.relation: pair.requirement for pair in pairs}
 
 
 def _budget_table(budget: Budget) -> str:

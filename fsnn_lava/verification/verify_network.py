@@ -78,7 +78,7 @@ def verify(
         else:
             results[name] = _run(name, floating, network, codes, stock=stock_models and name == "lava-fixed")
     sequential = with_timing(floating, "sequential")
-    lowered = FloatSimulator().run(sequential, codes, record=_names(sequential))
+    lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
     by_torch = results.get(TORCH)
     return Report(
         network=network_facts(floating, network),
@@ -112,11 +112,7 @@ def _run(name: str, floating: HardwareNetwork, integer: HardwareNetwork, codes: 
     """Run one backend on the network of its arithmetic, every population recorded."""
     backend = get_backend(name, {"stock_models": True} if stock else None)
     network = floating if backend.arithmetic == "float" else integer
-    return backend.run(network, codes, record=_names(network))
-
-
-def _names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
+    return backend.run(network, codes, record=[p.name for p in network.populations])
 
 
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:
