@@ -26,25 +26,17 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class _Source:
-    """The forms that a dataset is looked for in below ``data_dir``, each in a folder of its own.
-
-    Parameters
-    ----------
-    pickled, binary, jpeg : folder of that form; the first one that is there is taken.
-    train, test : the files of a split in the original forms, without ".bin".
-    label : key of the labels in the pickled form.
-    label_bytes : bytes before each image of the binary form, the last of which is the label.
-    """
+    """The forms of a dataset below ``data_dir``, each in a folder of its own; the first one that is there is taken."""
 
     name: str
     classes: tuple[str, ...]
     pickled: str
     binary: str
     jpeg: str
-    train: tuple[str, ...]
+    train: tuple[str, ...]  # files of a split in the original forms, without ".bin"
     test: tuple[str, ...]
-    label: str
-    label_bytes: int
+    label: str  # key of the labels in the pickled form
+    label_bytes: int  # before each image of the binary form; the last of them is the label
     download: str
 
 

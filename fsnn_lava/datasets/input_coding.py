@@ -105,23 +105,6 @@ class InputCoding:
         return codes.astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class CodedArrays:
-    """Own inputs as codes.
-
-    Parameters
-    ----------
-    train, test : uint8 (n, C, H, W) or, for events, (n, T, C, H, W).
-    coding : what the codes stand for.
-    note : by how much inputs were rounded; empty if they are codes, or codes divided by 255.
-    """
-
-    train: Array
-    test: Array
-    coding: InputCoding
-    note: str
-
-
 def plain_array(values: object, what: str) -> Array:
     """Return a NumPy array of numbers; of a torch tensor its values, without torch being imported here.
 
@@ -148,7 +131,7 @@ def plain_array(values: object, what: str) -> Array:
 
 def code_arrays(
     train: Array, test: Array, *, mean: Sequence[float] | float | None, std: Sequence[float] | float | None
-) -> CodedArrays:
+) -> tuple[Array, Array, InputCoding, str]:
     """Code inputs in 8 bits, and find the normalisation that training uses.
 
     Whole numbers 0 .. 255 are the codes, and so are whole multiples of 1/255 up to 1 (pixels divided by 255). The range
@@ -162,6 +145,11 @@ def code_arrays(
     mean, std : of each channel or of all, in the unit of the inputs. None: those of the training part's codes; of
         features one std for all, since a weight is divided by it and all weights of a layer share one exponent. Events
         are not normalised unless told so.
+
+    Returns
+    -------
+    Codes of both parts, uint8 (n, C, H, W) or, for events, (n, T, C, H, W); what they stand for; by how much inputs are
+    rounded, in words: empty if they are codes, or codes divided by 255.
 
     Raises
     ------
@@ -187,7 +175,7 @@ def code_arrays(
     error = max(error, error_test)
     rounded = error > step.max() / 1000  # less is the rounding of the arrays' own type
     note = f"inputs rounded to {LEVELS} levels, by at most {error:.2g}" if rounded else ""
-    return CodedArrays(coded, coded_test, coding, note)
+    return coded, coded_test, coding, note
 
 
 def _check_shapes(train: Array, test: Array) -> None:
@@ -244,10 +232,7 @@ def _codes(x: Array, low: Array, step: Array, axis: int) -> tuple[Array, float]:
 
 
 def _statistics(codes: Array, *, pooled: bool) -> tuple[Array, Array]:
-    """Mean and standard deviation of each channel's codes (n, C, H, W), (C,); 1 for the deviation of a constant.
-
-    pooled : one deviation for all channels, about the mean of each.
-    """
+    """Mean and standard deviation (C,) of codes (n, C, H, W); pooled: one deviation for all; 1 of a constant."""
     sums, squares = np.zeros((2, codes.shape[1]), np.int64)
     for start in range(0, len(codes), _ROWS):
         part = codes[start : start + _ROWS].astype(np.int64)

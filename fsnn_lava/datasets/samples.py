@@ -216,14 +216,14 @@ class Dataset:
             if inputs[-1].ndim and len(inputs[-1]) != len(labels[-1]):
                 raise DatasetError(f"{name}: {len(inputs[-1])} inputs x_{part}, {len(labels[-1])} labels y_{part}")
         try:
-            coded = code_arrays(*inputs, mean=mean, std=std)
+            train_codes, test_codes, coding, note = code_arrays(*inputs, mean=mean, std=std)
         except DatasetError as error:
             raise DatasetError(f"{name}: {error}") from None
         if classes is None:
             classes = [str(label) for label in range(1 + max(int(y.max(initial=0)) for y in labels))]
-        of = pack if coded.coding.kind == "event" else Samples
-        train, test = of(coded.train, labels[0]), of(coded.test, labels[1])
-        dataset = cls(name, train, test, train.shape[-3:], tuple(classes), coded.coding, note=coded.note)
+        of = pack if coding.kind == "event" else Samples
+        train, test = of(train_codes, labels[0]), of(test_codes, labels[1])
+        dataset = cls(name, train, test, train.shape[-3:], tuple(classes), coding, note=note)
         check_classes(dataset)
         return dataset
 
