@@ -155,11 +155,12 @@ def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str,
     """
     tensors, header = _read(path)
     try:
+        coding = json.loads(header["coding"])
         trained = TrainedNetwork(
             config=config_from_dict(json.loads(header["config"])),
             input_shape=tuple(json.loads(header["input_shape"])),
             classes=tuple(json.loads(header["classes"])),
-            coding=_coding(json.loads(header["coding"])),
+            coding=InputCoding(**coding | {name: tuple(coding[name]) for name in ("mean", "std")}),
             weights=_part(tensors, "model."),
             metrics=json.loads(header["metrics"]),
         )
@@ -193,16 +194,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _coding(values: dict[str, Any]) -> InputCoding:
-    return InputCoding(
-        values["kind"],
-        maximum=values["maximum"],
-        scale=values["scale"],
-        mean=tuple(values["mean"]),
-        std=tuple(values["std"]),
-    )
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

@@ -167,10 +167,8 @@ class _Trainer(Session):
             "loss": float(outcome.losses.sum()),
             CORRECT: float((outcome.predictions == job.labels[:count]).sum()),
         }
-        for kind, mean in (
-            ("firing_rate", outcome.mean_spikes),
-            ("backward_firing_rate", outcome.mean_spikes_back),
-        ):
+        means = {"firing_rate": outcome.mean_spikes, "backward_firing_rate": outcome.mean_spikes_back}
+        for kind, mean in means.items():
             sums = zip(self.model.population_names, mean.sum(0), strict=True)
             figures |= {f"{kind}/{name}": float(total) for name, total in sums}
         iteration = self.progress.iteration + outcome.updates

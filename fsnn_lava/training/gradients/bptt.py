@@ -93,18 +93,12 @@ def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_ste
 
 
 class _Neurons:
-    """Potentials and spike counts of one population during a run, with gradients.
-
-    Attributes
-    ----------
-    spikes : (B, *N) 0/1 spikes of the last step.
-    weighted_count, count : (B, *N) sums of leak**(t-k) s[k] and of s[k].
-    """
+    """Potentials and spike counts of one population during a run, (B, *N) each, with gradients."""
 
     v: Tensor
-    spikes: Tensor
-    weighted_count: Tensor
-    count: Tensor
+    spikes: Tensor  # 0 or 1, of the last step
+    weighted_count: Tensor  # sum of leak**(t-k) s[k]
+    count: Tensor  # sum of s[k]
 
     def __init__(self, neuron: FloatNeuron, surrogate: str, width: float) -> None:
         self._neuron, self._surrogate, self._width = neuron, surrogate, width

@@ -33,17 +33,11 @@ def dense_couples(
     record: bool = False,
     settings: DenseSettings = DenseSettings(),  # noqa: B008 - frozen
 ) -> CoupleCounts:
-    """Signed spike counts of every population, as `couple_run.couple_run` gives them for the same arguments.
+    """Signed spike counts of every population, as `couple_run` gives them for the same arguments.
 
     Parameters
     ----------
-    links : for each population, first to last, the connection that its spikes run back through.
-    shapes : (C, H, W) or (N,) of each population.
-    drive : (B, *N) of the last population, added to its q in every step.
-    leak : share of q that is kept.
-    loop_delay : steps until the first population's spikes reach the last.
-    record : keep every spike.
-    settings : how products and steps are computed.
+    settings : how products and steps are computed; all others as of `spide_by_events.couple_run`.
     """
     populations = [
         _Couples(drive, (len(drive), *shape), link, split=settings.split)
@@ -104,22 +98,14 @@ def _couple_step(compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 class _Couples:
-    """One population and the connection that its spikes run back through; all flat.
-
-    Attributes
-    ----------
-    shape : (B, *N).
-    state : potential, leak-weighted sum of spikes and number of spikes, (B * N,) each.
-    gate : (B * N,) factor of each spike before the product; None where nothing is sent.
-    spikes : (B, *N) of each step, if they are recorded.
-    """
+    """One population and the connection that its spikes run back through; all flat, (B * N,)."""
 
     def __init__(self, like: Tensor, shape: tuple[int, ...], link: CoupleLink | None, *, split: bool) -> None:
         self.shape, self._link = shape, link
         q, self.weighted, self.fired = (like.new_zeros(math.prod(shape)) for _ in range(3))
         self.state = (q, self.weighted, self.fired)
-        self.spikes: list[Tensor] = []
-        self.gate: Tensor | None = None
+        self.spikes: list[Tensor] = []  # (B, *N) of each step, if they are recorded
+        self.gate: Tensor | None = None  # factor of each spike before the product; None where nothing is sent
         self._weights: tuple[Tensor, ...] = ()
         self._split = False
         if link is not None:
