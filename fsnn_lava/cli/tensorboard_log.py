@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
 
 class TensorBoardLog:
-    """An observer of a training that writes each epoch's metrics into the run's folder; a context manager."""
+    """An observer of a training that writes each epoch's metrics into the run's folder, until it is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
@@ -25,10 +24,6 @@ class TensorBoardLog:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, epoch)
 
-    def __enter__(self) -> TensorBoardLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write what is still under way."""
         self._writer.close()

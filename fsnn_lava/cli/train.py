@@ -19,12 +19,10 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from fsnn_lava.cli import INTERRUPTED
-from fsnn_lava.cli.script import command_line, show_next
-from fsnn_lava.cli.training_display import show_best, shown, source_of
+from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, TrainConfig, changed_settings
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
-from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
     FREE_ON_RESUME,
@@ -94,20 +92,15 @@ def main(argv: list[str]) -> int:
     check_shares(config, len(dataset.train), processes=ranks.size)
     where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")
     with joined(ranks, device):
-        folder = arguments.resume or Path(ranks.same_text(str(new_folder(arguments)) if ranks.first else ""))
+        made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
+        folder = arguments.resume or Path(ranks.same_text(str(made)))
         what = f"{config.network.notation} on {config.dataset}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
         if arguments.resume is not None:
             tell_of_resume(config, arguments.resume, processes=ranks.size)
         result = train(arguments, dataset, folder, ranks)
-        return report(result, folder, arguments.data_dir)
-
-
-def new_folder(arguments: Arguments) -> Path:
-    """Make the folder of a new run, with its settings in it."""
-    folder = new_run_folder(arguments.runs, arguments.settings.name)
-    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
-    return folder
+        kept = "what was done of the next one is kept"
+        return report(console, result, folder, command="train", kept=kept, data_dir=arguments.data_dir)
 
 
 def parts(config: TrainConfig, dataset: Dataset) -> str:
@@ -151,13 +144,3 @@ def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
         f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
         f"test {metrics['test/accuracy']:.2%}  {metrics['train/seconds']:.1f} s"
     )
-
-
-def report(result: FitResult, folder: Path, data_dir: Path | None) -> int:
-    """Say how it ended and what to run next."""
-    if not result.finished:
-        console.print(f"interrupted after {result.epochs} whole epochs; what was done of the next one is kept")
-        show_next(console, "train", f"--resume {folder}", data_dir=data_dir)
-        return INTERRUPTED
-    show_best(console, result, folder, data_dir=data_dir)
-    return 0

@@ -20,13 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.backends import require_lava
-from fsnn_lava.cli import INTERRUPTED
-from fsnn_lava.cli.script import command_line, show_next
-from fsnn_lava.cli.training_display import show_best, shown, source_of
+from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import BackendError
-from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.training import (
     TOLERANCE,
     Agreement,
@@ -103,10 +101,11 @@ def main(argv: list[str]) -> int:
     )
     if arguments.check:
         show_agreement(check_on_lava(config, dataset, samples=arguments.check))
-    folder = arguments.resume or new_folder(arguments)
+    folder = arguments.resume or new_folder(arguments.runs, f"{config.name}_on_lava", config)
     what = f"{config.network.notation} on {config.dataset}, {config.training.epochs} epochs -> {folder}"
     console.print(escape(what), soft_wrap=True)
-    return report(train(arguments, dataset, folder), folder, arguments)
+    result, kept = train(arguments, dataset, folder), "all whole updates of the next one are kept"
+    return report(console, result, folder, command="train-on-lava", kept=kept, data_dir=arguments.data_dir)
 
 
 def show_agreement(found: Agreement) -> None:
@@ -132,13 +131,6 @@ def show_agreement(found: Agreement) -> None:
         )
 
 
-def new_folder(arguments: Arguments) -> Path:
-    """Make the folder of a new run, with its settings in it."""
-    folder = new_run_folder(arguments.runs, f"{arguments.settings.name}_on_lava")
-    write_json(folder / "config.json", dataclasses.asdict(arguments.settings))
-    return folder
-
-
 def train(arguments: Arguments, dataset: Dataset, folder: Path) -> FitResult:
     """Train, and show how it goes."""
     resume = arguments.resume is not None
@@ -157,13 +149,3 @@ def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
         prefix = f"train/{kind}/"
         rates = [f"{n.removeprefix(prefix)} {v:.4f}" for n, v in metrics.items() if n.startswith(prefix)]
         yield f"           {title} spikes per neuron and step: {', '.join(rates)}"
-
-
-def report(result: FitResult, folder: Path, arguments: Arguments) -> int:
-    """Say how it ended and what to run next."""
-    if not result.finished:
-        console.print(f"interrupted after {result.epochs} whole epochs; all whole updates of the next one are kept")
-        show_next(console, "train-on-lava", f"--resume {folder}", data_dir=arguments.data_dir)
-        return INTERRUPTED
-    show_best(console, result, folder, data_dir=arguments.data_dir)
-    return 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import show_next
 from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.training import LAST, FitResult, couple_warnings, load_checkpoint
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -53,6 +56,13 @@ def source_of(argv: list[str]) -> Source:
     return tyro.cli(Source, args=options, return_unknown_args=True)[0]
 
 
+def new_folder(runs: Path, name: str, settings: TrainConfig) -> Path:
+    """Make the folder of a new run, with its settings in it."""
+    folder = new_run_folder(runs, name)
+    write_json(folder / "config.json", dataclasses.asdict(settings))
+    return folder
+
+
 class Screen:
     """An observer that shows a training's course, and has it logged: a progress bar, and some lines per epoch."""
 
@@ -85,13 +95,18 @@ class Screen:
 def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoch 1") -> Iterator[Screen]:
     """Show a training on the console, and log it into its folder."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress, TensorBoardLog(folder) as log:
+    with Progress(*columns, console=console, transient=True) as progress, closing(TensorBoardLog(folder)) as log:
         yield Screen(progress, log, lines, starting=starting)
 
 
-def show_best(console: Console, result: FitResult, folder: Path, *, data_dir: Path | None) -> None:
-    """Say which epoch was the best and on what it was chosen, and what to run next."""
+def report(console: Console, result: FitResult, folder: Path, *, command: str, kept: str, data_dir: Path | None) -> int:
+    """Say how a training ended (what is kept of an interrupted epoch), and what to run next; return the status."""
+    if not result.finished:
+        console.print(f"interrupted after {result.epochs} whole epochs; {kept}")
+        show_next(console, command, f"--resume {folder}", data_dir=data_dir)
+        return INTERRUPTED
     best = "" if "held-out" in result.chosen_on else "best "
     where = f"epoch {result.best_epoch} of {result.epochs}, chosen on {result.chosen_on}"
     console.print(f"{best}test accuracy {result.best_accuracy:.2%} ({where})")
     show_next(console, "export", f"--to lava --run {folder}", data_dir=data_dir)
+    return 0

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +325,7 @@ def test_training_learns(digits: Dataset, tmp_path: Path) -> None:
 
 
 def test_tensorboard_holds_every_metric(digits: Dataset, tmp_path: Path) -> None:
-    with TensorBoardLog(tmp_path) as log:
+    with closing(TensorBoardLog(tmp_path)) as log:
         result = fit(CONFIG, digits, tmp_path, observer=log)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
