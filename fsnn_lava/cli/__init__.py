@@ -76,16 +76,8 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fsnn COMMAND [OPTIONS]",
-            "",
-            "Train feedback spiking networks; deploy them to Lava with proof.",
-            "",
-            *lines,
-            "",
-            "fsnn COMMAND --help shows a command's options and their defaults; fsnn --version the version.",
-            "",
-        ]
+    lines = "".join(f"  {name.ljust(width)}  {text}\n" for name, text in COMMANDS.items())
+    return (
+        "usage: fsnn COMMAND [OPTIONS]\n\nTrain feedback spiking networks; deploy them to Lava with proof.\n\n"
+        f"{lines}\nfsnn COMMAND --help shows a command's options and their defaults; fsnn --version the version.\n"
     )

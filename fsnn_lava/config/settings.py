@@ -144,14 +144,11 @@ class TrainConfig:
         network, training = self.network, self.training
         require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
         parse_spec(network.notation)
-        require(_positive(network.v_threshold), "network.v_threshold", network.v_threshold, "a finite number > 0")
-        require(_positive(network.reset_amount), "network.reset_amount", network.reset_amount, "a finite number > 0")
+        for name in ("v_threshold", "reset_amount", "spectral_norm_bound", "initial_transposed_scale"):
+            value = getattr(network, name)
+            require(_positive(value), f"network.{name}", value, "a finite number > 0")
         require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
         require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
-        bound = network.spectral_norm_bound
-        require(_positive(bound), "network.spectral_norm_bound", bound, "a finite number > 0")
-        scale = network.initial_transposed_scale
-        require(_positive(scale), "network.initial_transposed_scale", scale, "a finite number > 0")
         for name in ("epochs", "batch_size", "adjoint_max_steps", "time_steps_back"):
             require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
         for name in (
