@@ -79,20 +79,12 @@ def opened(place: Path) -> Iterator[Callable[[str], bytes]]:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file of events.
+    """A file of events."""
 
-    Parameters
-    ----------
-    number : from the file's name; recordings are taken in this order.
-    name : as `files_in` gives it.
-    state : text that changes with the content and the label.
-    label : class, from 0.
-    """
-
-    number: int
-    name: str
-    state: str
-    label: int = 0
+    number: int  # from the file's name; recordings are taken in this order
+    name: str  # as `files_in` gives it
+    state: str  # text that changes with the content and the label
+    label: int = 0  # class, from 0
 
 
 def load_events(

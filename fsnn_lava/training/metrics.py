@@ -27,22 +27,14 @@ SATURATED_SHARE = 0.05
 
 @dataclass
 class Progress:
-    """Where a run is. Every field but `sums` is plain JSON, and so are the values of `sums`.
+    """Where a run is, as plain JSON."""
 
-    Attributes
-    ----------
-    epoch, iteration : whole epochs done, and iterations of the next one.
-    best_accuracy, best_epoch : test accuracy of the best epoch so far (-1: none), and which one that is (from 1).
-    sums : figures of the epoch's iterations so far.
-    history : metrics of every epoch.
-    """
-
-    epoch: int = 0
-    iteration: int = 0
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0  # whole epochs done
+    iteration: int = 0  # iterations of the next one done
+    best_accuracy: float = -1.0  # test accuracy of the best epoch so far; -1: none
+    best_epoch: int = 0  # which one that is, from 1
+    sums: dict[str, float] = field(default_factory=dict)  # figures of the epoch's iterations so far
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics of every epoch
 
     def add(self, figures: dict[str, float]) -> None:
         """Add an iteration's figures to the epoch's."""

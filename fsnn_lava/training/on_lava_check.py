@@ -32,19 +32,12 @@ rounding to float32 (6e-8), so that a computation in float32 or by another law d
 
 @dataclass(frozen=True, eq=False)
 class BatchByTorch:
-    """What `gradients.spide` makes of a batch in the hardware's timing.
+    """What `gradients.spide` makes of a batch in the hardware's timing."""
 
-    Parameters
-    ----------
-    loss : mean cross-entropy.
-    spikes, spikes_back : of each population, (T, B, *N) and (T_back, B, *N).
-    gradients : parameter's name -> gradient.
-    """
-
-    loss: float
-    spikes: tuple[Tensor, ...]
-    spikes_back: tuple[Tensor, ...]
-    gradients: dict[str, Tensor]
+    loss: float  # mean cross-entropy
+    spikes: tuple[Tensor, ...]  # (T, B, *N) of each population
+    spikes_back: tuple[Tensor, ...]  # (T_back, B, *N) of each population
+    gradients: dict[str, Tensor]  # by the parameter's name
 
 
 @dataclass(frozen=True)

@@ -38,19 +38,12 @@ class SpikeAgreement:
     """Agreement of two float runs, spike by spike.
 
     A sample whose runs part at a tie may take another course from there on, so only its first difference counts.
-
-    Parameters
-    ----------
-    samples : how many were compared.
-    ties : first differences at which the potential is within `tolerance` of the threshold.
-    unexplained : first differences at which it is not, so that rounding cannot explain them.
-    tolerance : largest distance from the threshold, as a share of it, that counts as a tie.
     """
 
-    samples: int
-    ties: tuple[SpikeDifference, ...]
-    unexplained: tuple[SpikeDifference, ...]
-    tolerance: float = TIE_TOLERANCE
+    samples: int  # how many were compared
+    ties: tuple[SpikeDifference, ...]  # first differences with a potential within `tolerance` of the threshold
+    unexplained: tuple[SpikeDifference, ...]  # those with another, so that rounding cannot explain them
+    tolerance: float = TIE_TOLERANCE  # largest distance from the threshold, as a share of it, that is a tie
 
     @property
     def agrees(self) -> bool:

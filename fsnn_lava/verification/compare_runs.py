@@ -64,26 +64,17 @@ class Pair:
 
     The difference of the rates is always there; the spikes decide only where both runs are integer and their delays are
     the same. `relation` says which of the relations at the top of this file was asked for.
-
-    Parameters
-    ----------
-    a, b : names of the backends.
-    relation, agrees : what must hold between them, and whether it does.
-    requirement : the relation in words and figures.
-    mean_rate_difference, max_rate_difference : largest over the populations, spikes per step.
-    first_divergence : None if all recorded spikes are the same.
-    populations : difference of each population's rates.
     """
 
-    a: str
-    b: str
+    a: str  # name of one backend
+    b: str  # name of the other
     relation: Relation
-    requirement: str
+    requirement: str  # the relation in words and figures
     agrees: bool
-    mean_rate_difference: float
-    max_rate_difference: float
-    first_divergence: Divergence | None
-    populations: Mapping[str, Difference]
+    mean_rate_difference: float  # largest over the populations, spikes per step
+    max_rate_difference: float  # likewise
+    first_divergence: Divergence | None  # None if all recorded spikes are the same
+    populations: Mapping[str, Difference]  # of each population's rates
 
 
 @dataclass(frozen=True)
@@ -97,20 +88,12 @@ class Cause:
 
 @dataclass(frozen=True)
 class Budget:
-    """Deviation of the integer network from the trained one, cause by cause.
+    """Deviation of the integer network from the trained one, cause by cause."""
 
-    Parameters
-    ----------
-    causes : lowering, timing, rounding, finite time (float and integer), settling, and the total.
-    mean_rates : population -> mean firing rate of the integer run, spikes per step.
-    accuracy : stage -> share of samples classified rightly.
-    equilibrium_converged : whether the iterations that found both equilibria did; if not, their rows mean little.
-    """
-
-    causes: tuple[Cause, ...]
-    mean_rates: Mapping[str, float]
-    accuracy: Mapping[str, float]
-    equilibrium_converged: bool
+    causes: tuple[Cause, ...]  # lowering, timing, rounding, finite time (float and integer), settling, and the total
+    mean_rates: Mapping[str, float]  # population -> mean firing rate of the integer run, spikes per step
+    accuracy: Mapping[str, float]  # stage -> share of samples classified rightly
+    equilibrium_converged: bool  # whether the iterations to both equilibria did; if not, their rows mean little
 
 
 def compare(a: RunResult, b: RunResult, *, same_timing: bool = True) -> Pair:

@@ -87,22 +87,14 @@ class Anytime:
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Cost and saving of leaving early.
-
-    Parameters
-    ----------
-    rule, limit, stable_steps : when a sample leaves, see the top of this file.
-    accuracy : share of samples whose class was right when they left.
-    mean_steps : mean number of steps used.
-    left_early : share of samples that used less than T steps.
-    """
+    """Cost and saving of leaving early, by a rule at the top of this file."""
 
     rule: ExitRule
     limit: float
     stable_steps: int
-    accuracy: float
-    mean_steps: float
-    left_early: float
+    accuracy: float  # share of samples whose class was right when they left
+    mean_steps: float  # number of steps used
+    left_early: float  # share of samples that used less than T steps
 
 
 @final

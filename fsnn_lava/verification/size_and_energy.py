@@ -65,19 +65,13 @@ LOIHI_1 = EnergyModel(
 
 @dataclass(frozen=True)
 class PopulationSize:
-    """Size of one population: its neurons, and the synapses that end in it.
-
-    Parameters
-    ----------
-    weight_bytes : of the weights that are not zero, each kernel held once.
-    weight_bytes_unshared : the same, each synapse holding a weight of its own.
-    """
+    """Size of one population: its neurons, and the synapses that end in it."""
 
     name: str
     neurons: int
     synapses: int
-    weight_bytes: int
-    weight_bytes_unshared: int
+    weight_bytes: int  # of the weights that are not zero, each kernel held once
+    weight_bytes_unshared: int  # the same, each synapse holding a weight of its own
 
 
 @dataclass(frozen=True)
@@ -115,19 +109,13 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class ConnectionActivity:
-    """Messages over one connection, mean over samples.
-
-    Parameters
-    ----------
-    messages : sent by the source's neurons, per inference.
-    synaptic_operations : messages at synapses, per inference.
-    """
+    """Messages over one connection per inference, mean over samples."""
 
     name: str
     source: str
     target: str
-    messages: float
-    synaptic_operations: float
+    messages: float  # sent by the source's neurons
+    synaptic_operations: float  # messages at synapses
 
 
 @dataclass(frozen=True)

@@ -23,34 +23,21 @@ from fsnn_lava.network import PACKED_BYTES, EventMap, by_population, event_map, 
 
 @dataclass(frozen=True, eq=False)
 class CoupleLink:
-    """The transposed connection that takes one population's signed spikes backwards.
-
-    Parameters
-    ----------
-    layer, weight, input_shape : the forward connection, as `layers.apply_layer` takes it.
-    factor : (B, *N) of the population that sends: by what each of its spikes is multiplied, D m / r.
-    """
+    """The transpose of a connection (as `layers.apply_layer` takes it), by which signed spikes run backwards."""
 
     layer: LayerSpec
     weight: Tensor
     input_shape: tuple[int, ...]
-    factor: Tensor
+    factor: Tensor  # (B, *N) of the population that sends: by what each of its spikes is multiplied, D m / r
 
 
 @dataclass(frozen=True, eq=False)
 class CoupleCounts:
-    """What the backward phase gave; tuples have one entry per population, first to last.
+    """What the backward phase gave; tuples have one entry per population, first to last."""
 
-    Parameters
-    ----------
-    weighted : (B, *N) sum of leak**(T-1-t) p[t], p being +1, 0 or -1.
-    fired : (*N,) int64 numbers of spikes of either sign, over all steps and samples.
-    spikes : (T, B, *N) int8, or None if they were not recorded.
-    """
-
-    weighted: tuple[Tensor, ...]
-    fired: tuple[Tensor, ...]
-    spikes: tuple[Tensor, ...] | None
+    weighted: tuple[Tensor, ...]  # (B, *N) sum of leak**(T-1-t) p[t], p being +1, 0 or -1
+    fired: tuple[Tensor, ...]  # (*N,) int64 numbers of spikes of either sign, over all steps and samples
+    spikes: tuple[Tensor, ...] | None  # (T, B, *N) int8, or None if they were not recorded
 
 
 def couple_run(
