@@ -22,7 +22,7 @@ from fsnn_lava.backends.lava.build_graph import Graph, build_graph
 from fsnn_lava.backends.lava.job import GraphJob
 from fsnn_lava.backends.lava.lava_format import from_lava, lava_shape, to_lava
 from fsnn_lava.backends.lava.models.fast_connections import FastConv
-from fsnn_lava.backends.lava.models.forgetful_connections import ConvFixed, SparseFixed
+from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.lava.sample_ring import SampleRing
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
@@ -153,10 +153,10 @@ def test_models_are_fast_unless_lavas_own_are_asked_for() -> None:
         network.readout, integrators=quantize_readout(network.readout, decay=0, time_steps=4, weight_bits=8)
     )
     network = dataclasses.replace(network, readout=readout)
-    for stock, model in ((True, ConvFixed), (False, FastConv)):
+    for stock, model in ((True, CONNECTION_MODELS[Conv, "integer"]), (False, FastConv)):
         models = graph_of(GraphJob((network,), (1,), stock_models=stock, readout="lava")).models
         assert [m for p, m in models.items() if type(p) is Conv] == [model]
-        assert (SparseFixed in models.values()) == stock
+        assert (CONNECTION_MODELS[Sparse, "integer"] in models.values()) == stock
         # who is looked into keeps Lava's model
         assert PyLifResetModelBitAcc in {m for p, m in models.items() if type(p) is LIFReset}
 

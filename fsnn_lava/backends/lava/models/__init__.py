@@ -2,7 +2,7 @@
 
 ::
 
-    host_processes.py         sources of inputs, recorders of spikes, readers of potentials; fast_host.py: faster
+    host_processes.py         sources of inputs, recorders of spikes, readers of potentials
     forgetful_connections.py  stock connection models that forget the spikes in flight between samples
     fast_models.py            which faster model runs which stock process: fast_lif.py, fast_connections.py
     fast_products.py          the current that spikes cause behind a matrix or a convolution

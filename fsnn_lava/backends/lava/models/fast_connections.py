@@ -11,17 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.conv.models import PyConvModelFixed
-from lava.proc.conv.process import Conv
 from lava.proc.dense.models import PyDenseModelBitAcc
-from lava.proc.dense.process import Dense
 from lava.proc.sparse.models import PyDelaySparseModelBitAcc, PySparseModelBitAcc
-from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from fsnn_lava.backends.lava.lava_format import our_kernels
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive, total_buffer
@@ -39,6 +33,7 @@ class _FastConnection(SingleThreadModel):
     """A step of any connection; its products, and how they are sent, are left to the subclasses."""
 
     num_message_bits: Array
+    weights: Any
     _message: Array
     _ready = False
 
@@ -59,7 +54,8 @@ class _FastConnection(SingleThreadModel):
             self.load()
 
     def prepare(self) -> None:
-        """Bring the weights into the form that Lava's model gives them in its first step."""
+        """Clip and truncate the weights, as Lava's model does in its first step."""
+        self.weights = lava_weights(self.weights, self.proc_params)
 
     def load(self) -> None:
         """Prepare the weights for products."""
@@ -85,6 +81,10 @@ class _OneStep(_FastConnection):
     """Lava's name for what is in flight."""
     _product: Product
 
+    def load(self) -> None:
+        """Prepare the columns."""
+        self._product = self.product(self.weights)
+
     def deliver(self, *, forget: bool) -> None:
         """Send the newest message's current."""
         if forget:
@@ -102,50 +102,19 @@ class _OneStep(_FastConnection):
         scale(current, self.proc_params.get("weight_exp", 0))
 
 
-@implements(proc=Dense, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastDense(_OneStep, PyDenseModelBitAcc):
     """Dense, fixed_pt."""
 
-    weights: Array
 
-    def prepare(self) -> None:
-        """Clip and truncate the weights."""
-        self.weights = lava_weights(self.weights, self.proc_params)
-
-    def load(self) -> None:
-        """Prepare the columns."""
-        self._product = self.product(self.weights)
-
-
-@implements(proc=Sparse, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastSparse(_OneStep, PySparseModelBitAcc):
     """Sparse, fixed_pt."""
 
-    weights: csr_matrix
 
-    def prepare(self) -> None:
-        """Clip and truncate the weights that are there."""
-        self.weights = lava_matrix(self.weights, self.proc_params)
-
-    def load(self) -> None:
-        """Prepare the columns."""
-        self._product = self.product(self.weights)
-
-
-@implements(proc=DelaySparse, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
     """DelaySparse, fixed_pt. What is in flight lies in a ring instead of Lava's ``a_buff``, which stays zero."""
 
-    weights: csr_matrix
-
     def prepare(self) -> None:
-        """Clip and truncate the weights; the ring has one row per delay.
+        """Clip and truncate the weights; make the ring, of one row per delay.
 
         Raises
         ------
@@ -154,7 +123,7 @@ class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
         longest = self.delays.max()
         if longest > _LONGEST_DELAY:
             raise ValueError(f"DelaySparse: a delay of {longest}; allowed: 0 .. {_LONGEST_DELAY}")
-        self.weights = lava_matrix(self.weights, self.proc_params)
+        super().prepare()
         self._ring = np.zeros(self.a_buff.shape[::-1], np.int32)
         self._now = 0
 
@@ -184,13 +153,13 @@ class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
             np.add(row, product.current, out=row)
 
 
-@implements(proc=Conv, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastConv(_OneStep, PyConvModelFixed):
     """Conv, fixed_pt, with one stride and padding for both axes, neither dilated nor grouped."""
 
     buffer = "a_buf"
+
+    def prepare(self) -> None:
+        """Leave the kernels as they are, as Lava's model does."""
 
     def load(self) -> None:
         """Prepare the kernels.
@@ -224,18 +193,15 @@ class FastConv(_OneStep, PyConvModelFixed):
         current -= _HALF
 
 
-def lava_weights(weights: Array, parameters: Mapping[str, Any]) -> Array:
+def lava_weights(weights: Any, parameters: Mapping[str, Any]) -> Any:
     """Integer weights as Lava's fixed_pt models use them: clipped, and without the bits that the hardware lacks."""
+    if issparse(weights):  # zeros that are written out stay
+        return csr_matrix((lava_weights(weights.data, parameters), weights.indices, weights.indptr), weights.shape)
     if not weights.size:
         return weights.astype(np.int32)
     mode = parameters.get("sign_mode") or determine_sign_mode(weights)
     clipped = clip_weights(weights, mode, num_bits=_WEIGHT_BITS)
     return np.asarray(truncate_weights(clipped, mode, parameters.get("num_weight_bits", _WEIGHT_BITS)))
-
-
-def lava_matrix(matrix: csr_matrix, parameters: Mapping[str, Any]) -> csr_matrix:
-    """The same for a sparse matrix; zeros that are written out stay."""
-    return csr_matrix((lava_weights(matrix.data, parameters), matrix.indices, matrix.indptr), matrix.shape)
 
 
 def scale(current: Array, exponent: int) -> None:

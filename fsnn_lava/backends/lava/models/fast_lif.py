@@ -5,13 +5,9 @@ from __future__ import annotations
 import operator
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.proc.lif.models import PyLifModelBitAcc, PyLifResetModelBitAcc
-from lava.proc.lif.process import LIF, LIFReset
 
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive
 from fsnn_lava.hardware import Array
@@ -58,8 +54,9 @@ def lif_step(u: Array, v: Array, arriving: Array, bias: Array, du: int, dv: int,
 
 
 class _FastLif(SingleThreadModel):
-    """The part that both neurons share."""
+    """The part that both neurons share; spikes travel as single bytes."""
 
+    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
     u: Array
     v: Array
     _ready = False
@@ -72,7 +69,8 @@ class _FastLif(SingleThreadModel):
         if self.starts_anew():
             self.u[...] = 0
             self.v[...] = 0
-        lif_step(self._u, self._v, self._total, self._bias, *self._decays(), self.effective_vth, self._spikes)
+        du, dv = operator.index(self.du) + self.ds_offset, operator.index(self.dv) + self.dm_offset
+        lif_step(self._u, self._v, self._total, self._bias, du, dv, self.effective_vth, self._spikes)
         self.s_out.send(self._spikes.reshape(self.u.shape))
 
     def starts_anew(self) -> bool:
@@ -92,26 +90,13 @@ class _FastLif(SingleThreadModel):
         self.scale_threshold()
         self.on_var_update()
 
-    def _decays(self) -> tuple[int, int]:
-        return operator.index(self.du) + self.ds_offset, operator.index(self.dv) + self.dm_offset
 
-
-@implements(proc=LIF, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastLif(_FastLif, PyLifModelBitAcc):
-    """LIF, fixed_pt; spikes travel as single bytes."""
-
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
+    """LIF, fixed_pt."""
 
 
-@implements(proc=LIFReset, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
 class FastLifReset(_FastLif, PyLifResetModelBitAcc):
-    """LIFReset, fixed_pt; spikes travel as single bytes."""
-
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.uint8)
+    """LIFReset, fixed_pt."""
 
     def starts_anew(self) -> bool:
         """At Lava's steps reset_offset, reset_offset + reset_interval, and so on."""

@@ -13,11 +13,20 @@ from lava.proc.lif.process import LIF, LIFReset
 from lava.proc.sparse.process import DelaySparse, Sparse
 
 from fsnn_lava.backends.lava.models.fast_connections import FastConv, FastDelaySparse, FastDense, FastSparse
-from fsnn_lava.backends.lava.models.fast_host import FastHostInput, FastHostRecorder
 from fsnn_lava.backends.lava.models.fast_lif import FastLif, FastLifReset, lif_step
+from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel
 from fsnn_lava.backends.lava.models.fast_products import matrix_product
-from fsnn_lava.backends.lava.models.host_processes import HostInput, HostRecorder
+from fsnn_lava.backends.lava.models.host_processes import HostInput, HostInputFixed, HostRecorder, HostRecorderFixed
 from fsnn_lava.hardware import Arithmetic, Array
+
+
+class FastHostInput(SingleThreadModel, HostInputFixed):
+    """The input's model without threads."""
+
+
+class FastHostRecorder(SingleThreadModel, HostRecorderFixed):
+    """The recorder's model without threads."""
+
 
 FAST_MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
     (Conv, "integer"): FastConv,

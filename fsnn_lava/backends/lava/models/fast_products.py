@@ -76,7 +76,8 @@ def matrix_product(matrix: Any, *, graded: bool, kind: np.dtype[Any]) -> Product
     """The product with a matrix (N_target, N_source) of integers, sparse or dense."""
     columns = csc_matrix(matrix)
     columns.sum_duplicates()
-    worst = _largest_sum(columns.indices, columns.data, columns.shape[0])
+    sums = [np.bincount(columns.indices, np.maximum(sign * columns.data.astype(float), 0)) for sign in (-1, 1)]
+    worst = int(np.max(sums, initial=0))  # spikes may choose the weights of one sign
     return Product(column_map(columns), worst=worst, graded=graded, size=columns.shape[1], kind=kind)
 
 
@@ -130,16 +131,6 @@ def _find_runs(
             after = target + 1
     starts[len(indptr) - 1] = runs
     return runs, numbers
-
-
-@compiled
-def _largest_sum(indices: Array, data: Array, targets: int) -> int:
-    """The largest magnitude that a sum of some of the weights into one target can have."""
-    # Negative and positive weights apart, in one pass over the entries: spikes may choose either.
-    sums = np.zeros((2, targets), np.int64)
-    for k in range(len(indices)):
-        sums[int(data[k] > 0), indices[k]] += abs(np.int64(data[k]))
-    return sums.max() if targets else 0
 
 
 def _narrowest(weights: Array) -> type[np.signedinteger[Any]]:

@@ -21,73 +21,31 @@ from lava.proc.sparse.models import (
 )
 from lava.proc.sparse.process import DelaySparse, Sparse
 
-from fsnn_lava.hardware import Arithmetic, Array
+from fsnn_lava.hardware import Arithmetic
 
 
-class _ForgetsBetweenSamples(PyLoihiProcessModel):
+class _Forgetful(PyLoihiProcessModel):
     """Empties the buffer of what is to be delivered before the first step of every sample."""
-
-    a_buff: Array
 
     def run_spk(self) -> None:
         if (self.time_step - 1) % self.proc_params["sample_steps"] == 0:
-            self.forget()
+            buffer = "a_buf" if hasattr(self, "a_buf") else "a_buff"  # Conv's name for it, and the others'
+            setattr(self, buffer, np.zeros_like(getattr(self, buffer)))
         super().run_spk()
 
-    def forget(self) -> None:
-        """Empty the buffer."""
-        self.a_buff = np.zeros_like(self.a_buff)
 
-
-class DenseFixed(_ForgetsBetweenSamples, PyDenseModelBitAcc):
-    """Dense, fixed_pt."""
-
-
-class DenseFloat(_ForgetsBetweenSamples, PyDenseModelFloat):
-    """Dense, floating_pt."""
-
-
-class SparseFixed(_ForgetsBetweenSamples, PySparseModelBitAcc):
-    """Sparse, fixed_pt."""
-
-
-class SparseFloat(_ForgetsBetweenSamples, PySparseModelFloat):
-    """Sparse, floating_pt."""
-
-
-class DelaySparseFixed(_ForgetsBetweenSamples, PyDelaySparseModelBitAcc):
-    """DelaySparse, fixed_pt."""
-
-
-class DelaySparseFloat(_ForgetsBetweenSamples, PyDelaySparseModelFloat):
-    """DelaySparse, floating_pt."""
-
-
-class _ConvForgets(_ForgetsBetweenSamples):
-    """Conv calls its buffer by another name."""
-
-    a_buf: Array
-
-    def forget(self) -> None:
-        """Empty the buffer."""
-        self.a_buf = np.zeros_like(self.a_buf)
-
-
-class ConvFixed(_ConvForgets, PyConvModelFixed):
-    """Conv, fixed_pt."""
-
-
-class ConvFloat(_ConvForgets, PyConvModelFloat):
-    """Conv, floating_pt."""
+def _forgetful(stock: type[PyLoihiProcessModel]) -> type[PyLoihiProcessModel]:
+    """The stock model that forgets."""
+    return type(f"Forgetful{stock.__name__}", (_Forgetful, stock), {})
 
 
 CONNECTION_MODELS: dict[tuple[type[AbstractProcess], Arithmetic], type[PyLoihiProcessModel]] = {
-    (Conv, "integer"): ConvFixed,
-    (Conv, "float"): ConvFloat,
-    (Dense, "integer"): DenseFixed,
-    (Dense, "float"): DenseFloat,
-    (DelaySparse, "integer"): DelaySparseFixed,
-    (DelaySparse, "float"): DelaySparseFloat,
-    (Sparse, "integer"): SparseFixed,
-    (Sparse, "float"): SparseFloat,
+    (Conv, "integer"): _forgetful(PyConvModelFixed),
+    (Conv, "float"): _forgetful(PyConvModelFloat),
+    (Dense, "integer"): _forgetful(PyDenseModelBitAcc),
+    (Dense, "float"): _forgetful(PyDenseModelFloat),
+    (DelaySparse, "integer"): _forgetful(PyDelaySparseModelBitAcc),
+    (DelaySparse, "float"): _forgetful(PyDelaySparseModelFloat),
+    (Sparse, "integer"): _forgetful(PySparseModelBitAcc),
+    (Sparse, "float"): _forgetful(PySparseModelFloat),
 }

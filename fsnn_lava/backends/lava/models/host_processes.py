@@ -95,6 +95,9 @@ class HostRecorder(AbstractProcess):
 class _HostRecorderModel(PyLoihiProcessModel):
     """One row per step."""
 
+    joint_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+    joint_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+
     def run_spk(self) -> None:
         self.joint_out.send(np.zeros(1, dtype=np.int32))
         fired = self.a_in.recv()
@@ -118,8 +121,6 @@ class HostRecorderFixed(_HostRecorderModel):
     """Receives 32-bit integers."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    joint_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    joint_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
 
 
 @implements(proc=HostRecorder, protocol=LoihiProtocol)
@@ -129,8 +130,6 @@ class HostRecorderFloat(_HostRecorderModel):
     """Receives floats."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, float)
-    joint_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    joint_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
 
 
 class HostReader(AbstractProcess):
