@@ -23,7 +23,6 @@ from fsnn_lava.backends.lava.learning.neurons import (
 from fsnn_lava.backends.lava.learning.synapses import (
     LearningReadout,
     LearningReadoutModel,
-    Lesson,
     PlasticConnection,
     PlasticConnectionModel,
 )
@@ -48,17 +47,9 @@ class TrainingGraph:
 
     def __init__(self, job: TrainingJob, memory: TrainingMemory) -> None:
         self._job, self._memory = job, memory
-        self._lesson = Lesson(
-            job.clock,
-            job.learning,
-            job.batches,
-            job.learning_rates,
-            leak=job.network.neuron.leak,
-            reset_amount=job.network.neuron.reset_amount,
-        )
         self.models: dict[AbstractProcess, type[PyLoihiProcessModel]] = {}
         last = len(job.network.sizes)
-        source = SampleSource(inputs=job.inputs, labels=job.labels, clock=job.clock, ticks=self._ticks())
+        source = SampleSource(job=job, ticks=self._ticks())
         self._add(source)
         self._populations = [self._population(index) for index in range(1, last + 1)]
         readout = self._readout(last)
@@ -81,12 +72,10 @@ class TrainingGraph:
         self.models[process] = _MODELS[type(process)]
 
     def _population(self, index: int) -> CouplePopulation:
-        memory, job = self._memory, self._job
+        memory = self._memory
         population = CouplePopulation(
             index=index,
-            size=job.network.sizes[index - 1],
-            neuron=job.network.neuron,
-            clock=job.clock,
+            job=self._job,
             activity=(memory.mean_spikes[:, index - 1], memory.mean_spikes_back[:, index - 1]),
             spikes=(memory.spikes[index - 1], memory.spikes_back[index - 1]),
             ticks=self._ticks(),
@@ -96,10 +85,7 @@ class TrainingGraph:
 
     def _readout(self, last: int) -> LearningReadout:
         readout = LearningReadout(
-            name=READOUT,
-            source=last,
-            synapses=self._job.network.readout,
-            lesson=self._lesson,
+            job=self._job,
             record=self._memory.synapses[READOUT],
             losses=self._memory.losses,
             predictions=self._memory.predictions,
@@ -116,9 +102,7 @@ class TrainingGraph:
             name=name,
             source=source,
             target=target,
-            synapses=self._job.network.named()[name],
-            norm_bound=self._job.network.feedback_norm_bound if name == FEEDBACK else None,
-            lesson=self._lesson,
+            job=self._job,
             record=self._memory.synapses[name],
             ticks=self._ticks(),
         )

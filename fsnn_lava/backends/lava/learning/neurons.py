@@ -13,6 +13,7 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.backends.lava.learning.clock import Clock
+from fsnn_lava.backends.lava.learning.job import TrainingJob
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive
 from fsnn_lava.hardware import Array, FloatNeuron
 
@@ -25,13 +26,12 @@ class SampleSource(AbstractProcess):
 
     Parameters
     ----------
-    inputs, labels : (S, n) float64, (S,) int64.
     ticks : (1,) steps that are finished, written.
     """
 
-    def __init__(self, *, inputs: Array, labels: Array, clock: Clock, ticks: Array) -> None:
-        super().__init__(inputs=inputs, labels=labels, clock=clock, ticks=ticks)
-        self.x_out = OutPort(shape=(inputs.shape[1],))
+    def __init__(self, *, job: TrainingJob, ticks: Array) -> None:
+        super().__init__(inputs=job.inputs, labels=job.labels, clock=job.clock, ticks=ticks)
+        self.x_out = OutPort(shape=(job.inputs.shape[1],))
         self.label_out = OutPort(shape=(1,))
 
 
@@ -76,23 +76,18 @@ class CouplePopulation(AbstractProcess):
         self,
         *,
         index: int,
-        size: int,
-        neuron: FloatNeuron,
-        clock: Clock,
+        job: TrainingJob,
         activity: tuple[Array, Array],
         spikes: tuple[Array, Array],
         ticks: Array,
     ) -> None:
-        super().__init__(index=index, neuron=neuron, clock=clock, activity=activity, spikes=spikes, ticks=ticks)
-        self.a_in = InPort(shape=(size,))
-        self.s_out = OutPort(shape=(size,))
-        self.q_in = InPort(shape=(size,))
-        self.p_out = OutPort(shape=(size,))
-        self.v = Var(shape=(size,), init=0)
-        self.s = Var(shape=(size,), init=0)
-        self.count = Var(shape=(size,), init=0)
-        self.mask = Var(shape=(size,), init=0)
-        self.q = Var(shape=(size,), init=0)
+        told = {"index": index, "neuron": job.network.neuron, "clock": job.clock}
+        super().__init__(**told, activity=activity, spikes=spikes, ticks=ticks)
+        shape = (job.network.sizes[index - 1],)
+        self.a_in, self.s_out = InPort(shape=shape), OutPort(shape=shape)
+        self.q_in, self.p_out = InPort(shape=shape), OutPort(shape=shape)
+        for state in ("v", "s", "count", "mask", "q"):
+            setattr(self, state, Var(shape=shape, init=0))
 
 
 @implements(proc=CouplePopulation, protocol=LoihiProtocol)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsnn_lava.backends.lava.learning.job import Learning
+from fsnn_lava.backends.lava.learning.job import TrainingJob
 from fsnn_lava.backends.lava.learning.memory import SynapseRecord
 from fsnn_lava.errors import ConvergenceError
 from fsnn_lava.hardware import Array
@@ -47,9 +47,9 @@ class LocalSGD:
     Parameters
     ----------
     name : of the connection, for messages.
-    weight, weight_momentum : (n_out, n_in), changed by every update.
-    bias, bias_momentum : (n_out,), likewise; None without a bias.
-    batches, learning_rates : samples and rate of each update.
+    weight : (n_out, n_in) values and momentum, changed by every update.
+    bias : (n_out,), likewise; None without a bias.
+    job : how to learn; samples and rate of each update.
     record : where the outcome of each update is written.
     """
 
@@ -59,13 +59,10 @@ class LocalSGD:
         weight: tuple[Array, Array],
         bias: tuple[Array, Array] | None,
         *,
-        learning: Learning,
-        batches: tuple[int, ...],
-        learning_rates: tuple[float, ...],
+        job: TrainingJob,
         record: SynapseRecord,
     ) -> None:
-        self._name, self._weight, self._bias, self._record = name, weight, bias, record
-        self._learning, self._batches, self._learning_rates = learning, batches, learning_rates
+        self._name, self._weight, self._bias, self._job, self._record = name, weight, bias, job, record
         self._gradient = np.zeros_like(weight[0])
         self._bias_gradient = np.zeros(len(weight[0]))
         self._update, self._taken = 0, 0
@@ -73,7 +70,7 @@ class LocalSGD:
     @property
     def batch_size(self) -> int:
         """Samples of the batch that is being shown."""
-        return self._batches[self._update]
+        return self._job.batches[self._update]
 
     def learn(self, error: Array, rate: Array) -> bool:
         """Add a sample's local product; tell whether it was the last of its batch, so that the weights have changed.
@@ -105,10 +102,10 @@ class LocalSGD:
 
     def _step(self, values: Array, momentum: Array, gradient: Array) -> None:
         """One step of one array."""
-        momentum *= self._learning.momentum
+        momentum *= self._job.learning.momentum
         momentum += gradient
-        momentum += self._learning.weight_decay * values
-        values -= self._learning_rates[self._update] * momentum
+        momentum += self._job.learning.weight_decay * values
+        values -= self._job.learning_rates[self._update] * momentum
         if not np.isfinite(values).all():
             raise ConvergenceError(
                 f"{self._name}: weights that are not finite after update {self._update + 1}; what they were before it "

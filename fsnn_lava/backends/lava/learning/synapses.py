@@ -6,8 +6,6 @@ back against them. It learns in Lava's learning phase, after the last step of ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
@@ -19,31 +17,11 @@ from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.backends.lava.learning.clock import Clock
-from fsnn_lava.backends.lava.learning.job import Learning, Synapses
+from fsnn_lava.backends.lava.learning.job import FEEDBACK, READOUT, Synapses, TrainingJob
 from fsnn_lava.backends.lava.learning.memory import SynapseRecord
 from fsnn_lava.backends.lava.learning.plasticity import LocalSGD, Trace, restriction
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel
 from fsnn_lava.hardware import Array
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """Facts that every connection is told once, before the first sample.
-
-    Parameters
-    ----------
-    clock, learning : as the job has them.
-    batches, learning_rates : samples and rate of each update.
-    leak : of the neurons, and so of every trace.
-    reset_amount : r, by which a neuron's current is divided to become a rate.
-    """
-
-    clock: Clock
-    learning: Learning
-    batches: tuple[int, ...]
-    learning_rates: tuple[float, ...]
-    leak: float
-    reset_amount: float
 
 
 class PlasticConnection(AbstractProcess):
@@ -51,35 +29,16 @@ class PlasticConnection(AbstractProcess):
 
     Parameters
     ----------
-    name : for messages.
+    name : of its weights in the job's network; `FEEDBACK` acts with its weights times min(1, c / ||w||_F).
     source, target : populations from 1; source 0 is the input, which nothing goes back to (``q_out`` is not connected).
-    synapses : the weights to begin with; without a bias this is the feedback, whose norm is bounded.
-    norm_bound : c of the feedback: it acts with its weights times min(1, c / ||w||_F); None: no bound.
     record, ticks : its own weights after each update, and (1,) steps that are finished, written.
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        source: int,
-        target: int,
-        synapses: Synapses,
-        norm_bound: float | None,
-        lesson: Lesson,
-        record: SynapseRecord,
-        ticks: Array,
+        self, *, name: str, source: int, target: int, job: TrainingJob, record: SynapseRecord, ticks: Array
     ) -> None:
-        super().__init__(
-            name=name,
-            source=source,
-            target=target,
-            has_bias=synapses.bias is not None,
-            norm_bound=norm_bound,
-            lesson=lesson,
-            record=record,
-            ticks=ticks,
-        )
+        super().__init__(name=name, source=source, target=target, job=job, record=record, ticks=ticks)
+        synapses = job.network.named()[name]
         targets, sources = synapses.weight.shape
         self.s_in = InPort(shape=(sources,))
         self.a_out = OutPort(shape=(targets,))
@@ -96,33 +55,16 @@ class LearningReadout(AbstractProcess):
 
     Parameters
     ----------
-    source : the last population, N.
     losses, predictions : (S,) of each sample, written.
-    synapses, record, ticks : as of `PlasticConnection`.
+    record, ticks : as of `PlasticConnection`.
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        source: int,
-        synapses: Synapses,
-        lesson: Lesson,
-        record: SynapseRecord,
-        losses: Array,
-        predictions: Array,
-        ticks: Array,
+        self, *, job: TrainingJob, record: SynapseRecord, losses: Array, predictions: Array, ticks: Array
     ) -> None:
-        super().__init__(
-            name=name,
-            source=source,
-            has_bias=synapses.bias is not None,
-            lesson=lesson,
-            record=record,
-            losses=losses,
-            predictions=predictions,
-            ticks=ticks,
-        )
+        outcome = {"record": record, "losses": losses, "predictions": predictions, "ticks": ticks}
+        super().__init__(name=READOUT, source=len(job.network.sizes), job=job, **outcome)
+        synapses = job.network.readout
         self.s_in = InPort(shape=synapses.weight.shape[1:])
         self.label_in = InPort(shape=(1,))
         self.e_out = OutPort(shape=synapses.weight.shape[1:])
@@ -146,15 +88,16 @@ def _add_variables(process: AbstractProcess, synapses: Synapses) -> None:
 class _PlasticModel(SingleThreadModel):
     """Learning, which connections and readout have in common."""
 
-    weight: Array
-    weight_momentum: Array
-    bias: Array
-    bias_momentum: Array
+    weight: Array = LavaPyType(np.ndarray, float)
+    weight_momentum: Array = LavaPyType(np.ndarray, float)
+    bias: Array = LavaPyType(np.ndarray, float)
+    bias_momentum: Array = LavaPyType(np.ndarray, float)
     _trace: Trace
 
     def __init__(self, proc_params: object) -> None:
         super().__init__(proc_params)
-        self._clock: Clock = self.proc_params["lesson"].clock
+        self._job: TrainingJob = self.proc_params["job"]
+        self._clock: Clock = self._job.clock
         self._ready = False
 
     def run_spk(self) -> None:
@@ -181,18 +124,11 @@ class _PlasticModel(SingleThreadModel):
         self.proc_params["ticks"][0] = self.time_step
 
     def _prepare(self) -> None:
-        lesson: Lesson = self.proc_params["lesson"]
-        has_bias = self.proc_params["has_bias"]
-        self._trace = Trace(self.weight.shape[1], steps=lesson.learning.time_steps, leak=lesson.leak)
-        self._sgd = LocalSGD(
-            self.proc_params["name"],
-            (self.weight, self.weight_momentum),
-            (self.bias, self.bias_momentum) if has_bias else None,
-            learning=lesson.learning,
-            batches=lesson.batches,
-            learning_rates=lesson.learning_rates,
-            record=self.proc_params["record"],
-        )
+        name, job = self.proc_params["name"], self._job
+        has_bias = job.network.named()[name].bias is not None
+        self._trace = Trace(self.weight.shape[1], steps=job.learning.time_steps, leak=job.network.neuron.leak)
+        weight, bias = (self.weight, self.weight_momentum), (self.bias, self.bias_momentum)
+        self._sgd = LocalSGD(name, weight, bias if has_bias else None, job=job, record=self.proc_params["record"])
         self.load()
 
     def listen(self, step: int) -> Array:
@@ -230,21 +166,16 @@ class PlasticConnectionModel(_PlasticModel):
     a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
     p_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int8)
     q_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
-    weight: Array = LavaPyType(np.ndarray, float)
-    weight_momentum: Array = LavaPyType(np.ndarray, float)
-    bias: Array = LavaPyType(np.ndarray, float)
-    bias_momentum: Array = LavaPyType(np.ndarray, float)
 
     def load(self) -> None:
         """Restrict the norm, once for all steps until the next update."""
-        bound = self.proc_params["norm_bound"]
-        self._factor = 1.0 if bound is None else restriction(self.weight, bound)
-        lesson: Lesson = self.proc_params["lesson"]
-        learning = lesson.learning
-        self._acting = self._factor * self.weight
-        self._backwards = np.ascontiguousarray(self._acting.T) / lesson.reset_amount
-        self._error_trace = Trace(len(self.weight), steps=learning.time_steps_back, leak=lesson.leak)
-        self._error_factor = self._factor / (lesson.reset_amount * learning.loss_scale)
+        network, learning = self._job.network, self._job.learning
+        restricted = self.proc_params["name"] == FEEDBACK
+        factor = restriction(self.weight, network.feedback_norm_bound) if restricted else 1.0
+        self._acting = factor * self.weight
+        self._backwards = np.ascontiguousarray(self._acting.T) / network.neuron.reset_amount
+        self._error_trace = Trace(len(self.weight), steps=learning.time_steps_back, leak=network.neuron.leak)
+        self._error_factor = factor / (network.neuron.reset_amount * learning.loss_scale)
 
     def forward(self, sample: int, step: int) -> None:
         """Send the current that the last step's message makes, and take the next one."""
@@ -285,10 +216,6 @@ class LearningReadoutModel(_PlasticModel):
     s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.uint8)
     label_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int64)
     e_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, float)
-    weight: Array = LavaPyType(np.ndarray, float)
-    weight_momentum: Array = LavaPyType(np.ndarray, float)
-    bias: Array = LavaPyType(np.ndarray, float)
-    bias_momentum: Array = LavaPyType(np.ndarray, float)
 
     def forward(self, sample: int, step: int) -> None:
         """Integrate the last population's spikes."""
@@ -311,8 +238,7 @@ class LearningReadoutModel(_PlasticModel):
         self._error: Array = np.exp(log_shares)
         self._error[self._label] -= 1
         self._error /= self._sgd.batch_size
-        lesson: Lesson = self.proc_params["lesson"]
-        self._injected = lesson.learning.loss_scale * (self._error @ self.weight)
+        self._injected = self._job.learning.loss_scale * (self._error @ self.weight)
 
     def error(self) -> Array:
         """Derivative with respect to the logits."""
