@@ -54,9 +54,8 @@ def on_codes(network: HardwareNetwork, coding: InputCoding) -> HardwareNetwork:
 def _refuse_late(network: HardwareNetwork, connection: Connection) -> None:
     if network.local_delay(connection):
         raise UnsupportedError(
-            f'connection "{connection.name}" ({INPUT} -> {connection.target}): found inputs that arrive '
-            f"{network.local_delay(connection)} step(s) after the window opens; allowed: 0, where a network made for "
-            "normalised values is to take codes"
+            f"{connection.label}: found inputs that arrive {network.local_delay(connection)} step(s) after the window "
+            "opens; allowed: 0, where a network made for normalised values is to take codes"
         )
 
 

@@ -199,12 +199,11 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
 def _connection_violations(network: HardwareNetwork) -> list[Violation]:
     found = []
     for c in network.connections:
-        where = f'connection "{c.name}" ({c.source} -> {c.target})'
         if c.source != ALWAYS_ON and c.delay != 1:
-            found.append(Violation(where, f"delay {c.delay}", "1 step"))
+            found.append(Violation(c.label, f"delay {c.delay}", "1 step"))
         if c.weight_exponent < 0:
             allowed = "0 and more: netx has no fractions of weights, which images (graded codes) need"
-            found.append(Violation(where, f"weight exponent {c.weight_exponent}", allowed))
+            found.append(Violation(c.label, f"weight exponent {c.weight_exponent}", allowed))
     return found
 
 

@@ -136,9 +136,8 @@ def _unrolled_size(network: HardwareNetwork, connection: Connection) -> int:
 
 
 def _too_large(network: HardwareNetwork, connection: Connection, kind: str) -> Violation:
-    where = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
     size = _unrolled_size(network, connection)
-    return Violation(where, f"{kind}, {size} weights when unrolled", f"at most {UNROLLED_LIMIT}")
+    return Violation(connection.label, f"{kind}, {size} weights when unrolled", f"at most {UNROLLED_LIMIT}")
 
 
 def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:

@@ -119,6 +119,11 @@ class Connection:
     weight_bits: int = 0
     geometry: Geometry = DENSE
 
+    @property
+    def label(self) -> str:
+        """The connection in messages: its name and both ends."""
+        return f'connection "{self.name}" ({self.source} -> {self.target})'
+
 
 @dataclass(frozen=True, eq=False)
 class Integrators:
@@ -220,6 +225,10 @@ class HardwareNetwork:
         """Connections that end in that population, in the network's order."""
         return tuple(c for c in self.connections if c.target == target)
 
+    def is_graded(self, connection: Connection) -> bool:
+        """Tell whether the connection carries codes; else it carries spikes or events."""
+        return connection.source == INPUT and self.input.kind == "graded"
+
     def local_delay(self, connection: Connection) -> int:
         """Delay counted from both ends' own starts: start_source + delay - start_target."""
         if connection.source == ALWAYS_ON:
@@ -292,7 +301,7 @@ def _neuron_violations(where: str, neuron: Neuron) -> list[Violation]:
 
 
 def _connection_violations(network: HardwareNetwork, connection: Connection) -> list[Violation]:
-    where = f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+    where = connection.label
     names = {p.name for p in network.populations}
     ends = names | {INPUT, ALWAYS_ON}
     if connection.source not in ends or connection.target not in names:
@@ -327,8 +336,7 @@ def _weight_violations(where: str, network: HardwareNetwork, connection: Connect
     outside = int(np.count_nonzero((weight < -half) | (weight >= half)))
     if outside:
         rules.append(Violation(where, f"{outside} mantissas out of range", f"-{half} .. {half - 1}"))
-    graded = connection.source == INPUT and network.input.kind == "graded"
-    lowest = -8 if graded else 0
+    lowest = -8 if network.is_graded(connection) else 0
     if not lowest <= connection.weight_exponent <= 7:
         rules.append(Violation(where, f"weight exponent {connection.weight_exponent}", f"{lowest} .. 7"))
     return rules
@@ -369,7 +377,7 @@ def _cycle_violations(network: HardwareNetwork) -> list[Violation]:
     """Within one local step the populations are updated in order, so only forward connections may be immediate."""
     order = {p.name: i for i, p in enumerate(network.populations)} | {INPUT: -1, ALWAYS_ON: -1}
     return [
-        Violation(f'connection "{c.name}" ({c.source} -> {c.target})', "feedback without any delay", "at least 1 step")
+        Violation(c.label, "feedback without any delay", "at least 1 step")
         for c in network.connections
         if network.local_delay(c) == 0 and order[c.source] >= order[c.target]
     ]

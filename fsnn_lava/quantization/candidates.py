@@ -161,7 +161,7 @@ class Rounder:
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(
-                c, neuron.scale, bits=self.config.weight_bits, graded=self._graded(c), groups=groups
+                c, neuron.scale, bits=self.config.weight_bits, graded=self.network.is_graded(c), groups=groups
             )
             connections += parts
             shift = shift + mean_floor(parts[0].weight_exponent)
@@ -175,10 +175,6 @@ class Rounder:
             shift = 0.0
         return Rounded(neuron, tuple(connections), clipped, exact)
 
-    def _graded(self, connection: Connection) -> bool:
-        """Whether a connection's source sends graded codes."""
-        return connection.source == INPUT and self.network.input.kind == "graded"
-
     def _mean_current(self, connection: Connection, weight: Array) -> Array | float:
         """(N, 1) mean current through these weights; 0 if means are of no interest (nearest rounding)."""
         if connection.name not in self.means:
@@ -187,12 +183,7 @@ class Rounder:
 
 
 def _refuse_unsupported(network: HardwareNetwork) -> None:
-    """Raise if a connection's name is not its own, or a leak is too small for 12 bits.
-
-    Raises
-    ------
-    UnsupportedError : naming each one that cannot.
-    """
+    """Raise if a connection's name is not its own, or a leak is too small for 12 bits."""
     names = [c.name for c in network.connections]
     made = {name for c in network.connections for name in part_names(c)[1:]}
     found = [

@@ -8,7 +8,6 @@ from fsnn_lava.backends.lava.lava_format import WEIGHT_FACTOR
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
-    INPUT,
     Connection,
     Convolution,
     HardwareNetwork,
@@ -69,12 +68,11 @@ def lava_delay(network: HardwareNetwork, connection: Connection) -> int:
 
 def is_convolution(network: HardwareNetwork, connection: Connection) -> bool:
     """Tell whether the connection becomes a Conv: kernels that take binary spikes. Other kernels are unrolled."""
-    graded = connection.source == INPUT and network.input.kind == "graded"
-    return isinstance(connection.geometry, Convolution) and not graded
+    return isinstance(connection.geometry, Convolution) and not network.is_graded(connection)
 
 
 def _connection_violations(network: HardwareNetwork, connection: Connection) -> list[Violation]:
-    where = _where(connection)
+    where = connection.label
     delay = lava_delay(network, connection)
     found = []
     if not 1 <= delay <= DELAY_LIMIT and connection.source == ALWAYS_ON:
@@ -106,7 +104,7 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
         largest = _largest_sum(network, connection)
         limit = _CONVOLVED if is_convolution(network, connection) else _INT32
         if largest > limit:
-            found.append(Violation(_where(connection), f"a sum that can reach {largest}", f"at most {limit}"))
+            found.append(Violation(connection.label, f"a sum that can reach {largest}", f"at most {limit}"))
         exponent = connection.weight_exponent
         total += 64 * (largest << exponent if exponent >= 0 else largest >> -exponent)
     if total > _INT32:
@@ -116,11 +114,6 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
 
 def _largest_sum(network: HardwareNetwork, connection: Connection) -> int:
     """Bound on what reaches a target neuron in one step, in Lava's units."""
-    graded = connection.source == INPUT and network.input.kind == "graded"
     weights = linear_map(network, connection)
     sums = weights.with_weight(np.abs(connection.weight.astype(np.float64))).sums()
-    return WEIGHT_FACTOR * int(sums.max()) * (network.input.maximum if graded else 1)
-
-
-def _where(connection: Connection) -> str:
-    return f'connection "{connection.name}" ({connection.source} -> {connection.target})'
+    return WEIGHT_FACTOR * int(sums.max()) * (network.input.maximum if network.is_graded(connection) else 1)

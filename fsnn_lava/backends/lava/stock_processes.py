@@ -17,7 +17,6 @@ from scipy.sparse import csr_matrix, diags
 from fsnn_lava.backends.lava.chip_limits import is_convolution
 from fsnn_lava.backends.lava.lava_format import WEIGHT_FACTOR, lava_kernels, lava_order, lava_shape
 from fsnn_lava.hardware import (
-    INPUT,
     STATE_PER_HALF_WEIGHT,
     Arithmetic,
     Array,
@@ -107,8 +106,7 @@ def synapses(network: HardwareNetwork, connection: Connection) -> Conv | Sparse 
         assert isinstance(connection.geometry, Convolution)
         return _convolution(network, connection, connection.geometry)
     matrix = _matrix(network, connection)
-    graded = connection.source == INPUT and network.input.kind == "graded"
-    arguments: dict[str, object] = {"num_message_bits": MESSAGE_BITS if graded else 0}
+    arguments: dict[str, object] = {"num_message_bits": MESSAGE_BITS if network.is_graded(connection) else 0}
     if integer:
         arguments |= {"weight_exp": connection.weight_exponent, **_MIXED}
     if isinstance(matrix, np.ndarray):

@@ -13,7 +13,6 @@ from fsnn_lava.errors import StateOverflowError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
-    INPUT,
     STATE_LIMIT,
     Array,
     Connection,
@@ -139,12 +138,7 @@ def make_plan(network: HardwareNetwork) -> Plan:
 
 
 def float_dtype(largest: int) -> type[np.floating[Any]]:
-    """The float type that holds every integer up to ``largest``: float32 below 2**24, float64 below 2**53.
-
-    Raises
-    ------
-    UnsupportedError : if neither does.
-    """
+    """The float type that holds every integer up to ``largest``; raise if none does."""
     dtype = exact_dtype(largest)
     if dtype is np.int64:
         raise UnsupportedError(
@@ -183,7 +177,7 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
             constant += _shifted(connection.weight[:, 0].astype(constant.dtype), shift)
         elif delay >= network.time_steps:
             continue
-        elif connection.source == INPUT and network.input.kind == "graded":
+        elif network.is_graded(connection):
             graded.append(GradedInput(delay, _graded_current(network, connection, shift)))
         else:
             synapses.append(SpikeConnection(connection.source, delay, linear_map(network, connection), shift))
