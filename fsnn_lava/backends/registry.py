@@ -21,21 +21,15 @@ Sink = Callable[[int, Mapping[str, Array]], None]
 
 
 class Runner(Protocol):
-    """The interface of every backend.
-
-    Attributes
-    ----------
-    name : the backend's name, as in `RunResult.backend`.
-    arithmetic : the arithmetic of the networks it runs; None: both.
-    """
+    """The interface of every backend."""
 
     @property
     def name(self) -> str:
-        """The backend's name."""
+        """The backend's name, as in `RunResult.backend`."""
 
     @property
     def arithmetic(self) -> Arithmetic | None:
-        """``float``, ``integer``, or None for both."""
+        """The arithmetic of the networks it runs; None: both."""
 
     def run(
         self,

@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
-from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
-from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, LinearMap, rate_weights
+from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow
+from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, rate_weights
 from fsnn_lava.kernels.neuron_step import batch_step
 
 
 @dataclass(eq=False)
 class _State:
-    """One population while one batch runs.
-
-    Parameters
-    ----------
-    potential, drive : (B, N) membrane potential; current from always-on and graded sources.
-    arriving : (B, N) current from spikes.
-    ring : (depth, B, N) spikes of the last steps; step t is at t modulo depth.
-    counts, rates : (B, N) spikes so far; their weighted mean so far, empty where the rate is counts / T.
-    """
+    """One population while one batch runs: (B, N) each."""
 
     potential: Array
-    drive: Array
-    arriving: Array
-    ring: Array
+    drive: Array  # from always-on and graded sources
+    arriving: Array  # from spikes
+    ring: Array  # (depth, B, N) spikes of the last steps; step t is at t modulo depth
     counts: Array
-    rates: Array
+    rates: Array  # weighted mean of the spikes so far; empty where the rate is counts / T
 
     def spikes(self, step: int) -> Array:
         """(B, N) spikes of that step, 0 or 1."""
         return np.asarray(self.ring[step % len(self.ring)])
-
-
-@dataclass(frozen=True, eq=False)
-class _Product:
-    """A connection that carries spikes; the map's weights are in the unit of the current."""
-
-    source: str
-    delay: int
-    map: LinearMap
 
 
 @final
@@ -53,17 +37,13 @@ class DenseEngine:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._held = plan.held()
-        self._products = {
-            p.population.name: tuple(
-                _Product(
-                    s.source,
-                    s.delay,
-                    s.map.with_weight(s.map.weight.astype(plan.sum_dtype) * plan.sum_dtype(1 << s.shift)),
-                )
-                for s in p.synapses
-            )
-            for p in plan.populations
-        }
+        self._synapses = {p.population.name: [self._scaled(s) for s in p.synapses] for p in plan.populations}
+
+    def _scaled(self, synapses: SpikeConnection) -> SpikeConnection:
+        """The same with weights in the unit of the current."""
+        kind = self._plan.sum_dtype
+        weight = synapses.map.weight.astype(kind) * kind(1 << synapses.shift)
+        return dataclasses.replace(synapses, map=synapses.map.with_weight(weight), shift=0)
 
     def sample_bytes(self, record: Sequence[str]) -> int:
         """Memory that one sample of a batch takes: states, rings, three currents, and what is recorded."""
@@ -119,7 +99,7 @@ class DenseEngine:
             if step == graded.delay:
                 state.drive += graded.current(codes)
         first = True
-        for product in self._products[plan.population.name]:
+        for product in self._synapses[plan.population.name]:
             sent = step - product.delay
             if sent < 0:
                 continue

@@ -62,14 +62,7 @@ class _Simulator:
         sink: Sink | None = None,
         progress: Progress | None = None,
     ) -> RunResult:
-        """Rates, counts, logits and the recorded populations' spikes for all inputs.
-
-        Parameters
-        ----------
-        inputs : (B, *shape) codes for graded input, (T, B, *shape) 0/1 for events.
-        record : names of the populations whose spikes are kept, or handed to the sink.
-        sink : takes each batch's spikes instead.
-        progress : called after each batch with (samples done, samples in total).
+        """Run inputs batch by batch; see `fsnn_lava.backends.Runner.run`.
 
         Raises
         ------
