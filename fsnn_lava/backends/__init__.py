@@ -16,14 +16,9 @@ if TYPE_CHECKING:
         TrainingJob as TrainingJob,
         TrainingOutcome as TrainingOutcome,
     )
-    from fsnn_lava.backends.lava.learning.runner import (
-        train_on_lava as train_on_lava,
-    )
+    from fsnn_lava.backends.lava.learning.runner import train_on_lava as train_on_lava
     from fsnn_lava.backends.lava.models.netx_runtime import netx_network as netx_network
-    from fsnn_lava.backends.lava.runner import (
-        LavaRunner as LavaRunner,
-        require_lava as require_lava,
-    )
+    from fsnn_lava.backends.lava.runner import LavaRunner as LavaRunner, require_lava as require_lava
     from fsnn_lava.backends.registry import (
         BACKENDS as BACKENDS,
         Progress as Progress,
@@ -32,46 +27,22 @@ if TYPE_CHECKING:
         get_backend as get_backend,
         require_arithmetic as require_arithmetic,
     )
-    from fsnn_lava.backends.run_network import (
-        inputs_of as inputs_of,
-        run as run,
-    )
-    from fsnn_lava.backends.simulator import (
-        FloatSimulator as FloatSimulator,
-        IntegerSimulator as IntegerSimulator,
-    )
-    from fsnn_lava.backends.simulator.run import (
-        EngineName as EngineName,
-    )
-    from fsnn_lava.backends.spike_recording import (
-        SpikeRecorder as SpikeRecorder,
-        load_recording as load_recording,
-    )
+    from fsnn_lava.backends.run_network import inputs_of as inputs_of, run as run
+    from fsnn_lava.backends.simulator import FloatSimulator as FloatSimulator, IntegerSimulator as IntegerSimulator
+    from fsnn_lava.backends.simulator.run import EngineName as EngineName
+    from fsnn_lava.backends.spike_recording import SpikeRecorder as SpikeRecorder, load_recording as load_recording
 
-_HOMES = {
-    "netx_network": "lava.models.netx_runtime",
-    "BACKENDS": "registry",
-    "EngineName": "simulator.run",
-    "FEEDBACK": "lava.learning.job",
-    "FloatSimulator": "simulator",
-    "IntegerSimulator": "simulator",
-    "LavaRunner": "lava.runner",
-    "Learning": "lava.learning.job",
-    "PlasticNetwork": "lava.learning.job",
-    "Progress": "registry",
-    "Runner": "registry",
-    "Sink": "registry",
-    "SpikeRecorder": "spike_recording",
-    "Synapses": "lava.learning.job",
-    "TrainingJob": "lava.learning.job",
-    "TrainingOutcome": "lava.learning.job",
-    "get_backend": "registry",
-    "inputs_of": "run_network",
-    "load_recording": "spike_recording",
-    "require_arithmetic": "registry",
-    "require_lava": "lava.runner",
-    "run": "run_network",
-    "train_on_lava": "lava.learning.runner",
+_NAMES = {
+    "lava.learning.job": ("FEEDBACK", "Learning", "PlasticNetwork", "Synapses", "TrainingJob", "TrainingOutcome"),
+    "lava.learning.runner": ("train_on_lava",),
+    "lava.models.netx_runtime": ("netx_network",),
+    "lava.runner": ("LavaRunner", "require_lava"),
+    "registry": ("BACKENDS", "Progress", "Runner", "Sink", "get_backend", "require_arithmetic"),
+    "run_network": ("inputs_of", "run"),
+    "simulator": ("FloatSimulator", "IntegerSimulator"),
+    "simulator.run": ("EngineName",),
+    "spike_recording": ("SpikeRecorder", "load_recording"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -15,49 +15,26 @@ if TYPE_CHECKING:
         load_deployed as load_deployed,
         samples_to_test as samples_to_test,
     )
-    from fsnn_lava.conversion.export_formats import (
-        write_export as write_export,
-    )
-    from fsnn_lava.conversion.fold_normalisation import (
-        on_codes as on_codes,
-    )
-    from fsnn_lava.conversion.lowering import (
-        lower as lower,
-        run_torch as run_torch,
-    )
-    from fsnn_lava.conversion.netx_write import (
-        write_netx as write_netx,
-    )
-    from fsnn_lava.conversion.nir_import import (
-        import_nir as import_nir,
-    )
-    from fsnn_lava.conversion.nir_read import (
-        read_nir as read_nir,
-    )
-    from fsnn_lava.conversion.nir_write import (
-        write_nir as write_nir,
-    )
-    from fsnn_lava.conversion.own_files import (
-        load as load,
-        save as save,
-    )
+    from fsnn_lava.conversion.export_formats import write_export as write_export
+    from fsnn_lava.conversion.fold_normalisation import on_codes as on_codes
+    from fsnn_lava.conversion.lowering import lower as lower, run_torch as run_torch
+    from fsnn_lava.conversion.netx_write import write_netx as write_netx
+    from fsnn_lava.conversion.nir_import import import_nir as import_nir
+    from fsnn_lava.conversion.nir_read import read_nir as read_nir
+    from fsnn_lava.conversion.nir_write import write_nir as write_nir
+    from fsnn_lava.conversion.own_files import load as load, save as save
 
-_HOMES = {
-    "Deployed": "export_folder",
-    "NETWORK_FILES": "export_folder",
-    "calibration_codes": "export_folder",
-    "import_nir": "nir_import",
-    "load": "own_files",
-    "load_deployed": "export_folder",
-    "lower": "lowering",
-    "on_codes": "fold_normalisation",
-    "read_nir": "nir_read",
-    "run_torch": "lowering",
-    "samples_to_test": "export_folder",
-    "save": "own_files",
-    "write_export": "export_formats",
-    "write_netx": "netx_write",
-    "write_nir": "nir_write",
+_NAMES = {
+    "export_folder": ("Deployed", "NETWORK_FILES", "calibration_codes", "load_deployed", "samples_to_test"),
+    "export_formats": ("write_export",),
+    "fold_normalisation": ("on_codes",),
+    "lowering": ("lower", "run_torch"),
+    "netx_write": ("write_netx",),
+    "nir_import": ("import_nir",),
+    "nir_read": ("read_nir",),
+    "nir_write": ("write_nir",),
+    "own_files": ("load", "save"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
