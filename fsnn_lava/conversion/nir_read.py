@@ -179,12 +179,7 @@ def _connection(entry: Mapping[str, Any], node: Any, *, integer: bool) -> Connec
 
 
 def _require_same(expected: Any, nodes: Nodes, edges: Edges) -> None:
-    """Raise if the nodes are not those that the metadata lead to.
-
-    Raises
-    ------
-    NetworkError : naming all that differ.
-    """
+    """Raise if the nodes are not those that the metadata lead to, naming all that differ."""
     found = []
     for name in sorted(set(nodes) | set(expected.nodes)):
         there, wanted = nodes.get(name), expected.nodes.get(name)

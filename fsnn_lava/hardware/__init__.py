@@ -6,7 +6,6 @@ from fsnn_lava.hardware.equilibrium import (
     constant_current as constant_current,
     equilibrium_rates as equilibrium_rates,
     mean_input as mean_input,
-    real_weight as real_weight,
     summed_weight as summed_weight,
 )
 from fsnn_lava.hardware.geometry import (

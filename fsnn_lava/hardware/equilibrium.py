@@ -20,6 +20,8 @@ from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNet
 from fsnn_lava.hardware.run_io import check_inputs, rate_weights
 
 FloatType = type[np.float32] | type[np.float64]
+_Loop = dict[str, list[tuple[str, LinearMap]]]
+"""The map that rates are iterated through: population -> its sources and their weights over the reset amount."""
 
 CHUNK_NUMBERS = 2**22
 """Rates that are iterated at a time, so that memory does not grow with the number of samples."""
@@ -70,13 +72,13 @@ def equilibrium_rates(
     rates = _started(network, start, batch, dtype)
     neurons = sum(p.size for p in network.populations) + network.input.size
     size = max(1, CHUNK_NUMBERS // neurons)
-    loop = _Loop.of(network, dtype)
+    loop = _loop(network, dtype)
     residual, steps = 0.0, 0
     for first in range(0, batch, size):
         part = slice(first, first + size)
         chunk = {name: r[part] for name, r in rates.items()}
         constant = _constant_currents(network, network.input.take(inputs, part), dtype)
-        change, taken = loop.settle(chunk, constant, tolerance=tolerance, max_steps=max_steps)
+        change, taken = _settle(loop, chunk, constant, tolerance=tolerance, max_steps=max_steps)
         residual, steps = max(residual, change), max(steps, taken)
     shaped = {p.name: rates[p.name].reshape(batch, *p.shape) for p in network.populations}
     return EquilibriumRates(shaped, residual, steps, residual <= tolerance)
@@ -148,50 +150,37 @@ def _started(
     return {p.name: np.array(start[p.name].reshape(batch, p.size), dtype) for p in network.populations}
 
 
-@dataclass(frozen=True, eq=False)
-class _Loop:
-    """The map that rates are iterated through: per population its sources and their weights over the reset amount."""
+def _loop(network: HardwareNetwork, dtype: FloatType) -> _Loop:
+    loop: _Loop = {p.name: [] for p in network.populations}
+    for c in network.connections:
+        if c.source not in (INPUT, ALWAYS_ON):
+            weight = real_weight(c) / network.population(c.target).neuron.reset_amount
+            loop[c.target].append((c.source, linear_map(network, c).with_weight(weight.astype(dtype))))
+    return loop
 
-    incoming: Mapping[str, tuple[tuple[str, LinearMap], ...]]
 
-    @classmethod
-    def of(cls, network: HardwareNetwork, dtype: FloatType) -> _Loop:
-        def scaled(c: Connection, reset_amount: float) -> LinearMap:
-            return linear_map(network, c).with_weight((real_weight(c) / reset_amount).astype(dtype))
+def _settle(
+    loop: _Loop, rates: Mapping[str, Array], constant: Mapping[str, Array], *, tolerance: float, max_steps: int
+) -> tuple[float, int]:
+    """Iterate the rates (B, N) in place; return the largest last change and the number of iterations.
 
-        return cls(
-            {
-                p.name: tuple(
-                    (c.source, scaled(c, p.neuron.reset_amount))
-                    for c in network.incoming(p.name)
-                    if c.source not in (INPUT, ALWAYS_ON)
-                )
-                for p in network.populations
-            }
-        )
-
-    def settle(
-        self, rates: Mapping[str, Array], constant: Mapping[str, Array], *, tolerance: float, max_steps: int
-    ) -> tuple[float, int]:
-        """Iterate the rates (B, N) in place; return the largest last change and the number of iterations.
-
-        A sample whose rates changed by no more than the tolerance is done and takes no further part.
-        """
-        batch = len(next(iter(rates.values())))
-        last = np.full(batch, np.inf)
-        steps = 0
-        while steps < max_steps and (going := np.flatnonzero(last > tolerance)).size:
-            steps += 1
-            now = {name: r[going] for name, r in rates.items()}
-            change = np.zeros(len(going))
-            for name, incoming in self.incoming.items():
-                new = constant[name][going]
-                for source, weights in incoming:
-                    new += weights.product(now[source])
-                np.clip(new, 0.0, 1.0, out=new)
-                change = np.maximum(change, np.abs(new - now[name]).max(axis=1))
-                now[name] = new
-            for name, r in rates.items():
-                r[going] = now[name]
-            last[going] = change
-        return float(last.max()), steps
+    A sample whose rates changed by no more than the tolerance is done and takes no further part.
+    """
+    batch = len(next(iter(rates.values())))
+    last = np.full(batch, np.inf)
+    steps = 0
+    while steps < max_steps and (going := np.flatnonzero(last > tolerance)).size:
+        steps += 1
+        now = {name: r[going] for name, r in rates.items()}
+        change = np.zeros(len(going))
+        for name, incoming in loop.items():
+            new = constant[name][going]
+            for source, weights in incoming:
+                new += weights.product(now[source])
+            np.clip(new, 0.0, 1.0, out=new)
+            change = np.maximum(change, np.abs(new - now[name]).max(axis=1))
+            now[name] = new
+        for name, r in rates.items():
+            r[going] = now[name]
+        last[going] = change
+    return float(last.max()), steps

@@ -116,8 +116,8 @@ def accumulator_violations(network: HardwareNetwork) -> list[Violation]:
         low = np.full(population.size, -2 * population.neuron.reset_synapse)
         high = np.zeros(population.size, np.int64)
         for connection in network.incoming(population.name):
-            largest = network.input.maximum if connection.source == INPUT else 1
-            negative, positive = _doubled_sums(network, connection, largest)
+            feed = _Feed(network, connection)
+            negative, positive = feed.negative.total, feed.positive.total
             found += _sum_violation(f'connection "{connection.name}", doubled weights', negative, positive)
             low += _shifted(negative, connection.weight_exponent)
             high += _shifted(positive, connection.weight_exponent)
@@ -154,20 +154,6 @@ def _sum_violation(where: str, low: Array, high: Array) -> list[Violation]:
     return [
         Violation(where, f"a sum that could reach {int(largest[worst])} at neuron {worst}", f"at most {INT32_LIMIT}")
     ]
-
-
-def _doubled_sums(network: HardwareNetwork, connection: Connection, largest: int) -> tuple[Array, Array]:
-    """(N,) sums of the negative and of the positive doubled weights, each times the largest value that can arrive."""
-    doubled = linear_map(network, connection)
-    doubled = doubled.with_weight(2 * connection.weight)
-    negative, positive = (_sums_of_sign(doubled, sign) for sign in (-1, 1))
-    return largest * negative, largest * positive
-
-
-def _sums_of_sign(doubled: LinearMap, sign: int) -> Array:
-    """(N_target,) int64 sum of the weights of that sign."""
-    of_sign = np.maximum(doubled.weight, 0) if sign > 0 else np.minimum(doubled.weight, 0)
-    return np.asarray(doubled.with_weight(of_sign).sums().astype(np.int64))
 
 
 def _shifted(value: Array, exponent: int) -> Array:
@@ -224,8 +210,7 @@ class _Feed:
     def __init__(self, network: HardwareNetwork, connection: Connection) -> None:
         doubled = linear_map(network, connection)
         doubled = doubled.with_weight(2 * connection.weight)
-        graded = connection.source == INPUT
-        largest = network.input.maximum if graded else 1
+        largest = network.input.maximum if connection.source == INPUT else 1
         self.source = connection.source
         self.delay = network.local_delay(connection)
         self.exponent = connection.weight_exponent

@@ -56,12 +56,7 @@ def quantize(
 
 
 def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
-    """Refuse a network of which rounding left too little: the 24-bit state of long windows allows small scales only.
-
-    Raises
-    ------
-    UnsupportedError : naming the connections.
-    """
+    """Refuse a network of which rounding left too little: the 24-bit state of long windows allows small scales only."""
     if report.lost():
         listed = "\n  ".join(f"{n}: {report.connections[n].current_error:.0%}" for n in report.lost())
         raise UnsupportedError(
