@@ -273,10 +273,10 @@ def trained(configs: list[TrainConfig]) -> list[object]:
 def test_two_iterations_at_full_size(config: TrainConfig) -> None:
     """Batches of two random images: the loss is finite, the gradient moves every weight and keeps it finite.
 
-    The network is of its full size. The second phase of the largest takes 20 steps, in which couples fire in every
-    population already, and not 250, which take minutes.
+    The network is of its full size. The second phase of the two largest takes 20 steps, in which couples fire in every
+    population already, and not 250, which take long.
     """
-    back = 20 if config.network.notation == DVS else config.training.time_steps_back
+    back = 20 if config.network.notation in (DVS, CIFARNET) else config.training.time_steps_back
     training = dataclasses.replace(
         config.training, epochs=1, batch_size=2, warmup_iterations=0, weight_decay=0.0, threads=1, time_steps_back=back
     )
