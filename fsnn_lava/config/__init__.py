@@ -1,5 +1,11 @@
 """What a user writes: settings, the notation of networks, and the published configurations as files."""
 
+from fsnn_lava.config.layer_kinds import (
+    LAYER_KINDS as LAYER_KINDS,
+    LayerKind as LayerKind,
+    Shape as Shape,
+    layer_kind as layer_kind,
+)
 from fsnn_lava.config.methods import (
     METHODS as METHODS,
     SOLVERS as SOLVERS,
@@ -11,7 +17,6 @@ from fsnn_lava.config.notation import (
     NetworkSpec as NetworkSpec,
     Pooling as Pooling,
     PopulationSpec as PopulationSpec,
-    Shape as Shape,
     parse_spec as parse_spec,
 )
 from fsnn_lava.config.registry import Registry as Registry

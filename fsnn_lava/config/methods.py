@@ -80,7 +80,14 @@ def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
         network.batch_norm,
         f"false {spide}: statistics of a batch have no spiking form",
     )
-    pools = any(layer.kind == "pool" for layer in parse_spec(network.notation).layers)
+    spec = parse_spec(network.notation)
+    require(
+        not any(layer.is_outside for layer in (*spec.layers, spec.feedback) if layer is not None),
+        "network.notation",
+        network.notation,
+        f"convolutions, pools and linear layers {spide}, which cannot run backwards through a layer kind from outside",
+    )
+    pools = any(layer.kind == "pool" for layer in spec.layers)
     require(
         not pools or network.pooling == "spiking",
         "network.pooling",

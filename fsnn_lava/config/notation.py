@@ -11,6 +11,7 @@ There is one feedback at most, and it always runs from the last population to th
 ``s`` halves the sides (stride 2), ``u`` doubles them (transposed convolution), ``P2`` averages 2x2 windows: of
 currents, or of spikes where pools are populations of their own.
 Blanks are allowed between the parts, not inside one.
+A layer may also be of a kind that was registered from outside, see `config/layer_kinds.py`.
 """
 
 from __future__ import annotations
@@ -20,21 +21,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from fsnn_lava.config.layer_kinds import (
+    FEATURES_LIMIT,
+    KERNEL_LIMIT,
+    Shape,
+    layer_kind,
+    outside_kinds,
+)
 from fsnn_lava.errors import SpecError
-
-Shape = tuple[int, ...]
 
 Pooling = Literal["merged", "spiking"]
 """What a pool is: a part of the connection before it, or a population of its own."""
 
-FEATURES_LIMIT = 1_000_000
-"""Largest number of channels or units of one layer."""
-KERNEL_LIMIT = 255
-"""Largest kernel or pooling window."""
-
-_LAYER_FORMS = "expected <channels>C<kernel>[s|u], P<window> or <units>, e.g. 64C3."
 _ONE_FEEDBACK = "the notation can say one feedback, from the last population to the first"
-_FEEDBACK_FORMS = f"expected <channels>C<kernel>[u] or <units> after the F, e.g. (F64C3); {_ONE_FEEDBACK}."
 _CONV = re.compile(r"([0-9]+)C([0-9]+)([su]?)")
 _POOL = re.compile(r"P([0-9]+)")
 _LINEAR = re.compile(r"[0-9]+")
@@ -46,7 +45,7 @@ class LayerSpec:
 
     Parameters
     ----------
-    kind : ``conv``, ``pool`` (average) or ``linear`` (flattens what it is given).
+    kind : ``conv``, ``pool`` (average), ``linear`` (flattens what it is given), or another of `LAYER_KINDS`.
     features : output channels of a convolution, units of a linear layer; 0 for a pool.
     kernel : side of the square kernel, odd; window of a pool; 0 for a linear layer.
     stride : 1 or 2; the window for a pool; 1 for a linear layer.
@@ -57,7 +56,7 @@ class LayerSpec:
     SpecError : if a number is out of its range or the fields contradict each other.
     """
 
-    kind: Literal["conv", "pool", "linear"]
+    kind: str
     features: int
     kernel: int = 0
     stride: int = 1
@@ -73,7 +72,14 @@ class LayerSpec:
             return str(self.features)
         if self.kind == "pool":
             return f"P{self.kernel}"
+        if self.is_outside:
+            return layer_kind(self).write(self)
         return f"{self.features}C{self.kernel}{_mark(self)}"
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the layer is of a kind that was registered from outside, with a product of its own."""
+        return layer_kind(self).apply is not None
 
     @property
     def padding(self) -> int:
@@ -87,28 +93,32 @@ class LayerSpec:
         ------
         SpecError : if a convolution or pool is given no (C, H, W), or a pool a side that its window does not divide.
         """
-        if self.kind == "linear":
-            return (self.features,)
-        if len(input_shape) != 3:
-            name = "convolution" if self.kind == "conv" else "pool"
-            raise SpecError(f"{name} {self} is given the shape {input_shape}; it needs (channels, height, width).")
-        channels, height, width = input_shape
-        if self.kind == "pool":
-            if height % self.kernel or width % self.kernel:
-                raise SpecError(f"pool {self} is given {height}x{width}; its window must divide both sides.")
-            return (channels, height // self.kernel, width // self.kernel)
-        if self.transposed:
-            return (self.features, 2 * height, 2 * width)
-        return (self.features, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1)
+        shape = layer_kind(self).output_shape(self, input_shape)
+        if len(shape) not in (1, 3) or any(side < 1 for side in shape):
+            raise SpecError(f"{self.kind} {self} makes {shape} of {input_shape}; allowed: (C, H, W) or (N,), all >= 1.")
+        return shape
+
+    def weight_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the weight: linear (out, in); convolution (out, in, K, K); transposed convolution (in, out, K, K).
+
+        Raises
+        ------
+        SpecError : if a kind from outside breaks the rule for its first axis.
+        """
+        shape = layer_kind(self).weight_shape(self, input_shape)
+        if self.is_outside and (len(shape) < 2 or shape[0] != self.output_shape(input_shape)[0]):
+            raise SpecError(
+                f"{self.kind} {self} has a weight of shape {shape}; allowed: two axes or more, the first one the "
+                f"{self.output_shape(input_shape)[0]} channels of the output."
+            )
+        return shape
 
     def parameters(self, input_shape: Shape) -> int:
         """Number of weights, plus one bias per output unless it is a transposed convolution (the papers' count)."""
         if self.kind == "pool":
             return 0
-        if self.kind == "linear":
-            return self.features * math.prod(input_shape) + self.features
-        bias = 0 if self.transposed else self.features
-        return self.features * input_shape[0] * self.kernel**2 + bias
+        bias = 0 if self.transposed else self.output_shape(input_shape)[0]
+        return math.prod(self.weight_shape(input_shape)) + bias
 
 
 @dataclass(frozen=True)
@@ -253,7 +263,7 @@ def _parse_layer(part: str, number: int, text: str) -> LayerSpec:
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from None
     if layer is None:
-        raise SpecError(f'{where}: cannot read "{part.strip()}"; {_LAYER_FORMS}')
+        raise SpecError(f'{where}: cannot read "{part.strip()}"; {_layer_forms()}')
     return layer
 
 
@@ -272,7 +282,7 @@ def _parse_feedback(tail: str, text: str) -> LayerSpec:
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from None
     if layer is None:
-        raise SpecError(f'{where}: cannot read "{part}"; {_FEEDBACK_FORMS}')
+        raise SpecError(f'{where}: cannot read "{part}"; {_feedback_forms()}')
     return layer
 
 
@@ -283,7 +293,29 @@ def _read(part: str) -> LayerSpec | None:
         return LayerSpec("conv", _number(match[1]), _number(match[2]), 2 if mark else 1, mark == "u")
     if match := _POOL.fullmatch(part):
         return LayerSpec("pool", 0, _number(match[1]), _number(match[1]))
-    return LayerSpec("linear", _number(part)) if _LINEAR.fullmatch(part) else None
+    if _LINEAR.fullmatch(part):
+        return LayerSpec("linear", _number(part))
+    read = {name: kind.read(part) for name, kind in outside_kinds().items()}
+    meant = {name: numbers for name, numbers in read.items() if numbers is not None}
+    if len(meant) > 1:
+        raise SpecError(f'"{part}" can be read as {" or ".join(meant)}; each layer kind must have a form of its own.')
+    for name, numbers in meant.items():
+        said = {place: _number(digits) for place, digits in numbers.items()}
+        return LayerSpec(name, said.get("features", 0), said.get("kernel", 0), said.get("stride", 1))
+    return None
+
+
+def _layer_forms() -> str:
+    """What a layer can be, for messages."""
+    return f"expected <channels>C<kernel>[s|u], P<window>{_outside_forms()} or <units>, e.g. 64C3."
+
+
+def _feedback_forms() -> str:
+    return f"expected <channels>C<kernel>[u]{_outside_forms()} or <units> after the F, e.g. (F64C3); {_ONE_FEEDBACK}."
+
+
+def _outside_forms() -> str:
+    return "".join(f", {kind.form} ({name})" for name, kind in outside_kinds().items())
 
 
 def _number(digits: str) -> int:
@@ -300,6 +332,8 @@ def _mark(layer: LayerSpec) -> str:
 
 
 def _layer_fault(layer: LayerSpec) -> str | None:
+    if layer.is_outside:  # or of no kind at all, which is refused
+        return layer_kind(layer).fault(layer)
     if layer.kind == "pool":
         if not 2 <= layer.kernel <= KERNEL_LIMIT:
             return f"window {layer.kernel} of pool {layer}; allowed: 2 .. {KERNEL_LIMIT}."
@@ -337,8 +371,8 @@ def _order_fault(layers: tuple[LayerSpec, ...], index: int) -> str | None:
 
 def _feedback_fault(layers: tuple[LayerSpec, ...], feedback: LayerSpec) -> str | None:
     if feedback.kind == "pool":
-        return f"cannot be the pool {feedback}; {_FEEDBACK_FORMS}"
-    if feedback.stride == 2 and not feedback.transposed:
+        return f"cannot be the pool {feedback}; {_feedback_forms()}"
+    if feedback.kind == "conv" and feedback.stride == 2 and not feedback.transposed:
         return f'F{feedback} would shrink its target; a feedback takes "u" (doubles the sides) or nothing, never "s".'
     if feedback.kind == "conv" and layers[-1].kind == "linear":
         return f"convolution F{feedback} follows the linear layer {layers[-1]}; expected F<units>."

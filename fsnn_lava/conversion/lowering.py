@@ -39,7 +39,7 @@ from fsnn_lava.hardware import (
     read_out,
     with_timing,
 )
-from fsnn_lava.network import Synapse
+from fsnn_lava.network import Synapse, layer_matrix
 from fsnn_lava.training import TrainedNetwork
 
 
@@ -55,6 +55,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
     Raises
     ------
     CheckpointError : if the weights do not fit the network.
+    UnsupportedError : if a layer of a kind from outside is too large to be a matrix.
     """
     model = trained.model().double()
     names = model.population_names
@@ -130,8 +131,11 @@ def run_torch(
 
 
 def _map(synapse: Synapse, weight: Array) -> LinearMap:
-    """The layer with these weights, and its pooling, as one linear map."""
+    """The layer with these weights, and its pooling, as one linear map; of a kind from outside its matrix."""
     layer = synapse.layer
+    if layer.is_outside:
+        matrix = layer_matrix(layer, torch.from_numpy(weight), synapse.input_shape)
+        return LinearMap(DENSE, np.ascontiguousarray(_array(matrix)), synapse.input_shape, synapse.shape)
     geometry: Geometry = DENSE
     if layer.transposed:
         geometry = TransposedConvolution(layer.stride, layer.padding, output_padding=1)

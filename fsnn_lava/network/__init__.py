@@ -30,6 +30,7 @@ from fsnn_lava.network.layers import (
     Synapse as Synapse,
     apply_layer as apply_layer,
     apply_transpose as apply_transpose,
+    layer_matrix as layer_matrix,
     operator_norm as operator_norm,
 )
 from fsnn_lava.network.memory import (

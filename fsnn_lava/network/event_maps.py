@@ -100,7 +100,12 @@ def join_maps(maps: Sequence[EventMap], dtype: torch.dtype) -> tuple[list[Connec
 
 
 def is_sparse(x: Tensor, layer: LayerSpec) -> bool:
-    """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one."""
+    """Whether so many values of x are zero that an event-driven product with a layer is faster than a dense one.
+
+    A layer of a kind from outside has no event-driven product.
+    """
+    if layer.is_outside:
+        return False
     share = count_nonzero(inner(x.detach()).numpy()) / x.numel()
     return bool(share < DENSE_SHARE[layer.kind])
 

@@ -213,7 +213,8 @@ class BoundNetwork:
     def simulate(self, drive: Drive, *, time_steps: int, loop_delay: int = 1, record: bool = False) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
-        On a CPU spikes are followed one by one (`event_run`), elsewhere products are dense (`dense_run`).
+        On a CPU spikes are followed one by one (`event_run`); elsewhere, and with a layer of a kind from outside,
+        products are dense (`dense_run`).
 
         Parameters
         ----------
@@ -221,7 +222,8 @@ class BoundNetwork:
             timing, N (the number of populations) on hardware.
         record : keep every spike.
         """
-        if drive.mean.device.type == "cpu":
+        synapses = self.feedforward if self.feedback is None else (*self.feedforward, self.feedback)
+        if drive.mean.device.type == "cpu" and not any(s.synapse.layer.is_outside for s in synapses):
             counts = self._event_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
         else:
             counts = dense_run(

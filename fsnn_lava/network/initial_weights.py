@@ -21,11 +21,11 @@ def initial_weight(
     distribution: InitialWeights = "unit_filters",
     transposed_scale: float = 1.0,
 ) -> Tensor:
-    """Weights: linear (out, in); convolution (out, in, K, K); transposed convolution (in, out, K, K).
+    """Weights of `LayerSpec.weight_shape`.
 
     Parameters
     ----------
-    layer : linear layer or convolution.
+    layer : linear layer, convolution, or one of a kind from outside.
     input_shape : (C, H, W) or (N,) of what it is given.
     distribution : ``unit_filters``: uniform in [-1, 1], then every output filter scaled to unit L2 norm (IDE);
         ``kaiming_normal``: normal of variance 2 / fan_in (SPIDE), fan_in being the weights of one index of the first
@@ -36,7 +36,7 @@ def initial_weight(
     ----------
     He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
     """
-    weight_shape = _weight_shape(layer, input_shape)
+    weight_shape = layer.weight_shape(input_shape)
     if distribution == "kaiming_normal":
         weight = torch.randn(weight_shape, generator=generator) * math.sqrt(2 / math.prod(weight_shape[1:]))
     else:
@@ -50,11 +50,3 @@ def pool_weight(layer: LayerSpec, channels: int) -> Tensor:
     """The kernel (C, C, window, window) of the convolution that a pool is: each channel's own mean."""
     window = layer.kernel
     return (torch.eye(channels) / window**2).view(channels, channels, 1, 1).repeat(1, 1, window, window)
-
-
-def _weight_shape(layer: LayerSpec, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    inputs = input_shape[0] if layer.kind == "conv" else math.prod(input_shape)
-    if layer.kind == "linear":
-        return (layer.features, inputs)
-    ends = (inputs, layer.features) if layer.transposed else (layer.features, inputs)
-    return (*ends, layer.kernel, layer.kernel)

@@ -7,6 +7,7 @@ one dropout mask) and returns a `BoundSynapse`, whose methods are pure but for t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-from fsnn_lava.config import LayerSpec
+from fsnn_lava.config import LayerSpec, layer_kind
+from fsnn_lava.errors import SpecError, UnsupportedError
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
 from fsnn_lava.network.event_maps import event_map, is_sparse
 from fsnn_lava.network.initial_weights import InitialWeights, initial_weight, pool_weight
@@ -30,6 +32,9 @@ SpectralNorm = Literal["reshaped", "operator"]
 
 Norm = Literal["reshaped", "operator", "frobenius"]
 
+MATRIX_LIMIT = 2**22
+"""Most numbers of a matrix that a layer of a kind from outside is unrolled to."""
+
 
 def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Current (B, *N) that a layer makes of x (B, *shape); linear layers flatten x, pools are convolutions."""
@@ -37,6 +42,9 @@ def apply_layer(layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor
         return functional.linear(x.flatten(1), weight, bias)
     if layer.transposed:
         return functional.conv_transpose2d(x, weight, bias, layer.stride, layer.padding, output_padding=1)
+    if layer.is_outside:
+        response = _outside_product(layer, weight, x)
+        return response if bias is None else response + bias.view(-1, *[1] * (response.dim() - 2))
     return functional.conv2d(x, weight, bias, layer.stride, layer.padding)
 
 
@@ -46,8 +54,31 @@ def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tu
         return (y @ weight).view(len(y), *input_shape)
     if layer.transposed:
         return functional.conv2d(y, weight, None, layer.stride, layer.padding)
+    if layer.is_outside:  # a linear map's adjoint is its vector-Jacobian product, anywhere
+        with torch.enable_grad():
+            x = y.new_zeros((len(y), *input_shape)).requires_grad_()
+            response = _outside_product(layer, weight.detach(), x)
+        return torch.autograd.grad(response, x, y)[0]
     image: Tensor = conv2d_input((len(y), *input_shape), weight, y, layer.stride, layer.padding)
     return image
+
+
+@torch.no_grad()
+def layer_matrix(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...]) -> Tensor:
+    """The matrix (N, M) of a layer without bias, both ends flat in C order, made of what it does to unit vectors.
+
+    Raises
+    ------
+    UnsupportedError : with more than `MATRIX_LIMIT` numbers.
+    """
+    sources, targets = math.prod(input_shape), math.prod(layer.output_shape(input_shape))
+    if sources * targets > MATRIX_LIMIT:
+        raise UnsupportedError(
+            f"{layer.kind} {layer} from {input_shape}: found a matrix of {targets} x {sources} numbers, as which alone "
+            f"hardware can have a layer of this kind; allowed: at most {MATRIX_LIMIT}"
+        )
+    units = torch.eye(sources, dtype=weight.dtype, device=weight.device).view(sources, *input_shape)
+    return apply_layer(layer, weight, None, units).flatten(1).t()
 
 
 @torch.no_grad()
@@ -186,9 +217,9 @@ class Synapse(nn.Module):
                     transposed_scale=initial_transposed_scale,
                 )
             )
-        self.bias = nn.Parameter(torch.zeros(layer.features)) if bias else None
-        kind = nn.BatchNorm1d if layer.kind == "linear" else nn.BatchNorm2d
-        self.batch_norm = kind(layer.features) if batch_norm else None
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        kind = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
+        self.batch_norm = kind(shape[0]) if batch_norm else None
         self.over_processes = False  # whether batch statistics are taken over all processes of a training
         self.restriction = self._new_restriction(norm_bound, norm, generator)
 
@@ -365,7 +396,7 @@ class BoundSynapse:
             mean, variance = norm.running_mean.clone(), norm.running_var.clone()
         scale = self.norm_gain / (variance + norm.eps).sqrt()
         shift = self.norm_shift - mean * scale
-        wide = (1, -1) if self.synapse.layer.kind == "linear" else (1, -1, 1, 1)
+        wide = (1, -1) if len(self.synapse.shape) == 1 else (1, -1, 1, 1)
         return scale.view(wide), shift.view(wide)
 
     def frozen_current(self, x: Tensor, normalisation: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -374,6 +405,19 @@ class BoundSynapse:
         if normalisation is not None:
             response = response * normalisation[0] + normalisation[1]
         return self.finish(response)
+
+
+def _outside_product(layer: LayerSpec, weight: Tensor, x: Tensor) -> Tensor:
+    """What a layer of a kind from outside makes of x, by the kind's own function."""
+    apply, expected = layer_kind(layer).apply, layer.output_shape(tuple(x.shape[1:]))
+    assert apply is not None
+    response: Tensor = apply(weight, x, layer)
+    if response.shape != (len(x), *expected):
+        raise SpecError(
+            f"{layer.kind} {layer}: its product has the shape {tuple(response.shape)}; "
+            f"expected {(len(x), *expected)}, as its output shape says"
+        )
+    return response
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def spide_rates(
 
     Raises
     ------
-    ConfigError : the model has batch norm, or average pooling that is not a population.
+    ConfigError : the model has batch norm, average pooling that is not a population, or a kind from outside.
     """
     batch = x.shape[x.dim() - 1 - len(model.input_shape)]
     bound = model.bind(batch, generator=generator)
@@ -210,6 +210,12 @@ def local_updates(
 
 def _check(bound: BoundNetwork) -> None:
     """Refuse a network through which spikes cannot run backwards."""
+    for synapse in bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback):
+        if synapse.synapse.layer.is_outside:
+            raise ConfigError(
+                f"SPIDE: {synapse.synapse.layer} is of the kind {synapse.synapse.layer.kind}, from outside; allowed: "
+                "convolutions, pools and linear layers, through which it knows how to follow spikes backwards"
+            )
     for number, synapse in enumerate(bound.feedforward, start=1):
         if synapse.synapse.batch_norm is not None:
             raise ConfigError(
