@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 
 help:
 	@echo "make setup   make $(VENV) and install everything (the other targets do it when needed)"
-	@echo "make demo    train on digits, export, run on Lava's simulator, verify: under a minute, after installation"
+	@echo "make demo    train on digits, export, run on Lava's simulator, verify: about a minute the first time, after installation"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    check style, imports between packages, and types"
 	@echo "make clean   remove $(VENV) and all caches; runs/ stays"

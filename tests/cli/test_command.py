@@ -127,7 +127,7 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(name: str, tmp_path: 
 
 @pytest.mark.parametrize("script", [*FSNN[1:], "deploy/run.py"])
 def test_ctrl_c_at_any_moment_of_the_first_seconds(script: str, tmp_path: Path) -> None:
-    """Nothing but a traceback-free end with status 130, once Python itself has started."""
+    """It ends with status 130 and without a traceback, once Python itself has started."""
     arguments = [*FSNN, "train"] if script == FSNN[1] else [str(ROOT / script)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-v", *arguments, "--runs", "none"]  # -v tells of each import on stderr

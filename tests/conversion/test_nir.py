@@ -580,7 +580,7 @@ def test_metadata_of_another_version_are_refused(tmp_path: Path, monkeypatch: py
 
 # ---- what cannot be said -----------------------------------------------------------------------------------
 def large(*, dense: bool = False) -> HardwareNetwork:
-    """Nothing listens to the input. Dense: the first population receives dense connections too."""
+    """A network that does not listen to its input. Dense: its first population receives dense connections too."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)
     populations = (Population("a", (8, 32, 32), neuron), Population("b", (16, 16, 16), neuron))
     connections = [

@@ -231,7 +231,7 @@ def test_silence_is_not_taken_for_rest(rule: Any) -> None:
 
 @pytest.mark.parametrize(("rule", "limit"), [("settled", 0.0), ("margin", INFINITY)])
 def test_the_strictest_limit_uses_every_step(rule: Any, limit: float) -> None:
-    """Nothing is below 0, a constant margin neither; nothing is above infinity."""
+    """A margin is never below 0, also where it is constant, and never above infinity."""
     found, result, labels = ran(random_network(5), 40, chunk=11, reference="final")
     constant = settling([[1]] * 5, [[3]] * 5, [1])
     for anytime in (found, constant):
