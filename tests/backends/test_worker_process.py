@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fsnn_lava.backends.lava import worker_protocol
+from fsnn_lava.backends.lava import worker_process, worker_protocol
 from fsnn_lava.backends.lava.worker_process import SilenceError, run_isolated
 from fsnn_lava.errors import BackendError, ConvergenceError
 
@@ -116,12 +119,54 @@ def test_isolated_interrupt_is_heard_though_python_dropped_it(module: str) -> No
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+def test_isolated_interrupts_during_the_ending_wait_for_it(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever presses Ctrl-C again and again still leaves no process and no folder behind."""
+    remove = shutil.rmtree
+
+    def press_and_remove(folder: str, **options: bool) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        remove(folder, **options)
+
+    monkeypatch.setattr(worker_process.shutil, "rmtree", press_and_remove)
+    listener = Listener()
+    with pytest.raises(KeyboardInterrupt):
+        run_isolated(module, "job", on_message=listener, silence_s=60)
+    assert listener.messages[-1] == ("done", "job")
+    assert listener.child_is_gone()
+
+
 def test_isolated_module_that_does_not_exist() -> None:
     with pytest.raises(BackendError, match="no_such_module ended before it had answered"):
         run_isolated("no_such_module", None, on_message=Listener(), silence_s=60)
 
 
 # ---- the worker's end -------------------------------------------------------------------------------------------
+def test_the_worker_removes_its_folder_though_two_threads_find_nobody_there(tmp_path: Path) -> None:
+    """The first must not be ended by the other's signal before it is done."""
+    program = (
+        "import multiprocessing.util, shutil, threading, time\n"
+        "from fsnn_lava.backends.lava import worker_protocol\n"
+        "multiprocessing.util.get_temp_dir()\n"
+        "remove = shutil.rmtree\n"
+        "def slowly(folder, **options):\n"
+        "    time.sleep(0.5)\n"
+        "    remove(folder, **options)\n"
+        "shutil.rmtree = slowly\n"
+        "threading.Thread(target=worker_protocol._end_group).start()\n"
+        "time.sleep(0.2)\n"
+        "shutil.rmtree = lambda folder, **options: None\n"
+        "worker_protocol._end_group()\n"
+    )
+    folder = tmp_path / "l-1"
+    folder.mkdir()
+    environment = os.environ | {"TMPDIR": str(folder)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, start_new_session=True, timeout=60, check=False
+    )
+    assert ran.returncode == -signal.SIGTERM
+    assert not folder.exists()
+
+
 class Actor:
     """A process of Lava's as it looks from outside, one look after the other: alive, exit code, exception."""
 

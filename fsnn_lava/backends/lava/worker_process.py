@@ -22,7 +22,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import IO, Any, final
 
 from fsnn_lava.backends.lava.shared_arrays import SharedArrays
@@ -58,19 +57,21 @@ def run_isolated(
     ------
     SilenceError : if that time passed.
     BackendError : if the process ended before its last message.
+    KeyboardInterrupt : after Ctrl-C, when the process has been ended and its folder removed.
     """
-    here, there = multiprocessing.connection.Pipe()
-    with here, _temporary_folder() as folder, tempfile.TemporaryFile() as output:
-        process = _start(module, there, output, inherited, temporary=folder)
-        try:
-            here.send(job)
-            with _hearing_interrupts() as interrupted:
+    with _held_interrupts() as interrupted:
+        here, there = multiprocessing.connection.Pipe()
+        with here, _temporary_folder() as folder, tempfile.TemporaryFile() as output:
+            process = _start(module, there, output, inherited, temporary=folder)
+            try:
+                here.send(job)
                 _listen(here, process, on_message=on_message, silence_s=silence_s, interrupted=interrupted)
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
-        finally:
-            with _deaf_to_interrupts():
+            except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+                raise BackendError(f"{module} ended before it had answered{_tail(output)}") from error
+            finally:
                 _end_group(here, process)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 class WorkerRun(ABC):
@@ -207,37 +208,18 @@ def _listen(
 
 
 @contextlib.contextmanager
-def _hearing_interrupts() -> Iterator[threading.Event]:
-    """Set once Ctrl-C came: Python drops the `KeyboardInterrupt` if it happens to run a destructor just then."""
+def _held_interrupts() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets, and raise nothing meanwhile, so that the ending is never torn.
+
+    Python would also drop a `KeyboardInterrupt` that comes while it runs a destructor. Only the main thread hears.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    before = signal.getsignal(signal.SIGINT)
-
-    def heard(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        if callable(before):
-            before(number, frame)
-
-    if callable(before):
-        signal.signal(signal.SIGINT, heard)
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: interrupted.set())
     try:
         yield interrupted
-    finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C a second time must not stop the ending; only the main thread would hear it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 

@@ -37,6 +37,7 @@ _POLL_SECONDS = 0.005
 _STANDSTILL_SECONDS = 0.2
 _CONFESSION_SECONDS = 5.0
 """How long the process that raised may take to say so after others have ended."""
+_ENDING = threading.Lock()
 
 
 def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) -> None:
@@ -85,8 +86,10 @@ def _end_with(connection: Connection[Any, Any]) -> None:
 def _end_group() -> None:
     """End this process and all of Lava's.
 
-    If the other end was killed, nobody else removes the temporary folder that it made for this process.
+    If the other end was killed, nobody else removes the temporary folder that it made for this process. Both threads
+    may come here: the one that is first removes the folder, and its signal ends the other.
     """
+    _ENDING.acquire()
     try:
         shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
         os.rmdir(tempfile.gettempdir())  # only if it is empty
