@@ -50,6 +50,7 @@ def answer(descriptor: int, run: Callable[[Any, Connection[Any, Any]], None]) ->
     """
     os.dup2(2, 1)  # Lava prints; nothing of it may reach the user's output
     logging.disable(logging.CRITICAL)
+    multiprocessing.util.get_temp_dir()  # made here, so that processes forked later put their sockets there as well
     connection: Connection[Any, Any] = Connection(descriptor)
     status = 0
     try:
