@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from fsnn_lava.cli.script import command_line
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
-from fsnn_lava.config import METHODS, TrainConfig, changed_settings
+from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
@@ -67,7 +67,7 @@ class Arguments:
 def parse_arguments(argv: list[str]) -> Arguments:
     """Read the options, whose defaults are those of the config file or of the resumed run."""
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
-    description = f"{__doc__}\nDatasets: {DATASETS.help()}.\nMethods: {METHODS.help()}."
+    description = f"{__doc__}\nDatasets: {DATASETS.help()}.\nMethods: {METHODS.help()}.\nNeurons: {NEURONS.help()}."
     arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
     settings = arguments.settings
     if arguments.device is not None:

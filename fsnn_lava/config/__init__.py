@@ -12,6 +12,7 @@ from fsnn_lava.config.methods import (
     SURROGATES as SURROGATES,
     GradientMethod as GradientMethod,
 )
+from fsnn_lava.config.neurons import NEURONS as NEURONS
 from fsnn_lava.config.notation import (
     LayerSpec as LayerSpec,
     NetworkSpec as NetworkSpec,

@@ -16,8 +16,6 @@ from fsnn_lava.config.registry import Registry, loaded
 from fsnn_lava.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tyro.constructors import PrimitiveConstructorSpec
-
     from fsnn_lava.config.settings import NetworkConfig, TrainingConfig
 
 
@@ -49,20 +47,6 @@ SOLVERS: Registry[Callable[..., Any]] = Registry("adjoint solver", group="fsnn_l
 """Values of `TrainingConfig.adjoint_solver`: functions that keep the protocol `fsnn_lava.network.Solver`."""
 SURROGATES: Registry[Callable[..., Any]] = Registry("surrogate", group="fsnn_lava.surrogates")
 """Values of `TrainingConfig.surrogate`: curves, functions of z = (v - v_threshold) / width with area 1."""
-
-
-def one_of(registry: Registry[Any]) -> PrimitiveConstructorSpec[str]:
-    """Say to the command line and to `config_from_dict` that a setting is one of the names registered so far."""
-    from tyro.constructors import PrimitiveConstructorSpec  # takes longer to import than all of config
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{" + ",".join(registry) + "}",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: isinstance(value, str),
-        str_from_instance=lambda value: [value],
-        choices=tuple(registry),
-    )
 
 
 def require(holds: bool, name: str, found: object, allowed: str) -> None:

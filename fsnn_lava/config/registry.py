@@ -11,9 +11,12 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from fsnn_lava.errors import ConfigError, FsnnError
+
+if TYPE_CHECKING:
+    from tyro.constructors import PrimitiveConstructorSpec
 
 T = TypeVar("T")
 
@@ -107,3 +110,17 @@ class Registry(Generic[T]):
                 if point.name not in self._entries:
                     self._entries[point.name] = Entry(point.value, f"from {point.dist.name if point.dist else '?'}")
         return self._entries
+
+
+def one_of(registry: Registry[Any]) -> PrimitiveConstructorSpec[str]:
+    """Say to the command line and to `config_from_dict` that a setting is one of the names registered so far."""
+    from tyro.constructors import PrimitiveConstructorSpec  # takes longer to import than all of config
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{" + ",".join(registry) + "}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+        choices=tuple(registry),
+    )

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fsnn_lava.config.methods import METHODS, SOLVERS, SURROGATES, one_of, require
+from fsnn_lava.config.methods import METHODS, SOLVERS, SURROGATES, require
+from fsnn_lava.config.neurons import NEURONS
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config.registry import one_of
 from fsnn_lava.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -46,6 +48,8 @@ class NetworkConfig:
     """What a spike subtracts from the potential, r."""
     leak: float = 1.0
     """Share of the potential kept per step; 1 is IF, below 1 LIF."""
+    neuron: Annotated[str, one_of(NEURONS)] = "lif"
+    """Neuron model, of `fsnn_lava.config.NEURONS`, which makes the neuron's constants of these settings."""
     time_steps: int = 30
     """Steps T of the spiking run."""
     batch_norm: bool = True
@@ -148,6 +152,7 @@ class TrainConfig:
             value = getattr(network, name)
             require(_positive(value), f"network.{name}", value, "a finite number > 0")
         require(0 < network.leak <= 1, "network.leak", network.leak, "0 < leak <= 1 (1 is IF)")
+        NEURONS.require(network.neuron)
         require(network.time_steps >= 1, "network.time_steps", network.time_steps, "at least 1")
         for name in ("epochs", "batch_size", "adjoint_max_steps", "time_steps_back"):
             require(getattr(training, name) >= 1, f"training.{name}", getattr(training, name), "at least 1")
@@ -289,11 +294,13 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Nested dictionaries that `config_from_dict` reads back; tuples become lists.
 
-    Without a validation the setting is left out, so that files are those of versions that did not know it.
+    Settings that older versions did not know are left out where they change nothing, so that files stay the same.
     """
     values = dataclasses.asdict(config)
     if not config.validation_samples:
         del values["validation_samples"]
+    if config.network.neuron == "lif":
+        del values["network"]["neuron"]
     values["training"]["milestones"] = list(config.training.milestones)
     return values
 
@@ -304,9 +311,10 @@ def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str])
     names = [k for k in before | after if k not in ("network", "training")]
     changed = [k for k in names if before.get(k) != after.get(k)]
     for table in ("network", "training"):
-        for key, value in before[table].items():
-            if value != after[table][key] and not (table == "training" and key in free):
-                changed.append(f"{table}.{key} ({value!r} -> {after[table][key]!r})")
+        for key in before[table] | after[table]:
+            value, then = before[table].get(key), after[table].get(key)
+            if value != then and not (table == "training" and key in free):
+                changed.append(f"{table}.{key} ({value!r} -> {then!r})")
     return changed
 
 

@@ -24,7 +24,7 @@ from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.fixed_point import FixedPoint, fixed_point_iteration
 from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse
-from fsnn_lava.network.neuron import SpikeCounts, firing_rates, rate_from_count
+from fsnn_lava.network.neuron import SpikeCounts, firing_rates, neuron_of, rate_from_count
 from fsnn_lava.network.run_by_events import event_run
 from fsnn_lava.network.run_dense import DenseSettings, dense_run
 
@@ -86,7 +86,7 @@ class FeedbackSNN(nn.Module):
     Raises
     ------
     SpecError : if the shapes do not fit.
-    ConfigError : if `dropout_on` names a connection that drops nothing.
+    ConfigError : if `dropout_on` names a connection that drops nothing, or the neuron model makes no neuron.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class FeedbackSNN(nn.Module):
         self.dense = DenseSettings()
         generator = torch.Generator().manual_seed(seed)
         self.spec = parse_spec(config.notation)
-        self.neuron = FloatNeuron(config.v_threshold, config.reset_amount, config.leak)
+        self.neuron = neuron_of(config)
         populations = self.spec.populations(input_shape, pooling=config.pooling)
         self.input_shape, self.classes = tuple(input_shape), classes
         self.population_names = tuple(p.name for p in populations)

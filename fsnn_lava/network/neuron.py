@@ -6,11 +6,14 @@ enters v[t + 1]. IF is LIF with leak 1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fsnn_lava.config import NEURONS, NetworkConfig
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 
 
@@ -28,6 +31,27 @@ class SpikeCounts:
     weighted: tuple[Tensor, ...]
     plain: tuple[Tensor, ...]
     spikes: tuple[Tensor, ...] | None
+
+
+def lif(config: NetworkConfig) -> FloatNeuron:
+    """Return the neuron whose constants are those of the settings."""
+    return FloatNeuron(config.v_threshold, config.reset_amount, config.leak)
+
+
+def neuron_of(config: NetworkConfig) -> FloatNeuron:
+    """Return the neuron that the settings name.
+
+    Raises
+    ------
+    ConfigError : if what is registered under the name makes no neuron of this law from them.
+    """
+    neuron = NEURONS.get(config.neuron)(config)
+    if not isinstance(neuron, FloatNeuron):
+        raise ConfigError(f'neuron "{config.neuron}" made {neuron!r}; expected a fsnn_lava.hardware.FloatNeuron')
+    sizes = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
+    if not (all(0 < size < math.inf for size in sizes) and neuron.leak <= 1):
+        raise ConfigError(f'neuron "{config.neuron}" made {neuron}; allowed: finite numbers > 0, leak at most 1')
+    return neuron
 
 
 def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: FloatNeuron) -> Tensor:

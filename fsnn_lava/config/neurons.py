@@ -1,0 +1,20 @@
+"""Neuron models by name: which constants of the neuron's law a network's settings stand for.
+
+Every model is an instance of one law, the leaky neuron with reset by subtraction of `fsnn_lava.hardware.FloatNeuron`,
+so that whatever is registered here can be trained by every method, exported, proven and run on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fsnn_lava.config.registry import Registry
+
+if TYPE_CHECKING:
+    from fsnn_lava.config.settings import NetworkConfig
+
+NEURONS: Registry[Callable[[NetworkConfig], Any]] = Registry("neuron", group="fsnn_lava.neurons")
+"""Values of `NetworkConfig.neuron`: functions that make a `fsnn_lava.hardware.FloatNeuron` of the settings."""
+
+NEURONS.register("lif", "fsnn_lava.network.neuron:lif", help="v_threshold, reset_amount and leak as they are set")
