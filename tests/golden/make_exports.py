@@ -5,7 +5,7 @@ is run once, from the root of the checkout whose behaviour is to be kept, with n
 
     cd CHECKOUT; PYTHONPATH=. OPENBLAS_CORETYPE=Prescott OMP_NUM_THREADS=1 python .../tests/golden/make_exports.py
 
-exports.json names the commit it ran on.
+exports.json names the commit it ran on. roots.npz holds three arrays of the same commit, lowered on another processor.
 """
 
 import hashlib

@@ -1,7 +1,9 @@
 """Networks trained before the packages were moved still become the same files, to the bit.
 
 The last bits of a matrix product depend on the processor for which OpenBLAS chooses its code. So the networks are
-exported in a process of its own, which is told to use the code that every x86-64 processor has.
+exported in a process of its own, which is told to use the code that every x86-64 processor has. MKL cannot be told: its
+root, which torch takes of a batch norm's variance, is rounded in another way on other processors. So three arrays of
+float networks are kept whole, in golden/roots.npz, and are allowed to differ in their last bits; all others are not.
 """
 
 import json
@@ -11,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from script_loader import load_script
@@ -42,11 +46,18 @@ def test_exports_hold_the_arrays_they_held_before_the_move(tmp_path: Path) -> No
     environment = os.environ | SAME_SUMS | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, __file__, str(tmp_path), *networks], env=environment, check=True)
     described = load_script("tests/golden/make_exports.py").described
+    roots = np.load(GOLDEN / "roots.npz")
+    assert len(roots.files) == 3
     for name in networks:
         for file in FILES:
             found = described(tmp_path / f"{name}-{file}")
             for entry, wanted in networks[name][file].items():
-                assert found.pop(entry, None) == wanted, f"{name}, {file}: {entry} is the first entry that differs"
+                entry_found = found.pop(entry, None)
+                if file == FILES[0] and f"{name}{entry}" in roots.files:
+                    with h5py.File(tmp_path / f"{name}-{file}") as network:
+                        np.testing.assert_array_max_ulp(network[entry][()], roots[f"{name}{entry}"], maxulp=4)
+                    continue
+                assert entry_found == wanted, f"{name}, {file}: {entry} is the first entry that differs"
             assert not found, f"{name}, {file}: entries that were not there before"
 
 
