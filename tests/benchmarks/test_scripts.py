@@ -3,9 +3,6 @@
 import dataclasses
 import importlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint
-from script_loader import ROOT, SCRIPTS
+from script_loader import SCRIPTS, status_of
 
 Run = Callable[..., str]
 
@@ -131,14 +128,10 @@ def test_deployment_goes_through_all_its_sections(run: Run, run_folder: Path, tm
 
 
 @pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])
-def test_missing_exports_are_refused(tmp_path: Path, runs: list[str], reason: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.deployment.deviation", *(str(tmp_path / run) for run in runs)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 2
-    assert "ConfigError" in done.stderr
-    assert reason in done.stderr
+def test_missing_exports_are_refused(
+    tmp_path: Path, runs: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of("benchmarks/deployment/deviation.py", *(str(tmp_path / run) for run in runs)) == 2
+    message = capsys.readouterr().err
+    assert "ConfigError" in message
+    assert reason in message

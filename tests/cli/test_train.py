@@ -23,8 +23,8 @@ from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputE
 from fsnn_lava.training import BEST, LAST
 from fsnn_lava.training.checkpoint import load_training
 from process_group import wait_for_epochs
+from script_loader import ROOT, status_of
 
-ROOT = Path(__file__).parents[2]
 CONFIG = published_configs()["fashion_mnist_fc_lif"]
 SHORT = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.threads", "1"]
 
@@ -47,7 +47,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "digits"
 
 
-# ---- options ---------------------------------------------------------------------------------------------------
 def test_options_default_to_the_digits_configuration() -> None:
     assert train.parse_arguments([]).settings == read_config("digits")
 
@@ -137,7 +136,6 @@ def test_mistyped_value_stops(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--training.epochs" in capsys.readouterr().err
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------
 def test_refusals_come_before_any_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FSNN_DATA", raising=False)
     runs = ["--runs", str(tmp_path / "runs")]
@@ -191,7 +189,6 @@ def test_evaluation_refuses_a_device_that_is_not_there(trained: Path) -> None:
         evaluate.main(["--run", str(trained), "--device", "cuda:99"])
 
 
-# ---- what they show --------------------------------------------------------------------------------------------
 def test_training_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "runs [old] in a path that is longer than one line of a terminal would ever be, and then some"
     assert train.main([*SHORT, "--runs", str(folder), "--training.epochs", "1", "--name", "mine"]) == 0
@@ -282,8 +279,6 @@ def test_default_configuration_reaches_its_accuracy(tmp_path: Path) -> None:
     assert progress["history"][-1]["test/accuracy"] >= 0.96, "not by luck of one epoch"
 
 
-# ---- as processes ----------------------------------------------------------------------------------------------
-
 LONG = [*SHORT, "--training.epochs", "20", "--training.checkpoint-minutes", "1e-9"]
 """Writes a checkpoint after every iteration, so that a kill often falls into the writing of one."""
 
@@ -302,18 +297,12 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def finish(*arguments: str) -> str:
-    """What train.py shows in a run that must end well."""
-    with running(*arguments) as process:
-        shown, _ = process.communicate()
-    assert process.returncode == 0, shown
-    return shown
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("uninterrupted")
-    finish(*LONG, "--runs", str(runs))
+    before = torch.get_num_threads()
+    assert train.main([*LONG, "--runs", str(runs)]) == 0
+    torch.set_num_threads(before)
     return runs / "digits"
 
 
@@ -336,12 +325,14 @@ def test_killed_run_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> 
             process.kill()
         assert process.returncode == -signal.SIGKILL
         arguments = ["--resume", str(folder)]
-    finish("--resume", str(folder))
+    assert train.main(["--resume", str(folder)]) == 0
     assert_same_tensors(folder, uninterrupted)
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_run_that_can_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_run_that_can_be_resumed(
+    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "digits"
     with running(*LONG, "--runs", str(tmp_path)) as process:
         wait_for_epochs(process, 3)
@@ -351,21 +342,18 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(uninterrupted: Path, tmp_path: 
     last = shown.rstrip().splitlines()[-2:]
     assert re.fullmatch(r"interrupted after \d+ whole epochs; what was done of the next one is kept", last[0].strip())
     assert last[1] == f"next: python train/train.py --resume {folder}"
-    assert "best test accuracy" in finish("--resume", str(folder))
+    assert train.main(["--resume", str(folder)]) == 0
+    assert "best test accuracy" in capsys.readouterr().out
     assert_same_tensors(folder, uninterrupted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_refusal_is_a_message_and_exit_status_2(name: str, tmp_path: Path) -> None:
+def test_refusal_is_a_message_and_exit_status_2(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Square brackets in a message are shown, though rich takes them for markup."""
     (tmp_path / "a.toml").write_text("network = 3")
     arguments = ["--config", str(tmp_path / "a.toml")] if name == "train" else ["--runs", str(tmp_path / "[none]")]
-    command = [sys.executable, str(ROOT / "train" / f"{name}.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 2
+    assert status_of(f"train/{name}.py", *arguments) == 2
+    message = capsys.readouterr().err
     expected = "expected a table [network]" if name == "train" else "[none]: no run holds best.safetensors"
-    assert expected in ended.stderr
-    assert ended.stderr.startswith("ConfigError: ")
-    assert "Traceback" not in ended.stdout + ended.stderr
+    assert expected in message
+    assert message.startswith("ConfigError: ")

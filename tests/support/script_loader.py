@@ -2,10 +2,13 @@
 
 import importlib
 import importlib.util
+import runpy
 import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 from fsnn_lava.cli.script import SCRIPTS as SCRIPT_OF
 
@@ -27,6 +30,15 @@ def load_script(path: str) -> ModuleType:
         sys.modules[name] = module
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+def status_of(script: str, *options: str) -> int:
+    """Exit status of a script of the project, run here as a program: a process of its own would load torch anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(ROOT / script), *options])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+    return int(ended.value.code)
 
 
 def script_of(command: str) -> tuple[ModuleType, list[str]]:

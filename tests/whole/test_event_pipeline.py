@@ -1,13 +1,12 @@
-"""A network of events, from recordings on disk to the integers on the simulator, through the scripts."""
+"""A network of events, from recordings on disk to the integers on the simulator, through the commands."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from fsnn_lava.cli import export, run, train, verify
 from fsnn_lava.datasets import DATA_VARIABLE
 from fsnn_lava.files import CACHE_VARIABLE
 from fsnn_lava.training import BEST
@@ -16,7 +15,6 @@ from synthetic_nmnist import write_synthetic_nmnist
 
 pytest.importorskip("tonic", reason='needs tonic: pip install -e ".[events]"')
 
-ROOT = Path(__file__).parents[2]
 CONFIG = """name = "events"
 dataset = "nmnist"
 [network]
@@ -30,26 +28,23 @@ threads = 1
 """
 
 
-def _run(folder: Path, script: str, *options: str) -> str:
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        DATA_VARIABLE: str(folder / "data"),
-        CACHE_VARIABLE: str(folder / "cache"),
-    }
-    command = [sys.executable, str(ROOT / script), *options]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_events_are_trained_exported_and_run(tmp_path: Path) -> None:
+def test_events_are_trained_exported_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
     write_synthetic_nmnist(tmp_path / "data" / "nmnist", train=60, test=30, seed=0)
     (tmp_path / "config.toml").write_text(CONFIG)
-    _run(tmp_path, "train/train.py", "--config", str(tmp_path / "config.toml"))
-    _run(tmp_path, "deploy/export.py", "--to", "lava")
+    assert train.main(["--config", "config.toml"]) == 0
+    torch.set_num_threads(threads)
+    assert export.main(["--to", "lava"]) == 0
+    capsys.readouterr()
     # As many samples as steps: a swap of the two axes would fit.
-    assert "accuracy on 30 test samples" in _run(tmp_path, "deploy/run.py", "--backend", "simulator", "--samples", "30")
-    _run(tmp_path, "deploy/verify.py", "--backends", "torch", "simulator-float", "--samples", "30")
+    assert run.main(["--backend", "simulator", "--samples", "30"]) == 0
+    assert "accuracy on 30 test samples" in capsys.readouterr().out
+    assert verify.main(["--backends", "torch", "simulator-float", "--samples", "30"]) == 0
     report = json.loads((tmp_path / "runs" / "events" / "report.json").read_text())
     assert report["samples"] == 30
     (pair,) = report["pairs"]
