@@ -65,8 +65,6 @@ def data_dir() -> Path:
     return Path(folder).expanduser()
 
 
-# ---- one temporary folder for all processes of a session, in which nothing may be left -------------------------
-
 TEMPORARY = pytest.StashKey[Path]()
 SHARED = "shared"
 """Below it: what tests of all workers use, such as trained networks (see `trained.shared_folder`)."""

@@ -300,7 +300,6 @@ def test_the_warm_up_compiles_all_that_the_models_run() -> None:
     subprocess.run([sys.executable, "-c", COMPILES_NOTHING], check=True, env=environment)
 
 
-# ---- channels without threads; either end may be Lava's own ----------------------------------------------------------
 @pytest.mark.parametrize(("fast_sender", "fast_receiver"), itertools.product([False, True], repeat=2))
 def test_messages_arrive_in_order_whoever_sends_and_receives(fast_sender: bool, fast_receiver: bool) -> None:
     made = channel((2, 3), np.int32, size=2)

@@ -75,7 +75,6 @@ def random_kernel(geometry: Geometry, side: int, target: tuple[int, ...]) -> Arr
     return np.random.default_rng(side).integers(-128, 128, (*channels, side, side)).astype(np.int32)
 
 
-# ---- connections -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("source", ["a", INPUT])
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_kernels_that_binary_spikes_meet(name: str, source: str) -> None:
@@ -139,7 +138,6 @@ def test_the_readout_goes_to_the_integrators_of_its_parts() -> None:
     assert np.array_equal(64 * found, integrate(network, spikes[None])[0])
 
 
-# ---- the graph -------------------------------------------------------------------------------------------
 def graph_of(job: GraphJob) -> Graph:
     ring = SampleRing(job)
     ring.close()
@@ -185,7 +183,6 @@ def test_parts_that_nothing_connects_are_joined() -> None:
     assert not any(s.any() for s in alone.spikes.values())
 
 
-# ---- on Lava -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("stock", [False, True])
 def test_a_pulse_through_a_kernel_by_hand(stock: bool) -> None:
     """Step 0, pixel (y, x) = (0, 2) of 2 x 3. Kernel ((1, 2), (3, 4)), padding 1: current[y, x] = w[1 - y, 3 - x]."""

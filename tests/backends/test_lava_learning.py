@@ -47,7 +47,6 @@ def assert_same_networks(found: PlasticNetwork, expected: PlasticNetwork, *, exa
                 np.testing.assert_allclose(here, there, **CLOSE, err_msg=f"{name} {field.name}")
 
 
-# ---- the law -----------------------------------------------------------------------------------------------
 @lava
 @pytest.mark.parametrize(
     ("sizes", "leak", "feedback", "norm_bound"),
@@ -114,7 +113,6 @@ def test_a_second_run_goes_on_bit_for_bit() -> None:
     assert np.array_equal(np.concatenate([first.predictions, rest.predictions]), whole.predictions)
 
 
-# ---- runs that end early ---------------------------------------------------------------------------------------
 class Interference:
     """Does something once ten samples are done; afterwards all of Lava's processes must be gone."""
 
@@ -199,9 +197,6 @@ def test_without_lava(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lava_runner, "_installed", lambda module: False)
     with pytest.raises(MissingDependencyError, match=r"Lava is not installed.*fsnn-lava\[lava\]"):
         train_on_lava(random_job((4,)))
-
-
-# ---- what a job is -------------------------------------------------------------------------------------------------
 
 
 JOB = random_job((6, 5))

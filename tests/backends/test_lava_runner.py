@@ -17,13 +17,7 @@ from fsnn_lava.backends import get_backend
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator
-from fsnn_lava.errors import (
-    ConfigError,
-    IncompleteRunError,
-    InputError,
-    MissingDependencyError,
-    UnsupportedError,
-)
+from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, MissingDependencyError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.network import (
@@ -163,7 +157,6 @@ def test_float_agrees_with_the_float_simulator() -> None:
     np.testing.assert_allclose(lava.logits, simulated.logits, atol=1e-12)
 
 
-# ---- fast and stock models ------------------------------------------------------------------------------
 def with_integrators(case: Case) -> Case:
     """The same network, which can be read out on Lava."""
     readout = case.network.readout
@@ -195,7 +188,6 @@ def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:
     assert len(np.unique(fast.logits)) > 1
 
 
-# ---- refusals ------------------------------------------------------------------------------------------
 def test_refuses_what_it_cannot_run() -> None:
     network = one_neuron(IntegerNeuron(100, 100, 0, 0, 1.0), (constant(60),))
     with pytest.raises(UnsupportedError, match=r'"lava-float" runs float networks.* use the lowered \(float\)'):
@@ -405,8 +397,6 @@ def test_ten_runs_in_one_process_do_not_grow_its_memory() -> None:
     assert max(resident[1:]) <= 1.05 * resident[0]
     assert len(set(descriptors)) == 1
 
-
-# ---- runs of whole programs ------------------------------------------------------------------------------
 
 SCRIPT = """
 import numpy as np

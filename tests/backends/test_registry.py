@@ -20,7 +20,6 @@ from fsnn_lava.hardware import Array, RunResult
 from networks import worked_example
 
 
-# ---- by name -------------------------------------------------------------------------------------------
 def test_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(UnsupportedError, match='no backend "spinnaker"; there are: simulator, simulator-float, lava'):
         get_backend("spinnaker")
@@ -56,11 +55,7 @@ def test_settings_reach_lava() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        (
-            "simulator",
-            {"stock_models": True},
-            "found stock_models; stock_models is a setting of lava-fixed",
-        ),
+        ("simulator", {"stock_models": True}, "found stock_models; stock_models is a setting of lava-fixed"),
         ("lava-float", {"typo": 1}, '"lava-float": found typo; typo is a setting of no backend'),
         ("lava-fixed", {"engine": "event"}, '"lava-fixed": found engine; engine is a setting of simulator'),
         ("loihi2", {"readout": "lava"}, '"loihi2": found readout; readout is a setting of lava-fixed'),
@@ -79,7 +74,6 @@ def test_wrong_arithmetic_says_which_file_to_use() -> None:
     require_arithmetic(get_backend("simulator"), worked_example())
 
 
-# ---- from outside the package ------------------------------------------------------------------------------------
 class Mirrored:
     """A backend as somebody else would write it: the simulator, of the samples and then of their mirror images."""
 

@@ -52,7 +52,6 @@ def trace(result: RunResult) -> list[int]:
     return [int(s) for s in result.spikes["p"].ravel()]
 
 
-# ---- against the oracle --------------------------------------------------------------------------------
 def test_every_spike_of_random_networks_is_the_oracles() -> None:
     """Integers: equal at every step, in every population; three samples in batches of two."""
     lively = compared = 0
@@ -115,7 +114,6 @@ def test_what_is_not_recorded_is_not_kept() -> None:
     assert same_run(dataclasses.replace(recorded, spikes={}), bare)
 
 
-# ---- by hand -------------------------------------------------------------------------------------------
 def test_if_neuron_by_hand() -> None:
     """V = rho = 3 and 2 arrive a step, in weight units: u = 2, 4 (spike), 3 (spike), 2, 4 (spike), 3 (spike)."""
     network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 2, 0, 0)], time_steps=6)
@@ -174,7 +172,6 @@ def test_lif_rate_weighs_late_spikes_more(decay: int) -> None:
     assert result.firing_rates["p"].item() == pytest.approx(expected, rel=1e-14)  # the same sum in another order
 
 
-# ---- delays and windows --------------------------------------------------------------------------------
 def chain(time_steps: int = 12) -> HardwareNetwork:
     """Three populations in a chain with feedback from the last to the first, in sequential timing."""
     rng = np.random.default_rng(7)
@@ -219,7 +216,6 @@ def test_delay_beyond_the_window_delivers_nothing() -> None:
     assert trace(IntegerSimulator().run(network, code(1), record=["p"])) == [0, 1, 0, 1]
 
 
-# ---- exactness and range -------------------------------------------------------------------------------
 def test_sums_beyond_float32_are_exact() -> None:
     """700 codes of 255 through 127, less 189: twice the sum, shifted right by 8, is 177103; one more would be 177104.
 
@@ -282,7 +278,6 @@ def test_overflow_names_sample_and_step_across_batches() -> None:
         IntegerSimulator(batch_size=2).run(network, inputs)
 
 
-# ---- refusals and reports ------------------------------------------------------------------------------
 def test_networks_of_the_other_arithmetic_are_refused() -> None:
     integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
@@ -392,7 +387,6 @@ def unrolled(network: HardwareNetwork) -> HardwareNetwork:
     )
 
 
-# ---- every geometry -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_spike_of_random_networks_is_the_references(engine: Literal["event", "dense"]) -> None:
     """Convolutions of every kind, mixed with dense connections, any delays; equal at every step and neuron."""
@@ -505,7 +499,6 @@ def test_wide_sums_begin_from_zero_in_every_step(wide: str, monkeypatch: pytest.
     assert same_run(event, dense)
 
 
-# ---- the choice of the engine ---------------------------------------------------------------------------
 class Used:
     """Which engine ran how many samples."""
 
@@ -588,7 +581,6 @@ def test_settings_that_mean_nothing_are_refused(simulator: Any) -> None:
         simulator(batch_size=-1).run(network, inputs)
 
 
-# ---- what is kept, handed on, and left after an interruption ---------------------------------------------
 @pytest.mark.parametrize("decay", [0, 205])
 def test_rates_and_counts_are_kept_of_the_populations_asked_for(decay: int) -> None:
     network = image_chain(decay=decay)

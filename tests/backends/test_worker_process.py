@@ -140,7 +140,6 @@ def test_isolated_module_that_does_not_exist() -> None:
         run_isolated("no_such_module", None, on_message=Listener(), silence_s=60)
 
 
-# ---- the worker's end -------------------------------------------------------------------------------------------
 def test_the_worker_removes_its_folder_though_two_threads_find_nobody_there(tmp_path: Path) -> None:
     """The first must not be ended by the other's signal before it is done."""
     program = (

@@ -61,7 +61,6 @@ def kept_figures() -> dict[str, Any]:
     }
 
 
-# ---- what is timed ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", MAPS)
 def test_kernels_that_are_timed_add_the_weights_of_all_spikes(name: str) -> None:
     linear_map = MAPS[name]
@@ -165,7 +164,6 @@ def test_a_step_on_lava_is_told_from_its_start(monkeypatch: pytest.MonkeyPatch, 
     assert found.identical == (not wrong)
 
 
-# ---- what is said of it -------------------------------------------------------------------------------------
 def test_ratios_follow_from_the_times() -> None:
     kept = kept_figures()
     row, simulated = kept["lava"]["networks"]["alexnet"], kept["sets"]["networks"]["alexnet"]
@@ -228,7 +226,6 @@ def test_documents_and_pictures_show_what_is_kept() -> None:
     assert set(deployment.DOCUMENTS) == {README, BENCHMARKS_README}
 
 
-# ---- the script ---------------------------------------------------------------------------------------------
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sections lava and sets: no network is named; give --mnist, --alexnet or"):
         deployment.main(["--only", "lava", "sets", "--results", str(tmp_path)])

@@ -90,7 +90,6 @@ def a_run(
     return folder
 
 
-# ---- published ----------------------------------------------------------------------------------------------
 def test_rows_are_those_of_the_configs_in_the_order_of_the_tables() -> None:
     places = [row.table for row in ROWS]
     assert list(dict.fromkeys(places)) == ["Table 1", "Table 2", "Table 3", "Appendix G", "Table 4", "SPIDE"]
@@ -109,7 +108,6 @@ def test_a_config_that_names_no_table_is_refused(tmp_path: Path) -> None:
         published_rows(tmp_path.glob("*.toml"))
 
 
-# ---- reading runs -------------------------------------------------------------------------------------------
 def test_a_run_is_read_at_its_best_epoch(tmp_path: Path) -> None:
     config = CONFIGS[ALEXNET]
     training = dataclasses.replace(config.training, batch_size=32, epochs=7, seed=4, threads=1, surrogate_width=9.0)
@@ -200,7 +198,6 @@ def test_the_commit_says_whether_code_was_changed(tmp_path: Path) -> None:
     assert commit(tmp_path) == f"{head}-dirty"
 
 
-# ---- tables -------------------------------------------------------------------------------------------------
 def lines(table: TextTable, word: str) -> list[tuple[str, ...]]:
     return [row for row in table.rows if any(word == cell.strip("`") for cell in row)]
 
@@ -283,7 +280,6 @@ def test_blocks_are_replaced_and_nothing_else() -> None:
         with_blocks(document, {"three": ""})
 
 
-# ---- the script ---------------------------------------------------------------------------------------------
 def test_runs_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a_run(tmp_path / "runs", CONFIGS[ALEXNET])
     a_run(tmp_path / "more", dataclasses.replace(CONFIGS[ALEXNET], name="mine"))
@@ -324,7 +320,6 @@ def test_folders_without_runs_or_with_two_of_a_name_are_refused(tmp_path: Path) 
         paper.main([*keep, str(tmp_path / "b")])
 
 
-# ---- what is in the repository ------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", paper.DOCUMENTS, ids=lambda path: path.parent.name)
 def test_documents_show_the_tables_of_the_kept_results(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -402,7 +397,6 @@ def trained(folder: Path, name: str, dataset: Dataset) -> Path:
     return run
 
 
-# ---- Table 4 ------------------------------------------------------------------------------------------------
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's account of a process")
 def test_memory_and_time_are_kept(tmp_path: Path) -> None:
     """In a process of its own: those that it starts must find the script."""
@@ -460,7 +454,6 @@ def test_the_configuration_takes_gradient_and_steps() -> None:
     assert found.network.notation == config.network.notation
 
 
-# ---- Figure 1 -----------------------------------------------------------------------------------------------
 def test_curves_are_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     datasets = {"fashion_mnist": few_digits(), "nmnist": few_recordings()}

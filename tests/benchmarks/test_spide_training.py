@@ -44,7 +44,6 @@ DIGITS = published_configs()["digits_spide"]
 NEURON = FloatNeuron(1.0, 2.0, 1.0)
 
 
-# ---- error of the gradient ----------------------------------------------------------------------------------
 def test_adjoint_of_two_neurons_in_closed_form() -> None:
     bound = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).bind(1).detached()
     half, one = torch.full((1, 1), 0.5, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
@@ -121,7 +120,6 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
     assert found.unresolved == 0
 
 
-# ---- speed --------------------------------------------------------------------------------------------------
 def _case(config: TrainConfig, folder: Path | None = None) -> Case:
     digits = load_dataset("digits")
     few = digits.train.select(torch.arange(96).numpy())
@@ -208,7 +206,6 @@ def test_dense_products_are_those_inside_the_image() -> None:
     assert flops["update"] == first + last + feedback
 
 
-# ---- cases --------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "short"
@@ -277,7 +274,6 @@ def test_energy_is_counted_at_accurate_settings_too() -> None:
     assert accurate["totals"]["sparse"] > found["totals"]["SPIDE"]["sparse"]
 
 
-# ---- the script ---------------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("memory_is_not_measured")
 def test_script_goes_through_all_its_sections(run: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     sizes = ("--repeats", "1", "--threads", "1", "--time-steps", "30", "--time-steps-back", "4", "--memory-batch", "8")
@@ -294,8 +290,6 @@ def test_script_goes_through_all_its_sections(run: Callable[..., str], trained: 
     for words in ("plain dense restatement", "machine's limits", "Memory of", "Firing rates", "energy", "Error of"):
         assert words in text
 
-
-# ---- synapses -----------------------------------------------------------------------------------------------
 
 LAYERS: dict[str, tuple[LayerSpec, tuple[int, ...], tuple[int, ...], Geometry]] = {
     "linear": (LayerSpec("linear", 5), (5, 12), (12,), DENSE),
@@ -325,18 +319,15 @@ def test_a_pool_s_neurons_have_as_many_synapses_as_its_window_has_places() -> No
     assert torch.equal(structure.fan_in(), torch.full((3, 2, 2), 4.0, dtype=torch.float64))
 
 
-# ---- counts -------------------------------------------------------------------------------------------------
-
 NETWORK = NetworkConfig("1-1 (F1)", v_threshold=1.0, reset_amount=2.0, time_steps=4, batch_norm=False, dropout=0.0)
 CONFIG = TrainConfig(
-    network=NETWORK,
-    training=TrainingConfig("spide", time_steps_back=4, loss_scale=4.0, surrogate_width=1.0),
+    network=NETWORK, training=TrainingConfig("spide", time_steps_back=4, loss_scale=4.0, surrogate_width=1.0)
 )
 
 
 def test_names_say_where_connections_lead() -> None:
     assert [_name(n, 3) for n in range(4)] == [
-        *("input", "population1 to population2", "population2 to population3", "feedback"),
+        *("input", "population1 to population2", "population2 to population3", "feedback")
     ]
 
 
@@ -421,7 +412,6 @@ def test_event_frames_are_counted_as_events() -> None:
     assert (work.connections[0].events, work.connections[0].forward) == (3, 3)
 
 
-# ---- energy -------------------------------------------------------------------------------------------------
 def _connection(name: str, **counts: float) -> ConnectionWork:
     zeros = {f.name: 0 for f in dataclasses.fields(ConnectionWork)}
     return ConnectionWork(**(zeros | {"name": name, "learned": True, "synapses": 100} | counts))  # type: ignore[arg-type]
@@ -532,7 +522,6 @@ def test_every_part_is_explained() -> None:
 IF, LIF = FloatNeuron(1.0, 2.0, 1.0), FloatNeuron(1.0, 2.0, 0.5)
 
 
-# ---- by hand ------------------------------------------------------------------------------------------------
 def _two_neurons(neuron: FloatNeuron) -> tuple[FeedbackSNN, BoundNetwork]:
     """Weights 1, 0.75 with a dropout mask of 2, and 0.5 back; every number below is exact in binary."""
     model = chain(1.0, 0.75, feedback=0.5, neuron=neuron)
@@ -607,8 +596,6 @@ def test_silent_and_saturated_neurons_send_nothing_and_learn_nothing() -> None:
         plain_updates(model, bound, rates, found.rates, _one(0.75), loss_scale=1.0)
         assert all(float(p.grad.abs().sum()) == 0 for p in synapses(model)[1].parameters() if p.grad is not None)
 
-
-# ---- the library --------------------------------------------------------------------------------------------
 
 NETWORKS = {
     "convolutions": ("6C5s-5C3s-4C3 (F6C3u)", (1, 12, 12), IF),

@@ -33,7 +33,6 @@ def modules_after(program: str) -> set[str]:
     return set(done.stdout.rsplit("MODULES", 1)[1].split())
 
 
-# ---- finding the subcommand --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help_lists_every_command(arguments: list[str]) -> None:
     done = started(*FSNN, *arguments)
@@ -88,7 +87,6 @@ def test_what_reads_the_output_may_stop() -> None:
     assert process.returncode == 2
 
 
-# ---- the scripts of a checkout -----------------------------------------------------------------------------------
 def test_every_command_but_configs_has_a_script() -> None:
     assert set(SCRIPTS) == set(cli.COMMANDS) - {"configs"}
 
@@ -102,8 +100,6 @@ def test_script_is_the_command(command: str, monkeypatch: pytest.MonkeyPatch) ->
     runpy.run_path(str(ROOT / SCRIPTS[command]), run_name="imported by a process that torch starts")
     assert called == [command]
 
-
-# ---- Ctrl-C ------------------------------------------------------------------------------------------------------
 
 INTERRUPT = """
 import os, signal, sys
@@ -141,7 +137,6 @@ def test_ctrl_c_at_any_moment_of_the_first_seconds(script: str, tmp_path: Path) 
     assert "Traceback" not in rest
 
 
-# ---- configurations ----------------------------------------------------------------------------------------------
 def test_configs_are_listed_with_what_they_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
     assert configs.main([]) == 0
     lines = capsys.readouterr().out.splitlines()

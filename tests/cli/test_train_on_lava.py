@@ -57,7 +57,6 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# ---- options -------------------------------------------------------------------------------------------------------
 def test_defaults_are_the_digits_configuration_without_dropout() -> None:
     found, file = on_lava.parse_arguments([]).settings, read_config(CONFIG)
     assert found.network.dropout == 0
@@ -149,7 +148,6 @@ def test_rounding_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> No
     assert "gradients within 1.0e-10, weights within 1.0e-12 of the largest" in capsys.readouterr().out
 
 
-# ---- runs ----------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of two short epochs, whose first batch was checked."""
@@ -297,7 +295,6 @@ def test_ctrl_c_keeps_every_whole_update_and_the_run_goes_on_bit_for_bit(tmp_pat
         assert [here[name] for name in same] == pytest.approx([there[name] for name in same], rel=1e-12)
 
 
-# ---- runs that end early ---------------------------------------------------------------------------------------------
 def settings(folder: Path) -> TrainConfig:
     """Of a short run of one epoch, whose folder is made."""
     folder.mkdir()

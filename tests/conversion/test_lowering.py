@@ -216,7 +216,6 @@ def test_torch_run_refuses_codes_that_do_not_fit(codes: Array, message: str) -> 
         run_torch(network, lower(network, timing="sequential"), codes, time_steps=5)
 
 
-# ---- convolutions ---------------------------------------------------------------------------------------
 EVENTS = InputCoding("event", 1, 1.0, mean=(0.1, 0.3), std=(0.5, 0.8))
 CONVOLUTIONS = [
     ("6C5s (F6C5)", (3, 9, 8), COLOURS, 1.0, True),

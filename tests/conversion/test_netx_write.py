@@ -165,7 +165,6 @@ def test_lava_dl_gives_the_same_spikes(tmp_path: Path) -> None:
         assert not output[..., -1].any(), f"{name}: the last neuron is silent"
 
 
-# ---- what is in the file ---------------------------------------------------------------------------------
 def test_the_block_holds_the_network(tmp_path: Path) -> None:
     path = write_netx(chain(0, decay=205), tmp_path / "n.net")
     layout = netx_layout(chain(0, decay=205))
@@ -230,7 +229,6 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         netx_frames(net, inputs_for(net)[1:])
 
 
-# ---- what it cannot say ----------------------------------------------------------------------------------
 def test_everything_that_cannot_be_said_is_named_at_once(tmp_path: Path) -> None:
     neurons = IntegerNeuron(100, 75, 1, 0, 1.0), IntegerNeuron(6000, 100, 0, 40, 1.0)
     populations = (Population("a", (3,), neurons[0], 0), Population("b", (2,), neurons[1], 2))
@@ -287,7 +285,6 @@ def test_copies_that_large_weights_need_count(tmp_path: Path) -> None:
     ]
 
 
-# ---- whole files -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_interrupted_export_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -203,7 +203,6 @@ def test_convolution_into_a_flat_population_is_multiplied_out(tmp_path: Path) ->
     assert np.array_equal(net.connections[0].weight, expected)
 
 
-# ---- refused: nodes and topology -----------------------------------------------------------------------------
 def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
     leaky = nir.LIF(tau=of(3), r=of(3, value=-1.0), v_leak=of(3), v_threshold=of(3), v_reset=of(3, value=2.0))
     strange = nir.Conv2d((5, 5), rand(2, 2, 3, 3), (1, 2), (1, 1), (1, 1), 2, np.zeros(2))
@@ -295,7 +294,6 @@ def test_products_that_are_too_large_are_refused(tmp_path: Path) -> None:
         read_nir(path, time_steps=T)
 
 
-# ---- refused: shapes ---------------------------------------------------------------------------------------
 def test_all_declared_shapes_that_disagree_are_named(tmp_path: Path) -> None:
     nodes = {
         "in": nir.Input(np.array([3])),
@@ -343,7 +341,6 @@ def test_parameters_of_different_shapes_name_the_node(tmp_path: Path) -> None:
     assert 'node "back" (Feedback): found entries that do not fit together' in str(caught.value)
 
 
-# ---- refused: files ----------------------------------------------------------------------------------------
 def test_what_is_no_nir_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r'NIR file ".*absent\.nir": there is no such file'):
         read_nir(tmp_path / "absent.nir")
@@ -427,7 +424,6 @@ def events(net: HardwareNetwork) -> Array:
     return np.random.default_rng(1).integers(0, 2, (net.time_steps, 2, *net.input.shape)).astype(np.uint8)
 
 
-# ---- what the graph means --------------------------------------------------------------------------------
 @pytest.mark.parametrize("time_step", [1.0, 1e-4])
 @pytest.mark.parametrize(
     "net", [images(integer=True), images(integer=False), spatial()], ids=["integer", "float", "spatial"]
@@ -469,7 +465,6 @@ def test_nir_itself_loads_the_file(tmp_path: Path) -> None:
     assert np.array_equal(graph.nodes["back_delay"].delay, np.full(36, 2.0))
 
 
-# ---- and back --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("first", range(0, CASES, 10))
 def test_random_integer_networks_come_back(tmp_path: Path, first: int) -> None:
     """Everything about them, and so every spike of a rerun."""
@@ -538,7 +533,6 @@ def test_names_that_hdf5_or_others_take_are_kept_apart(tmp_path: Path) -> None:
     assert [c.name for c in back.connections] == ["p0/x"] * 3
 
 
-# ---- changed files ---------------------------------------------------------------------------------------
 def changed(path: Path, node: str, entry: str, value: Any) -> Path:
     with h5py.File(path, "r+") as file:
         file[f"node/nodes/{node}/{entry}"][...] = value
@@ -578,7 +572,6 @@ def test_metadata_of_another_version_are_refused(tmp_path: Path, monkeypatch: py
         read_nir(path)
 
 
-# ---- what cannot be said -----------------------------------------------------------------------------------
 def large(*, dense: bool = False) -> HardwareNetwork:
     """A network that does not listen to its input. Dense: its first population receives dense connections too."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)

@@ -39,7 +39,6 @@ def _assert_same(found: Array, expected: Array) -> None:
         assert np.array_equal(found[name], expected[name]), name
 
 
-# ---- written and read ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("packet_events", [1, 7, 100, 250, 4096])
 def test_events_are_read_as_they_were_written(packet_events: int) -> None:
     events = _random_events(250)
@@ -90,9 +89,6 @@ def test_numbers_lie_where_flatbuffers_want_them() -> None:
     packet = header[4 + buffer_length + 8 :]
     assert len(packet) == 4 + struct.unpack_from("<I", packet, 0)[0]
     assert (len(packet) - 3 * 16) % 8 == 0  # where the events begin
-
-
-# ---- refusals ------------------------------------------------------------------------------------------------
 
 
 _SOUND = aedat4_from_events(_random_events(250), sensor_size=128, packet_events=100)

@@ -114,7 +114,6 @@ def test_network_of_other_classes_is_refused_with_both_lists() -> None:
         load_dataset("digits", classes="abcdefghijkl")
 
 
-# ---- a dataset from outside ----------------------------------------------------------------------------------
 def _three(labels: list[int]) -> Dataset:
     part = Samples(np.array(labels, np.uint8).reshape(-1, 1, 1, 1), np.array(labels))
     return Dataset("three", part, part, (1, 1, 1), ("a", "b", "c"), InputCoding("graded", 2, 1.0, (1.0,), (1.0,)))

@@ -159,7 +159,6 @@ def test_truncated_binary_batch_is_refused(tmp_path: Path, cut: int, message: st
         load_dataset("cifar10", tmp_path)
 
 
-# ---- packed JPEG copies --------------------------------------------------------------------------------------
 def _jpeg(seed: int, *, size: tuple[int, int] = (32, 32), mode: str = "RGB", form: str = "JPEG") -> bytes:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     file = io.BytesIO()
@@ -272,7 +271,6 @@ def test_damaged_npz_file_is_refused(tmp_path: Path, damage: Any, message: str) 
         load_dataset("cifar10", tmp_path)
 
 
-# ---- real files ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     if not (data_dir / "cifar10-jpeg").is_dir():

@@ -85,7 +85,6 @@ def _expected(numbers: range) -> Array:
     return np.stack([_plain_frames(label, number) for number in numbers for label in range(10)])
 
 
-# ---- frames and split ----------------------------------------------------------------------------------------
 def test_recordings_become_frames_and_two_parts(tmp_path: Path) -> None:
     _write(tmp_path / "cifar10_dvs", _files())
     dataset = load_dataset("cifar10_dvs", tmp_path)
@@ -132,7 +131,6 @@ def test_classes_of_different_size(tmp_path: Path) -> None:
     assert np.array_equal(trucks.codes, np.stack([_plain_frames(9, n) for n in range(36, 40)]))
 
 
-# ---- layouts and cache ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("folder", ["cifar10_dvs", "CIFAR10DVS", "cifar10-dvs"])
 @pytest.mark.parametrize("zipped", [(), CLASSES, ("bird", "ship")])
 def test_every_layout_gives_the_same(tmp_path: Path, folder: str, zipped: tuple[str, ...]) -> None:
@@ -172,7 +170,6 @@ def test_changed_recording_is_read_again(tmp_path: Path, zipped: tuple[str, ...]
     assert np.array_equal(load_dataset("cifar10_dvs", tmp_path).train.codes[0], _plain_frames(7, 7))
 
 
-# ---- refusals ------------------------------------------------------------------------------------------------
 def test_without_a_folder_every_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"cifar10_dvs: airplane, automobile, bird.*, truck is missing") as raised:
         load_dataset("cifar10_dvs", tmp_path)

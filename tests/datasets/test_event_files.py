@@ -45,7 +45,6 @@ def _plain_frames(events: Array, frames: int, sensor_size: int, size: int) -> Ar
     return found
 
 
-# ---- small cases ---------------------------------------------------------------------------------------------
 def test_events_set_their_cells() -> None:
     events = _events(
         [
@@ -64,8 +63,7 @@ def test_events_set_their_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"),
-    [(4, [1, 1, 1, 1]), (5, [1, 1, 1, 2]), (6, [1, 2, 1, 2]), (7, [1, 2, 2, 2]), (8, [2, 2, 2, 2])],
+    ("count", "sizes"), [(4, [1, 1, 1, 1]), (5, [1, 1, 1, 2]), (6, [1, 2, 1, 2]), (7, [1, 2, 2, 2]), (8, [2, 2, 2, 2])]
 )
 def test_slices_differ_by_at_most_one_event(count: int, sizes: list[int]) -> None:
     events = _events([(k, k, 0, True) for k in range(count)])
@@ -80,7 +78,6 @@ def test_events_of_one_time_keep_their_order() -> None:
     assert np.argwhere(frames)[:, 3].tolist() == [7, 5, 4, 3]
 
 
-# ---- many cases ----------------------------------------------------------------------------------------------
 @given(st.data())
 def test_every_event_sets_its_cell_and_nothing_else_is_set(data: st.DataObject) -> None:
     frames = data.draw(st.integers(1, 7))
@@ -117,7 +114,6 @@ def test_frames_are_tonics_where_it_drops_no_event() -> None:
     assert np.array_equal(equal_count_frames(events, frames=30, sensor_size=128, size=48), counts > 0)
 
 
-# ---- refusals ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("count", [0, 29])
 def test_fewer_events_than_frames_are_refused(count: int) -> None:
     with pytest.raises(DatasetError, match=f"{count} events; 30 frames need at least one event each"):
@@ -138,7 +134,6 @@ def test_event_at_a_negative_place_is_refused(x: int, y: int) -> None:
         equal_count_frames(events, frames=2, sensor_size=128, size=48)
 
 
-# ---- real recordings -----------------------------------------------------------------------------------------
 def test_real_recordings_of_a_camera_of_that_size(data_dir: Path) -> None:
     path = data_dir / "dvs-gesture-samples" / "samples.zip"
     if not path.is_file():

@@ -184,7 +184,6 @@ def test_class_without_a_sample_is_refused(tmp_path: Path, name: str, part: str)
         load_dataset("mnist", tmp_path)
 
 
-# ---- real files ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "first_train", "first_test", "pixel_sums"),
     [

@@ -73,7 +73,6 @@ def _plain_frames(raw: bytes) -> Array:
     return frames
 
 
-# ---- frames ----------------------------------------------------------------------------------------------
 def test_events_become_binary_frames_with_off_before_on(tmp_path: Path) -> None:
     files = _files("Train")
     files["Train/9/00001.bin"] = _coded(
@@ -125,7 +124,6 @@ def test_events_out_of_order_fall_into_their_frames(tmp_path: Path) -> None:
     assert np.array_equal(load_dataset("nmnist", tmp_path).train.codes[0], _plain_frames(_coded(events)))
 
 
-# ---- layouts ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("folder", ["nmnist", "NMNIST", "nmnist-small"])
 @pytest.mark.parametrize(
     "archives", [("", ""), ("Train.zip", "Test.zip"), ("train.zip", "test.zip"), ("Train.zip", "")]
@@ -177,7 +175,6 @@ def test_changed_recording_is_read_again(tmp_path: Path, archive: str) -> None:
     assert np.array_equal(load_dataset("nmnist", tmp_path).test.codes[0], expected)
 
 
-# ---- refusals --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -254,7 +251,6 @@ def test_without_tonic_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         load_dataset("nmnist", tmp_path)
 
 
-# ---- real files ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Dataset]]:
     folder = data_dir / "nmnist-small"

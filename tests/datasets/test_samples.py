@@ -27,7 +27,6 @@ from short_training import changed
 Array = npt.NDArray[Any]
 
 
-# ---- hold_out --------------------------------------------------------------------------------------------
 def _samples(labels: list[int]) -> Samples:
     return Samples(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), np.array(labels, np.int64))
 
@@ -61,7 +60,6 @@ def test_hold_out_refuses_a_count_that_leaves_nothing(count: int) -> None:
         hold_out(_samples([0] * 10), count=count, seed=0)
 
 
-# ---- samples ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -130,7 +128,6 @@ def test_time_first_turns_event_frames_only() -> None:
     assert time_first(codes[:, 0]).shape == (6, 2, 3, 3)
 
 
-# ---- dataset ---------------------------------------------------------------------------------------------
 def _with_kind(kind: str, samples: Samples, *, classes: int = 2) -> Dataset:
     coding = InputCoding(kind, 1, 1.0, (0.0, 0.0), (1.0, 1.0))  # type: ignore[arg-type]
     names = tuple("abcdef"[:classes])
@@ -165,7 +162,6 @@ def test_augmentation_cannot_cut_into_images() -> None:
         Augmentation(pad=-1, flip=True)
 
 
-# ---- parts of samples ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("packed", [False, True])
 def test_samples_are_taken_by_slice_index_and_mask(packed: bool) -> None:
     codes, labels = _event_codes(), np.arange(6)
@@ -188,7 +184,6 @@ def test_samples_are_taken_by_slice_index_and_mask(packed: bool) -> None:
         samples[6]
 
 
-# ---- input coding ----------------------------------------------------------------------------------------
 def test_decode_normalises_each_channel() -> None:
     coding = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.25), std=(0.5, 2.0))
     codes = np.array([0, 255, 51, 102], np.uint8).reshape(1, 2, 1, 2)
@@ -259,7 +254,6 @@ def _dataset(train: Any, test: Any = None, **settings: Any) -> Dataset:
     return Dataset.from_arrays(train, LABELS, train if test is None else test, LABELS, **settings)
 
 
-# ---- codes -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64, np.float32, np.float64])
 def test_whole_numbers_up_to_255_are_the_codes(kind: type) -> None:
     x = _images([0, 3, 200, 255, 1, 2, 4, 8]).astype(kind)
@@ -341,7 +335,6 @@ def test_tensors_of_torch_are_taken_also_while_they_need_gradients() -> None:
     assert data.classes == ("cat", "dog")
 
 
-# ---- what is refused -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
@@ -394,7 +387,6 @@ def test_a_normalisation_that_does_not_fit_is_refused(settings: dict[str, Any], 
         _dataset(np.eye(4)[:, :2], **settings)
 
 
-# ---- training --------------------------------------------------------------------------------------------
 def test_a_network_trains_on_own_floats_and_keeps_what_they_mean(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     labels = np.arange(120) % 2

@@ -56,10 +56,7 @@ def test_formats_are_named_wherever_another_is_expected(
         content(path)
     assert known_format(path) == known_format(path.read_bytes())
     assert known_format(path).startswith(f" It is {name}")
-    for read, error in (
-        (lambda: zip_contents(path), DatasetError),
-        (lambda: load_checkpoint(path), CheckpointError),
-    ):
+    for read, error in ((lambda: zip_contents(path), DatasetError), (lambda: load_checkpoint(path), CheckpointError)):
         with pytest.raises(error) as raised:
             read()
         assert known_format(path) in str(raised.value)

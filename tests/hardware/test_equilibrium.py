@@ -233,7 +233,6 @@ def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: 
     assert (np.array(wrong[-1]) > 2 * np.array(deviations[-1])).all(), "a network without feedback settles elsewhere"
 
 
-# ---- convolutions, chunks, float32 and other starts -----------------------------------------------------
 STEPS = 12
 
 

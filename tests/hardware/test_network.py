@@ -210,7 +210,6 @@ def test_every_broken_invariant_is_named_at_once() -> None:
     ]
 
 
-# ---- derived values ------------------------------------------------------------------------------------
 def test_derived_values_of_an_integer_neuron() -> None:
     neuron = IntegerNeuron(300, 75, 2, 1024, 0.5)
     assert neuron.reset_synapse == 300
@@ -228,7 +227,6 @@ def test_arithmetic_sizes_and_look_up() -> None:
         chain().population("z")
 
 
-# ---- timing --------------------------------------------------------------------------------------------
 def table(network: HardwareNetwork, *, local: bool) -> dict[str, int]:
     return {c.name: network.local_delay(c) if local else c.delay for c in network.connections}
 

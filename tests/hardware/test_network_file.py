@@ -31,7 +31,6 @@ from networks import assert_equal_networks, small_float_network, worked_example
 from random_networks import random_network
 
 
-# ---- round trips ---------------------------------------------------------------------------------------
 def test_integer_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
     for seed in range(20):
         network = random_network(seed)
@@ -66,7 +65,6 @@ def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
-# ---- refusals: reading ---------------------------------------------------------------------------------
 def rewrite(file: h5py.File, path: str, value: Any) -> None:
     del file[path]
     file[path] = value
@@ -96,10 +94,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
         r'arithmetic is "ternary"; expected "float"',
     ),
     "provenance no JSON": (lambda f: rewrite(f, "provenance", "{"), r'"/provenance" is not JSON'),
-    "provenance a list": (
-        lambda f: rewrite(f, "provenance", "[]"),
-        r'"/provenance" holds a list; expected a JSON',
-    ),
+    "provenance a list": (lambda f: rewrite(f, "provenance", "[]"), r'"/provenance" holds a list; expected a JSON'),
     "other input": (
         lambda f: f["input"].attrs.create("kind", "rate"),
         r'input kind is "rate"; expected "graded" or "ev',
@@ -245,7 +240,6 @@ def test_flipped_bits_anywhere_are_noticed_or_harmless(tmp_path: Path) -> None:
     assert refused > 10
 
 
-# ---- refusals: writing ---------------------------------------------------------------------------------
 def test_folders_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"absent/network.h5: cannot be written: No such file or directory; ch"):
         save_network(worked_example(), tmp_path / "absent" / "network.h5")
@@ -284,7 +278,6 @@ def test_provenance_is_readable_json(tmp_path: Path) -> None:
         assert json.loads(file["provenance"][()])["metrics"]["note"] == "Überschuß"
 
 
-# ---- convolutions ---------------------------------------------------------------------------------------
 def convolutional_network(*, integer: bool) -> HardwareNetwork:
     """Every geometry, and integrators for the readout where there are integers."""
     rng = np.random.default_rng(0)
@@ -360,10 +353,7 @@ GEOMETRY_EDITS: dict[str, tuple[Edit, str]] = {
         lambda f: rewrite(f, "readout/integrators/weight", np.zeros((2, 11), np.int8)),
         r'"/readout/integrators/weight" is int8 of shape \(2, 11\); expected int8 of shape \(2, 12\)',
     ),
-    "stride altered": (
-        lambda f: f["connections/001"].attrs.modify("stride", 3),
-        r"content has checksum",
-    ),
+    "stride altered": (lambda f: f["connections/001"].attrs.modify("stride", 3), r"content has checksum"),
 }
 
 

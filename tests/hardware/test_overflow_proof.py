@@ -68,7 +68,6 @@ def adversarial_inputs(network: HardwareNetwork) -> list[Any]:
     return samples
 
 
-# ---- soundness -----------------------------------------------------------------------------------------
 def test_no_input_leaves_the_bounds_of_random_networks(tmp_path: Path) -> None:
     """Random and adversarial inputs; where the proof holds, 24 bits suffice."""
     steps = proven = 0
@@ -110,7 +109,6 @@ def test_bounds_against_every_input_there_is(seed: int, decay: int, tmp_path: Pa
     assert np.array_equal(reached.min(axis=(0, 1))[negative], low[negative])
 
 
-# ---- tightness, by hand --------------------------------------------------------------------------------
 def test_negative_currents_add_up_without_leak() -> None:
     """-2 weight units a code of 1 at most: -256 a step, 5 steps; upwards nothing. The initial 0 counts."""
     spec = InputSpec((1,), "graded", 1)
@@ -180,7 +178,6 @@ def test_bounds_have_the_shape_of_their_population() -> None:
     assert [b.shape for b in potential_bounds(shaped)["p"]] == [(2, 3), (2, 3)]
 
 
-# ---- prove ---------------------------------------------------------------------------------------------
 def strongly_inhibited(time_steps: int) -> HardwareNetwork:
     neuron = IntegerNeuron(300, 150, 1, 0, 1.0)
     return network_of({"p": neuron}, [(INPUT, "p", [[3], [-127], [-1]], 0, 0)], time_steps=time_steps)
@@ -245,7 +242,6 @@ def test_float_networks_have_no_bound() -> None:
             function(network)
 
 
-# ---- convolutions ---------------------------------------------------------------------------------------
 def drawn(seed: int) -> HardwareNetwork:
     return random_networks.random_network(np.random.default_rng(seed), f"seed {seed}", lava=bool(seed % 2))
 

@@ -60,7 +60,6 @@ def test_refuses_labels_that_do_not_fit(labels: Array) -> None:
         accuracy(run_with(np.zeros((3, 2))), labels)
 
 
-# ---- inputs that do not fit -----------------------------------------------------------------------------
 def network(spec: InputSpec) -> HardwareNetwork:
     populations = (Population("a", (1,), FloatNeuron(1.0, 1.0, 1.0)),)
     connections = (Connection("in", INPUT, "a", np.ones((1, spec.size))),)

@@ -31,11 +31,7 @@ def _flags() -> Iterator[None]:
 
 
 def flags() -> tuple[bool, bool, bool]:
-    return (
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cudnn.benchmark,
-    )
+    return (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
 
 
 class FakeCuda:
@@ -182,7 +178,6 @@ def test_place_leaves_a_cpu_network_as_it_is() -> None:
     assert convolution.weight.stride() == before
 
 
-# ---- on a GPU ----------------------------------------------------------------------------------------------------
 def convolutional(epochs: int = 2, **training: object) -> TrainConfig:
     return changed(epochs=epochs, network={"notation": "8C3s-16C3s (F8C3u)"}, **training)
 

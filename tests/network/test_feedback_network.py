@@ -83,9 +83,6 @@ def test_loop_delay_longer_than_the_run_is_a_network_without_feedback() -> None:
     assert all(torch.equal(a, b) for a, b in zip(late.spikes, never.spikes, strict=True))
 
 
-# ---- N populations -------------------------------------------------------------------------------------------
-
-
 NETWORKS = ["5 (F5)", "6-5 (F6)", "6-5-4-3 (F6)", "3C3s-2C3s (F3C3u)", "4C3s-3C3-2C3 (F4C3)", "6-5", "3C3-P2-4"]
 every_network = pytest.mark.parametrize("notation", NETWORKS)
 each_pooling = pytest.mark.parametrize("pooling", ["merged", "spiking"])
@@ -169,7 +166,6 @@ def test_seed_gives_the_weights_that_it_always_gave() -> None:
         assert_close(weights[name].flatten()[: len(values)], torch.tensor(values), rtol=1e-4, atol=1e-6)
 
 
-# ---- settings of SPIDE ---------------------------------------------------------------------------------------
 def test_spiking_pools_are_populations_that_learn_nothing() -> None:
     notation = "3C3-P2-4C3-P2-5"
     merged, spiking = (
@@ -249,7 +245,6 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
     assert float(model.feedback.effective_weight().norm()) == pytest.approx(0.25, rel=1e-6)
 
 
-# ---- equilibrium ---------------------------------------------------------------------------------------------
 def test_equilibrium_map_by_hand() -> None:
     """Reset 2: a1 = clamp((0.5 a + 0.75) / 2), a2 = clamp(3 a1 / 2); beyond 0 and 1 they are clamped."""
     model = chain(0.75, 3.0, feedback=0.5, neuron=FloatNeuron(1.0, 2.0, 1.0))
@@ -306,7 +301,6 @@ def test_dropout_that_would_drop_nothing_is_refused() -> None:
     ).population_names
 
 
-# ---- event input ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -344,7 +338,6 @@ def test_frames_must_be_as_many_as_steps() -> None:
         model.bind(6).drive(torch.zeros(4, 6, 1, 4, 4, dtype=torch.float64), time_steps=5)
 
 
-# ---- batch norm ----------------------------------------------------------------------------------------------
 def statistics(synapse: Synapse) -> tuple[Tensor, Tensor]:
     mean, variance = synapse.batch_norm.running_mean, synapse.batch_norm.running_var
     return mean.clone(), variance.clone()
@@ -404,7 +397,6 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
     assert all(map(torch.equal, before, statistics(synapses(model)[1]))), "the spiking run updates nothing"
 
 
-# ---- dropout -------------------------------------------------------------------------------------------------
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)

@@ -57,9 +57,6 @@ def as_convolution(weight: Tensor) -> Tensor:
     return torch.eye(len(weight), dtype=weight.dtype)[:, :, None, None] * weight
 
 
-# ---- the notation --------------------------------------------------------------------------------------------
-
-
 def test_notation_reads_writes_and_counts_it() -> None:
     spec = parse_spec("4C3s-D3 (F4C3)")
     assert spec.layers[1] == LayerSpec("depthwise", 0, 3)
@@ -134,9 +131,6 @@ def test_names_of_the_own_kinds_are_taken(name: str) -> None:
         LAYER_KINDS.register(name, DEPTHWISE, help="mine")
 
 
-# ---- the map -------------------------------------------------------------------------------------------------
-
-
 def test_map_adjoint_and_matrix_are_those_of_the_plain_convolution() -> None:
     generator, layer, plain = torch.Generator().manual_seed(0), LayerSpec("depthwise", 0, 3), LayerSpec("conv", 3, 3)
     weight, x, y = (
@@ -209,9 +203,6 @@ def test_kinds_that_contradict_themselves_are_refused(kind: LayerKind, message: 
             apply_layer(layer, torch.zeros(layer.weight_shape((3, 5, 4))), None, torch.zeros(2, 3, 5, 4))
     finally:
         LAYER_KINDS.remove("other")
-
-
-# ---- from training to integers -------------------------------------------------------------------------------
 
 
 def test_trained_lowered_and_quantized(tmp_path: Path) -> None:

@@ -183,7 +183,6 @@ def test_frozen_running_statistics_give_the_current(
     assert_close(torch.autograd.grad((frozen * weighting).sum(), parameters), gradients, rtol=1e-12, atol=1e-12)
 
 
-# ---- norm restriction --------------------------------------------------------------------------------------
 def restriction(
     layer: LayerSpec, input_shape: Shape, shape: Shape, *, norm: SpectralNorm, bound: float
 ) -> tuple[NormRestriction, Tensor]:
@@ -339,7 +338,6 @@ def test_frobenius_norm_learns_and_keeps_nothing() -> None:
     assert torch.equal(restrict.train()(weight), restrict.eval()(weight))
 
 
-# ---- the whole connection ----------------------------------------------------------------------------------
 def synapse(*, dropout: float = 0.0, batch_norm: bool = False, pool: LayerSpec | None = None) -> Synapse:
     layer = LayerSpec("conv", 3, 3)
     return synapse_of(layer, (2, 6, 6), pool=pool, batch_norm=batch_norm, dropout=dropout).double()
@@ -414,7 +412,6 @@ def test_detached_synapse_gives_no_gradient_to_the_parameters() -> None:
     assert torch.equal(bound.detached().current(x), bound.current(x))
 
 
-# ---- into a pool that is a population, an average of each channel that learns nothing -----------------------------
 def pool_synapse(window: int = 2) -> Synapse:
     return synapse_of(LayerSpec("pool", 0, window, window), (3, 2 * window, 4 * window))
 

@@ -95,7 +95,6 @@ def test_network_without_batch_norm_runs_too() -> None:
     assert_same_spikes(bound, torch.randn(5, 3, 8, 8).double())
 
 
-# ---- the event-driven run ----------------------------------------------------------------------------------------
 def test_more_threads_and_smaller_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     bound = bound_network("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8), 0.9)
     drive = bound.drive(torch.randn(5, 3, 8, 8).double(), time_steps=T)
@@ -117,7 +116,6 @@ def test_without_any_connection_the_current_alone_decides() -> None:
     assert_close(found[inside], expected[inside])
 
 
-# ---- the dense run -----------------------------------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
 @pytest.mark.parametrize(("leak", "modes"), [(1.0, (True, False)), (0.9, (True,))])
@@ -164,7 +162,6 @@ def test_batch_norm_is_folded_into_weight_and_bias() -> None:
     assert_close(response * synapse.mask, synapse.current(x))
 
 
-# ---- weights as two TF32 values ----------------------------------------------------------------------------------
 def is_tf32(x: torch.Tensor) -> bool:
     """No bit beyond the ten behind the leading one."""
     return bool(((x.view(torch.int32) & 0x1FFF) == 0).all())

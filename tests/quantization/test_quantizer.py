@@ -48,7 +48,6 @@ def of_size(net: HardwareNetwork, size: candidates.ResetSynapse) -> tuple[Hardwa
     return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
 
 
-# ---- what is chosen ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> None:
@@ -239,7 +238,6 @@ def test_same_twice() -> None:
         assert (x.name, x.weight_exponent, x.delay) == (y.name, y.weight_exponent, y.delay)
 
 
-# ---- constant currents ---------------------------------------------------------------------------------
 def test_large_constant_currents_take_two_connections_and_are_exact() -> None:
     """Every current from -16,384 to 16,255 in weight units: r = 16, so that one unit is 1/8."""
     wanted = np.array([-16384, -16383, -300, -129, -128, -1, 0, 1, 127, 128, 129, 5000, 16255, 16256, 16383])
@@ -283,7 +281,6 @@ def test_rounding_down_the_input_is_made_good_in_the_constant_current() -> None:
     assert abs((current - exact).mean()) < 0.05
 
 
-# ---- odd networks --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("weight", "current"),
     [
@@ -323,7 +320,6 @@ def test_threshold_beyond_16_bits_takes_a_smaller_scale() -> None:
     assert integer.populations[0].neuron.v_threshold <= 2**16
 
 
-# ---- what is refused -----------------------------------------------------------------------------------
 def test_refuses_what_cannot_be_proven() -> None:
     """-200 r per step for 400 steps is beyond 24 bits even with r = 1 weight unit."""
     net = network([[0.1], [0.0]], [0.0, -400.0], time_steps=400)
@@ -368,7 +364,6 @@ def test_refuses_calibration_inputs_that_do_not_fit() -> None:
         quantize(events, np.zeros((10, 4, 2), np.uint8), config=DeployConfig(time_steps=7))
 
 
-# ---- convolutions ---------------------------------------------------------------------------------------
 NOTATIONS = ["5C5s (F5C3)", "4C3s-6C3s-5C3 (F4C3u)"]
 
 
@@ -407,7 +402,6 @@ def rate_error(integer: HardwareNetwork, network: HardwareNetwork, codes: Array)
     return float(np.mean([np.abs(found[name] - wanted[name]).mean() for name in wanted]))
 
 
-# ---- what the target demands ---------------------------------------------------------------------------
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("notation", NOTATIONS)
@@ -464,7 +458,6 @@ def test_a_second_connection_has_to_be_worth_it(monkeypatch: pytest.MonkeyPatch)
     assert report.connections["on"].parts == 2
 
 
-# ---- what is chosen ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("notation", NOTATIONS)
 def test_making_up_for_errors_pays_on_new_samples(notation: str, leak: float) -> None:
@@ -526,7 +519,6 @@ def test_readout_has_integrators(steps: int, bits: int) -> None:
     assert np.array_equal(integer.readout.weight, network.readout.weight)
 
 
-# ---- what it costs -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("notation", NOTATIONS)
 def test_current_errors_and_bounds_of_the_report(notation: str) -> None:
     """Computed again with every weight in its place."""
@@ -576,7 +568,6 @@ def _product(network: HardwareNetwork, c: Connection, weight: Array, mean: Array
     return linear_map(network, c).with_weight(weight).product(mean)[0]
 
 
-# ---- what is refused -----------------------------------------------------------------------------------
 def test_too_large_for_24_bits() -> None:
     network, frames = event_network(1.0, steps=400)
     heavy = tuple(dataclasses.replace(c, weight=c.weight - 40.0) if c.name == "in" else c for c in network.connections)
@@ -602,7 +593,6 @@ def test_too_large_for_the_mantissas() -> None:
         quantize(dataclasses.replace(network, connections=large), frames)
 
 
-# ---- the report -----------------------------------------------------------------------------------------
 def in_float_units(integer: HardwareNetwork, name: str) -> Array:
     """The weights that the mantissas of a float connection stand for."""
     parts = parts_of(integer, name)
@@ -746,7 +736,6 @@ def connection_of(weights: LinearMap) -> Connection:
     return Connection("c", "s", "p", weights.weight, geometry=weights.geometry)
 
 
-# ---- what sources send ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", SHAPES)
 def test_rows_come_back(kind: str) -> None:
     weights, _ = made(kind)
@@ -798,7 +787,6 @@ def test_factors_are_those_of_the_mean_outer_product(kind: str) -> None:
         assert (np.diff(moment.diagonal()) >= 0).all(), "the strongest is rounded first, that is: last in order"
 
 
-# ---- making up for errors ------------------------------------------------------------------------------
 def current_error(weights: LinearMap, mantissa: Array, rates: Array) -> float:
     return float(np.square(weights.with_weight(mantissa - weights.weight).product(rates)).mean())
 
@@ -893,7 +881,6 @@ def test_silent_sources_are_rounded_to_the_nearest() -> None:
     assert np.array_equal(everything, np.rint(weights.weight))
 
 
-# ---- exponents and parts -------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("largest", "parts", "clipped"), [(127.4, 1, 0), (127.6, 2, 0), (255, 3, 0), (508, 4, 0), (509, 4, 1)]
 )

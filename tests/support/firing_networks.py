@@ -18,11 +18,7 @@ NETWORKS = [
     ("4C3s-6C3s-5C3 (F4C3u)", (3, 8, 8)),
     ("5C5-P2-7C3-P2-20", (2, 8, 8)),
 ]
-SPIKING_POOLS = [
-    ("5C5-P2-7C3-P2-20", (2, 8, 8)),
-    ("4C3s-6C3-P2 (F4C3u)", (2, 8, 8)),
-    ("5C3-P3-8", (2, 6, 6)),
-]
+SPIKING_POOLS = [("5C5-P2-7C3-P2-20", (2, 8, 8)), ("4C3s-6C3-P2 (F4C3u)", (2, 8, 8)), ("5C3-P3-8", (2, 6, 6))]
 """Networks whose pools are populations."""
 T = 9
 

@@ -33,12 +33,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def spide_network(
-    notation: str,
-    shape: tuple[int, ...],
-    *,
-    neuron: FloatNeuron = IF,
-    dropout: float = 0.2,
-    norm: Norm = "frobenius",
+    notation: str, shape: tuple[int, ...], *, neuron: FloatNeuron = IF, dropout: float = 0.2, norm: Norm = "frobenius"
 ) -> FeedbackSNN:
     """In training mode, without batch norm, pools being populations."""
     model = FeedbackSNN(

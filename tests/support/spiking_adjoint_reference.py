@@ -68,7 +68,6 @@ class Update:
     bias: Floats
 
 
-# ---- which weight joins which neurons --------------------------------------------------------------------------
 def linear_taps(features: int, inputs: int) -> Integers:
     """For a weight (out, in)."""
     return np.arange(features * inputs).reshape(features, inputs)
@@ -96,7 +95,6 @@ def transposed_taps(source: tuple[int, ...], target: tuple[int, ...], *, kernel:
     return taps.reshape(features * rows * columns, channels * height * width)
 
 
-# ---- both phases -------------------------------------------------------------------------------------------------
 def forward_phase(network: Network, frames: Floats, *, loop_delay: int) -> list[Integers]:
     """Spikes (T, B, N) of every population for frames (T, B, M)."""
     populations = len(network.feedforward)

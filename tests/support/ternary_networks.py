@@ -56,7 +56,6 @@ def reference_network(bound: BoundNetwork, batch: int) -> reference.Network:
     )
 
 
-# ---- chains of couples -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Chain:
     """Couples of a random network, as `couple_run` and the reference take them.

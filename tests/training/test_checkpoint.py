@@ -106,7 +106,6 @@ def test_saving_leaves_one_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-# ---- damaged files -------------------------------------------------------------------------------------------
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """Checkpoint of a network so small that every byte of it can be tried."""
@@ -185,7 +184,6 @@ def test_header_of_another_program_is_refused(small: Path, monkeypatch: pytest.M
         load_checkpoint(small)
 
 
-# ---- weights that do not fit ---------------------------------------------------------------------------------
 def without(weights: dict[str, Tensor]) -> None:
     del weights["readout.bias"]
 
@@ -226,7 +224,6 @@ def test_weights_that_are_not_finite_are_refused(poison: float) -> None:
         dataclasses.replace(before, weights=weights).model()
 
 
-# ---- folders that cannot be written to -----------------------------------------------------------------------
 def test_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file.a\.safetensors: cannot be written: Not a directory"):

@@ -79,7 +79,6 @@ def test_codes_that_cannot_be_written_to_are_taken() -> None:
     assert np.array_equal(x.numpy(), RGB.decode(samples.codes[:3]))
 
 
-# ---- augmentation ----------------------------------------------------------------------------------------
 def _augmented_in_a_loop(codes: Array, augmentation: Augmentation, generator: torch.Generator) -> Array:
     """The same draws, applied to one image after the other."""
     pad = augmentation.pad
@@ -132,7 +131,6 @@ def test_without_generator_or_augmentation_images_stay_as_they_are() -> None:
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
 
 
-# ---- memory order and other devices ----------------------------------------------------------------------
 @pytest.mark.parametrize("shape", [(5, 3, 4, 6), (7, 5, 2, 4, 6)])
 def test_channels_last_keeps_values_and_orders_every_frame(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -158,7 +156,6 @@ def test_gpu_makes_the_same_batches(samples: Samples, coding: InputCoding) -> No
     assert found.flatten(0, -4).is_contiguous(memory_format=torch.channels_last)
 
 
-# ---- refusals --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("samples", "coding", "message"),
     [

@@ -72,7 +72,6 @@ def assert_same_run(folder: Path, other: Path) -> None:
     assert all(torch.equal(v, their_best.weights[k]) for k, v in best.weights.items())
 
 
-# ---- the same bits ---------------------------------------------------------------------------------------------
 def test_same_seed_gives_the_same_bits(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
     torch.manual_seed(99)  # the global generator takes no part
     fit(CONFIG, digits, tmp_path)
@@ -151,7 +150,6 @@ def test_run_without_momentum_or_feedback_goes_on_too(digits: Dataset, tmp_path:
     assert_same_run(parts, whole)
 
 
-# ---- Ctrl-C ----------------------------------------------------------------------------------------------------
 def test_handler_of_ctrl_c_is_put_back(digits: Dataset, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     fit(CONFIG, digits, tmp_path, observer=interrupt_after(2))
@@ -178,7 +176,6 @@ def test_training_may_run_in_another_thread(digits: Dataset, whole_run: Path, tm
     assert_same_run(tmp_path, whole_run)
 
 
-# ---- part of the data ------------------------------------------------------------------------------------------
 def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_path: Path) -> None:
     told = Told()
     config = dataclasses.replace(changed(epochs=1), train_samples=64, test_samples=20)
@@ -194,7 +191,6 @@ def test_part_of_the_data_keeps_the_classes_in_proportion(digits: Dataset, tmp_p
         fit(dataclasses.replace(CONFIG, train_samples=151), digits, tmp_path)
 
 
-# ---- schedule and batches --------------------------------------------------------------------------------------
 def test_optimizer_steps_at_the_rate_of_the_schedule(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +229,6 @@ def test_single_left_over_sample_joins_the_batch_before_it(
     assert np.array_equal(np.sort(second), np.arange(count))
     assert not np.array_equal(first, second)
 
-
-# ---- metrics ---------------------------------------------------------------------------------------------------
 
 RATES = {"firing_rate/population1", "firing_rate/population2"}
 SOLVES = {"adjoint_residual", "adjoint_steps", "spectral_norm", "spectral_norm_operator"}
@@ -338,7 +332,6 @@ def test_tensorboard_holds_every_metric(digits: Dataset, tmp_path: Path) -> None
     assert [s.step for s in events.Scalars("iteration/loss")] == list(range(1, 3 * PER_EPOCH + 1))
 
 
-# ---- refusals --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -504,9 +497,6 @@ def test_norm_that_cannot_be_found_stops_the_training(
     monkeypatch.setattr("fsnn_lava.training.loop.feedback_norms", failing)
     with pytest.raises(ConvergenceError, match=r"the feedback weight has grown out of all bounds; .*learning_rate"):
         fit(CONFIG, digits, tmp_path)
-
-
-# ---- training by spikes ---------------------------------------------------------------------------------------
 
 
 SPIDE = changed(network={"batch_norm": False, "v_threshold": 1.0, "spectral_norm": "frobenius"}, method="spide")

@@ -55,7 +55,6 @@ def network_of(config: TrainConfig) -> FeedbackSNN:
     return new_model(config, (1, 8, 8), 10)
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------------
 def test_what_lava_processes_can_say_passes() -> None:
     require_on_chip(CONFIG, digits(10))
     require_on_chip(changed(notation="30-20", spectral_norm="reshaped"), digits(10))
@@ -94,7 +93,6 @@ def test_no_more_samples_are_checked_than_there_are(samples: int) -> None:
         check_on_lava(CONFIG, digits(40), samples=samples)
 
 
-# ---- arrays -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("notation", ["30 (F30)", "30-20"])
 def test_weights_and_momenta_come_back_as_they_were(notation: str) -> None:
     model = network_of(changed(notation=notation))
@@ -120,7 +118,6 @@ def test_a_job_holds_the_batches_in_order_with_their_learning_rates() -> None:
     assert job.learning_rates == tuple(learning_rate(TRAINING, epoch=1, iteration=i) for i in (2, 3, 4, 5))
 
 
-# ---- the same spikes, gradients and weights -------------------------------------------------------------------------
 @lava
 @pytest.mark.parametrize(
     ("notation", "leak", "time_steps"),

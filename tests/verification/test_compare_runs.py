@@ -52,7 +52,6 @@ def flipped(spikes: dict[str, Array], *where: tuple[str, int, int, int]) -> dict
     return changed
 
 
-# ---- relations -----------------------------------------------------------------------------------------
 def test_integer_runs_must_be_exact() -> None:
     spikes = random_spikes()
     pair = compare(result("x", "integer", spikes), result("y", "integer", random_spikes()))
@@ -150,7 +149,6 @@ def test_all_pairs_in_order() -> None:
     ]
 
 
-# ---- first divergence ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
@@ -178,7 +176,6 @@ def test_populations_that_one_run_did_not_record_are_left_out() -> None:
     assert compare(x, y).first_divergence == Divergence("b", 4, 2, 1)
 
 
-# ---- what is refused -----------------------------------------------------------------------------------
 def test_refuses_runs_of_other_populations_batches_or_steps() -> None:
     x = result("x", "float", random_spikes())
     fewer = result("y", "float", {name: s[:, :3] for name, s in random_spikes().items()})
@@ -195,7 +192,6 @@ def test_refuses_integer_runs_without_spikes() -> None:
         compare(x, y)
 
 
-# ---- error budget --------------------------------------------------------------------------------------
 def means(budget: Budget) -> dict[str, float]:
     """Cause -> largest mean difference of any population."""
     return {c.name: max(d.mean for d in c.populations.values()) for c in budget.causes}

@@ -71,7 +71,6 @@ def settling(predictions: Any, margins: Any, labels: Any, first_spike: Any = 0) 
     )
 
 
-# ---- answers at every step ---------------------------------------------------------------------------------
 def test_answers_by_hand() -> None:
     """a_0 = 1, 1/2, 2/3, 3/4 and a_1 = 0, 1/2, 1/3, 1/4: logits 10, 5, 6.67, 7.5 against 1, 6, 4.33, 3.5."""
     spikes = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])[:, None]
@@ -132,7 +131,6 @@ def test_every_step_is_a_run_of_so_many_steps(leak: float) -> None:
         assert np.array_equal(found.predictions[t - 1], logits.argmax(axis=1))
 
 
-# ---- rate error --------------------------------------------------------------------------------------------
 def test_error_against_the_equilibrium() -> None:
     """Against a plain computation at every step, for a population of several axes."""
     network = networks.small_float_network()
@@ -184,7 +182,6 @@ def test_a_reference_that_did_not_converge_is_said(monkeypatch: pytest.MonkeyPat
     assert not found.reference_converged
 
 
-# ---- early exit --------------------------------------------------------------------------------------------
 def steps_of(anytime: Anytime, limit: float, *, rule: Any = "settled", k: int) -> float:
     (found,) = early_exits(anytime, rule, limits=[limit], stable_steps=k)
     return found.mean_steps
@@ -288,7 +285,6 @@ def test_more_stable_steps_than_there_are() -> None:
     assert early_exits(anytime, "margin", limits=[0.0], stable_steps=9)[0].left_early == 0
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------
 def test_refuses_settings_out_of_range() -> None:
     anytime = settling([[1]] * 4, [[3]] * 4, [1])
     with pytest.raises(ConfigError, match="early exit: stable for 0 steps; allowed: at least 1"):

@@ -217,7 +217,6 @@ def operations_by_loop(network: HardwareNetwork, connection: Connection, result:
     return operations
 
 
-# ---- sizes -----------------------------------------------------------------------------------------------
 def test_size_by_hand() -> None:
     """A 2x2 convolution of 1x3x3 without padding: four places; one of its four weights is zero."""
     connections = (
@@ -258,7 +257,6 @@ def test_float_weights_take_eight_bytes() -> None:
     assert (size.synapses, size.weight_bytes, size.weight_bytes_unshared) == (2, 16, 16)
 
 
-# ---- activity --------------------------------------------------------------------------------------------
 def test_activity_by_hand() -> None:
     """Two inputs, two neurons: weights [[1, 0], [2, 3]], recurrent [[0, 1], [0, 0]], T = 5."""
     connections = (
@@ -312,7 +310,6 @@ def test_activity_of_real_runs() -> None:
     assert activity.connections[1].synaptic_operations == 4 * activity.spikes["p0"]
 
 
-# ---- energy ----------------------------------------------------------------------------------------------
 def test_energy_by_hand() -> None:
     assert LOIHI_1.microjoules(1e6) == pytest.approx(23.6)  # one product of floats
     assert EnergyModel(2.0, "mine").microjoules(500_000) == pytest.approx(1.0)
@@ -329,7 +326,6 @@ def test_energy_needs_its_source() -> None:
         EnergyModel(1.0, " ")
 
 
-# ---- reports ---------------------------------------------------------------------------------------------
 def test_json_of_sizes_has_the_promised_keys() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)
@@ -368,7 +364,6 @@ def test_markdown_holds_every_figure_and_the_source() -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
-# ---- refusals --------------------------------------------------------------------------------------------
 def test_refuses_what_is_not_of_one_run() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)

@@ -86,8 +86,6 @@ def test_files_named_in_documents_exist(document):
         assert found or name.startswith(made), name
 
 
-# ---- the house ----------------------------------------------------------------------------------------------
-
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 FLOORS = [floor.split(" | ") for floor in CONTRACTS[0]["layers"] if not floor.startswith("(")]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -59,7 +59,6 @@ def test_running_needs_no_torch(tmp_path: Path) -> None:
     assert loaded == "False"
 
 
-# ---- README's example --------------------------------------------------------------------------------------------
 def test_example_is_short() -> None:
     assert len(EXAMPLE[1].splitlines()) <= 25
 
@@ -86,7 +85,6 @@ def _check(shown: str, last: str, folder: Path) -> None:
     assert isinstance(fsnn.load(folder / "mine.h5"), HardwareNetwork)
 
 
-# ---- what the verbs take -----------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def network() -> HardwareNetwork:
     floating = fsnn.lower(trained_networks.trained_network())

@@ -35,10 +35,7 @@ def by_simulator(engine: str) -> Run:
     return lambda network, inputs: simulator.run(network, inputs, record=names(network)).spikes
 
 
-RUNS: dict[str, Run] = {
-    "dense engine": by_simulator("dense"),
-    "event engine": by_simulator("event"),
-}
+RUNS: dict[str, Run] = {"dense engine": by_simulator("dense"), "event engine": by_simulator("event")}
 
 
 def test_networks_are_of_every_kind_and_most_populations_fire_without_saturating() -> None:

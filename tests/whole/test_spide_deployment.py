@@ -92,7 +92,6 @@ def assert_fires(spikes: Array, name: str) -> None:
     assert 0.02 < spikes.mean() < 0.98, f"{name} is silent or saturated: the test says nothing"
 
 
-# ---- floats ----------------------------------------------------------------------------------------------------
 @every_network
 def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> None:
     network = spide_network(notation, leak)
@@ -105,7 +104,6 @@ def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> N
         assert_fires(spikes, name)
 
 
-# ---- integers --------------------------------------------------------------------------------------------------
 @every_network
 def test_simulator_fires_as_the_page_says(notation: str, leak: float) -> None:
     """The reference reads the file, which carries threshold and reset of every population."""
@@ -180,7 +178,6 @@ def test_file_keeps_threshold_and_reset_apart(notation: str, leak: float, tmp_pa
     assert {(p.neuron.v_threshold, p.neuron.reset_amount) for p in floating.populations} == {(1.0, 2.0)}
 
 
-# ---- thresholds, scales and rates ------------------------------------------------------------------------------
 @every_network
 def test_threshold_is_half_the_reset_as_trained(notation: str, leak: float) -> None:
     """So that the option that halves it changes nothing."""
@@ -283,7 +280,6 @@ def test_rates_are_rounded_to_the_nearest() -> None:
     assert inside.mean() > 0.2
 
 
-# ---- the commands ----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs, trained by SPIDE for a moment and exported."""

@@ -55,7 +55,6 @@ def gradients(loss: Tensor, model: FeedbackSNN) -> dict[str, Tensor]:
     return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
 
 
-# ---- by hand -------------------------------------------------------------------------------------------------
 # Rectangular, width 1: the slope h is 1 where |v - 1| < 1/2. The loss is the last population's rate. bar(y): dloss/dy.
 # bar(v[t]) = h[t] bar(s[t]) + leak bar(v[t+1]);  bar(s[t]) = readout + weights above - leak r bar(v[t+1]).
 #
@@ -105,7 +104,6 @@ def test_a_neuron_out_of_the_curve_lets_nothing_through() -> None:
     assert chain_gradients(chain(0.25, feedback=0.5, neuron=IF)) == (0.0, [0.0], 0.0)
 
 
-# ---- against a scalar restatement in forward mode --------------------------------------------------------------
 def tangent(
     weights: list[list[list[float]]], directions: list[list[list[float]]], x: list[float], neuron: FloatNeuron
 ) -> float:
@@ -175,7 +173,6 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -
     assert float(to_gain) == pytest.approx(expected, rel=1e-12)
 
 
-# ---- against a restatement with convolutions, batch norm and masks ---------------------------------------------
 def restated_rates(
     model: FeedbackSNN, x: Tensor, *, time_steps: int, curve: Callable[[Tensor], Tensor], seed: int
 ) -> Tensor:
@@ -258,7 +255,6 @@ def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron,
         assert_close(gradient, expected[name], rtol=1e-9, atol=1e-11)
 
 
-# ---- the same network as everywhere --------------------------------------------------------------------------
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -242,10 +242,7 @@ NOTATIONS = [
     pytest.param("4C3s-5C3-4C3s (F4C3u)", id="transposed feedback"),
     pytest.param("3C3-P2-4C3-P2-3C3 (F3C3u)", id="pooling"),
 ]
-NEURONS = [
-    pytest.param(FloatNeuron(1.0, 1.0, 1.0), id="IF"),
-    pytest.param(FloatNeuron(1.0, 0.9, 0.9), id="LIF"),
-]
+NEURONS = [pytest.param(FloatNeuron(1.0, 1.0, 1.0), id="IF"), pytest.param(FloatNeuron(1.0, 0.9, 0.9), id="LIF")]
 
 
 def layered_network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:

@@ -25,14 +25,7 @@ from fsnn_lava.config import (
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network import FeedbackSNN, FixedPoint, Map, Sums
-from fsnn_lava.training import (
-    LAST,
-    AdjointSettings,
-    ImplicitRates,
-    fit,
-    implicit_rates,
-    load_checkpoint,
-)
+from fsnn_lava.training import LAST, AdjointSettings, ImplicitRates, fit, implicit_rates, load_checkpoint
 from short_training import changed
 
 CALLS: list[str] = []

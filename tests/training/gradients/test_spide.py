@@ -67,7 +67,6 @@ def loss_gradient(model: FeedbackSNN, rates: Tensor) -> Tensor:
     return found
 
 
-# ---- every spike, every update -----------------------------------------------------------------------------------
 @EVENTS
 @EACH_NEURON
 @EACH_NETWORK
@@ -190,7 +189,6 @@ def test_neurons_that_always_or_never_fire_let_nothing_through(leak: float, dtyp
         assert float(result.rates.detach().max()) <= 1
 
 
-# ---- nothing is kept ---------------------------------------------------------------------------------------------
 def graph_of(tensor: Tensor) -> list[str]:
     seen, waiting = [], [tensor.grad_fn]
     while waiting:
@@ -281,7 +279,6 @@ def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool)
     assert kept(5, 10) == kept(60, 400)
 
 
-# ---- threads, parts of a batch, processes ------------------------------------------------------------------------
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[3:7])
 def test_threads_do_not_change_the_gradient(
     monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...]
@@ -336,7 +333,6 @@ def test_each_backward_pass_is_told() -> None:
     assert torch.equal(one.rates[0], other.rates[0])
 
 
-# ---- dense products ----------------------------------------------------------------------------------------------
 @EACH_NEURON
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[1:8])
 def test_dense_products_give_the_same_gradient(
@@ -440,7 +436,6 @@ def relative(found: list[Tensor], expected: list[Tensor]) -> float:
     return float(difference.norm() / torch.cat([b.flatten() for b in expected]).norm())
 
 
-# ---- the adjoint -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("reset", ["IF", "IF that resets by the threshold"])
 @EACH_NETWORK
 def test_rates_tend_to_the_exact_adjoint(notation: str, shape: tuple[int, ...], reset: str) -> None:
@@ -474,7 +469,6 @@ def test_leak_of_nearly_one_is_nearly_without_leak() -> None:
     assert floors[0] > 4 * floors[1] > 16 * floors[2]
 
 
-# ---- the gradient ------------------------------------------------------------------------------------------------
 @EACH_NETWORK
 def test_updates_tend_to_the_exact_ones_at_the_measured_rates(notation: str, shape: tuple[int, ...]) -> None:
     """With dropout in both the adjoint and the update: forgotten in the latter it would take a fifth off the norm."""

@@ -101,7 +101,6 @@ def test_longer_run_begins_as_a_shorter_one() -> None:
         assert torch.equal(spikes, more[:7])
 
 
-# ---- by hand -----------------------------------------------------------------------------------------------------
 def spikes_of_one(drive: list[float], *, leak: float = 1.0, steps: int = 6) -> list[list[int]]:
     """Spikes of couples that nothing joins, a row for each."""
     given = torch.tensor([drive], dtype=torch.float64)
@@ -268,7 +267,6 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) ->
     assert alive[0] == alive[1]
 
 
-# ---- weights as two TF32 values ----------------------------------------------------------------------------------
 def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many differ from float64's as with float32, and far fewer than with weights of one TF32 value."""
     chains = [random_chain(seed, batch=30) for seed in range(20)]
@@ -305,7 +303,6 @@ def test_what_split_weights_multiply_has_no_other_values_than_0_and_1() -> None:
     assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-# ---- on a GPU ----------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", range(12))
