@@ -103,9 +103,6 @@ def outside_kinds() -> dict[str, LayerKind]:
     return {name: kind for name, kind in kinds.items() if kind.apply is not None}
 
 
-# ---- the package's own kinds -------------------------------------------------------------------------------
-
-
 def _convolved(layer: LayerSpec, input_shape: Shape) -> Shape:
     _, height, width = _image(layer, input_shape, "convolution")
     if layer.transposed:

@@ -253,9 +253,6 @@ def parse_spec(text: str) -> NetworkSpec:
     return NetworkSpec(layers, _parse_feedback(tail, text) if opening else None)
 
 
-# ---- reading one part ----------------------------------------------------------------------------------
-
-
 def _parse_layer(part: str, number: int, text: str) -> LayerSpec:
     where = f'layer {number} of "{text}"'
     try:
@@ -326,9 +323,6 @@ def _number(digits: str) -> int:
 
 def _mark(layer: LayerSpec) -> str:
     return "u" if layer.transposed else "s" if layer.stride == 2 else ""
-
-
-# ---- rules: None if kept, else what was found and what is allowed -----------------------------------------
 
 
 def _layer_fault(layer: LayerSpec) -> str | None:

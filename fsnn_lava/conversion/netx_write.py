@@ -168,9 +168,6 @@ def netx_spikes(network: HardwareNetwork, output: Array) -> dict[str, Array]:
     return {p.name: window(p) for p in network.populations}
 
 
-# ---- what it cannot say ----------------------------------------------------------------------------------
-
-
 def netx_violations(network: HardwareNetwork) -> list[Violation]:
     """Reasons why netx cannot express the network; empty if it can."""
     if network.arithmetic != "integer":
@@ -222,9 +219,6 @@ def _size_violations(network: HardwareNetwork) -> list[Violation]:
 
 def _synapses(layout: NetxLayout) -> int:
     return layout.neurons * (layout.neurons + layout.elements)
-
-
-# ---- the block ---------------------------------------------------------------------------------------------
 
 
 def _neuron(population: Population) -> IntegerNeuron:

@@ -94,9 +94,6 @@ def _located(where: str, read: Callable[[], _Read]) -> _Read:
         ) from error
 
 
-# ---- the file ----------------------------------------------------------------------------------------------
-
-
 def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
     """Nodes by name, edges, and the graph's metadata."""
     if not path.is_file():
@@ -135,9 +132,6 @@ def _plain(group: h5py.Group) -> dict[str, Any]:
 
 def _text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
-
-
-# ---- files of this package ---------------------------------------------------------------------------------
 
 
 def _own(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> HardwareNetwork:

@@ -138,8 +138,6 @@ class _Graph:
         visit(self.only("Input"))
         return [n for n in reversed(finished) if self.kind(n) in _NEURONS]
 
-    # ---- violations ----------------------------------------------------------------------------------------
-
     def node_violations(self) -> list[Violation]:
         found = []
         for name, node in self.nodes.items():
@@ -219,8 +217,6 @@ class _Graph:
                     found.append(Violation(where, f"{weights} weights when multiplied out", f"at most {PRODUCT_LIMIT}"))
         return found
 
-    # ---- shapes --------------------------------------------------------------------------------------------
-
     def _shape(self, name: str) -> Shape:
         """What a node sends; () if what arrives is not what it can take."""
         if name not in self.sent:
@@ -253,8 +249,6 @@ class _Graph:
             return shape_of(node.output_type["output"])
         declared = node.input_type["input"]
         return self._arriving(name) if declared is None else shape_of(declared)
-
-    # ---- connections ---------------------------------------------------------------------------------------
 
     def paths(self, target: str) -> Iterator[tuple[str, Path]]:
         """Sources and the nodes between them and a target."""

@@ -104,9 +104,6 @@ def _load(source: _Source, data_dir: Path | None) -> Dataset:
     )
 
 
-# ---- the original files --------------------------------------------------------------------------------------
-
-
 def _read_pickled(source: _Source, folder: Path, names: tuple[str, ...]) -> Samples:
     images, labels = [], []
     for name in names:
@@ -156,9 +153,6 @@ def _check_labels(source: _Source, path: Path, labels: Array) -> None:
     wrong = labels[(labels < 0) | (labels >= len(source.classes))]
     if wrong.size:
         raise DatasetError(f"{path}: found label {wrong[0]}; allowed: 0 .. {len(source.classes) - 1}.")
-
-
-# ---- JPEG copies -------------------------------------------------------------------------------------------
 
 
 def _read_jpeg(source: _Source, path: Path) -> Samples:

@@ -237,9 +237,6 @@ class HardwareNetwork:
         return start + connection.delay - self.population(connection.target).start
 
 
-# ---- the rules -------------------------------------------------------------------------------------------------
-
-
 def _violations(network: HardwareNetwork) -> list[Violation]:
     """Every rule that the network breaks; empty if it keeps them all."""
     found = _population_violations(network)

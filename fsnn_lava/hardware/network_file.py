@@ -72,9 +72,6 @@ def load_network(path: str | Path) -> HardwareNetwork:
         ) from error
 
 
-# ---- network to entries --------------------------------------------------------------------------------
-
-
 def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
     writer.text("/", "format", FORMAT)
     writer.number("/", "version", VERSION, dtype=np.int64)
@@ -148,9 +145,6 @@ def metadata_text(network: HardwareNetwork, content: Mapping[str, Any]) -> str:
         raise NetworkError(
             f'network "{network.name}": the provenance is not JSON ({error}); use text, finite numbers, lists, dicts'
         ) from error
-
-
-# ---- entries to network --------------------------------------------------------------------------------
 
 
 def _read_network(reader: EntryReader) -> HardwareNetwork:

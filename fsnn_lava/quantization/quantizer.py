@@ -116,8 +116,6 @@ class _Search:
         self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
 
-    # ---- what can be proven ------------------------------------------------------------------------------
-
     def largest_proven(self) -> dict[str, ResetSynapse]:
         """For each population the largest reset that is proven to stay in range, the others given.
 
@@ -191,8 +189,6 @@ class _Search:
             if len(parts) == MOST_PARTS or any(part.weight_exponent == HIGH_EXPONENT for part in parts):
                 found.append(c.name)
         return found
-
-    # ---- what is best ------------------------------------------------------------------------------------
 
     def best(self, name: str, resets: Mapping[str, ResetSynapse]) -> ResetSynapse:
         """The reset of one population, at most its proven one, with the smallest error; of equal ones the largest."""
