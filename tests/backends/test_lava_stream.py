@@ -8,10 +8,9 @@ import pytest
 
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava import runner as lava_runner
-from fsnn_lava.backends.lava.job import RING_BYTES, GraphJob
 from fsnn_lava.backends.lava.lava_format import from_lava, lava_order, lava_shape, to_lava
 from fsnn_lava.backends.lava.runner import LavaRunner, Stream
-from fsnn_lava.backends.lava.sample_ring import SampleRing
+from fsnn_lava.backends.lava.sample_ring import RING_BYTES, GraphJob, SampleRing
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import IntegerNeuron

@@ -4,10 +4,9 @@
 
     runner.py            backends lava-fixed, lava-float, loihi2: checks, starts the worker, collects results
     chip_limits.py       what Lava and Loihi 2 cannot express of a network
-    job.py               what a worker is asked to run (plain data)
-    sample_ring.py       the shared memory through which samples stream; shared_arrays.py: how any such memory is made
+    sample_ring.py       a worker's job, and the memory through which samples stream; shared_arrays.py: such memory
     worker_process.py    the caller's end of a run: starts, listens to and ends the worker
-    worker.py            the worker: builds the graph and runs it; worker_protocol.py: how it reports, and leaves
+    worker.py            the worker: builds a graph and runs it; worker_protocol.py: how it reports, and leaves
     build_graph.py       HardwareNetwork -> graph; the clock is explained there
     stock_processes.py   the stock processes of a population, a connection, a delay, a readout
     lava_format.py       how Lava wants neurons ordered, kernels and mantissas

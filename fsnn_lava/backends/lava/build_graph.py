@@ -33,7 +33,6 @@ from lava.proc.lif.process import LIF, LIFReset
 
 from fsnn_lava.backends.lava import stock_processes as processes
 from fsnn_lava.backends.lava.chip_limits import lava_delay
-from fsnn_lava.backends.lava.job import GraphJob
 from fsnn_lava.backends.lava.models.fast_models import FAST_MODELS, warm_up
 from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
 from fsnn_lava.backends.lava.models.host_processes import (
@@ -46,7 +45,7 @@ from fsnn_lava.backends.lava.models.host_processes import (
     HostRecorderFixed,
     HostRecorderFloat,
 )
-from fsnn_lava.backends.lava.sample_ring import SampleRing
+from fsnn_lava.backends.lava.sample_ring import GraphJob, SampleRing
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,

@@ -10,10 +10,7 @@ from math import prod
 
 import numpy as np
 
-from fsnn_lava.hardware import Array
-
-Shape = tuple[int, ...]
-
+from fsnn_lava.hardware import Array, Shape
 
 WEIGHT_FACTOR = 2
 """Integer mantissas are given to Lava times this: with mixed signs it drops the last bit of a weight."""

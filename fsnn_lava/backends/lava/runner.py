@@ -14,8 +14,7 @@ from typing import Final, final
 
 from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.chip_limits import require_hardware
-from fsnn_lava.backends.lava.job import RING_BYTES, Device, GraphJob, ReadoutPlace
-from fsnn_lava.backends.lava.sample_ring import SampleRing
+from fsnn_lava.backends.lava.sample_ring import RING_BYTES, Device, GraphJob, ReadoutPlace, SampleRing
 from fsnn_lava.backends.lava.worker_process import WorkerRun
 from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
 from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError, UnsupportedError
@@ -79,10 +78,7 @@ class LavaRunner:
 
         Raises
         ------
-        UnsupportedError : a network of the other arithmetic, or one that Lava cannot express.
-        InputError : inputs that do not fit the network.
-        IncompleteRunError : Lava failed, finished no step within the timeout, or was interrupted; holds the result of
-            the samples that were finished.
+        IncompleteRunError : also if Lava finished no step within the timeout.
         """
         total = self._check(network, inputs, record)
         finished = FinishedSamples(self.name, network, samples=total, record=record, sink=sink)
@@ -138,7 +134,7 @@ class Stream(WorkerRun):
     ) -> None:
         self.job = job
         self.ring = SampleRing(job)
-        super().__init__("fsnn_lava.backends.lava.worker", job, self.ring)
+        super().__init__(job, self.ring)
         self._inputs = inputs
         self._finished = finished
         self._progress = progress

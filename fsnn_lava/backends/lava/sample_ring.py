@@ -1,4 +1,4 @@
-"""The memory through which samples stream: their inputs go in and their spikes come out while the run goes on.
+"""The job of a worker, and the memory through which its samples stream: inputs go in and spikes come out meanwhile.
 
 A ring of slots, one sample each, which whoever asked for the run shares with all processes on the host. Sample b uses
 slot b modulo the number of slots. It may begin when ``ready`` is more than b, so a slot is not used again before it
@@ -7,12 +7,63 @@ was read, and memory does not grow with the batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
-from fsnn_lava.backends.lava.job import GraphJob
 from fsnn_lava.backends.lava.lava_format import from_lava, to_lava
 from fsnn_lava.backends.lava.shared_arrays import Kind, SharedArrays, aligned_bytes
 from fsnn_lava.hardware import Array, HardwareNetwork
+
+Device = Literal["cpu", "loihi2"]
+ReadoutPlace = Literal["host", "lava"]
+
+RING_BYTES = 2**26
+"""Memory for samples on their way in and out."""
+
+
+@dataclass(frozen=True, eq=False)
+class GraphJob:
+    """What a worker is asked to run: networks side by side in one graph, each with its own samples. Plain data.
+
+    Parameters
+    ----------
+    networks : of one arithmetic; they share nothing but the clock.
+    samples : one batch size per network; a network with a smaller one idles at the end.
+    device : where the graph runs.
+    readout : ``lava``: the graph contains the readout's integrators.
+    stock_models : whether Lava's own models run the stock processes, or faster ones of ours.
+    ring_bytes : size of the memory through which samples stream, unless two samples are larger.
+    """
+
+    networks: tuple[HardwareNetwork, ...]
+    samples: tuple[int, ...]
+    device: Device = "cpu"
+    readout: ReadoutPlace = "host"
+    stock_models: bool = False
+    ring_bytes: int = RING_BYTES
+
+    @property
+    def total(self) -> int:
+        """The largest batch."""
+        return max(self.samples)
+
+    @property
+    def sample_steps(self) -> int:
+        """Steps that one sample takes: until the last window has closed, and its spikes have reached the readout."""
+        last = max(p.start + n.time_steps for n in self.networks for p in n.populations)
+        return max(last, *(self.read_step(n) + 1 for n in self.networks)) if self.readout == "lava" else last
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.total * self.sample_steps
+
+    def read_step(self, network: HardwareNetwork) -> int:
+        """Global step at which the integrators have received the last spike of their source's window."""
+        return network.population(network.readout.source).start + network.time_steps
+
 
 _Key = tuple[str, int, str]
 """What an array is, of which network, of which population."""

@@ -79,7 +79,7 @@ class WorkerRun(ABC):
 
     Parameters
     ----------
-    module : the worker's program; it receives the job and the descriptor of the memory.
+    job : what the program `worker` is sent, with the descriptor of the memory.
     memory : through which data comes and goes; closed at the end of the run.
 
     Attributes
@@ -87,9 +87,9 @@ class WorkerRun(ABC):
     steps : that all of Lava's processes have finished.
     """
 
-    def __init__(self, module: str, job: object, memory: SharedArrays[Any]) -> None:
+    def __init__(self, job: object, memory: SharedArrays[Any]) -> None:
         self.steps = 0
-        self._module, self._job, self._memory = module, job, memory
+        self._job, self._memory = job, memory
         self._failure: FsnnError | str | None = None
 
     @abstractmethod
@@ -116,7 +116,7 @@ class WorkerRun(ABC):
         descriptor = self._memory.descriptor
         try:
             run_isolated(
-                self._module,
+                "fsnn_lava.backends.lava.worker",
                 (self._job, descriptor),
                 on_message=self.on_message,
                 silence_s=timeout_s,

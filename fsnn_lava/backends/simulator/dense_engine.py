@@ -9,6 +9,7 @@ from typing import final
 
 import numpy as np
 
+from fsnn_lava.backends.finished_samples import count_dtype
 from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, rate_weights
 from fsnn_lava.kernels.neuron_step import batch_step
@@ -88,7 +89,7 @@ class DenseEngine:
             drive=np.tile(plan.constant, (rows, 1)),
             arriving=np.zeros((rows, size), self._plan.sum_dtype),
             ring=np.zeros((self._held.get(plan.population.name, 1), rows, size), self._plan.sum_dtype),
-            counts=np.zeros((rows, size), self._plan.count_dtype),
+            counts=np.zeros((rows, size), count_dtype(self._plan.steps)),
             rates=np.zeros((rows if plan.leaky else 0, size)),
         )
 

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 
+from fsnn_lava.backends.finished_samples import count_dtype
 from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
 from fsnn_lava.kernels.simulator_loop import ROW, Outcome, Row, Tables, run_samples
@@ -41,7 +42,7 @@ class EventEngine:
         plan = self._plan
         total = plan.network.input.size * (plan.steps if plan.network.input.kind == "event" else 8)
         for p in plan.populations:
-            out = 2 * np.dtype(plan.count_dtype).itemsize + 16 * p.leaky
+            out = 2 * np.dtype(count_dtype(plan.steps)).itemsize + 16 * p.leaky
             total += p.population.size * (out + 24 * len(p.graded) + 2 * plan.steps * (p.population.name in record))
         return total
 
@@ -96,7 +97,7 @@ class EventEngine:
         rates, rate_column = _columns([p.population.size * p.leaky for p in plan.populations])
         spikes, spike_column = _columns([p.population.size * (p.population.name in record) for p in plan.populations])
         return Outcome(
-            counts=np.zeros((rows, len(self._tables.constant)), plan.count_dtype),
+            counts=np.zeros((rows, len(self._tables.constant)), count_dtype(plan.steps)),
             rates=np.zeros((rows, rates)),
             rate_column=rate_column,
             shares=self._shares,

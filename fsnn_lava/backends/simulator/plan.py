@@ -110,11 +110,6 @@ class Plan:
         """T."""
         return self.network.time_steps
 
-    @property
-    def count_dtype(self) -> type[np.signedinteger[Any]]:
-        """The smallest signed type that counts T spikes, 16 bits at least."""
-        return np.int16 if self.steps < 2**15 else np.int32
-
     def held(self) -> dict[str, int]:
         """Steps for which each source's spikes are needed, the present one included."""
         sent = [s for p in self.populations for s in p.synapses]

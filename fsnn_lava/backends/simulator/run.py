@@ -6,23 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
-import numpy as np
-
+from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.registry import Progress, Sink
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import EventEngine
 from fsnn_lava.backends.simulator.plan import BatchResult, Engine, Plan, make_plan
 from fsnn_lava.errors import ConfigError, IncompleteRunError, UnsupportedError
-from fsnn_lava.hardware import (
-    INPUT,
-    Arithmetic,
-    Array,
-    HardwareNetwork,
-    RatesOfCounts,
-    RunResult,
-    check_inputs,
-    read_out,
-)
+from fsnn_lava.hardware import INPUT, Arithmetic, Array, HardwareNetwork, RunResult, check_inputs
 
 EngineName = Literal["auto", "event", "dense"]
 """event: each spike adds its weights; dense: products with all weights; auto: the cheaper one by the firing rate."""
@@ -33,8 +23,6 @@ MOST_SAMPLES = 512
 """Samples of a batch above which dense products gain no more."""
 PROBE_SAMPLES = 32
 """Samples that run event by event before `auto` decides."""
-READOUT_SAMPLES = 256
-"""Samples whose rates are read out together; always the same, so that batches leave the logits as they are."""
 PRODUCT_NS, OPERATION_NS, CONNECTION_NS = 0.025, 0.05, 700.0
 """Nanoseconds: of one product in a dense product; event by event, of one synaptic operation and a connection's step.
 
@@ -66,39 +54,33 @@ class _Simulator:
 
         Raises
         ------
-        InputError : if the inputs do not fit the network.
-        UnsupportedError : for a network of the other arithmetic, or an integer one whose sums could exceed the 32 bits
-            that Lava adds them in.
+        UnsupportedError : also for an integer network whose sums could exceed the 32 bits that Lava adds them in.
         ConfigError : for settings that mean nothing.
         StateOverflowError : naming population, sample, step and neuron, if an integer potential leaves 24 bits.
-        IncompleteRunError : if it is interrupted from the keyboard; it holds the result of the finished batches.
         """
         total = self._check(network, inputs, record)
         plan = make_plan(network)
         engines = _Engines(plan, self.engine, self.batch_size, total=total)
-        results = _Results(plan, self.name, total=total, keep=self.keep, record=() if sink else record)
+        done = FinishedSamples(self.name, network, samples=total, record=record, sink=sink, keep=self.keep)
         size = 0
         try:
-            while results.done < total:
-                engine, size = engines.next_batch(results.done, record)
-                batch = slice(results.done, min(results.done + size, total))
-                part = network.input.take(inputs, batch)
-                outcome = engine.run(part, first=batch.start, record=record)
+            while done.finished < total:
+                engine, size = engines.next_batch(done.finished, record)
+                part = network.input.take(inputs, slice(done.finished, done.finished + size))
+                outcome = engine.run(part, first=done.finished, record=record)
                 engines.learn(outcome, part)
-                if sink is not None and record:
-                    sink(batch.start, outcome.spikes)
-                results.add(outcome, batch)
+                done.add_batch(outcome.counts, outcome.rates, outcome.spikes)
                 if progress is not None:
-                    progress(results.done, total)
+                    progress(done.finished, total)
         except KeyboardInterrupt as interrupt:
             raise IncompleteRunError(
-                f'backend "{self.name}", network "{network.name}": interrupted when {results.done} of {total} samples '
+                f'backend "{self.name}", network "{network.name}": interrupted when {done.finished} of {total} samples '
                 f"were finished; their results are kept, and the next {size} were under way: run these and the rest "
                 "again",
-                samples=results.done,
-                result=results.result() if results.done else None,
+                samples=done.finished,
+                result=done.result() if done.finished else None,
             ) from interrupt
-        return results.result()
+        return done.result()
 
     def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
         """Count the samples; raise if network, inputs or settings cannot be run."""
@@ -192,55 +174,3 @@ def cheaper_engine(plan: Plan, outcome: BatchResult, inputs: Array) -> EngineNam
     dense = sum(PRODUCT_NS * s.products for s in synapses)
     event = sum(CONNECTION_NS + OPERATION_NS * s.products * firing[s.source] for s in synapses)
     return "event" if event < dense else "dense"
-
-
-@final
-class _Results:
-    """The finished samples' results."""
-
-    def __init__(
-        self, plan: Plan, backend: str, *, total: int, keep: Sequence[str] | None, record: Sequence[str]
-    ) -> None:
-        self.done = 0
-        self._network, self._backend = plan.network, backend
-        names = [p.name for p in plan.network.populations]
-        kept = [n for n in names if keep is None or n in keep or n == plan.network.readout.source]
-        shapes = {p.name: p.shape for p in plan.network.populations}
-        leaky = [p.population.name for p in plan.populations if p.leaky]
-        self._counts = {n: np.zeros((total, *shapes[n]), plan.count_dtype) for n in kept}
-        self._rates = {n: np.zeros((total, *shapes[n])) for n in kept if n in leaky}
-        self._spikes = {n: np.zeros((plan.steps, total, *shapes[n]), np.uint8) for n in record}
-
-    def add(self, outcome: BatchResult, batch: slice) -> None:
-        """Take the next batch."""
-        for into, numbers in ((self._counts, outcome.counts), (self._rates, outcome.rates)):
-            for name in into:
-                into[name][batch] = numbers[name]
-        for name in self._spikes:
-            self._spikes[name][:, batch] = outcome.spikes[name]
-        self.done = batch.stop
-
-    def result(self) -> RunResult:
-        """Result of the samples that are done."""
-        network, done = self._network, slice(self.done)
-        counts = {name: numbers[done] for name, numbers in self._counts.items()}
-        weighted = {name: numbers[done] for name, numbers in self._rates.items()}
-        parts = [slice(b, b + READOUT_SAMPLES) for b in range(0, self.done, READOUT_SAMPLES)]
-        return RunResult(
-            backend=self._backend,
-            network=network.name,
-            arithmetic=network.arithmetic,
-            time_steps=network.time_steps,
-            firing_rates=RatesOfCounts(counts, network.time_steps, weighted=weighted),
-            spike_counts=counts,
-            logits=np.concatenate([self._logits(part) for part in parts]),
-            spikes={name: numbers[:, done] for name, numbers in self._spikes.items()},
-        )
-
-    def _logits(self, part: slice) -> Array:
-        network = self._network
-        counts, rates = (
-            {name: numbers[part.start : min(part.stop, self.done)] for name, numbers in kept.items()}
-            for kept in (self._counts, self._rates)
-        )
-        return read_out(network.readout, RatesOfCounts(counts, network.time_steps, weighted=rates))

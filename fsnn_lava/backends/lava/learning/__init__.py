@@ -15,7 +15,6 @@ networks", Neural Networks 161 (2023), in the hardware's timing, where every con
     neurons.py     the source of samples, and populations of neurons with a ternary couple each
     synapses.py    connections that learn, and the readout, which also injects the error
     graph.py       job -> connected processes
-    worker.py      the program of the Python process in which Lava runs
 
-It runs in a Python process of its own, without torch, by the machinery of `fsnn_lava.backends.lava`.
+It runs in a Python process of its own, `worker`, without torch, by the machinery of `fsnn_lava.backends.lava`.
 """

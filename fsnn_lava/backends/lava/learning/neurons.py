@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.backends.lava.learning.clock import Clock
 from fsnn_lava.backends.lava.learning.job import TrainingJob
-from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive
+from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, receive, runs
 from fsnn_lava.hardware import Array, FloatNeuron
 
 V_BACK = 0.5
@@ -35,9 +32,7 @@ class SampleSource(AbstractProcess):
         self.label_out = OutPort(shape=(1,))
 
 
-@implements(proc=SampleSource, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(SampleSource, "float")
 class SampleSourceModel(SingleThreadModel):
     """Stands for the host, or for a sensor."""
 
@@ -90,9 +85,7 @@ class CouplePopulation(AbstractProcess):
             setattr(self, state, Var(shape=shape, init=0))
 
 
-@implements(proc=CouplePopulation, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(CouplePopulation, "float")
 class CouplePopulationModel(SingleThreadModel):
     """Float64; spikes travel as single bytes."""
 

@@ -54,7 +54,7 @@ class _TrainingRun(WorkerRun):
         self._training, self._progress = job, progress
         self.memory = TrainingMemory(job)
         self._told = 0
-        super().__init__("fsnn_lava.backends.lava.learning.worker", job, self.memory)
+        super().__init__(job, self.memory)
 
     def advance(self) -> None:
         """Tell how many samples are done."""

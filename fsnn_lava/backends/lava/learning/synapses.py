@@ -7,20 +7,17 @@ back against them. It learns in Lava's learning phase, after the last step of ea
 from __future__ import annotations
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.process.variable import Var
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
 from fsnn_lava.backends.lava.learning.clock import Clock
 from fsnn_lava.backends.lava.learning.job import FEEDBACK, READOUT, Synapses, TrainingJob
 from fsnn_lava.backends.lava.learning.memory import SynapseRecord
 from fsnn_lava.backends.lava.learning.plasticity import LocalSGD, Trace, restriction
-from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel
+from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel, runs
 from fsnn_lava.hardware import Array
 
 
@@ -156,9 +153,7 @@ class _PlasticModel(SingleThreadModel):
         raise NotImplementedError
 
 
-@implements(proc=PlasticConnection, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(PlasticConnection, "float")
 class PlasticConnectionModel(_PlasticModel):
     """Float64. It computes nothing while the same message arrives as in the step before, as a constant input does."""
 
@@ -207,9 +202,7 @@ class PlasticConnectionModel(_PlasticModel):
         return error
 
 
-@implements(proc=LearningReadout, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(LearningReadout, "float")
 class LearningReadoutModel(_PlasticModel):
     """Float64. On hardware this is the host or an embedded processor."""
 

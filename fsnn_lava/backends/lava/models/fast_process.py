@@ -6,14 +6,34 @@ graph of the same processes. A step of a small network is spent on waking proces
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
+from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 from lava.magma.runtime.mgmt_token_enums import MGMT_COMMAND, MGMT_RESPONSE
 
 from fsnn_lava.backends.lava.models.fast_ports import remove_thread
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware import Array
+from fsnn_lava.hardware import Arithmetic, Array
+
+_Model = TypeVar("_Model", bound=type[PyLoihiProcessModel])
+
+
+def runs(process: type[AbstractProcess], arithmetic: Arithmetic) -> Callable[[_Model], _Model]:
+    """Declare that a class is the model of a process on the CPU, for networks of that arithmetic."""
+
+    def declared(model: _Model) -> _Model:
+        tagged = tag("fixed_pt" if arithmetic == "integer" else "floating_pt")(model)
+        done: _Model = implements(proc=process, protocol=LoihiProtocol)(requires(CPU)(tagged))
+        return done
+
+    return declared
 
 
 class SingleThreadModel(PyLoihiProcessModel):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort, PyRefPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.process.ports.ports import InPort, OutPort, RefPort
 from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.resources import CPU
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
+from fsnn_lava.backends.lava.models.fast_process import runs
 from fsnn_lava.hardware import Array
 
 _WAIT_SECONDS = 0.0005
@@ -48,18 +46,14 @@ class _HostInputModel(PyLoihiProcessModel):
         self.s_out.send(out)
 
 
-@implements(proc=HostInput, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@runs(HostInput, "integer")
 class HostInputFixed(_HostInputModel):
     """Sends 32-bit integers."""
 
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
 
 
-@implements(proc=HostInput, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(HostInput, "float")
 class HostInputFloat(_HostInputModel):
     """Sends floats."""
 
@@ -114,18 +108,14 @@ class _HostRecorderModel(PyLoihiProcessModel):
                 time.sleep(_WAIT_SECONDS)
 
 
-@implements(proc=HostRecorder, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@runs(HostRecorder, "integer")
 class HostRecorderFixed(_HostRecorderModel):
     """Receives 32-bit integers."""
 
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
 
 
-@implements(proc=HostRecorder, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("floating_pt")
+@runs(HostRecorder, "float")
 class HostRecorderFloat(_HostRecorderModel):
     """Receives floats."""
 
@@ -148,9 +138,7 @@ class HostReader(AbstractProcess):
         self.u = RefPort(shape=(potentials.shape[1],))
 
 
-@implements(proc=HostReader, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
+@runs(HostReader, "integer")
 class HostReaderFixed(PyLoihiProcessModel):
     """Asks for the management phase in the step of reading."""
 
