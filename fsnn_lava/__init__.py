@@ -28,43 +28,36 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from fsnn_lava.verification import verify as verify
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package that loads each of its names on first use (PEP 562).
+def lazy_names(
+    package: str, names: Mapping[str, str]
+) -> tuple[list[str], Callable[[str], object], Callable[[], list[str]]]:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a package that loads each of its names on first use (PEP 562).
 
     Parameters
     ----------
-    homes : public name -> module below the package that defines it.
+    names : module below the package -> public names that it defines, with blanks between them.
     """
+    homes = {name: home for home, defined in names.items() for name in defined.split()}
 
     def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
-    return load, lambda: sorted(homes)
+    return list(homes), load, lambda: sorted(homes)
 
 
-_HOMES = {
-    # a dataset, your own or a known one
-    "Dataset": "datasets",
-    "load_dataset": "datasets",
-    # settings
-    "TrainConfig": "config",
-    "NetworkConfig": "config",
-    "TrainingConfig": "config",
-    "DeployConfig": "config",
-    "read_config": "config",
-    # one verb for each step
-    "train": "training",
-    "evaluate": "training",
-    "lower": "conversion",
-    "quantize": "quantization",
-    "run": "backends",
-    "verify": "verification",
-    "save": "conversion",
-    "load": "conversion",
-    # what all of them raise
-    "FsnnError": "errors",
-}
-__all__ = ["__version__", *_HOMES]
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+_names, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "datasets": "Dataset load_dataset",
+        "config": "TrainConfig NetworkConfig TrainingConfig DeployConfig read_config",
+        "training": "train evaluate",
+        "conversion": "lower save load",
+        "quantization": "quantize",
+        "backends": "run",
+        "verification": "verify",
+        "errors": "FsnnError",
+    },
+)
+__all__ = ["__version__", *_names]

@@ -25,24 +25,24 @@ if TYPE_CHECKING:
         Runner as Runner,
         Sink as Sink,
         get_backend as get_backend,
+        inputs_of as inputs_of,
         require_arithmetic as require_arithmetic,
+        run as run,
     )
-    from fsnn_lava.backends.run_network import inputs_of as inputs_of, run as run
     from fsnn_lava.backends.simulator import FloatSimulator as FloatSimulator, IntegerSimulator as IntegerSimulator
     from fsnn_lava.backends.simulator.run import EngineName as EngineName
     from fsnn_lava.backends.spike_recording import SpikeRecorder as SpikeRecorder, load_recording as load_recording
 
-_NAMES = {
-    "lava.learning.job": ("FEEDBACK", "Learning", "PlasticNetwork", "Synapses", "TrainingJob", "TrainingOutcome"),
-    "lava.learning.runner": ("train_on_lava",),
-    "lava.models.netx_runtime": ("netx_network",),
-    "lava.runner": ("LavaRunner", "require_lava"),
-    "registry": ("BACKENDS", "Progress", "Runner", "Sink", "get_backend", "require_arithmetic"),
-    "run_network": ("inputs_of", "run"),
-    "simulator": ("FloatSimulator", "IntegerSimulator"),
-    "simulator.run": ("EngineName",),
-    "spike_recording": ("SpikeRecorder", "load_recording"),
-}
-_HOMES = {name: home for home, names in _NAMES.items() for name in names}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "lava.learning.job": "FEEDBACK Learning PlasticNetwork Synapses TrainingJob TrainingOutcome",
+        "lava.learning.runner": "train_on_lava",
+        "lava.models.netx_runtime": "netx_network",
+        "lava.runner": "LavaRunner require_lava",
+        "registry": "BACKENDS Progress Runner Sink get_backend inputs_of require_arithmetic run",
+        "simulator": "FloatSimulator IntegerSimulator",
+        "simulator.run": "EngineName",
+        "spike_recording": "SpikeRecorder load_recording",
+    },
+)

@@ -6,12 +6,17 @@ Lava need not be installed to use the simulator.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from fsnn_lava.config import Registry
-from fsnn_lava.errors import ConfigError, UnsupportedError
+from fsnn_lava.datasets import InputCoding, Samples, codes_of, time_first
+from fsnn_lava.errors import ConfigError, InputError, UnsupportedError
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult
 
 Progress = Callable[[int, int], None]
@@ -119,3 +124,56 @@ def require_arithmetic(runner: Runner, network: HardwareNetwork) -> None:
         f'backend "{runner.name}" runs {runner.arithmetic} networks; network "{network.name}" is '
         f"{network.arithmetic}; use the {wanted} network file of the same export"
     )
+
+
+def run(
+    network: HardwareNetwork,
+    samples: Samples | npt.ArrayLike,
+    *,
+    backend: str = "simulator",
+    labels: npt.ArrayLike | None = None,
+    record: bool | Sequence[str] = False,
+    settings: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a network on samples.
+
+    >>> result = run(network, data.test[:100], backend="lava-fixed")  # doctest: +SKIP
+
+    Parameters
+    ----------
+    samples : samples, or an array (n, *shape) of codes or of floats: the values that training sees, that is normalised.
+    labels : classes (n,) of an array, so that the result knows its accuracy.
+    record : populations whose spikes the result keeps; True: all.
+    settings : of the backend, as in `get_backend`.
+    progress : told how many samples are done.
+
+    Raises
+    ------
+    UnsupportedError : if there is no such backend, or it cannot run this network.
+    InputError : if the inputs do not fit the network.
+    MissingDependencyError : if the backend needs a package that is absent.
+    IncompleteRunError : if the run is interrupted; it holds the result of the finished samples.
+    """
+    runner = get_backend(backend, settings)
+    names = [p.name for p in network.populations] if record is True else list(record or ())
+    result = runner.run(network, inputs_of(network, samples), record=names, progress=progress)
+    classes = samples.labels if isinstance(samples, Samples) else labels
+    return result if classes is None else dataclasses.replace(result, labels=np.asarray(classes))
+
+
+def inputs_of(network: HardwareNetwork, samples: Samples | npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """Return inputs as a backend takes them: codes (n, *shape), or event frames (T, n, *shape).
+
+    Raises
+    ------
+    InputError : if floats are given and the network does not say what its codes stand for, or a value has no code.
+    """
+    given = samples if isinstance(samples, Samples) else np.asarray(samples)
+    coding = None
+    if not isinstance(given, Samples) and given.dtype.kind == "f":
+        if "input_coding" not in network.provenance:
+            raise InputError(f'network "{network.name}": does not say what its input codes stand for; give codes')
+        values = dict(network.provenance["input_coding"])
+        coding = InputCoding(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    return time_first(codes_of(given, coding, shape=network.input.shape))

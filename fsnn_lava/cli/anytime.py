@@ -11,16 +11,15 @@ from typing import Literal
 
 import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress import Progress
 
 from fsnn_lava.backends import get_backend
-from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.script import RunPlaces, command_line, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError, IncompleteRunError
-from fsnn_lava.files import write_json, write_text
+from fsnn_lava.files import write_text
 from fsnn_lava.verification import (
     AnytimeReadout,
     AnytimeReport,
@@ -34,15 +33,11 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunPlaces):
     """Accuracy over time steps, and early exit, from one run."""
 
     backend: Literal["simulator", "lava-fixed"] = "simulator"
     """simulator: integers, bit-accurate, fast. lava-fixed: the same integers on Lava's CPU simulator."""
-    run: Path | None = None
-    """Run folder; default: the one exported last."""
-    runs: Path = Path("runs")
-    """Where run folders are."""
     samples: int | None = None
     """How many test samples, evenly spread; default: 100 on Lava, all in the simulator."""
     settled: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, float("inf"))
@@ -58,8 +53,6 @@ class Arguments:
     """How many of the samples the rate error is measured on: an equilibrium takes longer than a run."""
     picture: bool = True
     """Draw the picture, which needs matplotlib."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
 
 def main(argv: list[str]) -> int:
@@ -108,9 +101,7 @@ def write(readout: AnytimeReadout, folder: Path, arguments: Arguments, *, name: 
     settled = early_exits(anytime, "settled", limits=arguments.settled, stable_steps=arguments.stable_steps)
     margin = early_exits(anytime, "margin", limits=arguments.margins, stable_steps=arguments.stable_steps)
     report = AnytimeReport(arguments.backend, anytime, settled + margin)
-    console.print(Markdown(report.as_markdown()))
-    write_json(folder / f"{name}.json", report.as_dict())
-    write_text(folder / f"{name}.md", report.as_markdown())
+    write_report(console, folder, name, markdown=report.as_markdown(), values=report.as_dict())
     if arguments.picture:
         write_text(folder / f"{name}.svg", report.picture().decode())
     others = f"{name}.json and {name}.svg" if arguments.picture else f"{name}.json"

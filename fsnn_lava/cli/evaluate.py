@@ -6,7 +6,6 @@ Reads best.safetensors in the run's folder; without arguments, of the newest run
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.cli.script import RunPlaces, command_line, show_next
 from fsnn_lava.datasets import check_time_steps, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import newest_run
@@ -25,15 +24,9 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunPlaces):
     """Evaluate a trained network."""
 
-    run: Path | None = None
-    """Folder of the training; default: the newest one."""
-    runs: Path = Path("runs")
-    """Where run folders are."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
     samples: int = 0
     """Test samples, from the first; 0: all."""
     time_steps: int = 0

@@ -13,15 +13,14 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 
-from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.cli.script import RunPlaces, command_line, show_next, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.files import new_run_folder, newest_run, write_json, write_text
+from fsnn_lava.files import new_run_folder, newest_run
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.quantization import quantize
 from fsnn_lava.training import BEST, load_checkpoint
@@ -31,22 +30,16 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunPlaces):
     """Export a trained network, or a NIR graph."""
 
     to: Literal["lava", "netx", "nir"] = "lava"
     """lava: the two network files, which `fsnn run` runs on Lava. netx: also network.net for lava-dl's
     netx.hdf5.Network. nir: also both networks as NIR graphs, network-float.nir and network-integer.nir."""
-    run: Path | None = None
-    """Folder of the training; default: the newest one."""
-    runs: Path = Path("runs")
-    """Where run folders are."""
     from_nir: Path | None = None
     """Export this NIR graph, in a new run folder of its name, instead of a training; needs --dataset."""
     dataset: str | None = None
     """Dataset whose normalised values the NIR graph was made for."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
@@ -65,9 +58,7 @@ def main(argv: list[str]) -> int:
     folder = folder or new_run_folder(arguments.runs, floating.name)
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
-    write_json(folder / "export.json", report.as_json())
-    write_text(folder / "export.md", report.as_markdown())
-    console.print(Markdown(report.as_markdown()))
+    write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())
     console.print(f"24-bit state proven for every allowed input over T = {integer.time_steps} steps")
     console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, "run", f"--backend lava-fixed --run {folder}", data_dir=arguments.data_dir)

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
-from fsnn_lava.cli.script import command_line, show_next
+from fsnn_lava.cli.script import RunPlaces, command_line, show_next
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import IncompleteRunError
@@ -31,15 +31,11 @@ LAVA_SAMPLES = 100
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunPlaces):
     """Run an exported network on test samples."""
 
     backend: Backend = "lava-fixed"
     """Where to run; the backends are listed above."""
-    run: Path | None = None
-    """Run folder; default: the one exported last."""
-    runs: Path = Path("runs")
-    """Where run folders are."""
     samples: int | None = None
     """How many test samples, evenly spread over the test set; default: 100 on Lava and Loihi, all in the simulator."""
     engine: Literal["auto", "event", "dense"] = "auto"
@@ -52,8 +48,6 @@ class Arguments:
     record: Path | None = None
     """Keep every population's spikes of every step in this HDF5 file, whose form is that of
     fsnn_lava.backends.spike_recording."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""How a command ends: with a status, a message where it refuses, and the command to run next.
+"""What commands share: options, reports, and how they end, with a status, a message or the command to run next.
 
 The subcommands of ``fsnn`` and the scripts of ``benchmarks/`` use it.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
 from fsnn_lava.errors import FsnnError
+from fsnn_lava.files import write_json, write_text
 
 SCRIPTS = {
     "train": "train/train.py",
@@ -27,6 +30,24 @@ SCRIPTS = {
     "anytime": "deploy/anytime.py",
 }
 """The script of a checkout that is the same as a subcommand."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Options of every command that makes or reads runs."""
+
+    runs: Path = Path("runs")
+    """Where run folders are."""
+    data_dir: Path | None = None
+    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+
+
+@dataclass(frozen=True)
+class RunPlaces(Places):
+    """Options of every command that works on one run."""
+
+    run: Path | None = None
+    """Run folder; default: the newest one that holds what is needed."""
 
 
 def command_line(command: str) -> str:
@@ -41,6 +62,13 @@ def show_next(console: Console, command: str, options: str = "", *, data_dir: Pa
     """Say on one line which subcommand to run next, on the same datasets."""
     parts = [command_line(command), options, "" if data_dir is None else f"--data-dir {data_dir}"]
     console.print(f"next: {escape(' '.join(part for part in parts if part))}", soft_wrap=True)
+
+
+def write_report(console: Console, folder: Path, name: str, *, markdown: str, values: Mapping[str, Any]) -> None:
+    """Show a report, and write it into a run's folder as Markdown and as JSON."""
+    console.print(Markdown(markdown))
+    write_json(folder / f"{name}.json", values)
+    write_text(folder / f"{name}.md", markdown)
 
 
 def run_script(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> NoReturn:

@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.script import Places, command_line
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -46,17 +46,13 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Places):
     """Train a feedback spiking network by implicit differentiation (IDE)."""
 
     config: str = DEFAULT_CONFIG
     """Name of a configuration that comes with fsnn (`fsnn configs`), or a TOML file with the settings below."""
     resume: Path | None = None
     """Folder of a run to go on with, bit for bit; its settings are kept."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
-    runs: Path = Path("runs")
-    """Where the run's folder is made."""
     device: str | None = None
     """Short for --training.device: cpu, cuda or cuda:N."""
     validation: int | None = None

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.backends import require_lava
-from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.script import Places, command_line
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -41,17 +41,13 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Places):
     """Train by SPIDE in Lava's processes."""
 
     config: str | None = None
     """TOML file with the settings below; default: digits_spide.toml without dropout."""
     resume: Path | None = None
     """Folder of an interrupted run of this command, to go on with bit for bit; its settings are kept."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
-    runs: Path = Path("runs")
-    """Where the run's folder is made, named after the configuration."""
     epochs: int | None = None
     """Short for --training.epochs."""
     samples: int | None = None

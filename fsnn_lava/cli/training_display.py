@@ -12,10 +12,10 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
 from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import show_next
-from fsnn_lava.cli.tensorboard_log import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder, write_json
@@ -61,6 +61,27 @@ def new_folder(runs: Path, name: str, settings: TrainConfig) -> Path:
     folder = new_run_folder(runs, name)
     write_json(folder / "config.json", dataclasses.asdict(settings))
     return folder
+
+
+class TensorBoardLog:
+    """An observer of a training that writes each epoch's metrics into the run's folder, until it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+        """Write the mean loss of the epoch so far, about a hundred times per epoch."""
+        if done % max(1, total // 100) == 0:
+            self._writer.add_scalar("iteration/loss", loss, epoch * total + done)
+
+    def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write every metric of the epoch."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Write what is still under way."""
+        self._writer.close()
 
 
 class Screen:

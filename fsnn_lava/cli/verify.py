@@ -6,19 +6,16 @@ Exit status 1 if a pair of backends breaks its relation. Writes report.json and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
-from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.script import RunPlaces, command_line, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.files import write_json, write_text
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
 from fsnn_lava.verification import TORCH, Report, check_backends, verify
 
@@ -33,22 +30,16 @@ else:
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunPlaces):
     """Compare backends on the same test samples."""
 
     backends: tuple[Backend, ...] | None = None
     """Two or more; default: torch simulator lava-fixed. torch is the trained network itself, in float64 and the papers'
     timing; a network that was not trained here (a NIR graph) has none."""
-    run: Path | None = None
-    """Run folder; default: the one exported last."""
-    runs: Path = Path("runs")
-    """Where run folders are."""
     samples: int | None = None
     """How many test samples, evenly spread over the test set; default: 100."""
     stock_models: bool = False
     """lava-fixed runs with Lava's own process models instead of our faster ones. The same spikes."""
-    data_dir: Path | None = None
-    """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
 
 
 def main(argv: list[str]) -> int:
@@ -78,9 +69,7 @@ def main(argv: list[str]) -> int:
             stock_models=arguments.stock_models,
             progress=status.update,
         )
-    write_json(deployed.folder / "report.json", report.as_json())
-    write_text(deployed.folder / "report.md", report.as_markdown())
-    console.print(Markdown(report.as_markdown()))
+    write_report(console, deployed.folder, "report", markdown=report.as_markdown(), values=report.as_json())
     show_disagreements(report)
     console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
     return 0 if report.agrees else 1

@@ -12,29 +12,27 @@ if TYPE_CHECKING:
         NETWORK_FILES as NETWORK_FILES,
         Deployed as Deployed,
         calibration_codes as calibration_codes,
+        load as load,
         load_deployed as load_deployed,
         samples_to_test as samples_to_test,
+        save as save,
+        write_export as write_export,
     )
-    from fsnn_lava.conversion.export_formats import write_export as write_export
     from fsnn_lava.conversion.fold_normalisation import on_codes as on_codes
     from fsnn_lava.conversion.lowering import lower as lower, run_torch as run_torch
     from fsnn_lava.conversion.netx_write import write_netx as write_netx
-    from fsnn_lava.conversion.nir_import import import_nir as import_nir
-    from fsnn_lava.conversion.nir_read import read_nir as read_nir
+    from fsnn_lava.conversion.nir_read import import_nir as import_nir, read_nir as read_nir
     from fsnn_lava.conversion.nir_write import write_nir as write_nir
-    from fsnn_lava.conversion.own_files import load as load, save as save
 
-_NAMES = {
-    "export_folder": ("Deployed", "NETWORK_FILES", "calibration_codes", "load_deployed", "samples_to_test"),
-    "export_formats": ("write_export",),
-    "fold_normalisation": ("on_codes",),
-    "lowering": ("lower", "run_torch"),
-    "netx_write": ("write_netx",),
-    "nir_import": ("import_nir",),
-    "nir_read": ("read_nir",),
-    "nir_write": ("write_nir",),
-    "own_files": ("load", "save"),
-}
-_HOMES = {name: home for home, names in _NAMES.items() for name in names}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+__all__, __getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed samples_to_test save "
+        "write_export",
+        "fold_normalisation": "on_codes",
+        "lowering": "lower run_torch",
+        "netx_write": "write_netx",
+        "nir_read": "import_nir read_nir",
+        "nir_write": "write_nir",
+    },
+)

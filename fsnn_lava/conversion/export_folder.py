@@ -1,17 +1,88 @@
-"""The exported networks of a run folder, and the test samples to try them on."""
+"""Network files: one by itself, and those of an export in a run folder, with the test samples to try them on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from fsnn_lava.conversion.netx_write import write_netx
+from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import newest_run
-from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, evenly_spaced, load_network
+from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, evenly_spaced, load_network, save_network
+
+if TYPE_CHECKING:
+    from fsnn_lava.training import TrainedNetwork
 
 NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
 """Name of the exported network of each arithmetic in a run folder."""
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def save(network: HardwareNetwork | TrainedNetwork, path: str | Path) -> None:
+    """Write a network: a trained one as safetensors, one for hardware as HDF5 (docs/network-format.md).
+
+    Raises
+    ------
+    NetworkError : if it is neither.
+    OutputError : if the file cannot be written; an older one stays as it was.
+    """
+    if isinstance(network, HardwareNetwork):
+        save_network(network, Path(path))
+        return
+    from fsnn_lava import training  # imports torch, which a network for hardware does not need
+
+    if not isinstance(network, training.TrainedNetwork):
+        raise NetworkError(f"cannot save a {type(network).__name__}; allowed: TrainedNetwork or HardwareNetwork")
+    training.save_checkpoint(network, Path(path))
+
+
+def load(path: str | Path) -> HardwareNetwork | TrainedNetwork:
+    """Read a network that `save`, a training or an export has written.
+
+    Raises
+    ------
+    NetworkError, CheckpointError : if there is no such file, or it is damaged or something else.
+    """
+    path = Path(path)
+    if path.is_file():
+        with open(path, "rb") as file:
+            is_hdf5 = file.read(len(_HDF5)) == _HDF5
+    else:
+        is_hdf5 = path.suffix == ".h5"
+    if is_hdf5:
+        return load_network(path)
+    from fsnn_lava.training import load_checkpoint
+
+    return load_checkpoint(path)
+
+
+def write_export(
+    to: Literal["lava", "netx", "nir"], folder: Path, *, floating: HardwareNetwork, integer: HardwareNetwork
+) -> Iterator[Path]:
+    """Write the networks, and yield each file once it is there; a target that refuses a network leaves none behind.
+
+    Parameters
+    ----------
+    to : ``lava``: the two network files alone; ``netx``: also lava-dl's; ``nir``: also both as NIR graphs.
+
+    Raises
+    ------
+    UnsupportedError : naming everything that the target cannot say.
+    OutputError : if a file cannot be written.
+    """
+    if to == "netx":
+        yield write_netx(integer, folder / "network.net")
+    elif to == "nir":
+        for network in (floating, integer):
+            yield write_nir(network, folder / f"network-{network.arithmetic}.nir")
+    for network in (floating, integer):
+        path = folder / NETWORK_FILES[network.arithmetic]
+        save_network(network, path)
+        yield path
 
 
 @dataclass(frozen=True, eq=False)

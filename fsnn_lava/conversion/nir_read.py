@@ -14,8 +14,10 @@ from typing import Any, Literal, TypeVar
 import h5py
 import numpy as np
 
+from fsnn_lava.conversion.fold_normalisation import on_codes
 from fsnn_lava.conversion.nir_topology import Edges, Nodes, Reading, network_of, refuse
 from fsnn_lava.conversion.nir_write import METADATA, VERSION, nir_graph, require_nir, require_time_step
+from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -32,6 +34,7 @@ from fsnn_lava.hardware import (
     Readout,
     TransposedConvolution,
     Violation,
+    with_timing,
 )
 
 _Read = TypeVar("_Read")
@@ -80,6 +83,36 @@ def read_nir(
         raise ConfigError(f"{where}: was written by this package and says {', '.join(known)} itself; leave it out")
     network = _located(where, lambda: _own(nodes, edges, metadata))
     return network if time_steps is None else dataclasses.replace(network, time_steps=time_steps)
+
+
+def import_nir(path: Path, dataset: Dataset, *, time_steps: int | None = None) -> HardwareNetwork:
+    """Read the float network of a NIR graph in hardware timing, for the codes of a dataset.
+
+    Parameters
+    ----------
+    dataset : whose normalised values the graph was made for, unless it is one of ours, which takes codes.
+    time_steps : T; None: the graph's own.
+
+    Raises
+    ------
+    UnsupportedError, NetworkError : if the graph cannot be understood, has delays that hardware timing would change,
+        or is one of integers already.
+    """
+    network = read_nir(path, time_steps=time_steps)
+    if network.arithmetic != "float":
+        raise UnsupportedError(f"NIR file {path}: holds integers; export the float graph")
+    if "config" not in network.provenance:
+        network = on_codes(network, dataset.coding)
+    sequential, hardware = (with_timing(network, timing) for timing in ("sequential", "hardware"))
+    if not any(
+        [c.delay for c in network.connections] == [c.delay for c in timed.connections]
+        for timed in (sequential, hardware)
+    ):
+        raise UnsupportedError(
+            f"NIR file {path}: has delays of its own; allowed: none but one step on every feedback edge"
+        )
+    config = {**network.provenance.get("config", {}), "dataset": dataset.name}
+    return dataclasses.replace(hardware, provenance={**network.provenance, "config": config})
 
 
 def _located(where: str, read: Callable[[], _Read]) -> _Read:

@@ -6,11 +6,12 @@ from fsnn_lava.files.atomic_write import (
     temporary_beside as temporary_beside,
     write_whole as write_whole,
 )
-from fsnn_lava.files.cache_folder import CACHE_VARIABLE as CACHE_VARIABLE, user_cache as user_cache
 from fsnn_lava.files.known_formats import known_format as known_format
 from fsnn_lava.files.run_folder import (
+    CACHE_VARIABLE as CACHE_VARIABLE,
     new_run_folder as new_run_folder,
     newest_run as newest_run,
+    user_cache as user_cache,
     write_json as write_json,
     write_text as write_text,
 )

@@ -1,14 +1,20 @@
-"""Where a run's files are: one folder per training, never overwritten."""
+"""Folders: one per training, never overwritten; and the user's, for what can be made anew (datasets, kernels)."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from fsnn_lava.errors import ConfigError, OutputError
 from fsnn_lava.files.atomic_write import write_whole
+
+CACHE_VARIABLE = "FSNN_CACHE"
+"""Environment variable that names the cache folder; without it, that of the operating system is taken."""
 
 
 def new_run_folder(parent: Path, name: str) -> Path:
@@ -60,3 +66,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, whole or not at all; errors as `write_text`."""
     write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def user_cache() -> Path:
+    """Return FSNN_CACHE or the system's folder, on Linux ~/.cache/fsnn-lava; it need not be there yet."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("fsnn-lava", appauthor=False))

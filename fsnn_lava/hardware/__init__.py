@@ -34,7 +34,9 @@ from fsnn_lava.hardware.network import (
     Integrators as Integrators,
     Population as Population,
     Readout as Readout,
+    Timing as Timing,
     Violation as Violation,
+    with_timing as with_timing,
 )
 from fsnn_lava.hardware.network_file import (
     load_network as load_network,
@@ -66,4 +68,3 @@ from fsnn_lava.hardware.run_io import (
     rates_from_spikes as rates_from_spikes,
     read_out as read_out,
 )
-from fsnn_lava.hardware.timing import Timing as Timing, with_timing as with_timing

@@ -1,11 +1,16 @@
 """The network in PyTorch: neurons, restricted layers, T steps of spikes, and the equilibrium map."""
 
 from fsnn_lava.network.devices import (
+    TRAINING_COPIES as TRAINING_COPIES,
+    SharedGenerator as SharedGenerator,
+    check_memory as check_memory,
     check_precision as check_precision,
     device_title as device_title,
+    memory_errors_named as memory_errors_named,
     open_device as open_device,
     place as place,
     prepared as prepared,
+    shared_generator as shared_generator,
     tf32 as tf32,
 )
 from fsnn_lava.network.event_maps import (
@@ -33,11 +38,6 @@ from fsnn_lava.network.layers import (
     layer_matrix as layer_matrix,
     operator_norm as operator_norm,
 )
-from fsnn_lava.network.memory import (
-    TRAINING_COPIES as TRAINING_COPIES,
-    check_memory as check_memory,
-    memory_errors_named as memory_errors_named,
-)
 from fsnn_lava.network.neuron import fire as fire, integrate as integrate, rate_from_count as rate_from_count
 from fsnn_lava.network.run_dense import (
     DenseSettings as DenseSettings,
@@ -46,4 +46,3 @@ from fsnn_lava.network.run_dense import (
     shaped as shaped,
     split_tf32 as split_tf32,
 )
-from fsnn_lava.network.shared_random import SharedGenerator as SharedGenerator, shared_generator as shared_generator

@@ -1,4 +1,4 @@
-"""Where a training computes: its device, how weights lie in memory there, and how its products round.
+"""Where a training computes: its device, its memory and random numbers there, and how its products round.
 
 Three kinds of products are told apart, because a spike is a threshold's yes or no and a gradient is a mean. The figures
 are those of `benchmarks/ide/precision.py` on a network of four convolutions that was trained in float32.
@@ -15,16 +15,21 @@ Batch statistics, softmax, loss and optimizer are float32.
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from fsnn_lava.config import PrecisionName
+from fsnn_lava.config import PrecisionName, TrainConfig, parse_spec
 from fsnn_lava.errors import ConfigError
+
+TRAINING_COPIES = 3
+"""What a training holds of each parameter: its value, its gradient and its momentum, in float32."""
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def open_device(name: str, *, local_rank: int = 0, processes: int = 1) -> torch.device:
@@ -127,6 +132,75 @@ def prepared(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def check_memory(config: TrainConfig, input_shape: tuple[int, ...], classes: int, *, copies: int = 1) -> None:
+    """Raise if the parameters alone need more memory than the machine has; nothing is allocated.
+
+    Parameters
+    ----------
+    input_shape : of one sample.
+    classes : how many.
+    copies : arrays of the size of the parameters that are held at a time.
+
+    Raises
+    ------
+    ConfigError : with the memory that they need.
+    SpecError : the notation does not fit the input.
+    """
+    network = config.network
+    count = parse_spec(network.notation).parameters(input_shape, classes, pooling=network.pooling)
+    needed, there = 4 * copies * count, machine_memory()
+    if needed > there:
+        raise ConfigError(
+            f'network.notation: found "{network.notation}" with {count:,} parameters, which need '
+            f"{needed / 2**30:,.1f} GiB ({copies} x 4 bytes each); allowed: what fits the {there / 2**30:,.1f} GiB of "
+            "this machine; choose smaller layers"
+        )
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or the limit of its container."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no container, or no limit ("max")
+        memory = min(memory, int(_CGROUP_LIMIT.read_text()))
+    return memory
+
+
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Turn what Python, torch's allocators and CUDA raise when memory runs out into a ConfigError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        raise ConfigError(
+            f"memory ran out: {text.splitlines()[0] if text else 'found none left'}; choose a smaller "
+            "training.batch_size or smaller layers in network.notation"
+        ) from error
+
+
+class SharedGenerator(torch.Generator):
+    """A generator whose numbers are drawn for a whole batch, of which this process keeps its rows.
+
+    Attributes
+    ----------
+    rows : this process's rows of the batch.
+    total : samples in the whole batch.
+    """
+
+    rows: slice
+    total: int
+
+
+def shared_generator(device: torch.device, *, seed: int, rows: slice, total: int) -> SharedGenerator:
+    """A seeded generator on a device, for `rows` of `total` samples."""
+    generator = SharedGenerator(device)
+    generator.manual_seed(seed)
+    generator.rows, generator.total = rows, total
+    return generator
 
 
 def _cuda_devices() -> int:

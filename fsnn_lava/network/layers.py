@@ -20,10 +20,10 @@ from torch.nn.grad import conv2d_input
 from fsnn_lava.config import LayerSpec, layer_kind
 from fsnn_lava.errors import SpecError, UnsupportedError
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
+from fsnn_lava.network.devices import SharedGenerator
 from fsnn_lava.network.event_maps import event_map, is_sparse
 from fsnn_lava.network.initial_weights import InitialWeights, initial_weight, pool_weight
 from fsnn_lava.network.run_by_events import EventConnection
-from fsnn_lava.network.shared_random import SharedGenerator
 
 Statistics = Literal["running", "batch"]
 """Whose mean and variance a batch norm uses; ``batch`` also updates the running ones."""

@@ -1,7 +1,8 @@
 """A float network as an integer one: scales chosen, weights rounded, the 24-bit state proven.
 
 Firing rates depend on w/r and b/r alone, so the reset r, counted in weight units, is free in every population. A large
-one rounds finely; a small one keeps strongly negative currents within 24 bits. `quantize` goes through four steps:
+one rounds finely; a small one keeps strongly negative currents within 24 bits. `quantize` goes through four steps, and
+refuses a network that rounding destroys:
 
 1. `input_correlations`: which rates the sources send together on calibration inputs, at the float equilibrium.
 2. `largest_proven`: the largest reset of each population for which `hardware.prove` holds; an upper bound.
@@ -15,11 +16,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.errors import NetworkError, PotentialBoundError
+from fsnn_lava.datasets import Samples, time_first
+from fsnn_lava.errors import NetworkError, PotentialBoundError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
@@ -39,7 +42,7 @@ from fsnn_lava.hardware import (
     summed_weight,
 )
 from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of, reset_synapses, weight_units
-from fsnn_lava.quantization.report import QuantizationReport, report_of
+from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
 
 PRICE_OF_A_PART = 1.5
@@ -47,27 +50,43 @@ PRICE_OF_A_PART = 1.5
 
 
 def quantize(
-    network: HardwareNetwork, calibration: Array, *, config: DeployConfig | None = None
+    network: HardwareNetwork,
+    calibration: Samples | Array,
+    *,
+    config: DeployConfig | None = None,
+    bits: Literal[4, 6, 8] | None = None,
+    keep_lost: bool = False,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
-    """Turn a float network into the nearest integer one whose 24-bit state is proven, and report what it cost.
+    """Round a float network to the nearest integer one that is proven to stay in 24 bits; report what rounding did.
+
+    >>> network, report = quantize(lower(trained), data.train, bits=8)  # doctest: +SKIP
 
     Nearest means: with the smallest error of the equilibrium rates on the calibration inputs.
 
     Parameters
     ----------
     network : float network whose connections have names of their own; the proof holds for its own timing.
-    calibration : inputs as a backend takes them, on which the error of the rates is measured.
+    calibration : training samples, of which as many as the config says are used, evenly spread; or inputs as a backend
+        takes them, all of which are.
     config : weight bits, threshold, rounding and time steps.
+    bits : weight bits, instead of the config's.
+    keep_lost : return the network also where rounding left too little of a connection (`QuantizationReport.lost`).
 
     Raises
     ------
     NetworkError : if the network is not a float network.
     InputError : if the calibration inputs do not fit the network.
     PotentialBoundError : if no scale can be proven to stay in range; names the population and its bound.
-    UnsupportedError : if something cannot be expressed, e.g. a leak that rounds to nothing.
+    UnsupportedError : if rounding left too little of a connection, or something cannot be expressed, e.g. a leak that
+        rounds to nothing.
     """
     began = time.perf_counter()
     config = config or DeployConfig()
+    if bits is not None:
+        config = dataclasses.replace(config, weight_bits=bits)
+    if isinstance(calibration, Samples):
+        count = min(config.calibration_samples, len(calibration))
+        calibration = time_first(calibration.select(evenly_spaced(len(calibration), count)).codes)
     if network.arithmetic != "float":
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:
@@ -85,9 +104,24 @@ def quantize(
         wanted=search.wanted,
         effort=search.effort,
     )
+    if not keep_lost:
+        refuse_lost(report, network.time_steps)
     provenance = {**network.provenance, "deployment": dataclasses.asdict(config), "quantization": report.as_dict()}
     integer = dataclasses.replace(integer, readout=_integer_readout(integer, config.weight_bits), provenance=provenance)
     return integer, dataclasses.replace(report, seconds=time.perf_counter() - began)
+
+
+def refuse_lost(report: QuantizationReport, time_steps: int) -> None:
+    """Refuse a network of which rounding left too little: the 24-bit state of long windows allows small scales only."""
+    if report.lost():
+        listed = "\n  ".join(f"{n}: {report.connections[n].current_error:.0%}" for n in report.lost())
+        raise UnsupportedError(
+            f"nothing was written: integers for T = {time_steps} lose these connections (root mean square error, as a "
+            f"share of the current they carry; of a constant one below {NEGLIGIBLE_SHARE:.0%} of the reset amount, of "
+            f"that; allowed: {LOST_SHARE:.0%}):\n  {listed}\n"
+            "A potential sums up negative currents for the whole window and must fit 24 bits: use fewer --time-steps, "
+            "or more --weight-bits"
+        )
 
 
 def _integer_readout(integer: HardwareNetwork, bits: int) -> Readout:

@@ -23,14 +23,14 @@ from fsnn_lava.training.gradients.measured_rates import (
     Figures as Figures,
     ImplicitRates as ImplicitRates,
     RatesWithGradient as RatesWithGradient,
+    rates_with_gradient as rates_with_gradient,
 )
-from fsnn_lava.training.gradients.methods import rates_with_gradient as rates_with_gradient
 from fsnn_lava.training.gradients.spide import (
     SpideSettings as SpideSettings,
     backward_phase as backward_phase,
     spide_rates as spide_rates,
 )
-from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit
+from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit, train as train
 from fsnn_lava.training.metrics import Progress as Progress, couple_warnings as couple_warnings
 from fsnn_lava.training.on_lava import check_on_lava as check_on_lava, fit_on_lava as fit_on_lava
 from fsnn_lava.training.on_lava_check import TOLERANCE as TOLERANCE, Agreement as Agreement
@@ -42,4 +42,3 @@ from fsnn_lava.training.schedule import (
     chosen_samples as chosen_samples,
 )
 from fsnn_lava.training.session import BEST as BEST, LAST as LAST, FitResult as FitResult
-from fsnn_lava.training.train_network import train as train

@@ -7,19 +7,22 @@ the same number of threads and processes and the same torch); elsewhere the last
 
 from __future__ import annotations
 
+import dataclasses
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from fsnn_lava.config import TrainConfig
+from fsnn_lava.config import NetworkConfig, TrainConfig
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import CheckpointError, ConvergenceError
 from fsnn_lava.network import (
@@ -36,14 +39,9 @@ from fsnn_lava.network import (
     shared_generator,
     tf32,
 )
-from fsnn_lava.training.checkpoint import (
-    TrainedNetwork,
-    load_momenta,
-    momenta,
-)
+from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_momenta, momenta
 from fsnn_lava.training.device_samples import DeviceSamples
-from fsnn_lava.training.gradients.measured_rates import ImplicitRates
-from fsnn_lava.training.gradients.methods import rates_with_gradient
+from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
 from fsnn_lava.training.metrics import SAMPLES, feedback_norms, iteration_figures
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
@@ -54,7 +52,7 @@ from fsnn_lava.training.schedule import (
     iteration_seed,
     learning_rate,
 )
-from fsnn_lava.training.session import LAST, LAVA_STATE, FitResult, Observer, Session
+from fsnn_lava.training.session import BEST, LAST, LAVA_STATE, FitResult, Observer, Session
 
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
@@ -101,6 +99,55 @@ def fit(
             if not resume:
                 trainer.save(LAST)  # a run can be resumed however early it is killed
             return trainer.result(finished=trainer.run(observer, stop))
+
+
+def train(
+    dataset: Dataset,
+    config: TrainConfig | None = None,
+    *,
+    network: str | NetworkConfig | None = None,
+    method: str | None = None,
+    epochs: int | None = None,
+    folder: Path | None = None,
+    observer: Observer | None = None,
+) -> TrainedNetwork:
+    """Train a network, and return it as it was after its best epoch.
+
+    >>> trained = train(data, network="200 (F200)", epochs=20)  # doctest: +SKIP
+
+    Parameters
+    ----------
+    config : all settings; None: the defaults, and as many steps as the dataset has event frames.
+    network, method, epochs : these of the settings, instead of the config's: a notation keeps the config's neurons.
+    folder : where the run's checkpoints are kept, to be made if it is not there; None: nowhere.
+    observer : told of the course.
+
+    Raises
+    ------
+    KeyboardInterrupt : if it was interrupted; a run in a folder can be resumed.
+    FsnnError : as `fit`.
+    """
+    if config is None:
+        default = NetworkConfig()
+        steps = dataset.frames or default.time_steps
+        config = TrainConfig(name=dataset.name, network=dataclasses.replace(default, time_steps=steps))
+    changed = config.network
+    if network is not None:
+        changed = network if isinstance(network, NetworkConfig) else dataclasses.replace(changed, notation=network)
+    given: dict[str, Any] = {"method": method, "epochs": epochs}
+    training = dataclasses.replace(config.training, **{key: v for key, v in given.items() if v is not None})
+    config = dataclasses.replace(config, dataset=dataset.name, network=changed, training=training)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _trained(config, dataset, folder, observer)
+    with tempfile.TemporaryDirectory(prefix="fsnn-") as temporary:
+        return _trained(config, dataset, Path(temporary), observer)
+
+
+def _trained(config: TrainConfig, dataset: Dataset, folder: Path, observer: Observer | None) -> TrainedNetwork:
+    if not fit(config, dataset, folder, observer=observer).finished:
+        raise KeyboardInterrupt
+    return load_checkpoint(folder / BEST)
 
 
 class _Loss(nn.Module):

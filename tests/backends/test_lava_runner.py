@@ -29,10 +29,10 @@ from fsnn_lava.hardware.network import (
     InputSpec,
     Population,
     Readout,
+    with_timing,
 )
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from fsnn_lava.hardware.run_io import RunResult
-from fsnn_lava.hardware.timing import with_timing
 from random_networks import Case, random_case
 from side_by_side import run_side_by_side
 

@@ -24,9 +24,9 @@ from fsnn_lava.hardware.network import (
     Integrators,
     Population,
     Readout,
+    with_timing,
 )
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
-from fsnn_lava.hardware.timing import with_timing
 from networks import small_float_network
 from nir_interpreter import outputs
 from random_networks import random_case

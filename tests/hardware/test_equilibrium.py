@@ -14,9 +14,17 @@ from fsnn_lava.errors import InputError
 from fsnn_lava.hardware import equilibrium as module
 from fsnn_lava.hardware.equilibrium import equilibrium_rates, real_weight
 from fsnn_lava.hardware.geometry import Array, Dense
-from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.hardware.network import (
+    ALWAYS_ON,
+    INPUT,
+    Connection,
+    HardwareNetwork,
+    InputSpec,
+    Population,
+    Readout,
+    with_timing,
+)
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
-from fsnn_lava.hardware.timing import with_timing
 from fsnn_lava.quantization.quantizer import quantize
 
 LAW_STEPS = (10, 32, 100, 320, 1000)

@@ -7,7 +7,7 @@ import torch
 
 from fsnn_lava.config import NetworkConfig, TrainConfig
 from fsnn_lava.errors import ConfigError, ConvergenceError
-from fsnn_lava.network.memory import check_memory, machine_memory, memory_errors_named
+from fsnn_lava.network.devices import check_memory, machine_memory, memory_errors_named
 from fsnn_lava.training import fit, new_model
 from short_training import CONFIG, Told, short_digits
 
@@ -20,7 +20,7 @@ MESSAGE = (
 
 @pytest.fixture
 def _small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsnn_lava.network.memory.machine_memory", lambda: 2**36)
+    monkeypatch.setattr("fsnn_lava.network.devices.machine_memory", lambda: 2**36)
 
 
 @pytest.mark.usefixtures("_small_machine")
@@ -35,7 +35,7 @@ def test_layer_that_cannot_be_allocated_is_refused_with_its_memory(tmp_path: Pat
 def test_memory_is_compared_with_that_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert 2**28 < machine_memory() < 2**50
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr("fsnn_lava.network.memory._CGROUP_LIMIT", limit)
+    monkeypatch.setattr("fsnn_lava.network.devices._CGROUP_LIMIT", limit)
     for text, expected in (("max\n", machine_memory()), ("4000\n", 4000)):
         limit.write_text(text)
         assert machine_memory() == expected

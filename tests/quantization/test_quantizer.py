@@ -24,10 +24,9 @@ from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNet
 from fsnn_lava.hardware.neurons import STATE_LIMIT, FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import bounds_alone, potential_bounds, prove
 from fsnn_lava.quantization import candidates, input_correlations, rounding
-from fsnn_lava.quantization.calibrated import refuse_lost
 from fsnn_lava.quantization.candidates import Effort
 from fsnn_lava.quantization.input_correlations import from_rows, groups_of, patterns_of, weight_rows
-from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.quantization.quantizer import quantize, refuse_lost
 from fsnn_lava.quantization.report import QuantizationReport
 from fsnn_lava.quantization.rounding import MOST_PARTS, round_weights
 from small import codes_for, network, parts_of

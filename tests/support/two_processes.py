@@ -15,9 +15,9 @@ from fsnn_lava.config import TrainConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.datasets import Augmentation
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
+from fsnn_lava.network.devices import shared_generator
 from fsnn_lava.network.fixed_point import solve
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.network.shared_random import shared_generator
 from fsnn_lava.training import FitResult, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training
 from fsnn_lava.training.processes import ALONE, Ranks, average, joined, ranks_of_environment

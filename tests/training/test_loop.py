@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch.nn import functional
 
-from fsnn_lava.cli.tensorboard_log import TensorBoardLog
+from fsnn_lava.cli.training_display import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, DatasetError, OutputError, SpecError

@@ -8,7 +8,7 @@ import torch
 
 from fsnn_lava.cli import train
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.network.shared_random import shared_generator
+from fsnn_lava.network.devices import shared_generator
 from fsnn_lava.training import LAST
 from fsnn_lava.training.checkpoint import load_training
 from fsnn_lava.training.processes import ALONE, Ranks, average, joined, ranks_of_environment

@@ -11,10 +11,9 @@ from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.hardware.network import HardwareNetwork, with_timing
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RunResult, rates_from_spikes
-from fsnn_lava.hardware.timing import with_timing
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.verification.agreement import TIE_TOLERANCE, spike_agreement
 from fsnn_lava.verification.compare_runs import (

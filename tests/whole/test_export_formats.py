@@ -12,7 +12,7 @@ import pytest
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.cli import export, verify
-from fsnn_lava.conversion import export_formats
+from fsnn_lava.conversion import export_folder
 from fsnn_lava.conversion.export_folder import load_deployed
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.conversion.nir_write import write_nir
@@ -102,14 +102,14 @@ def test_an_interrupted_export_leaves_no_partial_file(run_folder: Path, monkeypa
     """Ctrl-C while the second of the two networks is written: the first is whole, the second is the old one."""
     assert export.main(["--run", str(run_folder), *FEW]) == 0
     before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
-    save: Callable[..., None] = export_formats.save_network
+    save: Callable[..., None] = export_folder.save_network
 
     def interrupted(network: HardwareNetwork, path: Path) -> None:
         if network.arithmetic == "integer":
             monkeypatch.setattr("os.replace", _interrupt)
         save(network, path)
 
-    monkeypatch.setattr(export_formats, "save_network", interrupted)
+    monkeypatch.setattr(export_folder, "save_network", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export.main(["--run", str(run_folder), "--time-steps", "7", *FEW])
     after = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}

@@ -1,4 +1,4 @@
-"""What every training method returns: measured rates, whose backward pass finds the gradient its own way."""
+"""Measured rates, whose backward pass finds the gradient by the method that a configuration names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import TrainingConfig
+from fsnn_lava.config import METHODS, TrainingConfig
 from fsnn_lava.network import FeedbackSNN, Simulation, Sums
 
 
@@ -66,6 +66,37 @@ class RatesWithGradient(Protocol):
         processes: int,
     ) -> ImplicitRates:
         """Measured rates of the last population; parameters as of `rates_with_gradient`."""
+
+
+def rates_with_gradient(
+    model: FeedbackSNN,
+    x: Tensor,
+    *,
+    training: TrainingConfig,
+    time_steps: int,
+    generator: torch.Generator | None = None,
+    sums: Sums | None = None,
+    processes: int = 1,
+) -> ImplicitRates:
+    """Measured rates of the last population, whose gradient is found by `training.method`.
+
+    Parameters
+    ----------
+    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    generator : source of the dropout masks.
+    sums : where several processes share a batch, see `solver.solve`.
+    processes : how many do.
+    """
+    method: RatesWithGradient = METHODS.get(training.method).load()
+    return method(
+        model,
+        x,
+        training=training,
+        time_steps=time_steps,
+        generator=generator,
+        sums=sums,
+        processes=processes,
+    )
 
 
 @dataclass(frozen=True, eq=False)

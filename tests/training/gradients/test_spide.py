@@ -15,13 +15,11 @@ from fsnn_lava.config import NetworkConfig, TrainingConfig, config_from_dict
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import run_by_events as event_run
-from fsnn_lava.network.devices import place, prepared
+from fsnn_lava.network.devices import place, prepared, shared_generator
 from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
-from fsnn_lava.network.shared_random import shared_generator
 from fsnn_lava.training.gradients import spide, spide_by_events as couple_run
 from fsnn_lava.training.gradients.ide import AdjointSettings, with_implicit_gradient
-from fsnn_lava.training.gradients.measured_rates import BackwardPhase
-from fsnn_lava.training.gradients.methods import rates_with_gradient
+from fsnn_lava.training.gradients.measured_rates import BackwardPhase, rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates, spide_rates
 from fsnn_lava.training.gradients.spide_dense import dense_couples
 from spide_networks import (
