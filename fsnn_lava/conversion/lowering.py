@@ -8,14 +8,10 @@ normalised: so on codes the constant current differs at the border.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from torch import Tensor
 
-import fsnn_lava
-from fsnn_lava.config import config_to_dict
 from fsnn_lava.conversion.fold_normalisation import on_codes
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -79,13 +75,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
         connections=tuple(connections),
         readout=Readout(names[-1], _array(model.readout.weight), _array(model.readout.bias)),
         time_steps=trained.config.network.time_steps,
-        provenance={
-            "package": fsnn_lava.__version__,
-            "config": config_to_dict(trained.config),
-            "metrics": dict(trained.metrics),
-            "classes": list(trained.classes),
-            "input_coding": dataclasses.asdict(trained.coding),
-        },
+        provenance=trained.provenance(),
     )
     return on_codes(with_timing(network, timing), trained.coding)
 

@@ -73,6 +73,16 @@ class TrainedNetwork:
         model.load_state_dict(dict(self.weights))
         return model.eval()
 
+    def provenance(self) -> dict[str, Any]:
+        """Return for JSON what a network that is made of it says of its origin."""
+        return {
+            "package": fsnn_lava.__version__,
+            "config": config_to_dict(self.config),
+            "metrics": dict(self.metrics),
+            "classes": list(self.classes),
+            "input_coding": dataclasses.asdict(self.coding),
+        }
+
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:
     """Find the name of the first weight with a value that is not finite; empty if all are."""

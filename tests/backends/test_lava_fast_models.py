@@ -23,10 +23,9 @@ from lava.proc.lif.process import LIF, LIFReset
 from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
 
-from fsnn_lava.backends.lava.models.fast_models import FAST_MODELS
+from fsnn_lava.backends.lava.models.fast_models import CONNECTION_MODELS, FAST_MODELS
 from fsnn_lava.backends.lava.models.fast_ports import ThreadlessRecvPort, ThreadlessSendPort, remove_thread
 from fsnn_lava.backends.lava.models.fast_process import SingleThreadModel
-from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware.geometry import Array
 from lava_bench import Bench, channel, threadless

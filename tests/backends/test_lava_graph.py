@@ -21,7 +21,7 @@ from fsnn_lava.backends.lava import stock_processes as processes
 from fsnn_lava.backends.lava.build_graph import Graph, build_graph
 from fsnn_lava.backends.lava.lava_format import from_lava, lava_shape, to_lava
 from fsnn_lava.backends.lava.models.fast_connections import FastConv
-from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
+from fsnn_lava.backends.lava.models.fast_models import CONNECTION_MODELS
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.lava.sample_ring import GraphJob, SampleRing
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator

@@ -33,8 +33,7 @@ from lava.proc.lif.process import LIF, LIFReset
 
 from fsnn_lava.backends.lava import stock_processes as processes
 from fsnn_lava.backends.lava.chip_limits import lava_delay
-from fsnn_lava.backends.lava.models.fast_models import FAST_MODELS, warm_up
-from fsnn_lava.backends.lava.models.forgetful_connections import CONNECTION_MODELS
+from fsnn_lava.backends.lava.models.fast_models import CONNECTION_MODELS, FAST_MODELS, warm_up
 from fsnn_lava.backends.lava.models.host_processes import (
     HostInput,
     HostInputFixed,

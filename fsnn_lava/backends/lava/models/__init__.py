@@ -3,8 +3,8 @@
 ::
 
     host_processes.py         sources of inputs, recorders of spikes, readers of potentials
-    forgetful_connections.py  stock connection models that forget the spikes in flight between samples
-    fast_models.py            which faster model runs which stock process: fast_lif.py, fast_connections.py
+    fast_models.py            which model runs which stock process: Lava's own, which forget the spikes in flight
+                              between samples, or faster ones: fast_lif.py, fast_connections.py
     fast_products.py          the current that spikes cause behind a matrix or a convolution
     fast_process.py           a model of one thread, whose channels (fast_ports.py) need no helper thread
 

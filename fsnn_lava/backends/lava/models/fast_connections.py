@@ -2,7 +2,7 @@
 
 A connection sends what arrived one step ago, then adds the weights of the sources that spike now; it computes nothing
 while the same message arrives as in the step before, as always-on neurons and constant inputs send it.
-Before the first step of every sample it forgets the spikes in flight, as `forgetful_connections` do.
+Before the first step of every sample it forgets the spikes in flight, as the forgetful ones of `fast_models` do.
 """
 
 from __future__ import annotations
