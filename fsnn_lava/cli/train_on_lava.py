@@ -92,8 +92,7 @@ def main(argv: list[str]) -> int:
     check_dataset(config, dataset)
     require_lava()
     console.print(
-        "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used",
-        soft_wrap=True,
+        "a simulation of on-chip training: Lava's processes on this CPU, in float64; no chip is used", soft_wrap=True
     )
     if arguments.check:
         show_agreement(check_on_lava(config, dataset, samples=arguments.check))

@@ -21,13 +21,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from fsnn_lava.config.layer_kinds import (
-    FEATURES_LIMIT,
-    KERNEL_LIMIT,
-    Shape,
-    layer_kind,
-    outside_kinds,
-)
+from fsnn_lava.config.layer_kinds import FEATURES_LIMIT, KERNEL_LIMIT, Shape, layer_kind, outside_kinds
 from fsnn_lava.errors import SpecError
 
 Pooling = Literal["merged", "spiking"]

@@ -53,7 +53,8 @@ def open_device(name: str, *, local_rank: int = 0, processes: int = 1) -> torch.
         return device
     if device.type != "cuda":
         raise ConfigError(f"training.device: found {name!r}; allowed: cpu, cuda or cuda:N")
-    found = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(_cuda_devices())]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count)]
     if not found:
         raise ConfigError(f"training.device: found {name!r}; this machine has the cpu alone ({_why_no_cuda()})")
     if processes > 1 and device.index is not None:
@@ -201,10 +202,6 @@ def shared_generator(device: torch.device, *, seed: int, rows: slice, total: int
     generator.manual_seed(seed)
     generator.rows, generator.total = rows, total
     return generator
-
-
-def _cuda_devices() -> int:
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _why_no_cuda() -> str:

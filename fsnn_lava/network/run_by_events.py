@@ -80,13 +80,7 @@ def event_run(
         rates = tuple(count[part].zero_().numpy() for count in counts)
         kept = np.empty((time_steps if record else 0, end - begin, plan.neurons), np.uint8)
         run_samples(
-            plan.arrays,
-            packed,
-            rates,
-            kept,
-            constants=plan.constants,
-            time_steps=time_steps,
-            loop_delay=loop_delay,
+            plan.arrays, packed, rates, kept, constants=plan.constants, time_steps=time_steps, loop_delay=loop_delay
         )
         recorded[:, part] = torch.from_numpy(kept)
 

@@ -230,12 +230,9 @@ class _Trainer(Session):
             if observer is not None:
                 observer.epoch(epoch=self.progress.epoch, metrics=metrics)
             saved = time.monotonic()
-            if self._any(stop.is_set()):
+            if self.ranks.sums(torch.tensor([float(stop.is_set())], device=self.device)).item():
                 return self.progress.epoch >= self.config.training.epochs
         return True
-
-    def _any(self, here: bool) -> bool:
-        return bool(self.ranks.sums(torch.tensor([float(here)], device=self.device)).item())
 
     def _learning_rate(self, overall: int) -> float:
         return learning_rate(self.config.training, epoch=self.progress.epoch, iteration=overall)

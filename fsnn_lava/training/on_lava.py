@@ -114,21 +114,15 @@ class _Trainer(Session):
             steps = 0
             batches = batches_of_epoch(self.config.training, len(self.samples), epoch=self.progress.epoch)
             if self.progress.iteration < len(batches):  # else it was interrupted before the epoch's test
-                job = self._job(batches)
+                done = self.progress.iteration
+                which = {"epoch": self.progress.epoch, "first_iteration": self.progress.epoch * len(batches) + done}
+                job = training_job(self.network, self.config, self.samples, batches[done:], **which)
                 steps = job.steps
                 if not self._learn(job):
                     return False
             last = (self.progress.epoch + 1) * len(batches) - 1
             self._end_epoch(time.monotonic() - started, steps=steps, iteration=last)
         return True
-
-    def _job(self, batches: list[Tensor]) -> TrainingJob:
-        """Return the rest of the epoch as a job."""
-        epoch, iteration = self.progress.epoch, self.progress.iteration
-        first = epoch * len(batches) + iteration
-        return training_job(
-            self.network, self.config, self.samples, batches[iteration:], epoch=epoch, first_iteration=first
-        )
 
     def _learn(self, job: TrainingJob) -> bool:
         """Run a job; return whether Lava showed all samples. If not, whole updates are kept."""

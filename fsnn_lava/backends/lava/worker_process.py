@@ -37,12 +37,7 @@ class SilenceError(BackendError):
 
 
 def run_isolated(
-    module: str,
-    job: object,
-    *,
-    on_message: Callable[[Any], bool],
-    silence_s: float,
-    inherited: Sequence[int] = (),
+    module: str, job: object, *, on_message: Callable[[Any], bool], silence_s: float, inherited: Sequence[int] = ()
 ) -> None:
     """Start ``python -m module FD``, send it the job, and hand over its messages until ``on_message`` says True.
 

@@ -89,13 +89,7 @@ def rates_with_gradient(
     """
     method: RatesWithGradient = METHODS.get(training.method).load()
     return method(
-        model,
-        x,
-        training=training,
-        time_steps=time_steps,
-        generator=generator,
-        sums=sums,
-        processes=processes,
+        model, x, training=training, time_steps=time_steps, generator=generator, sums=sums, processes=processes
     )
 
 

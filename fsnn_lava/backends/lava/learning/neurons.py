@@ -68,13 +68,7 @@ class CouplePopulation(AbstractProcess):
     """
 
     def __init__(
-        self,
-        *,
-        index: int,
-        job: TrainingJob,
-        activity: tuple[Array, Array],
-        spikes: tuple[Array, Array],
-        ticks: Array,
+        self, *, index: int, job: TrainingJob, activity: tuple[Array, Array], spikes: tuple[Array, Array], ticks: Array
     ) -> None:
         told = {"index": index, "neuron": job.network.neuron, "clock": job.clock}
         super().__init__(**told, activity=activity, spikes=spikes, ticks=ticks)
