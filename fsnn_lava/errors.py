@@ -21,8 +21,6 @@
 A message says where, what was found, what is allowed and what to do.
 """
 
-from __future__ import annotations
-
 
 class FsnnError(Exception):
     """Base of all errors raised on purpose by this package."""

@@ -1,7 +1,5 @@
 """Finished samples, added up batch by batch to the result of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A runner takes a network and inputs and returns a `RunResult`. `BACKENDS` import
 Lava need not be installed to use the simulator.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence

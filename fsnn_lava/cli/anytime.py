@@ -3,8 +3,6 @@
 Writes anytime.json, anytime.md and the picture anytime.svg into the run's folder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -4,8 +4,6 @@
 fsnn configs NAME > mine.toml; fsnn train --config mine.toml
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass

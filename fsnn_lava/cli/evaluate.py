@@ -3,8 +3,6 @@
 Reads best.safetensors in the run's folder; without arguments, of the newest run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

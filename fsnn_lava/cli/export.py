@@ -4,8 +4,6 @@ Writes network-float.h5 and network-integer.h5 into the run's folder (their form
 what rounding did, how large the network is and how much it works (export.md, export.json), and what --to asks for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run an exported network on test samples: in the simulator, in Lava (float or bit-accurate) or on Loihi 2."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass

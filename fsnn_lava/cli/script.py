@@ -3,8 +3,6 @@
 The subcommands of ``fsnn`` and the scripts of ``benchmarks/`` use it.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -6,8 +6,6 @@ into runs/<name>. Several processes share each batch when torchrun starts them:
 torchrun --nproc-per-node 2 -m fsnn_lava train --device cuda
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ with the config digits_spide, but without dropout, which is refused here. A --co
 other option. Writes what `fsnn train` writes, so that `fsnn export`, `run` and `verify` take it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What the two training commands share: where their settings come from, and how a training's course is shown."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping

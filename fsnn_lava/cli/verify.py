@@ -3,8 +3,6 @@
 Exit status 1 if a pair of backends breaks its relation. Writes report.json and report.md into the run's folder.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 

@@ -14,8 +14,6 @@ Blanks are allowed between the parts, not inside one.
 A layer may also be of a kind that was registered from outside, see `config/layer_kinds.py`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Every field has a default, so an empty file is a valid configuration; an unknown key never is.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math

@@ -1,7 +1,5 @@
 """Fold a dataset's normalisation into a network, so that it takes the codes as they are stored."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -6,8 +6,6 @@ into the first connection, so that inputs are the integer codes themselves. The 
 normalised: so on codes the constant current differs at the border.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

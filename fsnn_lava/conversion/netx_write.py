@@ -33,8 +33,6 @@ How to run it. lava-dl loads ``dense_rec`` blocks, but has no ProcessModel for t
 LIF keeps its state, so each sample takes a run of its own.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

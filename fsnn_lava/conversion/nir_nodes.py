@@ -1,7 +1,5 @@
 """Single nodes of a NIR graph: the shapes they send, their linear maps, and which of their values are allowed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any

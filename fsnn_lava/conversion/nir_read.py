@@ -3,8 +3,6 @@
 Reading loads numbers and text; nothing in the file is executed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Mapping

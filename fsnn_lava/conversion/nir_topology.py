@@ -21,8 +21,6 @@ reset           NIR sets v to v_reset. Our neurons **subtract** v_threshold - v_
 ==============  ===================================================================================================
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -29,8 +29,6 @@ The graph's metadata (``fsnn_lava``, JSON) hold what has no node: windows, manti
 input's coding, T, provenance. `nir_read.read_nir` gives back the same network from nodes and metadata.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 from collections.abc import Sequence

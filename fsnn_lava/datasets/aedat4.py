@@ -5,8 +5,6 @@ what each stream holds. A packet is the number of its stream, its length (4 byte
 the stream's data, compressed or not. All numbers are little-endian, and each FlatBuffer has its length before it.
 """
 
-from __future__ import annotations
-
 import struct
 import tempfile
 from pathlib import Path

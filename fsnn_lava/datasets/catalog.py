@@ -4,8 +4,6 @@ Files are looked for below one folder, given as ``data_dir`` or by the environme
 downloaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100: the original files, pickled or binary, or JPEG copies packed into npz files."""
 
-from __future__ import annotations
-
 import io
 import os
 import zipfile

@@ -8,8 +8,6 @@ There is no official split. As usual, the first 90 % of each class, in the order
 the training part (n * 9 // 10 of n recordings), and the rest the test part.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

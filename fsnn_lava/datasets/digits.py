@@ -1,7 +1,5 @@
 """Digits: 1,797 handwritten digits of 8x8 pixels in 17 greys, inside scikit-learn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

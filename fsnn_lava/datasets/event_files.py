@@ -3,8 +3,6 @@
 `nmnist` and `cifar10_dvs` say which files they take and how events become frames; `load_events` does the rest.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import zipfile

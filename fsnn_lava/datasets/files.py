@@ -4,8 +4,6 @@ A cache file is the codes' bytes and their CRC-32 (4 bytes, little-endian). One 
 Its name holds a checksum of what it was made from; files of sources that are gone may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -4,8 +4,6 @@ Hardware receives integers of 8 bits; training sees the real values that they st
 the same integers. Every loader of this package states an `InputCoding`; `Dataset.from_arrays` finds one here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """MNIST and Fashion-MNIST: idx files, packed by gzip or not."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ time in microseconds (23 bits). Channel 0 of a frame is OFF and channel 1 is ON.
 polarity within a frame count as one, and events from 90 ms on are left out: the first of the three saccades remains.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ names, those that NumPy writes for an array, and has its own plain stand-ins for
 is run; every other name is refused.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle

@@ -1,7 +1,5 @@
 """What a file is that was given in the place of another: told by its first bytes, for error messages."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Folders: one per training, never overwritten; and the user's, for what can be made anew (datasets, kernels)."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -6,8 +6,6 @@ For an integer network the graded input's current is rounded down exactly as in 
 run's rates and these is the finite number of steps alone (for LIF: and the rounding of the leak).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Shapes are (C, H, W), kernels square. A layer whose average pooling follows a co
 larger kernel and stride; see `pooled`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 from typing import Any

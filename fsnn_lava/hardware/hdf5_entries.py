@@ -4,8 +4,6 @@ The files hold plain numbers and text: reading them never executes anything. `En
 entry through one place, so that the checksum covers exactly what is written and read.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -5,8 +5,6 @@ The law is the populations' own (docs/network-format.md), without reset and thre
     u[t] = sign(u[t-1]) (|u[t-1]| (4096 - decay) >> 12) + 128 W s[t] 2**exponent
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fsnn_lava.errors import NetworkError

@@ -10,8 +10,6 @@ connection therefore has the *local delay* start_source + delay - start_target, 
 Nothing else distinguishes the papers' timing from Lava's.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field

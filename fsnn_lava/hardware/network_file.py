@@ -3,8 +3,6 @@
 The file holds plain numbers and text: reading it never executes anything.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

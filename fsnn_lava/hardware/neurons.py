@@ -4,8 +4,6 @@ Training, simulators, the overflow proof and Lava's processes all take the law's
 apply it are `network.neuron` (PyTorch), `kernels.neuron_step` (simulators) and Lava's own LIF.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Backends call `check_inputs` before they run and return a `RunResult`; `verification` compares these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final

@@ -1,7 +1,5 @@
 """Batch norm with the statistics of the whole batch, also where several processes hold a part of it each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -13,8 +13,6 @@ are those of `benchmarks/ide/precision.py` on a network of four convolutions tha
 Batch statistics, softmax, loss and optimizer are float32.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterator

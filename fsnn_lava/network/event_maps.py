@@ -1,7 +1,5 @@
 """Linear maps of layers, and their adjoints, prepared for event-driven products on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ and stop on the residual of the whole batch, ||f(x) - x|| / ||f(x)||. A solve th
 best iterate with ``converged`` false; values that are not finite raise.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

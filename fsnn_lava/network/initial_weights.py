@@ -1,7 +1,5 @@
 """Weights that a connection has before training."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -4,8 +4,6 @@ The potential is kept *before* the reset: v[t] is compared with the threshold, a
 enters v[t + 1]. IF is LIF with leak 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

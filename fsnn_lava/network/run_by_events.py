@@ -4,8 +4,6 @@ Samples do not see each other, so each thread takes a few of them through all st
 the cache, and nothing but spike counts is kept. The result does not depend on the number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod

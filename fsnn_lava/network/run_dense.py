@@ -9,8 +9,6 @@ Three things make a step cheap, and none changes what is computed beyond the rou
   that two products on tensor cores replace one in float32, which is several times slower than both.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import deque

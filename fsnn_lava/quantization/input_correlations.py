@@ -7,8 +7,6 @@ is sum over j of D_j (e L)_j**2: so weights that are rounded one after the other
 for what the later ones did. `rounding` does so; GPTQ reaches the same weights from the factor of the inverse of M.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod

@@ -11,8 +11,6 @@ refuses a network that rounding destroys:
 4. `report`: what rounding did, counted and measured.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 `quantize` returns a `QuantizationReport`; `verification.export_report` writes it as tables.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

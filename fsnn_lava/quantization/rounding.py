@@ -15,8 +15,6 @@ References
 .. [2] Hassibi, Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", NeurIPS 1992 (1993).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ The file holds tensors and, in its header, JSON text: nothing in it can execute.
 the same folder and renamed, so that a reader sees either the old or the new file, whole.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Batches of a dataset, cut, varied and decoded on the device that trains, without a loop over samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of a network that is not being trained: accuracy, firing rates, distance from the equilibrium."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ come from the seed and the iteration's number. On a CPU a run that was stopped a
 the same number of threads and processes and the same torch); elsewhere the last bits differ.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import signal
 import tempfile

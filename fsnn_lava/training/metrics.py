@@ -1,7 +1,5 @@
 """How far a training is, and its figures: of each iteration, summed over an epoch, and of each epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

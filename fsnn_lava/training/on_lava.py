@@ -4,8 +4,6 @@ A run is a function of its configuration and dataset. One that was interrupted g
 weights and momenta in float64 beside those that every other program reads.
 """
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import time

@@ -5,8 +5,6 @@ their last bits; a spike would move if one came that close (1e-15) to its thresh
 by rounding alone, within `TOLERANCE`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Lava computes in float64; the network's float32 values are float64 values, but not the other way round.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

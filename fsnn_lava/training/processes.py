@@ -4,8 +4,6 @@ Each process takes its share of every batch. Random numbers are drawn for the wh
 its share, so that the course of a training does not depend on the number of processes.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ All of it is a function of the configuration and of the iteration's number, so t
 device and with any number of processes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Sequence

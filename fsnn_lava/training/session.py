@@ -4,8 +4,6 @@
 checkpoint gives it back.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

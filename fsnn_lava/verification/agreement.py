@@ -8,8 +8,6 @@ Verification uses it on the trained network (PyTorch, float64) and its lowered f
 pairs of runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ Relations
 `report` shows both as Markdown and JSON; `agreement` explains single spikes of two float runs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Collection, Mapping, Sequence

@@ -15,8 +15,6 @@ not taken for rest, and
 A sample that never does uses all T steps: with limit 0 (settled) or infinity (margin) all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, final

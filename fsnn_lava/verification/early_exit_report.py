@@ -1,7 +1,5 @@
 """The anytime report: accuracy and rate error over the steps, early exit; as JSON, Markdown and a picture."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

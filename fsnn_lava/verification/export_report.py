@@ -1,7 +1,5 @@
 """The report of an export: what rounding did, how large the network is, how much it works on calibration samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

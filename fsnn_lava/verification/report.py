@@ -1,7 +1,5 @@
 """The verification report as JSON and as Markdown: runs compared, and the deviation by cause."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

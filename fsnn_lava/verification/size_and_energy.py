@@ -9,8 +9,6 @@ Not counted, being few or elsewhere: the synapse by which Lava's neurons reset t
 windows (one operation per spike, one per step), and the readout, which the host computes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

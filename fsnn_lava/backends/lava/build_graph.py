@@ -17,8 +17,6 @@ and all spikes in flight are zero.
 **Neurons** are flat everywhere, in Lava's order (`lava_format`); only at a Conv are they given their three axes.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass, field
 from typing import TypeVar

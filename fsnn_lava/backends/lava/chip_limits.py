@@ -1,7 +1,5 @@
 """Limits of Lava and Loihi 2: what they cannot express of a network, found before anything is started."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from fsnn_lava.backends.lava.lava_format import WEIGHT_FACTOR

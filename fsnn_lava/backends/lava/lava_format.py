@@ -4,8 +4,6 @@ Its Conv takes shapes (W, H, C), where ours are (C, H, W), so all neurons lie in
 correlate. And of weights with mixed signs it keeps even ones only.
 """
 
-from __future__ import annotations
-
 from math import prod
 
 import numpy as np

@@ -6,8 +6,6 @@ Lava's fixed_pt potentials wrap silently at 24 bits, and nothing in a result can
 that the quantizer attaches to it; the integer simulator raises instead of wrapping.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Sequence
 from typing import Final, final

@@ -5,8 +5,6 @@ slot b modulo the number of slots. It may begin when ``ready`` is more than b, s
 was read, and memory does not grow with the batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ Lava moves the contents of a `Var` one element per message. Here whoever asks fo
 worker, whose children inherit it, maps it by its file descriptor. `sample_ring` and `learning.memory` lay it out.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 from collections.abc import Mapping

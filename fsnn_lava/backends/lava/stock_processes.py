@@ -3,8 +3,6 @@
 Orders, kernels and mantissas are those of `lava_format`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from lava.magma.core.process.process import AbstractProcess
 from lava.proc.conv.process import Conv

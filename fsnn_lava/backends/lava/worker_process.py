@@ -8,8 +8,6 @@ notebooks work.
 `runner` runs networks this way, `learning.runner` trains them; `worker_protocol` is the other end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing.connection
 import os

@@ -1,7 +1,5 @@
 """The batched engine: one dense product per connection and step for all samples of a batch, zeros included."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The event-driven engine: each sample by itself through all steps, each spike adding its weights, on all cores."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A network made ready to run, in integers or in floats: what the engines get, and what they give back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod

@@ -1,7 +1,5 @@
 """The simulators: batches within a memory budget, the choice of the engine, results as they come."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args

@@ -13,8 +13,6 @@ solve. The spiking run may not: a third of its spikes move and the rates by 3 %.
 another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

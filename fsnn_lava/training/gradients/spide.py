@@ -17,8 +17,6 @@ Neither phase builds a graph, and neither keeps anything of its steps but counts
 and |beta| <= 1: too small a `loss_scale` drowns the gradient in rounding, too large a one cuts it off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ from there, through the transposed feedback, to the last again. Samples do not s
 few of them through all steps; nothing but spike counts is kept, so memory does not depend on the number of steps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ in memory, and a weight may be the sum of two TF32 values. Potentials and counts
 nothing is kept but what is under way. Nothing waits for the device until the counts are read.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import deque

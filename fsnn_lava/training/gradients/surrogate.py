@@ -10,8 +10,6 @@ the step's own derivative has.
                                                   is 2 / width
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

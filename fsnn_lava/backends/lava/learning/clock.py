@@ -12,8 +12,6 @@ of the first population the last one likewise: the loop delay is N in both phase
 turn alone, couples' spikes after it alone; at each sample's first step nothing is in flight.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -7,8 +7,6 @@
     feedback: s of population N -> W -> I of population 1;  p of population 1 -> W (transposed) -> q of population N
 """
 
-from __future__ import annotations
-
 from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.process.process import AbstractProcess
 

@@ -1,7 +1,5 @@
 """The job of a training and its outcome: plain data that travels between Python processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

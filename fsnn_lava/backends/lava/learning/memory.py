@@ -5,8 +5,6 @@ update, alternately into two slots: all connections update in the same step, so 
 the last update that all of them have finished is whole in one of the slots.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The source of samples, and populations: spiking neurons, behind each of them a ternary couple."""
 
-from __future__ import annotations
-
 import numpy as np
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType

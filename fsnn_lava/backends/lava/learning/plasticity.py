@@ -8,8 +8,6 @@
 connection takes a step of momentum SGD by itself, g <- gradient + weight_decay w, m <- momentum m + g, w <- w - rate m.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fsnn_lava.backends.lava.learning.job import TrainingJob

@@ -3,8 +3,6 @@
 Lava runs in a Python process of its own (`worker_process`), so this module imports nothing of it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import final
 

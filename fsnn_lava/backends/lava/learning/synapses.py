@@ -4,8 +4,6 @@ A connection takes one step in each direction. It holds its weights once: spikes
 back against them. It learns in Lava's learning phase, after the last step of each sample.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType

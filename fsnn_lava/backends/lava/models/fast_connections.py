@@ -5,8 +5,6 @@ while the same message arrives as in the step before, as always-on neurons and c
 Before the first step of every sample it forgets the spikes in flight, as the forgetful ones of `fast_models` do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

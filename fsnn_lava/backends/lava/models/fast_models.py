@@ -5,8 +5,6 @@ Lava 0.10.0 offers a periodic reset for neurons (`LIFReset`) and none for connec
 message per element and sample. Fast models are of integers: floats keep Lava's own, to be compared with.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

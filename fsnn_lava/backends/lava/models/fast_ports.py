@@ -7,8 +7,6 @@ of a small network. These ports wait for the semaphore themselves. What they do 
 so that either end of a channel may be one of Lava's own.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from lava.magma.compiler.channels.pypychannel import CspRecvPort, CspSendPort
 

@@ -4,8 +4,6 @@ The models of a process are chosen by the run configuration (`exception_proc_mod
 graph of the same processes. A step of a small network is spent on waking processes, so threads are what costs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

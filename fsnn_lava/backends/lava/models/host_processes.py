@@ -1,7 +1,5 @@
 """Processes on the host: where inputs come from and where spikes go. All of them work on a `SampleRing`."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Loads netx files with lava-dl, and gives its recurrent blocks the ProcessModel that lava-dl 0.6.0 lacks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lava.magma.core.decorator import implements
