@@ -4,6 +4,8 @@ Each kind has one `Registry`. Config choices, help texts and error messages look
 place, also from outside the package: by `Registry.register`, or by an entry point of the registry's group.
 """
 
+from __future__ import annotations
+
 import difflib
 import importlib
 import importlib.metadata

@@ -5,6 +5,7 @@ entry through one place, so that the checksum covers exactly what is written and
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -12,6 +13,10 @@ import numpy as np
 
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.geometry import Array
+
+Kinds = Mapping[str, type]
+"""Name of each attribute of a group -> what it holds: str: text; int: int64; float: float64; tuple: int64 sizes."""
+_DTYPES: dict[type, type[np.generic]] = {int: np.int64, float: np.float64, tuple: np.int64}
 
 
 class Checksum:
@@ -48,28 +53,25 @@ class EntryWriter:
         """Make a group, should nothing be written into it."""
         self._file.require_group(name)
 
+    def attributes(self, group: str, kinds: Kinds, values: object) -> None:
+        """Write attributes; the values are those of an object's attributes of the same names."""
+        for name, kind in kinds.items():
+            self.attribute(group, name, kind, getattr(values, name))
+
+    def attribute(self, group: str, name: str, kind: type, value: Any) -> None:
+        """Write an attribute of a kind that `Kinds` lists."""
+        entry: Any = value if kind is str else np.asarray(value, _DTYPES[kind])
+        self.checksum.add(f"{group}@{name}", entry)
+        self._file.require_group(group).attrs[name] = _fixed_length(entry) if kind is str else entry
+
     def text(self, group: str, name: str, value: str) -> None:
-        """Write an attribute."""
-        self.checksum.add(f"{group}@{name}", value)
-        self._file.require_group(group).attrs[name] = _fixed_length(value)
-
-    def long_text(self, group: str, name: str, value: str) -> None:
         """Write text as a dataset, because attributes are limited to 64 KiB."""
-        self.checksum.add(f"{_joined(group, name)}", value)
+        self.checksum.add(_joined(group, name), value)
         self._file.require_group(group).create_dataset(name, data=_fixed_length(value), track_times=False)
-
-    def number(self, group: str, name: str, value: int | float, *, dtype: type[np.generic]) -> None:
-        """Write a number as an attribute."""
-        self.numbers(group, name, np.asarray(value, dtype))
-
-    def numbers(self, group: str, name: str, value: Array) -> None:
-        """Write an array as an attribute."""
-        self.checksum.add(f"{group}@{name}", value)
-        self._file.require_group(group).attrs[name] = value
 
     def array(self, group: str, name: str, value: Array) -> None:
         """Write a compressed dataset."""
-        self.checksum.add(f"{_joined(group, name)}", value)
+        self.checksum.add(_joined(group, name), value)
         self._file.require_group(group).create_dataset(name, data=value, compression="gzip", track_times=False)
 
 
@@ -112,33 +114,29 @@ class EntryReader:
             raise NetworkError(f'group "{parent}" holds {found}; expected groups numbered from 000 without gaps')
         return [f"{parent}/{name}" for name in expected]
 
-    def text(self, group: str, name: str) -> str:
-        """The text of an attribute."""
-        value = _decoded(f'attribute "{name}" of group "{group}"', self._attribute(group, name))
-        self.checksum.add(f"{group}@{name}", value)
-        return value
+    def attributes(self, group: str, kinds: Kinds) -> dict[str, Any]:
+        """Attributes by name; sizes are at least 1."""
+        return {name: self.attribute(group, name, kind) for name, kind in kinds.items()}
 
-    def long_text(self, group: str, name: str) -> str:
-        """The text of a dataset."""
-        dataset = self._dataset(group, name, "text")
-        value = _decoded(f'dataset "{_joined(group, name)}"', dataset[()])
-        self.checksum.add(f"{_joined(group, name)}", value)
-        return value
-
-    def integer(self, group: str, name: str) -> int:
-        """The int64 number of an attribute."""
-        return int(self._numbers(group, name, dtype=np.int64, ndim=0))
-
-    def real(self, group: str, name: str) -> float:
-        """The float64 number of an attribute."""
-        return float(self._numbers(group, name, dtype=np.float64, ndim=0))
-
-    def shape(self, group: str, name: str) -> tuple[int, ...]:
-        """Sizes of at least 1, from an attribute."""
-        sizes = tuple(int(n) for n in self._numbers(group, name, dtype=np.int64, ndim=1))
+    def attribute(self, group: str, name: str, kind: type) -> Any:
+        """An attribute of a kind that `Kinds` lists."""
+        if kind is str:
+            text = _decoded(f'attribute "{name}" of group "{group}"', self._attribute(group, name))
+            self.checksum.add(f"{group}@{name}", text)
+            return text
+        numbers = self._numbers(group, name, dtype=_DTYPES[kind], ndim=1 if kind is tuple else 0)
+        if kind is not tuple:
+            return kind(numbers)
+        sizes = tuple(int(n) for n in numbers)
         if any(n < 1 for n in sizes):
             raise NetworkError(f'attribute "{name}" of group "{group}" is {sizes}; expected sizes of at least 1')
         return sizes
+
+    def text(self, group: str, name: str) -> str:
+        """The text of a dataset."""
+        value = _decoded(f'dataset "{_joined(group, name)}"', self._dataset(group, name, "text")[()])
+        self.checksum.add(_joined(group, name), value)
+        return value
 
     def array(self, group: str, name: str, *, dtype: type[np.generic], shape: tuple[int | None, ...]) -> Array:
         """A dataset; ``None`` in ``shape`` stands for any size."""
@@ -149,7 +147,7 @@ class EntryReader:
             found = f"{dataset.dtype} of shape {dataset.shape}"
             raise NetworkError(f'dataset "{_joined(group, name)}" is {found}; expected {expected}')
         value = np.asarray(dataset[()], dtype)
-        self.checksum.add(f"{_joined(group, name)}", value)
+        self.checksum.add(_joined(group, name), value)
         return value
 
     def stored_checksum(self) -> str:

@@ -25,8 +25,12 @@ VERSION = 2
 _LIBVER = ("v108", "v108")
 """The oldest HDF5 format that guards its own structure by checksums: damage there is an error, not a surprise."""
 
-_INTEGER_NEURON = ("v_threshold", "reset_mantissa", "reset_exponent", "decay")
-_FLOAT_NEURON = ("v_threshold", "reset_amount", "leak")
+_INPUT = {"kind": str, "maximum": int, "shape": tuple}
+_POPULATION = {"name": str, "shape": tuple, "start": int}
+_INTEGER_NEURON = {"v_threshold": int, "reset_mantissa": int, "reset_exponent": int, "decay": int, "scale": float}
+_FLOAT_NEURON = {"v_threshold": float, "reset_amount": float, "leak": float}
+_CONNECTION = {"name": str, "source": str, "target": str, "delay": int, "weight_exponent": int, "weight_bits": int}
+_INTEGRATORS = {"weight_exponent": int, "weight_bits": int, "scale": float}
 _GEOMETRIES = {type(DENSE): "dense", Convolution: "convolution", TransposedConvolution: "transposed_convolution"}
 _GEOMETRY_NUMBERS = {"stride": 1, "padding": 0, "output_padding": 0}
 """Numbers of every connection's geometry, and what is written where a geometry has no such number."""
@@ -71,63 +75,41 @@ def load_network(path: str | Path) -> HardwareNetwork:
 
 
 def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
-    writer.text("/", "format", FORMAT)
-    writer.number("/", "version", VERSION, dtype=np.int64)
-    writer.text("/", "name", network.name)
-    writer.text("/", "arithmetic", network.arithmetic)
-    writer.number("/", "time_steps", network.time_steps, dtype=np.int64)
-    writer.long_text("/", "provenance", metadata_text(network, dict(network.provenance)))
-    writer.text("/input", "kind", network.input.kind)
-    writer.number("/input", "maximum", network.input.maximum, dtype=np.int64)
-    writer.numbers("/input", "shape", np.asarray(network.input.shape, np.int64))
+    writer.attribute("/", "format", str, FORMAT)
+    writer.attribute("/", "version", int, VERSION)
+    writer.attributes("/", {"name": str, "arithmetic": str, "time_steps": int}, network)
+    writer.text("/", "provenance", metadata_text(network, dict(network.provenance)))
+    writer.attributes("/input", _INPUT, network.input)
+    neuron = _INTEGER_NEURON if network.arithmetic == "integer" else _FLOAT_NEURON
     for i, population in enumerate(network.populations):
-        _write_population(writer, f"/populations/{i:03d}", population)
+        writer.attributes(f"/populations/{i:03d}", _POPULATION, population)
+        writer.attributes(f"/populations/{i:03d}", neuron, population.neuron)
     writer.group("/connections")
     for i, connection in enumerate(network.connections):
         _write_connection(writer, f"/connections/{i:03d}", connection)
     _write_readout(writer, network.readout)
-    writer.text("/", "checksum", writer.checksum.hexdigest())
-
-
-def _write_population(writer: EntryWriter, group: str, population: Population) -> None:
-    writer.text(group, "name", population.name)
-    writer.numbers(group, "shape", np.asarray(population.shape, np.int64))
-    writer.number(group, "start", population.start, dtype=np.int64)
-    neuron = population.neuron
-    if isinstance(neuron, IntegerNeuron):
-        for name in _INTEGER_NEURON:
-            writer.number(group, name, getattr(neuron, name), dtype=np.int64)
-        writer.number(group, "scale", neuron.scale, dtype=np.float64)
-    else:
-        for name in _FLOAT_NEURON:
-            writer.number(group, name, getattr(neuron, name), dtype=np.float64)
+    writer.attribute("/", "checksum", str, writer.checksum.hexdigest())
 
 
 def _write_connection(writer: EntryWriter, group: str, connection: Connection) -> None:
-    for name in ("name", "source", "target"):
-        writer.text(group, name, getattr(connection, name))
-    for name in ("delay", "weight_exponent", "weight_bits"):
-        writer.number(group, name, getattr(connection, name), dtype=np.int64)
+    writer.attributes(group, _CONNECTION, connection)
     geometry = connection.geometry
-    writer.text(group, "geometry", _GEOMETRIES[type(geometry)])
+    writer.attribute(group, "geometry", str, _GEOMETRIES[type(geometry)])
     for name, absent in _GEOMETRY_NUMBERS.items():
-        writer.number(group, name, getattr(geometry, name, absent), dtype=np.int64)
+        writer.attribute(group, name, int, getattr(geometry, name, absent))
     integer = connection.weight.dtype == np.int32  # mantissas of at most 8 bits
     writer.array(group, "weight", connection.weight.astype(np.int8) if integer else connection.weight)
 
 
 def _write_readout(writer: EntryWriter, readout: Readout) -> None:
-    writer.text("/readout", "source", readout.source)
+    writer.attribute("/readout", "source", str, readout.source)
     writer.array("/readout", "weight", readout.weight.astype(np.float64))
     writer.array("/readout", "bias", readout.bias.astype(np.float64))
     integrators = readout.integrators
-    writer.number("/readout", "parts", integrators.parts if integrators else 0, dtype=np.int64)
+    writer.attribute("/readout", "parts", int, integrators.parts if integrators else 0)
     if integrators is not None:
-        group = "/readout/integrators"
-        writer.array(group, "weight", integrators.weight.astype(np.int8))
-        writer.number(group, "weight_exponent", integrators.weight_exponent, dtype=np.int64)
-        writer.number(group, "weight_bits", integrators.weight_bits, dtype=np.int64)
-        writer.number(group, "scale", integrators.scale, dtype=np.float64)
+        writer.array("/readout/integrators", "weight", integrators.weight.astype(np.int8))
+        writer.attributes("/readout/integrators", _INTEGRATORS, integrators)
 
 
 def metadata_text(network: HardwareNetwork, content: Mapping[str, Any]) -> str:
@@ -147,17 +129,19 @@ def metadata_text(network: HardwareNetwork, content: Mapping[str, Any]) -> str:
 
 def _read_network(reader: EntryReader) -> HardwareNetwork:
     _check_header(reader)
-    arithmetic = reader.text("/", "arithmetic")
+    arithmetic = reader.attribute("/", "arithmetic", str)
     if arithmetic not in ("float", "integer"):
         raise NetworkError(f'arithmetic is "{arithmetic}"; expected "float" or "integer"')
-    name = reader.text("/", "name")
-    time_steps = reader.integer("/", "time_steps")
-    provenance = _read_provenance(reader)
-    spec = _read_input(reader)
-    populations = tuple(_read_population(reader, g, arithmetic) for g in reader.groups("/populations"))
-    connections = tuple(_read_connection(reader, g, arithmetic) for g in reader.groups("/connections"))
-    readout = _read_readout(reader)
-    network = HardwareNetwork(name, spec, populations, connections, readout, time_steps, provenance)
+    integer = arithmetic == "integer"
+    network = HardwareNetwork(
+        reader.attribute("/", "name", str),
+        _read_input(reader),
+        tuple(_read_population(reader, group, integer) for group in reader.groups("/populations")),
+        tuple(_read_connection(reader, group, integer) for group in reader.groups("/connections")),
+        _read_readout(reader),
+        reader.attribute("/", "time_steps", int),
+        _read_provenance(reader),
+    )
     found, stored = reader.checksum.hexdigest(), reader.stored_checksum()
     if found != stored:
         raise NetworkError(f"content has checksum {found}, the file says {stored}: it was altered; export it again")
@@ -165,17 +149,17 @@ def _read_network(reader: EntryReader) -> HardwareNetwork:
 
 
 def _check_header(reader: EntryReader) -> None:
-    kind = reader.text("/", "format")
+    kind = reader.attribute("/", "format", str)
     if kind != FORMAT:
         raise NetworkError(f'format is "{kind}"; expected "{FORMAT}"')
-    version = reader.integer("/", "version")
+    version = reader.attribute("/", "version", int)
     if version != VERSION:
         raise NetworkError(f"version {version}; this release reads version {VERSION}; export the network again")
 
 
 def _read_provenance(reader: EntryReader) -> Mapping[str, Any]:
     try:
-        provenance = json.loads(reader.long_text("/", "provenance"))
+        provenance = json.loads(reader.text("/", "provenance"))
     except ValueError as error:
         raise NetworkError(f'dataset "/provenance" is not JSON ({error})') from error
     if not isinstance(provenance, dict):
@@ -184,43 +168,32 @@ def _read_provenance(reader: EntryReader) -> Mapping[str, Any]:
 
 
 def _read_input(reader: EntryReader) -> InputSpec:
-    kind = reader.text("/input", "kind")
-    if kind != "graded" and kind != "event":
-        raise NetworkError(f'input kind is "{kind}"; expected "graded" or "event"')
-    return InputSpec(reader.shape("/input", "shape"), kind, reader.integer("/input", "maximum"))  # type: ignore[arg-type]
+    spec = InputSpec(**reader.attributes("/input", _INPUT))
+    if spec.kind not in ("graded", "event"):
+        raise NetworkError(f'input kind is "{spec.kind}"; expected "graded" or "event"')
+    return spec
 
 
-def _read_population(reader: EntryReader, group: str, arithmetic: str) -> Population:
+def _read_population(reader: EntryReader, group: str, integer: bool) -> Population:
     neuron: Neuron
-    if arithmetic == "integer":
-        integers = {name: reader.integer(group, name) for name in _INTEGER_NEURON}
-        neuron = IntegerNeuron(**integers, scale=reader.real(group, "scale"))
+    if integer:
+        neuron = IntegerNeuron(**reader.attributes(group, _INTEGER_NEURON))
     else:
-        neuron = FloatNeuron(**{name: reader.real(group, name) for name in _FLOAT_NEURON})
-    name = reader.text(group, "name")
-    return Population(name, reader.shape(group, "shape"), neuron, reader.integer(group, "start"))
+        neuron = FloatNeuron(**reader.attributes(group, _FLOAT_NEURON))
+    return Population(neuron=neuron, **reader.attributes(group, _POPULATION))
 
 
-def _read_connection(reader: EntryReader, group: str, arithmetic: str) -> Connection:
-    integer = arithmetic == "integer"
+def _read_connection(reader: EntryReader, group: str, integer: bool) -> Connection:
     geometry = _read_geometry(reader, group)
     axes = (None, None) if geometry == DENSE else (None,) * 4
     weight = reader.array(group, "weight", dtype=np.int8 if integer else np.float64, shape=axes)
-    return Connection(
-        name=reader.text(group, "name"),
-        source=reader.text(group, "source"),
-        target=reader.text(group, "target"),
-        weight=weight.astype(np.int32) if integer else weight,
-        delay=reader.integer(group, "delay"),
-        weight_exponent=reader.integer(group, "weight_exponent"),
-        weight_bits=reader.integer(group, "weight_bits"),
-        geometry=geometry,
-    )
+    weight = weight.astype(np.int32) if integer else weight
+    return Connection(weight=weight, geometry=geometry, **reader.attributes(group, _CONNECTION))
 
 
 def _read_geometry(reader: EntryReader, group: str) -> Geometry:
-    kind = reader.text(group, "geometry")
-    stride, padding, output_padding = (reader.integer(group, name) for name in _GEOMETRY_NUMBERS)
+    kind = reader.attribute(group, "geometry", str)
+    stride, padding, output_padding = (reader.attribute(group, name, int) for name in _GEOMETRY_NUMBERS)
     if kind == _GEOMETRIES[Convolution]:
         return Convolution(stride, padding)
     if kind == _GEOMETRIES[TransposedConvolution]:
@@ -232,13 +205,12 @@ def _read_geometry(reader: EntryReader, group: str) -> Geometry:
 
 
 def _read_readout(reader: EntryReader) -> Readout:
-    source = reader.text("/readout", "source")
+    source = reader.attribute("/readout", "source", str)
     weight = reader.array("/readout", "weight", dtype=np.float64, shape=(None, None))
     bias = reader.array("/readout", "bias", dtype=np.float64, shape=(len(weight),))
-    parts = reader.integer("/readout", "parts")
+    parts = reader.attribute("/readout", "parts", int)
     if not parts:
         return Readout(source, weight, bias)
     group = "/readout/integrators"
     mantissas = reader.array(group, "weight", dtype=np.int8, shape=weight.shape).astype(np.int32)
-    exponent, bits = reader.integer(group, "weight_exponent"), reader.integer(group, "weight_bits")
-    return Readout(source, weight, bias, Integrators(mantissas, exponent, bits, parts, reader.real(group, "scale")))
+    return Readout(source, weight, bias, Integrators(mantissas, parts=parts, **reader.attributes(group, _INTEGRATORS)))

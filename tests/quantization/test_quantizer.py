@@ -294,7 +294,7 @@ def test_rounding_down_the_input_is_made_good_in_the_constant_current() -> None:
 def test_odd_networks(weight: Any, current: Any) -> None:
     net = network(weight, current)
     codes = codes_for(net)
-    integer, report = quantize(net, codes)
+    integer, report = quantize(net, codes, keep_lost=True)
     assert_sound(report)
     assert report.populations["p"].max_rate_error <= 0.01
     rates = IntegerSimulator().run(integer, codes).firing_rates["p"]
@@ -691,7 +691,7 @@ def strongly_driven(bias: float, *, strongest: float) -> HardwareNetwork:
 def test_lost_constant_current_is_refused_however_strong_other_currents_are() -> None:
     """A tenth of the reset amount, rounded to nothing; the inhibition is a thousand times as strong."""
     floating = strongly_driven(0.2, strongest=300.0)
-    integer, report = quantize(floating, FRAMES, config=DeployConfig(rounding="nearest"))
+    integer, report = quantize(floating, FRAMES, config=DeployConfig(rounding="nearest"), keep_lost=True)
     assert not in_float_units(integer, "on").any()
     assert report.lost() == ("on",)
     with pytest.raises(UnsupportedError, match=r"T = 20 lose these connections(.|\n)*allowed: 50%\):\n  on: 100%\n"):
