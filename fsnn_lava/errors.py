@@ -1,23 +1,5 @@
 """Every error that this package raises on purpose.
 
-::
-
-    FsnnError
-    ├── SpecError               (ValueError)    notation or shapes of a network
-    ├── ConfigError             (ValueError)    settings: unknown key, wrong type, values that contradict
-    ├── DatasetError            (ValueError)    a dataset file is missing, truncated or not what its name says
-    ├── CheckpointError         (ValueError)    a training checkpoint is truncated, altered or of another version
-    ├── NetworkError            (ValueError)    a HardwareNetwork or its file breaks an invariant
-    │   └── PotentialBoundError                 no proof that the 24-bit state stays in range
-    ├── InputError              (ValueError)    inputs that do not fit the network they are given to
-    ├── UnsupportedError        (ValueError)    a target cannot express the network; names every violation
-    ├── StateOverflowError      (OverflowError) a membrane potential left the 24-bit range during a run
-    ├── ConvergenceError        (RuntimeError)  an iteration diverged (not finite)
-    ├── BackendError            (RuntimeError)  a backend failed or did not answer in time
-    │   └── IncompleteRunError                  it failed or was interrupted on the way; holds what was done until then
-    ├── MissingDependencyError  (ImportError)   an optional package is absent; names the extra to install
-    └── OutputError             (OSError)       a file or folder cannot be written
-
 A message says where, what was found, what is allowed and what to do.
 """
 

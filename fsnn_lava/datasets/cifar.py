@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,7 @@ class _Source:
     pickled: str
     binary: str
     jpeg: str
-    train: tuple[str, ...]  # files of a split in the original forms, without ".bin"
-    test: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]]  # "train", "test" -> its files in the original forms, without ".bin"
     label: str  # key of the labels in the pickled form
     label_bytes: int  # before each image of the binary form; the last of them is the label
     download: str
@@ -44,8 +44,7 @@ _CIFAR10 = _Source(
     pickled="cifar-10-batches-py",
     binary="cifar-10-batches-bin",
     jpeg="cifar10-jpeg",
-    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-    test=("test_batch",),
+    parts={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
     label="labels",
     label_bytes=1,
     download="torchvision.datasets.CIFAR10",
@@ -64,8 +63,7 @@ _CIFAR100 = _Source(
     pickled="cifar-100-python",
     binary="cifar-100-binary",
     jpeg="cifar100-jpeg",
-    train=("train",),
-    test=("test",),
+    parts={"train": ("train",), "test": ("test",)},
     label="fine_labels",
     label_bytes=2,
     download="torchvision.datasets.CIFAR100",
@@ -85,26 +83,22 @@ def load_cifar100(data_dir: Path | None) -> Dataset:
 def _load(source: _Source, data_dir: Path | None) -> Dataset:
     how_to_get = f'Get it with {source.download}("{data_dir or "DIR"}", download=True).'
     root = data_root(source.name, data_dir, holds=source.pickled, how_to_get=how_to_get)
-    note = ""
-    if (root / source.pickled).is_dir():
-        train, test = (_read_pickled(source, root / source.pickled, names) for names in (source.train, source.test))
-    elif (root / source.binary).is_dir():
-        train, test = (_read_binary(source, root / source.binary, names) for names in (source.train, source.test))
-    elif (root / source.jpeg).is_dir():
-        train, test = (_read_jpeg(source, root / source.jpeg / f"{part}.npz") for part in ("train", "test"))
-        note = _JPEG_NOTE
-    else:
-        looked = "\n  ".join(str(root / folder) for folder in (source.pickled, source.binary, source.jpeg))
+    readers = {source.pickled: _read_pickled, source.binary: _read_binary, source.jpeg: _read_jpeg}
+    folder = next((folder for folder in readers if (root / folder).is_dir()), None)
+    if folder is None:
+        looked = "\n  ".join(str(root / folder) for folder in readers)
         raise DatasetError(f"{source.name} is missing. Looked for the folders:\n  {looked}\n{how_to_get}")
+    train, test = (readers[folder](source, root / folder, part) for part in ("train", "test"))
+    note = _JPEG_NOTE if folder == source.jpeg else ""
     coding = InputCoding("graded", 255, 1 / 255, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
     return Dataset(
         source.name, train, test, _SHAPE, source.classes, coding, augmentation=Augmentation(pad=4, flip=True), note=note
     )
 
 
-def _read_pickled(source: _Source, folder: Path, names: tuple[str, ...]) -> Samples:
+def _read_pickled(source: _Source, folder: Path, part: str) -> Samples:
     images, labels = [], []
-    for name in names:
+    for name in source.parts[part]:
         path = folder / name
         batch = read_pickled_arrays(path)
         missing = {"data", source.label} - batch.keys()
@@ -121,9 +115,9 @@ def _read_pickled(source: _Source, folder: Path, names: tuple[str, ...]) -> Samp
     return _originals(source, folder, np.concatenate(images), np.array(labels))
 
 
-def _read_binary(source: _Source, folder: Path, names: tuple[str, ...]) -> Samples:
+def _read_binary(source: _Source, folder: Path, part: str) -> Samples:
     row, rows = source.label_bytes + _PIXELS, []
-    for name in names:
+    for name in source.parts[part]:
         path = folder / f"{name}.bin"
         raw = np.frombuffer(read_bytes(path), np.uint8)
         if raw.size % row:
@@ -153,8 +147,9 @@ def _check_labels(source: _Source, path: Path, labels: Array) -> None:
         raise DatasetError(f"{path}: found label {wrong[0]}; allowed: 0 .. {len(source.classes) - 1}.")
 
 
-def _read_jpeg(source: _Source, path: Path) -> Samples:
+def _read_jpeg(source: _Source, folder: Path, part: str) -> Samples:
     """Read one npz file: ``bytes`` (all JPEG files), ``offsets`` (n + 1), ``labels``, ``classes``."""
+    path = folder / f"{part}.npz"
     contents = zip_contents(path)
     try:
         with np.load(path, allow_pickle=False) as file:
