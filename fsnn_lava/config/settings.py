@@ -3,6 +3,8 @@
 Every field has a default, so an empty file is a valid configuration; an unknown key never is.
 """
 
+from __future__ import annotations  # so that `one_of` looks up names when somebody asks, not before
+
 import dataclasses
 import difflib
 import math
