@@ -1,7 +1,7 @@
 """Everything that can run a `HardwareNetwork`, behind one interface.
 
 A runner takes a network and inputs and returns a `RunResult`. `BACKENDS` imports a runner when it is asked for, so that
-Lava need not be installed to use the simulator.
+Lava need not be installed to use the simulator. `run` is one call for samples of any kind, whatever backend is named.
 """
 
 import dataclasses
