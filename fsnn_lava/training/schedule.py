@@ -6,13 +6,11 @@ device and with any number of processes.
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import TrainConfig, TrainingConfig, changed_settings
+from fsnn_lava.config import TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Dataset, Samples, check_time_steps, hold_out
 from fsnn_lava.errors import ConfigError, DatasetError
 from fsnn_lava.network import TRAINING_COPIES, check_memory
@@ -21,21 +19,6 @@ _PART_SEED = 0
 """Of the choice of samples where not all are used: the same for every seed of a training."""
 _VALIDATION_SEED = 1
 """Of the choice of samples held out for validation, likewise."""
-
-
-def check_resumable(path: Path, before: TrainConfig, now: TrainConfig, *, free: Sequence[str]) -> None:
-    """Require that a checkpoint's training can go on with these settings, of [training] those that are `free` aside.
-
-    Raises
-    ------
-    ConfigError : naming the settings that have changed and may not.
-    """
-    changed = changed_settings(before, now, free=free)
-    if changed:
-        raise ConfigError(
-            f"{path}: cannot resume with other settings: {', '.join(changed)}; "
-            f"only training.{', training.'.join(free)} may change"
-        )
 
 
 def chosen_samples(config: TrainConfig, dataset: Dataset) -> Dataset:

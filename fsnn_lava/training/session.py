@@ -13,14 +13,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fsnn_lava.config import TrainConfig
+from fsnn_lava.config import TrainConfig, changed_settings
 from fsnn_lava.datasets import Dataset
-from fsnn_lava.errors import CheckpointError, ConvergenceError, NetworkError
+from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, NetworkError
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_training, new_model, not_finite, save_checkpoint
 from fsnn_lava.training.evaluation import evaluate
 from fsnn_lava.training.metrics import Progress, epoch_means, run_metrics
 from fsnn_lava.training.processes import ALONE, Ranks
-from fsnn_lava.training.schedule import check_resumable, chosen_on, without_validation
+from fsnn_lava.training.schedule import chosen_on, without_validation
 
 LAST = "last.safetensors"
 """The newest state of a run; what a training resumes from."""
@@ -178,7 +178,12 @@ class Session(ABC):
     def _restore(self) -> None:
         path = self.folder / LAST
         trained, progress, state = load_training(path)
-        check_resumable(path, trained.config, self.config, free=self._free_on_resume)
+        changed = changed_settings(trained.config, self.config, free=self._free_on_resume)
+        if changed:
+            raise ConfigError(
+                f"{path}: cannot resume with other settings: {', '.join(changed)}; "
+                f"only training.{', training.'.join(self._free_on_resume)} may change"
+            )
         self._check_origin(path, trained, state)
         try:
             if not progress:
