@@ -142,6 +142,10 @@ class FeedbackSNN(nn.Module):
         feedback = None if self.feedback is None else self.feedback.bind(batch, generator=generator)
         return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training, self.dense)
 
+    def bind_to(self, x: Tensor, *, generator: torch.Generator | None = None) -> BoundNetwork:
+        """`bind` for the batch of an input: (B, *input_shape), or (T, B, *input_shape) event frames."""
+        return self.bind(x.shape[x.dim() - 1 - len(self.input_shape)], generator=generator)
+
     def classify(self, firing_rate: Tensor) -> Tensor:
         """Logits (B, classes), o = W^o a^N + b^o, of the last population's firing rate (B, *N)."""
         logits: Tensor = self.readout(firing_rate.flatten(1))
@@ -155,8 +159,7 @@ class FeedbackSNN(nn.Module):
         ----------
         x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
         """
-        batch = x.shape[x.dim() - 1 - len(self.input_shape)]
-        bound = self.bind(batch)
+        bound = self.bind_to(x)
         run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
         return self.classify(run.firing_rates[-1])
 

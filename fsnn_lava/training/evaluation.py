@@ -106,7 +106,7 @@ def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tens
     x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames, whose weighted mean is the map's input.
     """
     training = model.training
-    bound = model.eval().bind(x.shape[x.dim() - 1 - len(model.input_shape)])
+    bound = model.eval().bind_to(x)
     drive = bound.drive(x, time_steps=time_steps)
     run = bound.simulate(drive, time_steps=time_steps, record=True)
     model.train(training)

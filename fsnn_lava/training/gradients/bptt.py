@@ -59,14 +59,11 @@ def bptt_rates(
 
     Parameters
     ----------
-    model : in training mode for dropout and batch statistics.
-    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
+    model, x, generator : as of `rates_with_gradient`.
     surrogate : curve that stands for the derivative of a spike.
     width : of that curve, in the unit of the potential.
-    generator : source of the dropout masks.
     """
-    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
-    bound = model.bind(batch, generator=generator)
+    bound = model.bind_to(x, generator=generator)
     drive = bound.drive(x, time_steps=time_steps, differentiable=True)
     neurons = [_Neurons(bound.neuron, surrogate, width) for _ in bound.feedforward]
     _run(bound, drive, neurons, time_steps=time_steps)

@@ -82,12 +82,9 @@ def implicit_rates(
 
     Parameters
     ----------
-    model : in training mode for dropout and batch statistics.
-    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
-    generator : source of the dropout masks.
+    model, x, generator : as of `rates_with_gradient`.
     """
-    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
-    bound = model.bind(batch, generator=generator)
+    bound = model.bind_to(x, generator=generator)
     drive = bound.drive(x, time_steps=time_steps)
     simulation = bound.detached().simulate(drive, time_steps=time_steps)
     found: list[FixedPoint] = []

@@ -82,6 +82,7 @@ def rates_with_gradient(
 
     Parameters
     ----------
+    model : in training mode for dropout and batch statistics.
     x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
     generator : source of the dropout masks.
     sums : where several processes share a batch, see `solver.solve`.

@@ -94,16 +94,13 @@ def spide_rates(
 
     Parameters
     ----------
-    model : in training mode for dropout.
-    x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
-    generator : source of the dropout masks.
+    model, x, generator : as of `rates_with_gradient`.
 
     Raises
     ------
     ConfigError : the model has batch norm, average pooling that is not a population, or a kind from outside.
     """
-    batch = x.shape[x.dim() - 1 - len(model.input_shape)]
-    bound = model.bind(batch, generator=generator)
+    bound = model.bind_to(x, generator=generator)
     _check(bound)
     with torch.no_grad():
         detached = bound.detached()
