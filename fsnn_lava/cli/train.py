@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from fsnn_lava.cli.script import Places, command_line
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
-from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings
+from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
@@ -63,13 +63,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
     description = f"{__doc__}\nDatasets: {DATASETS.help()}.\nMethods: {METHODS.help()}.\nNeurons: {NEURONS.help()}."
     arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
-    settings = arguments.settings
-    if arguments.device is not None:
-        training = dataclasses.replace(settings.training, device=arguments.device)
-        settings = dataclasses.replace(settings, training=training)
-    if arguments.validation is not None:
-        settings = dataclasses.replace(settings, validation_samples=arguments.validation)
-    return dataclasses.replace(arguments, settings=settings)
+    own, training = {"validation_samples": arguments.validation}, {"device": arguments.device}
+    return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
 
 
 def main(argv: list[str]) -> int:

@@ -20,7 +20,7 @@ from rich.markup import escape
 from fsnn_lava.backends import require_lava
 from fsnn_lava.cli.script import Places, command_line
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
-from fsnn_lava.config import TrainConfig
+from fsnn_lava.config import TrainConfig, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import BackendError
 from fsnn_lava.training import (
@@ -68,14 +68,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     arguments = tyro.cli(
         Arguments, args=argv, default=default, description=description, prog=command_line("train-on-lava")
     )
-    settings = arguments.settings
-    if arguments.epochs is not None:
-        settings = dataclasses.replace(
-            settings, training=dataclasses.replace(settings.training, epochs=arguments.epochs)
-        )
-    if arguments.samples is not None:
-        settings = dataclasses.replace(settings, train_samples=arguments.samples)
-    return dataclasses.replace(arguments, settings=settings)
+    own, training = {"train_samples": arguments.samples}, {"epochs": arguments.epochs}
+    return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
 
 
 def main(argv: list[str]) -> int:

@@ -32,4 +32,5 @@ from fsnn_lava.config.settings import (
     config_to_dict as config_to_dict,
     published_configs as published_configs,
     read_config as read_config,
+    with_given as with_given,
 )

@@ -305,6 +305,17 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
+def with_given(config: TrainConfig, *, own: Mapping[str, Any], training: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with those of these settings that are not None: its own, and those under [training].
+
+    Raises
+    ------
+    ConfigError : values that are not allowed or contradict.
+    """
+    changed = dataclasses.replace(config.training, **{key: v for key, v in training.items() if v is not None})
+    return dataclasses.replace(config, training=changed, **{key: v for key, v in own.items() if v is not None})
+
+
 def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str]) -> list[str]:
     """Settings that differ, but for those under [training] that are `free` to; "key" or "table.key (old -> new)"."""
     before, after = config_to_dict(old), config_to_dict(new)

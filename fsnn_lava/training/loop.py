@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from fsnn_lava.config import NetworkConfig, TrainConfig
+from fsnn_lava.config import NetworkConfig, TrainConfig, with_given
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import CheckpointError, ConvergenceError
 from fsnn_lava.network import (
@@ -132,9 +131,8 @@ def train(
     changed = config.network
     if network is not None:
         changed = network if isinstance(network, NetworkConfig) else dataclasses.replace(changed, notation=network)
-    given: dict[str, Any] = {"method": method, "epochs": epochs}
-    training = dataclasses.replace(config.training, **{key: v for key, v in given.items() if v is not None})
-    config = dataclasses.replace(config, dataset=dataset.name, network=changed, training=training)
+    own = {"dataset": dataset.name, "network": changed}
+    config = with_given(config, own=own, training={"method": method, "epochs": epochs})
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         return _trained(config, dataset, folder, observer)
