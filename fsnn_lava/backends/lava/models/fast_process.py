@@ -2,6 +2,7 @@
 
 The models of a process are chosen by the run configuration (`exception_proc_model_map`); Lava then runs the same
 graph of the same processes. A step of a small network is spent on waking processes, so threads are what costs.
+`runs` declares any model on the CPU, fast or not.
 """
 
 from collections.abc import Callable
