@@ -182,6 +182,15 @@ class BoundNetwork:
             feedback=None if self.feedback is None else self.feedback.detached(),
         )
 
+    def of_rows(self, rows: Tensor) -> BoundNetwork:
+        """The same for some samples of the batch, (b,) their numbers: it keeps their dropout masks."""
+
+        def kept(synapse: BoundSynapse) -> BoundSynapse:
+            return synapse if synapse.mask is None else dataclasses.replace(synapse, mask=synapse.mask[rows])
+
+        feedback = None if self.feedback is None else kept(self.feedback)
+        return dataclasses.replace(self, feedforward=tuple(map(kept, self.feedforward)), feedback=feedback)
+
     def drive(self, x: Tensor, *, time_steps: int, differentiable: bool = False) -> Drive:
         """Input current F^1 x + b^1, normalised with the statistics of the response to the mean input.
 

@@ -1,8 +1,8 @@
 """Solvers for x = f(x): fixed-point iteration, Anderson acceleration, Broyden's method.
 
-All three take the same arguments and return a `FixedPoint`. They treat x as one vector per sample of the batch
-and stop on the residual of the whole batch, ||f(x) - x|| / ||f(x)||. A solve that does not converge returns its
-best iterate with ``converged`` false; values that are not finite raise.
+All three take the same arguments and return a `FixedPoint`. They treat x as one vector per sample of the batch, judge
+each sample by its own residual ||f(x) - x|| / ||f(x)||, and keep its best iterate: a sample that does not converge
+changes no other. `solve` hands what one solver could not do to the next.
 """
 
 import dataclasses
@@ -20,72 +20,125 @@ Map = Callable[[Tensor], Tensor]
 Sums = Callable[[Tensor], Tensor]
 """Adds up values over several processes that hold a part of the batch each."""
 
+FALLBACKS = ("fixed_point", "anderson", "broyden")
+"""Solvers from the cheapest to the most robust; those behind the chosen one take over what it cannot do."""
+GROWTH = 4
+"""Plain iterations in a row that enlarge the change of a sample after which it is given up."""
+
 
 @dataclass(frozen=True, eq=False)
 class FixedPoint:
-    """What a solver found.
+    """What a solver found for a batch of B samples.
 
     Parameters
     ----------
-    value : the iterate with the smallest residual, in the shape of the start. A fixed-point iteration that has
-        converged gives the image f(x) instead, which is one step nearer and already known.
-    residual : ||f(x) - x|| / ||f(x)|| of that iterate x.
-    steps : evaluations of f.
-    converged : whether the residual reached the tolerance.
+    value : (B, *shape) iterate of each sample with its smallest residual. Where a fixed-point iteration has converged
+        it is the image f(x) instead, which is one step nearer and already known.
+    residuals : (B,) ||f(x) - x|| / ||f(x)|| of those iterates x, float64 on the CPU; infinite where none was finite.
+    steps : evaluations of f, of the sample that took the most.
+    done : (B,) bool on the CPU, whether the residual reached the tolerance.
+    gains : (B,) factor by which the last plain iteration changed the difference of two iterates, float64 on the CPU.
+        For a linear map it is a step of power iteration, so that it approaches the spectral radius; NaN if unknown.
     """
 
     value: Tensor
-    residual: float
+    residuals: Tensor
     steps: int
-    converged: bool
+    done: Tensor
+    gains: Tensor
+
+    @property
+    def residual(self) -> float:
+        """The largest residual of a sample."""
+        return float(self.residuals.max())
+
+    @property
+    def converged(self) -> bool:
+        """Whether every sample's residual reached the tolerance."""
+        return bool(self.done.all())
+
+    @property
+    def unconverged(self) -> int:
+        """How many samples' residuals did not reach the tolerance."""
+        return int((~self.done).sum())
+
+    def replaced(self, rows: Tensor, better: FixedPoint) -> FixedPoint:
+        """Return this one with the results of another one in some rows, where its residuals are smaller."""
+        wins = better.residuals < self.residuals[rows]
+        rows, value = rows[wins], self.value.clone()
+        value[rows.to(value.device)] = better.value[wins.to(value.device)]
+        residuals, done = self.residuals.clone(), self.done.clone()
+        residuals[rows], done[rows] = better.residuals[wins], better.done[wins]
+        return FixedPoint(value, residuals, self.steps + better.steps, done, self.gains)
 
 
 class Solver(Protocol):
     """Finds x = f(x) from a start (B, *shape) in at most max_steps evaluations of f."""
 
     def __call__(
-        self, f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+        self, f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0
     ) -> FixedPoint:
-        """The fixed point, or the best iterate."""
+        """The fixed point or the best iterate of each sample; parameters as of `solve`."""
 
 
 def solve(
-    f: Map, start: Tensor, *, method: str, tolerance: float, max_steps: int, sums: Sums | None = None
+    f: Map,
+    start: Tensor,
+    *,
+    method: str,
+    tolerance: float,
+    max_steps: int,
+    least_norm: float = 0.0,
+    of_rows: Callable[[Tensor], Map] | None = None,
 ) -> FixedPoint:
-    """Fixed point of f by the named method.
+    """Fixed point of f by the named method, and by the more robust ones for samples with which it does not converge.
 
     Parameters
     ----------
     start : (B, *shape) first iterate.
-    method : of `SOLVERS`.
-    tolerance : relative residual at which to stop.
-    max_steps : largest number of evaluations of f.
-    sums : where processes share a batch: what they hold is one batch, whose residual stops all of them in one step.
+    method : of `SOLVERS`; behind it come those that follow it in `FALLBACKS`.
+    tolerance : relative residual at which a sample is done.
+    max_steps : largest number of evaluations of f by each method.
+    least_norm : a sample's residual is relative to its own norm, but at least to this one.
+    of_rows : gives f for some samples alone, (b,) their numbers; None: f takes any number of samples.
 
     Raises
     ------
     ConfigError : if no solver of that name is registered.
-    ConvergenceError : if an iterate is not finite.
+    ConvergenceError : if the start is not finite.
     """
+    if not bool(start.isfinite().all()):
+        raise ConvergenceError("the start of a solve is not finite, so no solution can be: lower the learning rate")
     solver: Solver = SOLVERS.get(method)
-    return solver(f, start, tolerance=tolerance, max_steps=max_steps, sums=sums)
+    found = solver(f, start, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
+    behind = FALLBACKS[FALLBACKS.index(method) + 1 :] if method in FALLBACKS else FALLBACKS[1:]
+    for name in behind:
+        if found.converged:
+            break
+        rows = (~found.done).nonzero().flatten()
+        some = f if of_rows is None else of_rows(rows)
+        solver = SOLVERS.get(name)
+        begin = found.value[rows.to(start.device)]
+        better = solver(some, begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
+        found = found.replaced(rows, better)
+    return found
 
 
 def fixed_point_iteration(
-    f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None
+    f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0
 ) -> FixedPoint:
     """x <- f(x): the cheapest step; converges as the powers of the Jacobian do (Neumann series if f is linear)."""
-    best = _Best(tolerance, sums)
+    best = _Best(start, tolerance, least_norm, image_is_nearer=True)
     x = start
     for _ in range(max_steps):
         image = f(x)
         if best.update(x, image):
-            return dataclasses.replace(best.result(), value=image)
+            break
         x = image
     return best.result()
 
 
-def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None) -> FixedPoint:
+def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0) -> FixedPoint:
     """Anderson acceleration of depth 5: mixes the last images so that the linearised residual is smallest.
 
     References
@@ -93,7 +146,7 @@ def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: S
     Anderson, D. G. Iterative procedures for nonlinear integral equations. J. ACM 12 (1965).
     """
     depth = 5
-    best = _Best(tolerance, sums)
+    best = _Best(start, tolerance, least_norm)
     x = start
     images: list[Tensor] = []
     residuals: list[Tensor] = []
@@ -107,21 +160,21 @@ def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: S
     return best.result()
 
 
-def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None) -> FixedPoint:
+def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0) -> FixedPoint:
     """Broyden's good method on f(x) - x, the inverse Jacobian kept as rank-one updates of -1 per sample.
 
     References
     ----------
     Broyden, C. G. A class of methods for solving nonlinear simultaneous equations. Math. Comp. 19 (1965).
     """
-    best = _Best(tolerance, sums)
+    best = _Best(start, tolerance, least_norm)
     x = start.flatten(1)
     lefts: list[Tensor] = []
     rights: list[Tensor] = []
 
     def residual(flat: Tensor) -> tuple[Tensor, bool]:
         image = f(flat.view_as(start)).flatten(1)
-        return image - flat, best.update(flat, image)
+        return image - flat, best.update(flat.view_as(start), image.view_as(start))
 
     g, done = residual(x)
     for _ in range(max_steps - 1):
@@ -137,39 +190,65 @@ def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Su
         lefts.append(torch.where(scale == 0, torch.zeros_like(step), (step - applied) / scale))
         rights.append(right)
         g = new
-    return best.result(start)
+    return best.result()
 
 
 class _Best:
-    """The iterate with the smallest residual so far, and when to stop."""
+    """Each sample's iterate with the smallest residual so far, and when to stop.
 
-    def __init__(self, tolerance: float, sums: Sums | None) -> None:
-        self._tolerance, self._steps, self._residual = tolerance, 0, float("inf")
-        self._sums = sums
-        self._value: Tensor | None = None
+    Iterates are copied row by row, when a sample is done or gets worse: a solve that converges copies each once.
+    """
+
+    def __init__(self, start: Tensor, tolerance: float, least_norm: float, *, image_is_nearer: bool = False) -> None:
+        self._tolerance, self._least_norm, self._image_is_nearer = tolerance, least_norm, image_is_nearer
+        self._steps = 0
+        self._value = self._last = start
+        batch = len(start)
+        self._residuals = torch.full((batch,), torch.inf, dtype=torch.float64)
+        self._done = torch.zeros(batch, dtype=torch.bool)
+        self._is_last = torch.zeros(batch, dtype=torch.bool)  # the best iterate is the last one, not copied yet
+        self._value_is_own = False
+        self._grown = torch.zeros(batch, dtype=torch.int64)
+        self._gains = torch.full((batch,), torch.nan, dtype=torch.float64)
+        self._change = _norms(start)
 
     def update(self, x: Tensor, image: Tensor) -> bool:
-        """Note one evaluation; true once the tolerance is reached."""
+        """Note one evaluation; true once every sample is done or given up."""
         self._steps += 1
-        norms = torch.stack([image.norm(), (image - x).norm()])
-        if self._sums is not None:
-            norms = self._sums(norms.square()).sqrt()
-        size, difference = map(float, norms.tolist())
-        residual = difference / size if size else difference
-        if not residual < float("inf"):
-            raise ConvergenceError(
-                f"solver step {self._steps}: the iterate is not finite (residual {residual}); "
-                "expected a contracting map: lower the learning rate or network.spectral_norm_bound"
-            )
-        if residual < self._residual:
-            self._residual = residual
-            self._value = x
-        return residual <= self._tolerance
+        change, norm = _norms(image - x), _norms(image).clamp_min(self._least_norm)
+        residuals = torch.where(norm > 0, change / norm, change)
+        better = ~self._done & (residuals < self._residuals)  # false where it is not a number
+        self._keep(self._is_last & ~better, self._last)
+        reached = better & (residuals <= self._tolerance)
+        self._keep(reached, image if self._image_is_nearer else x)
+        if self._image_is_nearer:
+            known = ~self._done & change.isfinite() & (self._change > 0)
+            self._gains = torch.where(known, change / self._change, self._gains)
+            self._grown = torch.where(change > self._change, self._grown + 1, 0)
+            self._change = change
+        self._residuals = torch.where(better, residuals, self._residuals)
+        self._done |= reached
+        self._is_last, self._last = better & ~reached, x
+        return bool((self._done | (self._grown >= GROWTH) | ~residuals.isfinite()).all())
 
-    def result(self, like: Tensor | None = None) -> FixedPoint:
-        assert self._value is not None
-        value = self._value if like is None else self._value.view_as(like)
-        return FixedPoint(value, self._residual, self._steps, self._residual <= self._tolerance)
+    def _keep(self, rows: Tensor, source: Tensor) -> None:
+        if bool(rows.all()):
+            self._value, self._value_is_own = source, False
+        elif bool(rows.any()):
+            if not self._value_is_own:
+                self._value, self._value_is_own = self._value.clone(), True
+            where = rows.to(source.device)
+            self._value[where] = source[where]
+
+    def result(self) -> FixedPoint:
+        self._keep(self._is_last, self._last)
+        return FixedPoint(self._value, self._residuals, self._steps, self._done, self._gains)
+
+
+def _norms(x: Tensor) -> Tensor:
+    """(B,) norm of each sample, float64 on the CPU."""
+    norms: Tensor = x.flatten(1).norm(dim=1)
+    return norms.double().cpu()
 
 
 def _mix(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
@@ -183,7 +262,7 @@ def _mix(images: list[Tensor], residuals: list[Tensor]) -> Tensor:
     eps = torch.finfo(gram.dtype).eps
     identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
     ridge = (10 * eps * size + torch.finfo(gram.dtype).tiny) * identity
-    weights: Tensor = torch.linalg.solve(gram + ridge, differences @ stack[:, -1:].transpose(1, 2))
+    weights: Tensor = torch.linalg.solve_ex(gram + ridge, differences @ stack[:, -1:].transpose(1, 2)).result
     outputs = torch.stack(images, 1)
     return images[-1] - (weights * (outputs[:, 1:] - outputs[:, :-1])).sum(1)
 

@@ -1,4 +1,7 @@
-"""One zoo of maps runs through every solver; a dense solve or a long iteration says what is right."""
+"""One zoo of maps runs through every solver; a dense solve or a long iteration says what is right.
+
+Solvers are tried each by itself (`alone`); what `solve` hands from one to the next comes last.
+"""
 
 from collections.abc import Callable
 
@@ -9,11 +12,25 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import SOLVERS
 from fsnn_lava.errors import ConvergenceError
-from fsnn_lava.network.fixed_point import solve
+from fsnn_lava.network.fixed_point import FixedPoint, Solver, solve
 
 SOLVER_NAMES = tuple(SOLVERS)
 SIZE, BATCH = 12, 3
 every_solver = pytest.mark.parametrize("method", SOLVER_NAMES)
+
+
+def alone(
+    f: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    method: str,
+    tolerance: float,
+    max_steps: int,
+    least_norm: float = 0.0,
+) -> FixedPoint:
+    """What one solver does without the others."""
+    solver: Solver = SOLVERS.get(method)
+    return solver(f, start, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
 
 
 class Counted:
@@ -64,9 +81,9 @@ def clamped_map() -> tuple[Callable[[Tensor], Tensor], Tensor]:
     return lambda x: (x @ a.t() + b).clamp(0, 1), x
 
 
-def residual_at(f: Callable[[Tensor], Tensor], x: Tensor) -> float:
+def residuals_at(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     image = f(x)
-    return float((image - x).norm() / image.norm())
+    return (image - x).norm(dim=1) / image.norm(dim=1)
 
 
 ZOO = [
@@ -83,7 +100,7 @@ def test_every_solver_finds_the_fixed_point(
     make: Callable[[], tuple[Callable[[Tensor], Tensor], Tensor]], method: str
 ) -> None:
     f, exact = make()
-    found = solve(f, torch.zeros(BATCH, SIZE, dtype=torch.float64), method=method, tolerance=1e-12, max_steps=1000)
+    found = alone(f, torch.zeros(BATCH, SIZE, dtype=torch.float64), method=method, tolerance=1e-12, max_steps=1000)
     assert found.converged
     assert found.residual <= 1e-12
     # The error is at most residual / (1 - 0.95) of the norm, about 3.
@@ -98,19 +115,19 @@ def test_residual_is_that_of_the_value(
 ) -> None:
     f, _ = make()
     start = constants()
-    found = solve(f, start, method=method, tolerance=1e-8, max_steps=max_steps)
-    true = residual_at(f, found.value)
-    if method == "fixed_point" and found.converged:
-        assert true <= found.residual, "its value is one step further than the iterate of the residual"
-    else:
-        assert found.residual == pytest.approx(true, rel=1e-12)
+    found = alone(f, start, method=method, tolerance=1e-8, max_steps=max_steps)
+    true = residuals_at(f, found.value)
+    further = found.done & (method == "fixed_point")  # one step further than the iterate of the residual
+    assert (true[further] <= found.residuals[further]).all()
+    assert_close(found.residuals[~further], true[~further], rtol=1e-12, atol=0)
+    assert torch.equal(found.done, found.residuals <= 1e-8)
 
 
 @every_solver
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 5, 500])
 def test_steps_are_the_evaluations_of_the_map(method: str, max_steps: int) -> None:
     f = Counted(linear_map(0.9)[0])
-    found = solve(f, constants(), method=method, tolerance=1e-10, max_steps=max_steps)
+    found = alone(f, constants(), method=method, tolerance=1e-10, max_steps=max_steps)
     assert found.steps == f.calls <= max_steps
     assert found.converged == (found.residual <= 1e-10) == (max_steps == 500)
 
@@ -119,12 +136,12 @@ def test_steps_are_the_evaluations_of_the_map(method: str, max_steps: int) -> No
 def test_no_step_is_taken_beyond_the_tolerance(method: str) -> None:
     f, _ = linear_map(0.9)
     start = constants()
-    loose = solve(f, start, method=method, tolerance=1e-2, max_steps=500)
-    tight = solve(f, start, method=method, tolerance=1e-8, max_steps=500)
+    loose = alone(f, start, method=method, tolerance=1e-2, max_steps=500)
+    tight = alone(f, start, method=method, tolerance=1e-8, max_steps=500)
     assert loose.converged
     assert 1e-8 < loose.residual <= 1e-2
     assert loose.steps < tight.steps
-    short = solve(f, start, method=method, tolerance=1e-2, max_steps=loose.steps - 1)
+    short = alone(f, start, method=method, tolerance=1e-2, max_steps=loose.steps - 1)
     assert not short.converged
 
 
@@ -132,9 +149,9 @@ def test_no_step_is_taken_beyond_the_tolerance(method: str) -> None:
 def test_best_iterate_comes_back_if_none_converged(method: str) -> None:
     """The plain iteration spirals outwards from 0.5: 0.25 (image 0.625, relative residual 0.6), 0.625, 0.0625, ..."""
     start = torch.full((1, 1), 0.5, dtype=torch.float64)
-    found = solve(lambda x: -1.5 * x + 1, start, method=method, tolerance=1e-12, max_steps=6)
+    found = alone(lambda x: -1.5 * x + 1, start, method=method, tolerance=1e-12, max_steps=6)
     if method == "fixed_point":
-        assert (found.value.item(), found.residual, found.steps, found.converged) == (0.25, 0.6, 6, False)
+        assert (found.value.item(), found.residual, found.steps, found.converged) == (0.25, 0.6, 5, False)
     else:  # the accelerated ones need no contraction
         assert found.converged
         assert found.value.item() == pytest.approx(0.4, rel=1e-10)
@@ -144,7 +161,7 @@ def test_best_iterate_comes_back_if_none_converged(method: str) -> None:
 @pytest.mark.parametrize(("offset", "solution"), [(1.0, 2.0), (0.0, 0.0)])
 def test_start_that_is_the_solution_costs_one_evaluation(method: str, offset: float, solution: float) -> None:
     start = torch.full((2, 3), solution)
-    found = solve(lambda x: 0.5 * x + offset, start, method=method, tolerance=1e-6, max_steps=50)
+    found = alone(lambda x: 0.5 * x + offset, start, method=method, tolerance=1e-6, max_steps=50)
     assert (found.steps, found.residual, found.converged) == (1, 0.0, True)
     assert torch.equal(found.value, start)
 
@@ -156,7 +173,7 @@ def test_sample_that_is_solved_already_disturbs_no_other(method: str) -> None:
     a, b = matrix(0.9).float(), constants().float()
     start = torch.zeros(BATCH, SIZE)
     start[0] = exact[0].float()
-    found = solve(lambda x: x @ a.t() + b, start, method=method, tolerance=1e-6, max_steps=200)
+    found = alone(lambda x: x @ a.t() + b, start, method=method, tolerance=1e-6, max_steps=200)
     assert found.converged
     # Residual 1e-6 of a norm of about 10, divided by 1 - 0.9.
     assert_close(found.value.double(), exact, rtol=0, atol=1e-4)
@@ -171,7 +188,7 @@ def test_sample_that_is_solved_exactly_stays_finite(method: str) -> None:
     def with_a_constant(x: Tensor) -> Tensor:
         return torch.cat([f(x[:-1]), torch.zeros_like(x[-1:])])
 
-    found = solve(with_a_constant, start, method=method, tolerance=1e-12, max_steps=1000)
+    found = alone(with_a_constant, start, method=method, tolerance=1e-12, max_steps=1000)
     assert found.converged
     assert torch.equal(found.value[-1], start[-1])
     assert_close(found.value[:-1], exact, rtol=0, atol=1e-10)  # residual 1e-12 of a norm of about 10, over 1 - 0.9
@@ -187,7 +204,7 @@ def test_broyden_takes_the_steps_of_the_dense_formula() -> None:
         return f(x)
 
     start = constants()
-    solve(noted, start, method="broyden", tolerance=1e-14, max_steps=9)
+    alone(noted, start, method="broyden", tolerance=1e-14, max_steps=9)
     inverse = -torch.eye(SIZE, dtype=torch.float64).expand(BATCH, SIZE, SIZE)
     x, g = start, f(start) - start
     for step in range(1, 9):
@@ -204,45 +221,119 @@ def test_broyden_takes_the_steps_of_the_dense_formula() -> None:
 @every_solver
 def test_shape_of_the_start_is_kept(method: str) -> None:
     start = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
-    found = solve(lambda x: 0.5 * x.roll(1, dims=3) + 1, start, method=method, tolerance=1e-9, max_steps=100)
+    found = alone(lambda x: 0.5 * x.roll(1, dims=3) + 1, start, method=method, tolerance=1e-9, max_steps=100)
     assert_close(found.value, torch.full_like(start, 2.0), rtol=0, atol=1e-8)  # residual 1e-9, contraction 0.5
 
 
 @every_solver
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_value_that_is_not_finite_is_refused(method: str, poison: float) -> None:
-    def f(x: Tensor) -> Tensor:
-        image = 0.5 * x + 1
-        if float(x.abs().max()) > 0:
+def test_sample_that_is_not_finite_keeps_its_last_finite_iterate(method: str, poison: float) -> None:
+    """It ends without a result, and the others as if it were not there."""
+    f, exact = linear_map(0.5)
+
+    def poisoned(x: Tensor) -> Tensor:
+        image = f(x)
+        if bool(x[0].any()):
             image[0, 0] = poison
         return image
 
-    with pytest.raises(ConvergenceError, match=r"solver step 2: the iterate is not finite .* lower the learning rate"):
-        solve(f, torch.zeros(2, 3), method=method, tolerance=1e-6, max_steps=50)
+    start = torch.zeros(BATCH, SIZE, dtype=torch.float64)
+    found = alone(poisoned, start, method=method, tolerance=1e-12, max_steps=200)
+    assert found.done.tolist() == [False, True, True]
+    assert found.value.isfinite().all()
+    assert_close(found.value[1:], exact[1:], rtol=0, atol=1e-10)
+    without = alone(f, start, method=method, tolerance=1e-12, max_steps=200)
+    assert torch.equal(found.value[1:], without.value[1:])
 
 
-def test_divergence_is_refused_once_it_overflows() -> None:
-    with pytest.raises(ConvergenceError, match=r"solver step \d+: the iterate is not finite"):
-        solve(lambda x: 100 * x + 1, torch.ones(1, 2), method="fixed_point", tolerance=1e-6, max_steps=100)
+def test_plain_iteration_gives_up_what_grows() -> None:
+    f = Counted(lambda x: 100 * x + 1)
+    found = alone(f, torch.ones(1, 2), method="fixed_point", tolerance=1e-6, max_steps=100)
+    assert (f.calls, found.steps, found.unconverged) == (4, 4, 1)
+    assert found.gains.item() == pytest.approx(100, rel=1e-6)
 
 
 def test_accelerated_solvers_need_fewer_products_on_a_slow_map() -> None:
     """Why they are there: 0.99 contracts slowly; Broyden is exact on a linear map after 2 * SIZE products."""
     f, _ = linear_map(0.99, symmetric=True)
-    steps = {m: solve(f, constants(), method=m, tolerance=1e-9, max_steps=5000).steps for m in SOLVER_NAMES}
+    steps = {m: alone(f, constants(), method=m, tolerance=1e-9, max_steps=5000).steps for m in SOLVER_NAMES}
     assert steps["broyden"] <= 2 * SIZE + 2 < steps["fixed_point"]
     assert steps["anderson"] < steps["fixed_point"]
 
 
 @every_solver
-def test_processes_that_share_a_batch_stop_together(method: str) -> None:
-    """`sums` adds up squared norms: the same batch twice has the same residual, a worse one elsewhere goes on."""
-    f, _ = linear_map(0.5)
-    alone = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100)
-    twice = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100, sums=lambda squares: 2 * squares)
-    assert twice.steps == alone.steps
-    # The root of a doubled square rounds once more.
-    assert_close(twice.residual, alone.residual, rtol=1e-12, atol=0)
-    far = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    other = solve(f, constants(), method=method, tolerance=1e-6, max_steps=100, sums=lambda squares: squares + far)
-    assert (other.steps, other.converged) == (100, False)
+def test_small_samples_are_done_at_the_least_norm(method: str) -> None:
+    """One of a millionth of the others' size needs no digits of its own."""
+    a = matrix(0.9)
+    b = constants() * torch.tensor([1.0, 1.0, 1e-6], dtype=torch.float64)[:, None]
+    f = Counted(lambda x: x @ a.t() + b)
+    own = alone(f, b, method=method, tolerance=1e-3, max_steps=500)
+    calls = f.calls
+    loose = alone(f, b, method=method, tolerance=1e-3, max_steps=500, least_norm=1.0)
+    assert own.done.all()
+    assert loose.done.all()
+    assert loose.residuals[2] < 1e-5
+    assert f.calls - calls <= calls
+    assert (f(loose.value) - loose.value)[2].norm() <= 1e-3
+    assert (f(own.value) - own.value)[2].norm() <= 1e-8
+
+
+# ---- one solver after the other
+
+
+def rotations(*radii: float) -> Callable[[Tensor], Tensor]:
+    """Linear maps of one spectral radius per sample, the same normal matrix but for it, and constants."""
+    quarter = torch.zeros(SIZE, SIZE, dtype=torch.float64)
+    for i in range(0, SIZE, 2):
+        angle = torch.tensor(0.5 + 0.4 * i, dtype=torch.float64)
+        quarter[i : i + 2, i : i + 2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    scale = torch.tensor(radii, dtype=torch.float64)[:, None]
+    return lambda x: scale[-len(x) :] * (x @ quarter.t()) + 1
+
+
+def test_what_plain_iteration_cannot_do_is_handed_on_and_changes_no_other_sample() -> None:
+    """One sample of radius 1.9 among contracting ones, as when the loop of a deep network stops contracting."""
+    start = torch.zeros(4, SIZE, dtype=torch.float64)
+    mixed, calm = rotations(0.3, 1.9, 0.6, 0.8), rotations(0.3, 0.6, 0.8)
+    rows: list[list[int]] = []
+    scale = torch.tensor([0.3, 1.9, 0.6, 0.8], dtype=torch.float64)
+
+    def of_rows(which: Tensor) -> Callable[[Tensor], Tensor]:
+        rows.append(which.tolist())
+        return rotations(*scale[which].tolist())
+
+    options = {"method": "fixed_point", "tolerance": 1e-10, "max_steps": 200}
+    found = solve(mixed, start, **options, of_rows=of_rows)  # type: ignore[arg-type]
+    assert rows[0] == [1]
+    assert all(which == [1] for which in rows)
+    assert found.converged
+    assert found.steps > alone(mixed, start, **options).steps  # type: ignore[arg-type]
+    assert_close(mixed(found.value), found.value, rtol=0, atol=1e-8)
+    assert found.gains[1].item() == pytest.approx(1.9, rel=1e-9)
+    others = solve(calm, start[:3], **options)  # type: ignore[arg-type]
+    assert_close(found.value[[0, 2, 3]], others.value, rtol=0, atol=1e-14)
+
+
+def test_what_no_solver_can_do_is_counted_and_keeps_its_best_iterate() -> None:
+    """x = x + 1 has no solution."""
+    start = torch.tensor([[0.0], [3.0]], dtype=torch.float64)
+    wanted = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    found = solve(
+        lambda x: torch.where(wanted[-len(x) :] > 0, x + 1, 0.5 * x) if len(x) == 2 else x + 1,
+        start,
+        method="fixed_point",
+        tolerance=1e-9,
+        max_steps=40,
+    )
+    assert (found.unconverged, found.converged, found.done.tolist()) == (1, False, [False, True])
+    assert found.value.isfinite().all()
+    assert found.residual == found.residuals[0] < 1
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_start_that_is_not_finite_is_refused(poison: float) -> None:
+    start = torch.tensor([[0.0], [poison]])
+    with pytest.raises(ConvergenceError, match=r"the start of a solve is not finite.* lower the learning rate"):
+        solve(lambda x: 0.5 * x, start, method="fixed_point", tolerance=1e-6, max_steps=50)
+
+

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config import TrainingConfig
-from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, FixedPoint, Sums, solve, tf32
+from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, FixedPoint, Map, Sums, solve, tf32
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 
 UNCONVERGED = "adjoint_unconverged"
-"""Figure of an epoch: how many of its adjoint solves did not converge."""
+"""Figure of an epoch: how many of its samples' adjoint solves did not converge."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ def implicit_rates(
 def _figures(found: FixedPoint, names: tuple[str, ...], *, count: float, total: int) -> dict[str, Tensor | float]:
     """How the solve went; of solves that did not converge, their number."""
     return {
-        "adjoint_residual": found.residual * count,
+        "adjoint_residual": float(found.residuals.nan_to_num(posinf=1.0).sum()),
         "adjoint_steps": found.steps * count,
-        UNCONVERGED: 0.0 if found.converged else count / total,
+        "loop_gain": float(found.gains.nan_to_num().sum()),
+        UNCONVERGED: found.unconverged,
     }
 
 
@@ -122,14 +123,25 @@ def with_implicit_gradient(
         if len(at) > 1:
             with torch.no_grad(), tf32(False):
                 here = bound.rates_around(rates, drive.mean)
-        times = (_in_bfloat16(bound) if settings.bfloat16 else bound).transposed_jacobian(here)
+        loop = _in_bfloat16(bound) if settings.bfloat16 else bound
+        times = loop.transposed_jacobian(here)
+        # A gradient far below the batch's typical one need not be exact to its own last digits.
+        squares = gradient.square().sum(), gradient.new_tensor(float(len(gradient)))
+        total, samples = squares if settings.sums is None else settings.sums(torch.stack(squares)).unbind()
+        typical = float((total / samples).sqrt())
+
+        def of_rows(rows: Tensor) -> Map:
+            some = loop.of_rows(rows).transposed_jacobian(tuple(rate[rows] for rate in here))
+            return lambda g: some(g).add_(gradient[rows])
+
         fixed_point = solve(
             lambda g: times(g).add_(gradient),
             gradient,
             method=settings.solver,
             tolerance=settings.tolerance,
             max_steps=settings.max_steps,
-            sums=settings.sums,
+            least_norm=typical,
+            of_rows=of_rows,
         )
         found.append(fixed_point)
         return fixed_point.value

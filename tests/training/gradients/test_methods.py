@@ -24,7 +24,7 @@ from fsnn_lava.config import (
 )
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.network import FeedbackSNN, FixedPoint, Map, Sums
+from fsnn_lava.network import FeedbackSNN, FixedPoint, Map
 from fsnn_lava.training import LAST, AdjointSettings, ImplicitRates, fit, implicit_rates, load_checkpoint
 from short_training import changed
 
@@ -32,10 +32,11 @@ CALLS: list[str] = []
 """What was called, in order."""
 
 
-def neumann(f: Map, start: Tensor, *, tolerance: float, max_steps: int, sums: Sums | None = None) -> FixedPoint:
+def neumann(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0) -> FixedPoint:
     """A solver: two terms of the series."""
     CALLS.append("solver")
-    return FixedPoint(f(f(start)), 0.25, 2, True)
+    each = torch.full((len(start),), 0.25, dtype=torch.float64)
+    return FixedPoint(f(f(start)), each, 2, each < 1, each)
 
 
 def doubled(
