@@ -211,7 +211,9 @@ class Stopwatch:
         self.solving, self.steps = (began, self.now()), fixed_point.steps
         return fixed_point
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
         """Ends one iteration's time; the next one's begins after a dense product."""
         ended = self.now()
         if self.count >= self.skip and self.count % TURN:

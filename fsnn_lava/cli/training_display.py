@@ -17,7 +17,7 @@ from fsnn_lava.cli.script import show_next
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder, write_json
-from fsnn_lava.training import LAST, FitResult, couple_warnings, load_checkpoint
+from fsnn_lava.training import LAST, FitResult, epoch_warnings, load_checkpoint
 
 SECONDS_BETWEEN_LINES = 60.0
 """How often the progress within an epoch is shown where no terminal can show a bar."""
@@ -67,10 +67,15 @@ class TensorBoardLog:
     def __init__(self, folder: Path) -> None:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """Write the mean loss of the epoch so far, about a hundred times per epoch."""
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the iteration's figures, and about a hundred times per epoch the mean loss of the epoch so far."""
+        at = epoch * total + done
         if done % max(1, total // 100) == 0:
-            self._writer.add_scalar("iteration/loss", loss, epoch * total + done)
+            self._writer.add_scalar("iteration/loss", loss, at)
+        for name, value in (figures or {}).items():
+            self._writer.add_scalar(f"iteration/{name}", value, at)
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Write every metric of the epoch."""
@@ -90,9 +95,11 @@ class Screen:
         self._task = progress.add_task(starting, total=None)
         self._shown = time.monotonic()
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
         """Move the bar; where there is none, show a line from time to time."""
-        self._log.iteration(epoch=epoch, done=done, total=total, loss=loss)
+        self._log.iteration(epoch=epoch, done=done, total=total, loss=loss, figures=figures)
         if not self._progress.console.is_terminal:
             if time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
                 self._shown = time.monotonic()
@@ -105,7 +112,7 @@ class Screen:
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Show the epoch's lines and what it warns of."""
         self._log.epoch(epoch=epoch, metrics=metrics)
-        warnings = (f"           warning: {warning}" for warning in couple_warnings(metrics))
+        warnings = (f"           warning: {warning}" for warning in epoch_warnings(metrics))
         for line in (*self._lines(epoch, metrics), *warnings):
             self._progress.console.print(line, soft_wrap=True)
 

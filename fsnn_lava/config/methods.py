@@ -89,7 +89,9 @@ def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
 _GRADIENTS = "fsnn_lava.training.gradients"
 METHODS.register(
     "ide",
-    GradientMethod(f"{_GRADIENTS}.ide:ide", ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps")),
+    GradientMethod(
+        f"{_GRADIENTS}.ide:ide", ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps", "contraction")
+    ),
     help="implicitly, at the equilibrium",
 )
 METHODS.register(

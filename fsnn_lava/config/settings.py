@@ -93,6 +93,8 @@ class TrainingConfig:
     """Momentum of SGD."""
     weight_decay: float = 5e-4
     """L2 penalty on every parameter, as a share of it added to its gradient."""
+    max_gradient_norm: float = 0.0
+    """Length to which a longer gradient is cut, all parameters as one vector; 0: never."""
     seed: int = 0
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint_solver: Annotated[str, one_of(SOLVERS)] = "fixed_point"
@@ -100,7 +102,10 @@ class TrainingConfig:
     adjoint_tolerance: float = 3e-3
     """ide alone: relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
-    """ide alone: products with J^T after which the adjoint solve gives up (counted and logged)."""
+    """ide alone: products with J^T after which a solver gives up and hands on to the next (counted and logged)."""
+    contraction: float = 0.95
+    """ide alone: largest gain of the loop, by which the adjoint solve sees a difference grow once around it; where it
+    found more, the feedback's weights are scaled back after the update. 0: no bound."""
     time_steps_back: int = 100
     """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
     loss_scale: float = 100.0
@@ -166,7 +171,7 @@ class TrainConfig:
         ):
             value = getattr(training, name)
             require(_positive(value), f"training.{name}", value, "a finite number > 0")
-        for name in ("threads", "warmup_iterations", "weight_decay"):
+        for name in ("threads", "warmup_iterations", "weight_decay", "max_gradient_norm", "contraction"):
             value = getattr(training, name)
             require(0 <= value < math.inf, f"training.{name}", value, "a finite number >= 0")
         for name in ("train_samples", "test_samples", "validation_samples"):

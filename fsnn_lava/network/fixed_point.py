@@ -5,7 +5,6 @@ each sample by its own residual ||f(x) - x|| / ||f(x)||, and keep its best itera
 changes no other. `solve` hands what one solver could not do to the next.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

@@ -240,6 +240,15 @@ class Synapse(nn.Module):
         restricted: Tensor = self.weight if self.restriction is None else self.restriction(self.weight)
         return restricted
 
+    @torch.no_grad()
+    def scale_back(self, factor: float) -> None:
+        """Make the weight, as it is after norm restriction, this much smaller (0 < factor < 1)."""
+        if isinstance(self.restriction, NormRestriction):
+            gain, bound = self.restriction.gain, self.restriction.bound
+            gain.copy_(gain.clamp(-bound, bound) * factor)
+        else:
+            self.weight.copy_(self.effective_weight() * factor)
+
     def bind(self, batch: int, *, generator: torch.Generator | None) -> BoundSynapse:
         """This synapse with weight and dropout mask fixed for one forward call of a batch.
 

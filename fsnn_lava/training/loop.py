@@ -6,6 +6,7 @@ the same number of threads and processes and the same torch); elsewhere the last
 """
 
 import dataclasses
+import math
 import signal
 import tempfile
 import threading
@@ -38,8 +39,9 @@ from fsnn_lava.network import (
 )
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_momenta, momenta
 from fsnn_lava.training.device_samples import DeviceSamples
+from fsnn_lava.training.gradients.ide import UNCONVERGED, largest_gain
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
-from fsnn_lava.training.metrics import SAMPLES, feedback_norms, iteration_figures
+from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
     batches_of_epoch,
@@ -54,6 +56,12 @@ from fsnn_lava.training.session import BEST, LAST, LAVA_STATE, FitResult, Observ
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
 bits of what follows."""
+EACH_ITERATION = ("gradient_norm", "loop_gain", UNCONVERGED)
+"""Figures of which an observer is told in every iteration."""
+MOST_UNDONE = 3
+"""Updates in a row that were taken back with which a training ends."""
+MOST_LOSS = 10.0
+"""Mean loss of an epoch, in units of that of guessing, above which a training has diverged."""
 
 
 def fit(
@@ -199,6 +207,9 @@ class _Trainer(Session):
             self.dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation
         )
         self.loss: nn.Module = _Loss(self.model, config, ranks)
+        self._before, self._now = (_Snapshot(self.model, self.optimizer) for _ in range(2))
+        self._figures: dict[str, float] = {}
+        self._undone, self._updated = 0, False
         if ranks.size > 1:
             # Running statistics are kept alike by `average` or by being those of the whole batch.
             self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
@@ -214,7 +225,9 @@ class _Trainer(Session):
                 stopping = self._iterate(indices, overall, stop)
                 if observer is not None:
                     done, loss = self.progress.iteration, self.progress.mean_loss
-                    observer.iteration(epoch=self.progress.epoch, done=done, total=len(batches), loss=loss)
+                    observer.iteration(
+                        epoch=self.progress.epoch, done=done, total=len(batches), loss=loss, figures=self._figures
+                    )
                 stopping = stopping or (self.ranks.size == 1 and stop.is_set())
                 if stopping or time.monotonic() - saved > 60 * self.config.training.checkpoint_minutes:
                     self.save(LAST)
@@ -247,34 +260,65 @@ class _Trainer(Session):
 
     def _iterate(self, indices: Tensor, overall: int, stop: threading.Event) -> bool:
         """Make one update; return whether any process was asked to stop."""
+        training = self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(overall)
+        self._before, self._now = self._now, self._before
+        self._now.take()
         x, labels, generator = self._batch(indices, overall)
         self.model.train()
         weighted, loss, logits, implicit = self.loss(x, labels, generator)
         self.optimizer.zero_grad()
+        if bool(self.ranks.sums((~loss.detach().isfinite()).float())):
+            return self._undo(stop)
         try:
-            with tf32(self.config.training.precision != "float32"):
+            with tf32(training.precision != "float32"):
                 weighted.backward()
-        except ConvergenceError as error:
-            raise self.diverged(str(error) if _is_sane(loss.item()) else f"the loss is {loss.item()}") from None
+        except ConvergenceError:  # of a gradient that is not finite
+            return self._undo(stop)
         figures = iteration_figures(
             self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
         )
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.max_gradient_norm or torch.inf, foreach=True)
+        if not bool(norm.isfinite()):
+            return self._undo(stop)
+        figures["gradient_norm"] = norm.double() * figures[SAMPLES]
         stopping = torch.full_like(figures[SAMPLES], float(stop.is_set()))
         *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
         summed = dict(zip(figures, values, strict=True))
-        value = summed["loss"] / summed[SAMPLES]
-        if not _is_sane(value):
-            raise self.diverged(f"the loss is {value}")
         self.optimizer.step()
+        gain = self.ranks.largest(largest_gain(implicit), device=self.device)
+        if self.model.feedback is not None and gain > training.contraction > 0:
+            self.model.feedback.scale_back(training.contraction / gain)
         if not self.config.training.sync_batch_norm:
             average([b for n, b in self.model.named_buffers() if "running_" in n], self.ranks)
+        self._undone = 0 if self._updated else self._undone  # the update before has led to a finite gradient
+        self._updated = True
         self.progress.add(summed)
+        means = {name: summed[name] / summed[SAMPLES] for name in EACH_ITERATION if name in summed}
+        self._figures = means | ({"largest_loop_gain": gain} if gain else {})
         return bool(stopped)
+
+    def _undo(self, stop: threading.Event) -> bool:
+        """Take the last update back, because it has led to a loss or a gradient that is not finite; drop the momenta.
+
+        This iteration makes no update then: the next batch goes on from there.
+        """
+        self._undone += 1
+        if not self._before.taken or self._undone == MOST_UNDONE:
+            raise self.diverged(f"the loss or its gradient is not finite after {self._undone} updates in a row")
+        self._before.restore()
+        self._now.take()
+        self._updated = False
+        self.progress.add({UNDONE: 1.0})
+        self._figures = {UNDONE: 1.0}
+        return self._any(stop.is_set())
 
     def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
         self.check_weights()
+        loss, guessing = self.progress.mean_loss, math.log(len(self.dataset.classes))
+        if not loss < MOST_LOSS * guessing:
+            raise self.diverged(f"the mean loss of the epoch is {loss:.4g}, where guessing has {guessing:.4g}")
         try:
             norms = feedback_norms(self.model.feedback)
         except torch.linalg.LinAlgError:
@@ -296,9 +340,38 @@ class _Trainer(Session):
         load_momenta(self.model, self.optimizer, state)
 
 
-def _is_sane(loss: float) -> bool:
-    """Return whether a loss is a number, and neither infinite nor on its way there."""
-    return -1e30 < loss < 1e30
+class _Snapshot:
+    """Weights and running statistics at one moment, to go back to; momenta are zero then."""
+
+    def __init__(self, model: FeedbackSNN, optimizer: torch.optim.SGD) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._kept: list[Tensor] = []
+
+    @property
+    def taken(self) -> bool:
+        """Whether there is something to go back to."""
+        return bool(self._kept)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*(p.detach() for p in self._model.parameters()), *self._model.buffers()]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep what is there now."""
+        if not self._kept:
+            self._kept = [tensor.clone() for tensor in self._tensors()]
+            return
+        for kept, tensor in zip(self._kept, self._tensors(), strict=True):
+            kept.copy_(tensor)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back."""
+        for kept, tensor in zip(self._kept, self._tensors(), strict=True):
+            tensor.copy_(kept)
+        for state in self._optimizer.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How far a training is, and its figures: of each iteration, summed over an epoch, and of each epoch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,10 @@ from fsnn_lava.training.schedule import chosen_on
 SAMPLES, CORRECT = "samples", "correct"
 """Figures of an epoch that are counts, as `UNCONVERGED` is; all others are summed with the number of samples as their
 weight."""
-
-
+UNDONE = "undone_steps"
+"""Figure of an epoch: how many updates were taken back."""
+UNCONVERGED_SHARE = 0.01
+"""Share of an epoch's samples without a converged gradient above which it is said."""
 SATURATED_SHARE = 0.05
 """Share of a population's couples above which it is said that they saturate; trainings that work have below 1 %."""
 
@@ -47,8 +50,8 @@ class Progress:
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of the epoch so far."""
-        return self.sums["loss"] / self.sums[SAMPLES]
+        """Mean loss of the epoch so far; NaN before the first update."""
+        return self.sums["loss"] / self.sums[SAMPLES] if SAMPLES in self.sums else math.nan
 
 
 def iteration_figures(
@@ -80,18 +83,35 @@ def epoch_means(sums: dict[str, float]) -> dict[str, float]:
     """Return means over an epoch's samples, named ``train/...``, from the sums of its iterations."""
     rest = dict(sums)
     samples, correct, unconverged = rest.pop(SAMPLES), rest.pop(CORRECT), rest.pop(UNCONVERGED, 0.0)
+    undone = rest.pop(UNDONE, 0.0)
     metrics = {f"train/{name}": total / samples for name, total in rest.items()}
-    return metrics | {"train/accuracy": correct / samples, "train/adjoint_unconverged": unconverged}
+    return metrics | {
+        "train/accuracy": correct / samples,
+        "train/adjoint_unconverged": unconverged,
+        "train/adjoint_unconverged_share": unconverged / samples,
+        "train/undone_steps": undone,
+    }
 
 
-def couple_warnings(metrics: Mapping[str, float]) -> list[str]:
-    """Say what is wrong with an epoch's second phase of spikes, in words; nothing of other methods.
+def epoch_warnings(metrics: Mapping[str, float]) -> list[str]:
+    """Say what is wrong with an epoch in words: adjoint solves, undone steps, SPIDE's second phase of spikes.
 
     Parameters
     ----------
     metrics : of an epoch, as `epoch_means` names them.
     """
     found = []
+    share = metrics.get("train/adjoint_unconverged_share", 0.0)
+    if share > UNCONVERGED_SHARE:
+        found.append(
+            f"the gradient of {share:.1%} of the samples did not converge: the loop does not contract there, so that "
+            "they have no stable equilibrium; lower training.contraction or training.learning_rate"
+        )
+    undone = metrics.get("train/undone_steps", 0.0)
+    if undone:
+        found.append(
+            f"{undone:.0f} updates led to a loss that is not finite and were taken back: lower the learning rate"
+        )
     firing = {n: v for n, v in metrics.items() if n.startswith("train/backward_firing_rate/")}
     if firing and not any(firing.values()):
         found.append("no couple fires, so that the classifier alone learns: raise training.loss_scale")

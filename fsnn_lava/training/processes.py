@@ -47,6 +47,13 @@ class Ranks:
             distributed.all_reduce(values)
         return values
 
+    def largest(self, value: float, *, device: torch.device) -> float:
+        """Return the largest of all processes' values."""
+        found = torch.tensor(value, dtype=torch.float64, device=device)
+        if self.size > 1:
+            distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return float(found)
+
     def same_text(self, text: str) -> str:
         """Return the first process's text, in every process."""
         if self.size == 1:

@@ -33,8 +33,18 @@ LAVA_STATE = "float64."
 class Observer(Protocol):
     """Told of a training's course."""
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
-        """Take note of an update: how many of the epoch's iterations are done, and the mean loss so far."""
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
+        """Take note of an update.
+
+        Parameters
+        ----------
+        done, total : how many of the epoch's iterations are done, and how many it has.
+        loss : mean of the epoch so far.
+        figures : of this iteration alone, by name: gradient_norm and, with ide, loop_gain, largest_loop_gain and
+            adjoint_unconverged; None: not known.
+        """
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Take note of an epoch's evaluation."""

@@ -1,7 +1,7 @@
 """Devices: what is not there is refused, precision is set and put back; what needs a GPU is marked."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -155,7 +155,9 @@ class Noting:
     def __init__(self, losses: list[float]) -> None:
         self._losses = losses
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
         self._losses.append(loss)
 
     def epoch(self, *, epoch: int, metrics: object) -> None:

@@ -335,5 +335,3 @@ def test_start_that_is_not_finite_is_refused(poison: float) -> None:
     start = torch.tensor([[0.0], [poison]])
     with pytest.raises(ConvergenceError, match=r"the start of a solve is not finite.* lower the learning rate"):
         solve(lambda x: 0.5 * x, start, method="fixed_point", tolerance=1e-6, max_steps=50)
-
-

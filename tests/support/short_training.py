@@ -37,11 +37,15 @@ class Told:
     def __init__(self, act: Callable[[int], None] = lambda _: None) -> None:
         self.act = act
         self.iterations: list[tuple[int, int, int]] = []
+        self.figures: list[Mapping[str, float]] = []
         self.epochs: list[tuple[int, Mapping[str, float]]] = []
 
-    def iteration(self, *, epoch: int, done: int, total: int, loss: float) -> None:
+    def iteration(
+        self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
+    ) -> None:
         assert 0 < loss < 100
         self.iterations.append((epoch, done, total))
+        self.figures.append(figures or {})
         self.act(epoch * total + done)
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,12 @@ def _figures(found: FixedPoint, names: tuple[str, ...], *, count: float, total: 
     }
 
 
+def largest_gain(implicit: ImplicitRates) -> float:
+    """Return the largest gain of the loop that the last adjoint solve found in a sample; 0 where it knows none."""
+    found = implicit.passes[-1] if implicit.passes else None
+    return float(found.gains.nan_to_num().max()) if isinstance(found, FixedPoint) else 0.0
+
+
 def with_implicit_gradient(
     bound: BoundNetwork, drive: Drive, rates: Tensor, *, settings: AdjointSettings, found: list[FixedPoint]
 ) -> Tensor:
@@ -129,6 +136,8 @@ def with_implicit_gradient(
         squares = gradient.square().sum(), gradient.new_tensor(float(len(gradient)))
         total, samples = squares if settings.sums is None else settings.sums(torch.stack(squares)).unbind()
         typical = float((total / samples).sqrt())
+        if not math.isfinite(typical):  # in all processes: the training takes the step before back
+            return gradient
 
         def of_rows(rows: Tensor) -> Map:
             some = loop.of_rows(rows).transposed_jacobian(tuple(rate[rows] for rate in here))
