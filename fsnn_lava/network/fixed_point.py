@@ -5,6 +5,8 @@ each sample by its own residual ||f(x) - x|| / ||f(x)||, and keep its best itera
 changes no other. `solve` hands what one solver could not do to the next.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

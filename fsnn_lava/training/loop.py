@@ -312,7 +312,7 @@ class _Trainer(Session):
         self._updated = False
         self.progress.add({UNDONE: 1.0})
         self._figures = {UNDONE: 1.0}
-        return self._any(stop.is_set())
+        return bool(self.ranks.sums(torch.tensor([float(stop.is_set())], device=self.device)).item())
 
     def _end_epoch(self, seconds: float, last_rate: float) -> dict[str, float]:
         self.check_weights()
