@@ -28,7 +28,7 @@ from feedback_networks import seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network.feedback_network import BoundNetwork, FeedbackSNN
+from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
 from fsnn_lava.network.fixed_point import FALLBACKS, FixedPoint
 from fsnn_lava.network.layers import Synapse
 from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
@@ -195,6 +195,47 @@ def test_network_without_feedback_needs_no_solve(batch_norm: bool) -> None:
     first = model.feedforward[0]
     assert isinstance(first, Synapse)
     assert first.weight.grad is not None
+
+
+@pytest.mark.parametrize("solver", FALLBACKS)
+def test_sample_whose_loop_does_not_contract_changes_no_other(solver: str) -> None:
+    """The first sample's neurons are all between silent and saturated, of each other one two of eight are."""
+    model = FeedbackSNN(
+        NetworkConfig("8 (F8)", v_threshold=0.4, reset_amount=0.4, batch_norm=False, dropout=0.0), (8,), seed=3
+    ).double()
+    generator = torch.Generator().manual_seed(5)
+    rates = 0.4 + 0.2 * torch.rand(4, 8, generator=generator, dtype=torch.float64)
+    weighting = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    assert model.feedback is not None
+    weight = model.feedback.eval().effective_weight().detach()
+    drive = 0.4 * rates - rates @ weight.t()  # so that the map has these rates
+    drive[1:, :6] += 1.0
+
+    def gradient_of(rows: slice) -> tuple[Tensor, FixedPoint]:
+        given = drive[rows].clone().requires_grad_()
+        bound = frozen_bind(model.eval(), len(given))
+        found: list[FixedPoint] = []
+        settings = AdjointSettings(solver, tolerance=1e-12, max_steps=300)
+        constant = Drive(given, given, lambda t: given)
+        implicit = with_implicit_gradient(bound, constant, rates[rows], settings=settings, found=found)
+        (gradient,) = torch.autograd.grad((implicit * weighting[rows]).sum(), given)
+        return gradient, found[0]
+
+    together, found = gradient_of(slice(0, 4))
+    without, _ = gradient_of(slice(1, 4))
+    assert_close(together[1:], without, rtol=0, atol=1e-9)
+    slopes = torch.ones_like(rates) / 0.4
+    slopes[1:, :6] = 0.0
+    radii = [float(torch.linalg.eigvals(slope[:, None] * weight).abs().max()) for slope in slopes]
+    assert radii[0] > 1.2
+    assert max(radii[1:]) < 0.95
+    for row, slope in enumerate(slopes):
+        system = torch.eye(8, dtype=torch.float64) - (slope[:, None] * weight).t()
+        exact = slope * torch.linalg.solve(system, weighting[row])
+        assert_close(together[row], exact, rtol=1e-9, atol=1e-9)
+    assert found.converged
+    if solver == "fixed_point":
+        assert found.gains[0] > 1 > found.gains[1:].max()
 
 
 def test_a_solve_that_does_not_converge_says_so() -> None:
