@@ -16,7 +16,7 @@ from fsnn_lava.datasets import check_time_steps, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import newest_run
 from fsnn_lava.network import open_device, place, prepared
-from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint
+from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint, settling
 
 console = Console()
 
@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     with prepared(device):
         found = evaluate(model, test, trained.coding, time_steps=time_steps)
         curve = convergence_curve(model, x, time_steps=time_steps)
+        settled = settling(model, x, time_steps=time_steps)
     what = f"{trained.config.network.notation} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
     console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {len(test)} samples")
@@ -71,6 +72,14 @@ def main(argv: list[str]) -> int:
         f"distance from the equilibrium, mean of {len(few)} samples; it falls as 1/t for IF, to a floor for LIF"
     )
     console.print(curve_table(curve.tolist()))
+    console.print(
+        f"on these: the loop's gain is {settled.mean_gain:.2f}, at most {settled.largest_gain:.2f}; "
+        f"{settled.silent:.0%} of the neurons are silent, {settled.saturated:.0%} saturated; after T steps rates are "
+        f"{settled.distance:.1%} of their size from the equilibrium",
+        soft_wrap=True,
+    )
+    for warning in settled.warnings():
+        console.print(f"warning: {warning}", soft_wrap=True)
     show_next(console, "export", f"--to lava --run {folder}", data_dir=arguments.data_dir)
     return 0
 

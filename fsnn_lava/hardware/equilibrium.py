@@ -21,6 +21,8 @@ FloatType = type[np.float32] | type[np.float64]
 _Loop = dict[str, list[tuple[str, LinearMap]]]
 """The map that rates are iterated through: population -> its sources and their weights over the reset amount."""
 
+PATIENCE = 100
+"""Iterations without a smaller change of its rates after which a sample is given up: it does not settle."""
 CHUNK_NUMBERS = 2**22
 """Rates that are iterated at a time, so that memory does not grow with the number of samples."""
 
@@ -34,13 +36,23 @@ class EquilibriumRates:
     firing_rates : population -> (B, *N), spikes per step.
     residual : largest change of a rate in its sample's last iteration.
     steps : iterations, of the sample that took the most.
-    converged : whether the residual reached the tolerance.
+    settled : (B,) whether a sample's residual reached the tolerance.
     """
 
     firing_rates: dict[str, Array]
     residual: float
     steps: int
-    converged: bool
+    settled: Array
+
+    @property
+    def converged(self) -> bool:
+        """Whether all samples have settled."""
+        return bool(self.settled.all())
+
+    @property
+    def unsettled(self) -> int:
+        """How many samples have not."""
+        return int((~self.settled).sum())
 
 
 def equilibrium_rates(
@@ -71,15 +83,15 @@ def equilibrium_rates(
     neurons = sum(p.size for p in network.populations) + network.input.size
     size = max(1, CHUNK_NUMBERS // neurons)
     loop = _loop(network, dtype)
-    residual, steps = 0.0, 0
+    last, steps = np.full(batch, np.inf), 0
     for first in range(0, batch, size):
         part = slice(first, first + size)
         chunk = {name: r[part] for name, r in rates.items()}
         constant = _constant_currents(network, network.input.take(inputs, part), dtype)
-        change, taken = _settle(loop, chunk, constant, tolerance=tolerance, max_steps=max_steps)
-        residual, steps = max(residual, change), max(steps, taken)
+        last[part], taken = _settle(loop, chunk, constant, tolerance=tolerance, max_steps=max_steps)
+        steps = max(steps, taken)
     shaped = {p.name: rates[p.name].reshape(batch, *p.shape) for p in network.populations}
-    return EquilibriumRates(shaped, residual, steps, residual <= tolerance)
+    return EquilibriumRates(shaped, float(last.max()), steps, last <= tolerance)
 
 
 def real_weight(connection: Connection) -> Array:
@@ -159,15 +171,16 @@ def _loop(network: HardwareNetwork, dtype: FloatType) -> _Loop:
 
 def _settle(
     loop: _Loop, rates: Mapping[str, Array], constant: Mapping[str, Array], *, tolerance: float, max_steps: int
-) -> tuple[float, int]:
-    """Iterate the rates (B, N) in place; return the largest last change and the number of iterations.
+) -> tuple[Array, int]:
+    """Iterate the rates (B, N) in place; return the samples' last changes (B,) and the number of iterations.
 
-    A sample whose rates changed by no more than the tolerance is done and takes no further part.
+    A sample whose rates changed by no more than the tolerance is done and takes no further part, nor does one whose
+    smallest change is `PATIENCE` iterations old.
     """
     batch = len(next(iter(rates.values())))
-    last = np.full(batch, np.inf)
+    last, least, age = np.full(batch, np.inf), np.full(batch, np.inf), np.zeros(batch, np.int64)
     steps = 0
-    while steps < max_steps and (going := np.flatnonzero(last > tolerance)).size:
+    while steps < max_steps and (going := np.flatnonzero((last > tolerance) & (age < PATIENCE))).size:
         steps += 1
         now = {name: r[going] for name, r in rates.items()}
         change = np.zeros(len(going))
@@ -181,4 +194,6 @@ def _settle(
         for name, r in rates.items():
             r[going] = now[name]
         last[going] = change
-    return float(last.max()), steps
+        age[going] = np.where(change < least[going], 0, age[going] + 1)
+        least[going] = np.minimum(least[going], change)
+    return last, steps

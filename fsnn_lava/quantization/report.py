@@ -90,13 +90,13 @@ class QuantizationReport:
     ----------
     calibration_samples : inputs on which the error of the rates was measured.
     compared_samples : those of them, evenly spread, on which candidates were compared.
-    equilibrium_converged : whether both networks' equilibria were found there; if not, the errors mean little.
+    unsettled_samples : for how many of them one of the networks found no equilibrium; their errors mean nothing.
     seconds : time that it took. Two reports are equal whatever this is.
     """
 
     calibration_samples: int
     compared_samples: int
-    equilibrium_converged: bool
+    unsettled_samples: int
     connections: Mapping[str, ConnectionReport]
     populations: Mapping[str, PopulationReport]
     seconds: float = dataclasses.field(default=0.0, compare=False)
@@ -153,7 +153,7 @@ def report_of(
     return QuantizationReport(
         calibration_samples=len(error),
         compared_samples=len(compared),
-        equilibrium_converged=wanted.converged and found.converged,
+        unsettled_samples=int((~(wanted.settled & found.settled)).sum()),
         connections={c.name: measured.connection(c) for c in network.connections},
         populations=populations,
     )

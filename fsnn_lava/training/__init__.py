@@ -10,8 +10,10 @@ from fsnn_lava.training.checkpoint import (
 from fsnn_lava.training.device_samples import DeviceSamples as DeviceSamples
 from fsnn_lava.training.evaluation import (
     Evaluation as Evaluation,
+    Settling as Settling,
     convergence_curve as convergence_curve,
     evaluate as evaluate,
+    settling as settling,
 )
 from fsnn_lava.training.gradients.ide import (
     AdjointSettings as AdjointSettings,

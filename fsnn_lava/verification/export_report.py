@@ -107,7 +107,12 @@ def quantization_markdown(report: QuantizationReport) -> str:
         for name, p in report.populations.items()
     ]
     bits = max(c.weight_bits for c in report.connections.values())
-    converged = "" if report.equilibrium_converged else "**The iteration did not converge: rate errors mean little.** "
+    converged = (
+        f"**Does not settle: {report.unsettled_samples} of {report.calibration_samples} samples; rate errors mean "
+        "nothing there.** "
+        if report.unsettled_samples
+        else ""
+    )
     return "\n\n".join(
         [
             markdown_table(_CONNECTION, connections),

@@ -323,3 +323,14 @@ def test_refuses_a_start_that_does_not_fit() -> None:
         equilibrium_rates(network, inputs, start={**rates, first.name: rates[first.name][:3]})
     with pytest.raises(InputError, match='rates of population "p0" to start from have shape none'):
         equilibrium_rates(network, inputs, start={n: r for n, r in rates.items() if n != first.name})
+
+
+def test_sample_that_does_not_settle_is_given_up_and_holds_up_no_other() -> None:
+    """Input 2 makes a cycle; input 0 is at rest after a few iterations."""
+    network, inputs = loop(second=2.0, feedback=-4.0), np.array([[2], [0], [2]])
+    found = equilibrium_rates(network, inputs, max_steps=10_000)
+    assert (found.settled.tolist(), found.unsettled, found.converged) == ([False, True, False], 2, False)
+    assert found.steps < 10 * module.PATIENCE
+    alone = equilibrium_rates(network, inputs[1:2])
+    assert alone.converged
+    assert np.array_equal(found.firing_rates["a"][1], alone.firing_rates["a"][0])

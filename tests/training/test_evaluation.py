@@ -13,7 +13,7 @@ from fsnn_lava.datasets import InputCoding, Samples
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.training.evaluation import convergence_curve, evaluate
+from fsnn_lava.training.evaluation import convergence_curve, evaluate, settling
 
 CODING = InputCoding("graded", maximum=16, scale=1 / 16, mean=(0.5,), std=(0.5,))
 
@@ -97,3 +97,74 @@ def test_if_network_comes_closer_with_time() -> None:
     x = torch.from_numpy(CODING.decode(samples(4).codes))
     curve = convergence_curve(network(leak=1.0), x, time_steps=200)
     assert float(curve[199]) < 0.1 * float(curve[4])
+
+
+# ---- whether it settles
+
+
+def single(feedback: float, *, bias: float, reset: float = 1.0) -> FeedbackSNN:
+    """Four neurons with feedback to themselves alone, of one weight, and a constant current."""
+    config = NetworkConfig(
+        "4 (F4)", v_threshold=reset, reset_amount=reset, batch_norm=False, spectral_norm_bound=abs(feedback) or 1.0
+    )
+    model = FeedbackSNN(config, (4,), classes=3, seed=1)
+    first, back = model.feedforward[0], model.feedback
+    assert isinstance(first, Synapse)
+    assert back is not None
+    with torch.no_grad():
+        first.weight.zero_()
+        torch.nn.init.constant_(first.bias, bias)
+        back.weight.copy_(feedback * torch.eye(4))
+        back.restriction = None
+    return model
+
+
+def test_gain_is_the_spectral_radius_of_the_loop() -> None:
+    model = network(leak=1.0).double().eval()
+    x = torch.from_numpy(CODING.decode(samples(5).codes)).double()
+    found = settling(model, x, time_steps=50)
+    bound = model.bind_to(x)
+    drive = bound.drive(x, time_steps=50)
+    rates = bound.simulate(drive, time_steps=50).firing_rates[-1]
+    radii = []
+    for row in range(len(x)):
+        one = bound.of_rows(torch.tensor([row]))
+        mean = drive.mean[row : row + 1]
+        jacobian = torch.autograd.functional.jacobian(
+            lambda a, one=one, mean=mean: one.equilibrium_map(a, mean), rates[row : row + 1]
+        )
+        radii.append(float(torch.linalg.eigvals(jacobian.reshape(6 - 1, 6 - 1)).abs().max()))
+    assert max(radii) > 0.05
+    # Power iteration has not come to the end where two eigenvalues are alike.
+    assert found.largest_gain == pytest.approx(max(radii), rel=0.05)
+    assert found.mean_gain == pytest.approx(sum(radii) / len(radii), rel=0.1)
+    assert (found.samples, found.unsettled) == (5, 0)
+
+
+def test_loop_that_does_not_contract_is_said_not_to_settle() -> None:
+    """a <- clamp(0.9 - 1.5 a) has its fixed point at 0.36, from which it runs away; with -0.5 it runs there."""
+    x = torch.zeros(3, 4)
+    found = settling(single(-1.5, bias=0.9), x, time_steps=30)
+    assert (found.samples, found.unsettled) == (3, 3)
+    assert found.largest_gain == pytest.approx(1.5, rel=1e-5)
+    assert found.warnings()[0].startswith("does not settle: 3 of 3 samples, the loop's gain is up to 1.50; distances")
+    calm = settling(single(-0.5, bias=0.9), x, time_steps=300)
+    assert (calm.unsettled, calm.warnings()) == (0, [])
+    assert calm.largest_gain == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("bias", "words"), [(0.0, ["silent", "100% of the neurons never fire"]), (9.0, ["silent"])])
+def test_network_of_silent_and_saturated_neurons_is_not_called_settled(bias: float, words: list[str]) -> None:
+    found = settling(single(0.5, bias=bias), torch.zeros(2, 4), time_steps=10)
+    assert found.silent + found.saturated == 1
+    assert len(found.warnings()) == len(words)
+    assert all(word in warning for word, warning in zip(words, found.warnings(), strict=True))
+
+
+def test_too_few_steps_are_said() -> None:
+    found = settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=4)
+    assert found.distance > 0.1
+    assert found.warnings() == [
+        f"T is too short to speak of an equilibrium: the rates are {found.distance:.0%} of their size from it"
+    ]
+    assert settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=1000).warnings() == []
