@@ -167,20 +167,6 @@ def with_integrators(case: Case) -> Case:
     return case._replace(network=dataclasses.replace(case.network, readout=readout))
 
 
-def test_fast_models_and_stock_models_give_the_same_spikes() -> None:
-    """Networks with all kinds of connections side by side, two samples each."""
-    cases = [random_case(seed) for seed in range(6)]
-    networks, inputs = [case.network for case in cases], [case.inputs for case in cases]
-    fast = run_side_by_side(LavaRunner(), networks, inputs)
-    stock = run_side_by_side(LavaRunner(stock_models=True), networks, inputs)
-    fired = 0
-    for seed, ours, lavas in zip(range(6), fast, stock, strict=True):
-        for name, spikes in lavas.spikes.items():
-            assert np.array_equal(ours.spikes[name], spikes), f"random_case({seed}), population {name}"
-            fired += int(spikes.sum())
-    assert fired > 1000
-
-
 def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:
     case = with_integrators(random_case(0))
     fast, stock = (LavaRunner(stock_models=stock, readout="lava").run(*case[:2]) for stock in (False, True))
@@ -386,15 +372,15 @@ def test_an_ordinary_run_leaves_nothing_behind() -> None:
     assert_gone(seen)
 
 
-def test_ten_runs_in_one_process_do_not_grow_its_memory() -> None:
-    """Not by more than 5 % after the first, and not by a single file descriptor."""
+def test_runs_in_one_process_do_not_grow_its_memory() -> None:
+    """Not by more than half a percent a run after the first, and not by a single file descriptor."""
     network, inputs = slow_run()
     resident, descriptors = [], []
-    for _ in range(10):
+    for _ in range(5):
         LavaRunner(stock_models=True).run(network, inputs[:50], record=["a"])
         resident.append(psutil.Process().memory_info().rss)
         descriptors.append(psutil.Process().num_fds())
-    assert max(resident[1:]) <= 1.05 * resident[0]
+    assert max(resident[1:]) <= 1.02 * resident[0]
     assert len(set(descriptors)) == 1
 
 

@@ -14,13 +14,16 @@ def read(path: Any) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
         assert file.attrs["format"] == b"fsnn-lava-network"
         assert file.attrs["version"] == 2
-        return entries(file) | {
+        network = entries(file) | {
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},
             "connections": numbered(file["connections"]),
             "readout": entries(file["readout"]),
             "integrators": entries(file["readout/integrators"]) if "integrators" in file["readout"] else None,
         }
+    for connection in network["connections"]:
+        connection["reached"] = synapses(network, connection)
+    return network
 
 
 def numbered(group: h5py.Group) -> list[dict[str, Any]]:
@@ -86,19 +89,18 @@ def arriving(
 
 def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Spikes and potentials, population -> step -> neuron, of one sample: codes, or frames of 0/1 for events."""
-    reached = [synapses(network, c) for c in network["connections"]]
     spikes: dict[str, Any] = {name: [] for name in network["populations"]}
     potentials: dict[str, Any] = {name: [] for name in network["populations"]}
     for step in range(network["time_steps"]):
         for name, p in network["populations"].items():
             n = size(p["shape"])
             current = [0] * n
-            for k, c in enumerate(network["connections"]):
+            for c in network["connections"]:
                 values = arriving(network, c, sample, spikes, step) if c["target"] == name else None
                 if values is None:
                     continue
                 totals = [0] * n
-                for x, leaving in zip(values, reached[k], strict=True):
+                for x, leaving in zip(values, c["reached"], strict=True):
                     for i, w in leaving if x else ():
                         totals[i] += 2 * w * x
                 e = c["weight_exponent"]

@@ -3,7 +3,6 @@
 Every step and every population is compared, of two samples in a row. A case is drawn again from its seed alone.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -21,7 +20,6 @@ from shrinking import described, smallest
 from side_by_side import run_side_by_side
 
 NETWORKS = 100
-SIDE_BY_SIDE = 10
 
 Run = Callable[[HardwareNetwork, Array], Mapping[str, Array]]
 
@@ -38,12 +36,27 @@ def by_simulator(engine: str) -> Run:
 RUNS: dict[str, Run] = {"dense engine": by_simulator("dense"), "event engine": by_simulator("event")}
 
 
-def test_networks_are_of_every_kind_and_most_populations_fire_without_saturating() -> None:
-    cases = [random_case(seed) for seed in range(NETWORKS)]
-    shares = [s.mean() for case in cases for s in case.spikes.values()]
+def all_cases() -> list[Case]:
+    return [random_case(seed) for seed in range(NETWORKS)]
+
+
+def cases_on_lava(*, stock: bool) -> list[list[Case]]:
+    """What runs side by side: twice ten that can be read out on Lava, and ten that cannot."""
+    integrated, others = (
+        [case for case in all_cases() if (case.network.readout.integrators is not None) is has] for has in (True, False)
+    )
+    return [integrated[stock:20:2], integrated[20 + stock : 40 : 2], others[stock:20:2]]
+
+
+def test_most_populations_fire_without_saturating() -> None:
+    shares = [s.mean() for case in all_cases() for s in case.spikes.values()]
     assert np.mean([0.02 < share < 0.98 for share in shares]) > 0.75
     assert 0.2 < np.mean(shares) < 0.4
-    networks = [case.network for case in cases]
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["our models", "Lava's own"])
+def test_networks_on_lava_are_of_every_kind(stock: bool) -> None:
+    networks = [case.network for cases in cases_on_lava(stock=stock) for case in cases]
     assert {len(n.populations) for n in networks} == {1, 2, 3, 4, 5}
     pairs = [(n, c) for n in networks for c in n.connections if c.source != ALWAYS_ON]
     kinds = {(type(c.geometry), n.input.kind if c.source == INPUT else "spikes") for n, c in pairs}
@@ -56,7 +69,7 @@ def test_networks_are_of_every_kind_and_most_populations_fire_without_saturating
     assert {side for kind, _, side in kernels if kind is Convolution} >= {1, 2, 3, 4, 5, 6, 7}
     assert {stride for kind, stride, _ in kernels if kind is Convolution} == {1, 2, 3, 4}
     delays = [(n.local_delay(c), n.time_steps) for n, c in pairs]
-    assert {delay for delay, _ in delays} >= {0, 1, 2, 3, 4, 5}
+    assert {delay for delay, _ in delays} >= {0, 1, 2, 3, 4}
     assert any(delay >= steps for delay, steps in delays)
     neurons = [p.neuron for n in networks for p in n.populations]
     assert {neuron.decay > 0 for neuron in neurons} == {False, True}  # type: ignore[union-attr]
@@ -79,38 +92,29 @@ def test_same_spikes_on_both_engines(name: str, lava: bool) -> None:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("first", range(0, NETWORKS, SIDE_BY_SIDE))
-def test_same_spikes_on_lava(first: int) -> None:
-    """On our models and on Lava's own in turn; backends/test_lava_fast_models.py holds the two against each other."""
-    runner = LavaRunner(stock_models=first // SIDE_BY_SIDE % 2 == 1)
-    cases = [random_case(seed) for seed in range(first, first + SIDE_BY_SIDE)]
+@pytest.mark.parametrize("run", range(3))
+@pytest.mark.parametrize("stock", [False, True], ids=["our models", "Lava's own"])
+def test_same_spikes_and_logits_on_lava(stock: bool, run: int) -> None:
+    """Sixty of the networks; backends/test_lava_fast_models.py holds the two sets of models against each other."""
+    cases = cases_on_lava(stock=stock)[run]
+    assert len(cases) == 10
+    readout = "host" if run == 2 else "lava"
+    runner = LavaRunner(stock_models=stock, readout=readout)  # type: ignore[arg-type]
     results = run_side_by_side(runner, [c.network for c in cases], [c.inputs for c in cases])
-    for seed, case, result in zip(itertools.count(first), cases, results, strict=False):
-        assert equal(result.spikes, case.spikes), f"{runner.name}, random_case({seed})"
+    for case, result in zip(cases, results, strict=True):
+        assert equal(result.spikes, case.spikes), f"{runner.name}, {case.network.name}"
+        if readout == "lava":
+            assert np.array_equal(result.logits, integrated_logits(case.network, reference_potentials(case)))
 
 
 def test_integrators_are_those_of_the_page() -> None:
-    cases = integrated_cases(NETWORKS)
+    cases = [case for case in all_cases() if case.network.readout.integrators is not None]
     for case in cases:
         network = case.network
         found = integrate(network, case.spikes[network.readout.source])
         assert np.array_equal(found, reference_potentials(case)), network.name
         assert np.abs(found).max() < STATE_LIMIT
     assert {case.network.readout.integrators.parts > 1 for case in cases} == {False, True}  # type: ignore[union-attr]
-
-
-@pytest.mark.lava
-def test_same_logits_from_integrators_on_lava() -> None:
-    cases = integrated_cases(2 * SIDE_BY_SIDE)[:SIDE_BY_SIDE]
-    runner = LavaRunner(readout="lava")
-    results = run_side_by_side(runner, [c.network for c in cases], [c.inputs for c in cases])
-    for case, result in zip(cases, results, strict=True):
-        assert np.array_equal(result.logits, integrated_logits(case.network, reference_potentials(case)))
-        assert equal(result.spikes, case.spikes), case.network.name
-
-
-def integrated_cases(seeds: int) -> list[Case]:
-    return [case for case in map(random_case, range(seeds)) if case.network.readout.integrators is not None]
 
 
 def equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:
