@@ -25,7 +25,7 @@ setup: $(STAMP)
 # One process per test worker: the arithmetic libraries must not start threads of their own.
 test: $(STAMP)
 	@echo "test: the whole suite, two tests at a time"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --require lava
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --require lava
 
 lint: $(STAMP)
 	@echo "lint: ruff check, ruff format, import contracts, mypy"

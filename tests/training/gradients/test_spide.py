@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -258,7 +259,16 @@ def test_phase_and_updates_have_no_graph_whoever_asks() -> None:
     assert not any(tensor.requires_grad for tensor in (*rates, *phase.rates, *phase.mean_spikes, *updates))
 
 
+@pytest.fixture
+def _aside() -> Iterator[None]:
+    """Lays aside what earlier tests left, which would have to be looked through each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @EVENTS
+@pytest.mark.usefixtures("_aside")
 def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool) -> None:
     model = spide_network("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8))
 
