@@ -1,6 +1,6 @@
 """What Lava and Loihi 2 cannot say of a network: every reason at once. Needs no Lava."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,8 +68,8 @@ def test_sequential_timing_is_refused_with_every_reason_and_the_way_out() -> Non
 def test_longest_delay() -> None:
     base = network()
     for delay, count in ((64, 0), (65, 1)):
-        late = dataclasses.replace(base.connections[3], delay=delay)
-        changed = dataclasses.replace(base, connections=(*base.connections[:3], late))
+        late = replace(base.connections[3], delay=delay)
+        changed = replace(base, connections=(*base.connections[:3], late))
         assert len(hardware_violations(changed)) == count
 
 
@@ -123,11 +123,9 @@ def test_sums_of_convolutions_stay_in_24_bits() -> None:
         net = HardwareNetwork("deep", spec, (population,), (kernel,), readout, 5)
         found = hardware_violations(net)
         assert len(found) == count
-        dense = dataclasses.replace(kernel, weight=weight.reshape(1, -1), geometry=DENSE)
-        assert hardware_violations(dataclasses.replace(net, connections=(dense,))) == []
-    assert str(found[0]) == (
-        'connection "k" (input -> a): found a sum that can reach 8396224; allowed: at most 8388607'
-    )
+        dense = replace(kernel, weight=weight.reshape(1, -1), geometry=DENSE)
+        assert hardware_violations(replace(net, connections=(dense,))) == []
+    assert str(found[0]) == 'connection "k" (input -> a): found a sum that can reach 8396224; allowed: at most 8388607'
 
 
 def test_float_networks_only_have_delays_to_obey() -> None:

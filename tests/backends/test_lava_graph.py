@@ -1,7 +1,7 @@
 """What the graph is made of: processes against the maps that they stand for, delays, joined parts, the readout."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,11 +127,9 @@ def test_matrices_between_images_are_in_lavas_order(share: float, kind: type[Abs
 
 def test_the_readout_goes_to_the_integrators_of_its_parts() -> None:
     network, _ = between(DENSE, np.ones((12, 70), np.int32), (2, 3, 2))
-    readout = dataclasses.replace(
-        network.readout, weight=np.random.default_rng(0).normal(size=(3, 12)), bias=np.zeros(3)
-    )
-    integrators = dataclasses.replace(quantize_readout(readout, decay=0, time_steps=4, weight_bits=8), parts=5)
-    network = dataclasses.replace(network, readout=dataclasses.replace(readout, integrators=integrators))
+    readout = replace(network.readout, weight=np.random.default_rng(0).normal(size=(3, 12)), bias=np.zeros(3))
+    integrators = replace(quantize_readout(readout, decay=0, time_steps=4, weight_bits=8), parts=5)
+    network = replace(network, readout=replace(readout, integrators=integrators))
     spikes = np.random.default_rng(1).integers(0, 2, (1, 2, 3, 2))
     found = processes.readout_synapses(network).weights.init @ to_lava(spikes, (2, 3, 2))[0]
     assert np.array_equal(64 * found, integrate(network, spikes[None])[0])
@@ -146,10 +144,10 @@ def graph_of(job: GraphJob) -> Graph:
 def test_models_are_fast_unless_lavas_own_are_asked_for() -> None:
     geometry, side, target = GEOMETRIES["padded"]
     network, _ = between(geometry, random_kernel(geometry, side, target), target)
-    readout = dataclasses.replace(
+    readout = replace(
         network.readout, integrators=quantize_readout(network.readout, decay=0, time_steps=4, weight_bits=8)
     )
-    network = dataclasses.replace(network, readout=readout)
+    network = replace(network, readout=readout)
     for stock, model in ((True, CONNECTION_MODELS[Conv, "integer"]), (False, FastConv)):
         models = graph_of(GraphJob((network,), (1,), stock_models=stock, readout="lava")).models
         assert [m for p, m in models.items() if type(p) is Conv] == [model]
@@ -175,7 +173,7 @@ def test_late_spikes_are_shared_and_only_made_where_needed() -> None:
 def test_parts_that_nothing_connects_are_joined() -> None:
     """Three networks of two populations each, without any connection."""
     network, _ = between(DENSE, np.zeros((4, 70), np.int32), (4,))
-    network = dataclasses.replace(network, connections=())
+    network = replace(network, connections=())
     graph = graph_of(GraphJob((network,) * 3, (1,) * 3))
     assert set(find_processes(graph.root)) == set(graph.models)
     alone = LavaRunner().run(network, np.zeros((4, 2, *SOURCE), int), record=["a", "b"])
@@ -208,10 +206,8 @@ def test_readout_on_lava(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
         integrators = quantize_readout(
             readout, decay=source.neuron.decay, time_steps=case.network.time_steps, weight_bits=8
         )
-        integrators = dataclasses.replace(integrators, parts=min(source.size, max(parts, integrators.parts)))
-        networks.append(
-            dataclasses.replace(case.network, readout=dataclasses.replace(readout, integrators=integrators))
-        )
+        integrators = replace(integrators, parts=min(source.size, max(parts, integrators.parts)))
+        networks.append(replace(case.network, readout=replace(readout, integrators=integrators)))
     seen: list[Array] = []
     logits = finished.integrated_logits
     monkeypatch.setattr(finished, "integrated_logits", lambda n, u: (seen.append(u), logits(n, u))[1])
@@ -227,10 +223,8 @@ def test_readout_on_lava(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
 
 def test_a_network_without_integrators_cannot_read_out_on_lava() -> None:
     network, inputs, _ = random_case(0)
-    network = dataclasses.replace(network, readout=dataclasses.replace(network.readout, integrators=None))
-    with pytest.raises(
-        UnsupportedError, match=r'cannot read out network "seed 0" on Lava: it has no integrators; .*host'
-    ):
+    network = replace(network, readout=replace(network.readout, integrators=None))
+    with pytest.raises(UnsupportedError, match=r'cannot read out network "seed 0" on Lava: it has no integrators'):
         LavaRunner(readout="lava").run(network, inputs)
 
 

@@ -1,9 +1,9 @@
 """Training in Lava: what a job is, and that every spike, gradient and weight is what the equations say."""
 
-import dataclasses
 import math
 import os
 import signal
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def assert_same_networks(found: PlasticNetwork, expected: PlasticNetwork, *, exa
     """Weights and momenta are equal, to rounding or bit for bit."""
     assert found.named().keys() == expected.named().keys()
     for name, synapses in expected.named().items():
-        for field in dataclasses.fields(synapses):
+        for field in fields(synapses):
             here, there = getattr(found.named()[name], field.name), getattr(synapses, field.name)
             assert (here is None) == (there is None), (name, field.name)
             if here is not None and exactly:
@@ -182,7 +182,7 @@ def test_timeout_before_the_first_step() -> None:
 @lava
 def test_weights_that_diverge_are_told_and_what_was_before_is_kept() -> None:
     """The first step, of size 1e200, leaves weights that the second one's weight decay multiplies beyond all floats."""
-    job = dataclasses.replace(random_job((4,), batches=(1, 1, 1)), learning_rates=(1e200,) * 3, recorded=0)
+    job = replace(random_job((4,), batches=(1, 1, 1)), learning_rates=(1e200,) * 3, recorded=0)
     message = "weights that are not finite after update 2; what they were before it is kept.*learning_rate"
     with pytest.raises(ConvergenceError, match=message) as caught:
         train_on_lava(job)
@@ -220,7 +220,7 @@ JOB = random_job((6, 5))
 )
 def test_networks_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NetworkError, match=message):
-        dataclasses.replace(JOB.network, **changes)
+        replace(JOB.network, **changes)
 
 
 def test_learning_names_every_violation_at_once() -> None:
@@ -247,7 +247,7 @@ def test_learning_names_every_violation_at_once() -> None:
 )
 def test_jobs_that_do_not_fit_are_refused(changes: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        dataclasses.replace(JOB, **changes)
+        replace(JOB, **changes)
 
 
 def test_windows_follow_each_other_at_one_step_a_connection() -> None:

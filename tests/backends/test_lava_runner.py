@@ -1,12 +1,12 @@
 """The Lava runner: hand-computed spikes, fast and stock models, refusals; runs that fail, hang or are interrupted."""
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,8 +163,8 @@ def with_integrators(case: Case) -> Case:
     neuron = case.network.population(readout.source).neuron
     assert isinstance(neuron, IntegerNeuron)
     integrators = quantize_readout(readout, decay=neuron.decay, time_steps=case.network.time_steps, weight_bits=8)
-    readout = dataclasses.replace(readout, integrators=integrators)
-    return case._replace(network=dataclasses.replace(case.network, readout=readout))
+    readout = replace(readout, integrators=integrators)
+    return case._replace(network=replace(case.network, readout=readout))
 
 
 def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:

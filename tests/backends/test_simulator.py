@@ -1,6 +1,6 @@
 """The simulators against a plain-Python oracle, against each other, and against traces worked out by hand."""
 
-import dataclasses
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -86,14 +86,10 @@ def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
     compared = 0
     for seed in range(RANDOM_NETWORKS):
         drawn = random_network(seed)
-        network = dataclasses.replace(
+        network = replace(
             drawn,
-            populations=tuple(
-                dataclasses.replace(p, neuron=dataclasses.replace(p.neuron, decay=0)) for p in drawn.populations
-            ),
-            connections=tuple(
-                dataclasses.replace(c, weight_exponent=max(c.weight_exponent, 0)) for c in drawn.connections
-            ),
+            populations=tuple(replace(p, neuron=replace(p.neuron, decay=0)) for p in drawn.populations),
+            connections=tuple(replace(c, weight_exponent=max(c.weight_exponent, 0)) for c in drawn.connections),
         )
         inputs = networks.random_inputs(network, 3, seed=seed)
         try:
@@ -119,7 +115,7 @@ def test_what_is_not_recorded_is_not_kept() -> None:
     recorded = IntegerSimulator().run(network, inputs, record=names(network))
     bare = IntegerSimulator().run(network, inputs)
     assert bare.spikes == {}
-    assert same_run(dataclasses.replace(recorded, spikes={}), bare)
+    assert same_run(replace(recorded, spikes={}), bare)
 
 
 def test_if_neuron_by_hand() -> None:
@@ -202,10 +198,7 @@ def chain(time_steps: int = 12) -> HardwareNetwork:
 
 def test_hardware_timing_is_sequential_timing_with_feedback_three_steps_late() -> None:
     network = chain()
-    late = dataclasses.replace(
-        network,
-        connections=tuple(dataclasses.replace(c, delay=3 if c.name == "ca" else 0) for c in network.connections),
-    )
+    late = replace(network, connections=tuple(replace(c, delay=3 * (c.name == "ca")) for c in network.connections))
     inputs = np.random.default_rng(0).integers(0, 256, (6, 5))
     runs = [IntegerSimulator().run(n, inputs, record=["a", "b", "c"]) for n in (with_timing(network, "hardware"), late)]
     assert same_run(*runs)
@@ -289,9 +282,7 @@ def test_overflow_names_sample_and_step_across_batches() -> None:
 def test_networks_of_the_other_arithmetic_are_refused() -> None:
     integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
-    with pytest.raises(
-        UnsupportedError, match=r'"simulator" runs integer networks; network "one" holds float.*quantize'
-    ):
+    with pytest.raises(UnsupportedError, match=r'"simulator" runs integer networks; network "one" holds float'):
         IntegerSimulator().run(floating, code(0))
     with pytest.raises(UnsupportedError, match='"simulator-float" runs float networks; network "one" holds integer'):
         FloatSimulator().run(integer, code(0))
@@ -299,9 +290,7 @@ def test_networks_of_the_other_arithmetic_are_refused() -> None:
 
 def test_sums_beyond_lavas_32_bits_are_refused() -> None:
     network = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(INPUT, 127, 0, 0)], time_steps=2, maximum=2**20)
-    with pytest.raises(
-        UnsupportedError, match=r'could exceed Lava\'s 32-bit sums:\n  population "p".*at most 2147483647'
-    ):
+    with pytest.raises(UnsupportedError, match=r'could exceed Lava\'s 32-bit sums:\n  population "p".*at most'):
         IntegerSimulator().run(network, code(0))
 
 
@@ -384,12 +373,10 @@ def image_inputs(network: HardwareNetwork, samples: int) -> Array:
 
 def unrolled(network: HardwareNetwork) -> HardwareNetwork:
     """The same network with a matrix for every kernel."""
-    return dataclasses.replace(
+    return replace(
         network,
         connections=tuple(
-            dataclasses.replace(
-                c, weight=linear_map(network, c).unrolled().toarray().astype(c.weight.dtype), geometry=DENSE
-            )
+            replace(c, weight=linear_map(network, c).unrolled().toarray().astype(c.weight.dtype), geometry=DENSE)
             for c in network.connections
         ),
     )
@@ -444,11 +431,11 @@ def test_float_engines_differ_by_the_order_of_sums_alone() -> None:
     """LIF with random weights: no potential comes within 1e-12 of the threshold here, so no spike may differ."""
     rng = np.random.default_rng(3)
     network = image_chain()
-    network = dataclasses.replace(
+    network = replace(
         network,
-        populations=tuple(dataclasses.replace(p, neuron=FloatNeuron(1.0, 2.0, 0.95)) for p in network.populations),
+        populations=tuple(replace(p, neuron=FloatNeuron(1.0, 2.0, 0.95)) for p in network.populations),
         connections=tuple(
-            dataclasses.replace(
+            replace(
                 c, weight=rng.normal(0.01, 0.15, c.weight.shape) * (0.01 if c.source == INPUT else 1),
                 weight_exponent=0, weight_bits=0,
             )
@@ -535,9 +522,7 @@ def driven(constant: int) -> HardwareNetwork:
 
 
 @pytest.mark.parametrize(("constant", "chosen"), [(0, "event"), (10, "event"), (90, "dense")])
-def test_few_spikes_run_event_by_event_and_many_densely(
-    constant: int, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_spikes_run_by_events_and_many_densely(constant: int, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """0, 0.1 and 0.9 spikes per step. The first 32 samples run event by event in any case, and they decide."""
     used = Used(monkeypatch)
     result = IntegerSimulator(batch_size=50).run(driven(constant), np.zeros((100, 1), int))
@@ -548,8 +533,8 @@ def test_few_spikes_run_event_by_event_and_many_densely(
 def test_events_count_as_firing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = driven(0)
     spec = InputSpec((300,), "event", 1)
-    connections = (dataclasses.replace(network.connections[1], source=INPUT),)
-    network = dataclasses.replace(network, input=spec, connections=connections)
+    connections = (replace(network.connections[1], source=INPUT),)
+    network = replace(network, input=spec, connections=connections)
     for frames, chosen in ((np.zeros((20, 40, 300), int), "event"), (np.ones((20, 40, 300), int), "dense")):
         used = Used(monkeypatch)
         IntegerSimulator().run(network, frames)
@@ -559,7 +544,7 @@ def test_events_count_as_firing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_network_without_spiking_connections_runs_densely(monkeypatch: pytest.MonkeyPatch) -> None:
     network = driven(10)
     used = Used(monkeypatch)
-    IntegerSimulator().run(dataclasses.replace(network, connections=network.connections[:1]), np.zeros((3, 1), int))
+    IntegerSimulator().run(replace(network, connections=network.connections[:1]), np.zeros((3, 1), int))
     assert used.batches == [("dense", 3)]
 
 
@@ -657,9 +642,7 @@ def test_interrupted_run_keeps_what_is_finished(engine: Literal["event", "dense"
 
 
 @pytest.mark.parametrize(("call", "samples"), [(1, 0), (5, 4)])
-def test_interruption_within_a_batch_keeps_the_batches_before(
-    call: int, samples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interruption_in_a_batch_keeps_those_before(call: int, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first batch, or the second one, is interrupted while its parts run."""
     network, inputs = image_chain(), image_inputs(image_chain(), 7)
     run_part, calls = EventEngine._run_part, 0

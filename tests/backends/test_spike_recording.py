@@ -213,9 +213,7 @@ def cut_short(file: Any) -> None:
         (lambda f: f["populations/001"].attrs.pop("name"), "/populations/001: name None.*one is missing"),
     ],
 )
-def test_files_that_contradict_themselves_are_refused(
-    tmp_path: Path, change: Callable[[Any], None], message: str
-) -> None:
+def test_contradicting_files_are_refused(tmp_path: Path, change: Callable[[Any], None], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load_recording(altered(tmp_path / "spikes.h5", change))
 

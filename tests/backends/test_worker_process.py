@@ -159,9 +159,7 @@ def test_the_worker_removes_its_folder_though_two_threads_find_nobody_there(tmp_
     folder = tmp_path / "l-1"
     folder.mkdir()
     environment = os.environ | {"TMPDIR": str(folder)}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env=environment, start_new_session=True, timeout=60, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, start_new_session=True, timeout=60)
     assert ran.returncode == -signal.SIGTERM
     assert not folder.exists()
 

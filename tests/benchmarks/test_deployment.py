@@ -229,9 +229,7 @@ def test_documents_and_pictures_show_what_is_kept() -> None:
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sections lava and sets: no network is named; give --mnist, --alexnet or"):
         deployment.main(["--only", "lava", "sets", "--results", str(tmp_path)])
-    with pytest.raises(
-        ConfigError, match=r"deployment\.json holds no figures for deployment-speed; measure them first"
-    ):
+    with pytest.raises(ConfigError, match=r"deployment\.json holds no figures for deployment-speed; measure them"):
         deployment.main(["--readme", "--results", str(tmp_path)])
     with pytest.raises(ConfigError, match=rf"{tmp_path.name}: holds no network-float.h5 and no network-integer.h5"):
         deployment.main(["--only", "sets", "--mnist", str(tmp_path)])

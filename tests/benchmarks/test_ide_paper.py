@@ -69,9 +69,7 @@ def a_run(
     folder = parent / (name or config.name)
     folder.mkdir(parents=True)
     rates = {f"test/firing_rate/population{n}": 0.1 * n for n in range(1, 6)}
-    history = [
-        {"test/accuracy": a, "train/seconds": 2.0 + a} | {k: r * a for k, r in rates.items()} for a in accuracies
-    ]
+    history = [{"test/accuracy": a, "train/seconds": 2 + a} | {k: r * a for k, r in rates.items()} for a in accuracies]
     best = max(accuracies, default=-1.0)
     progress = {
         "epoch": len(history),
@@ -274,9 +272,7 @@ def test_blocks_are_replaced_and_nothing_else() -> None:
     changed = with_blocks(document, {"one": r"new \1", "two": "x"})
     assert changed == document.replace("how -->\n<!-- end", "how -->\nnew \\1\n<!-- end", 1).replace("old\nold", "x")
     assert with_blocks(changed, {"one": r"new \1", "two": "x"}) == changed
-    with pytest.raises(
-        ConfigError, match='found 0 blocks "three" in the document; expected one, from a line <!-- three'
-    ):
+    with pytest.raises(ConfigError, match='found 0 blocks "three" in the document; expected one, from a line <!--'):
         with_blocks(document, {"three": ""})
 
 

@@ -1,7 +1,7 @@
 """The plain restatement that the library is timed against computes the same as the library."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -37,9 +37,7 @@ def _gradients(
 ) -> list[Tensor]:
     """Of a loss of the rates of a network and samples that are always the same."""
     neuron = FloatNeuron(1.0, 1.0, 0.95)
-    model = FeedbackSNN(
-        NetworkConfig(notation, **dataclasses.asdict(neuron), dropout=0.2, spectral_norm_bound=0.5), shape
-    ).double()
+    model = FeedbackSNN(NetworkConfig(notation, **asdict(neuron), dropout=0.2, spectral_norm_bound=0.5), shape).double()
     for synapse in model.feedforward:
         synapse.batch_norm.bias.data.fill_(0.5)  # so that every population fires
     bound = model.bind(6, generator=torch.Generator().manual_seed(0))

@@ -1,9 +1,9 @@
 """Every benchmark answers --help and runs at a tiny size without downloaded data. What it measures is not asserted."""
 
-import dataclasses
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ Run = Callable[..., str]
 def _small_digits() -> Dataset:
     digits = load_dataset("digits")
     few = digits.train.select(slice(0, 64))  # type: ignore[arg-type]
-    return dataclasses.replace(digits, train=few, test=few)
+    return replace(digits, train=few, test=few)
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +121,12 @@ def test_deployment_goes_through_all_its_sections(run: Run, run_folder: Path, tm
     network = kept["lava"]["networks"]["fashion"]
     assert network["title"] == "12 (F12)"
     assert network["stock"]["identical"] is network["ours"]["identical"] is True
-    assert all(
-        words in text for words in ("A step on Lava", "Whole test sets", "kernels", "the firing rate", "against T")
-    )
+    assert all(w in text for w in ("A step on Lava", "Whole test sets", "kernels", "the firing rate", "against T"))
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".svg", ".svg"]
 
 
 @pytest.mark.parametrize(("runs", "reason"), [(["."], "export first"), ([], "no run is named")])
-def test_missing_exports_are_refused(
-    tmp_path: Path, runs: list[str], reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_are_refused(tmp_path: Path, runs: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of("benchmarks/deployment/deviation.py", *(str(tmp_path / run) for run in runs)) == 2
     message = capsys.readouterr().err
     assert "ConfigError" in message

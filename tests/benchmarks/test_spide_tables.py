@@ -1,9 +1,9 @@
 """The tables of SPIDE's training show what is kept, of older files too, and the document shows the tables."""
 
 import copy
-import dataclasses
 import json
 import re
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ def kept_figures() -> dict[str, Any]:
     agreement |= {"gradient_error": 2e-7}
     limits = {"plain": plain, "ours": ours, "additions_per_s": 1e11, "streamed_numbers_per_s": 1e10}
     seconds = {"plain": plain, "ours": ours, "iterations": 4, "flops_per_s": 5e11}
-    connection = {f.name: 1000.0 for f in dataclasses.fields(ConnectionWork)} | {"name": "input", "learned": True}
+    connection = {f.name: 1000.0 for f in fields(ConnectionWork)} | {"name": "input", "learned": True}
     work = {"neurons": [10], "firing": [0.1], "firing_back": [0.001], "time_steps_back": 100, "adjoint_steps": 7}
     work |= {"connections": [connection, connection | {"name": "feedback"}]}
-    costs = dataclasses.asdict(EnergyCosts()) | {"source": "a book"}
+    costs = asdict(EnergyCosts()) | {"source": "a book"}
     energies = {"sparse": 2.0, "dense": 50.0}
     count = {"additions": 5.0, "multiplications": 0.0, "products": 7.0}
     part = {"method": "SPIDE", "name": "spikes", "sparse": count, "dense": count, "sparse_uj": 2.0, "dense_uj": 50.0}

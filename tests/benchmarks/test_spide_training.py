@@ -1,9 +1,9 @@
 """The benchmark of SPIDE: what it measures, operations and energy by hand, and the plain training beside it."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def _network() -> tuple[FeedbackSNN, torch.Tensor, torch.Tensor]:
     model = FeedbackSNN(
         NetworkConfig(
             "6C5s-5C3s (F6C3u)",
-            **dataclasses.asdict(NEURON),
+            **asdict(NEURON),
             batch_norm=False,
             dropout=0.2,
             spectral_norm="frobenius",
@@ -97,7 +97,7 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
     model = FeedbackSNN(
         NetworkConfig(
             "1-1 (F1)",
-            **dataclasses.asdict(NEURON),
+            **asdict(NEURON),
             batch_norm=False,
             spectral_norm="frobenius",
             spectral_norm_bound=2.0,
@@ -123,16 +123,16 @@ def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
 def _case(config: TrainConfig, folder: Path | None = None) -> Case:
     digits = load_dataset("digits")
     few = digits.train.select(torch.arange(96).numpy())
-    return Case("digits", config, dataclasses.replace(digits, train=few, test=few), None)
+    return Case("digits", config, replace(digits, train=few, test=few), None)
 
 
 def _tiny(**training: Any) -> TrainConfig:
     config = read_config(DIGITS)
-    network = dataclasses.replace(config.network, notation="6C3s-5C3 (F6C3)", time_steps=6)
-    return dataclasses.replace(
+    network = replace(config.network, notation="6C3s-5C3 (F6C3)", time_steps=6)
+    return replace(
         config,
         network=network,
-        training=dataclasses.replace(config.training, batch_size=16, time_steps_back=8, epochs=2, **training),
+        training=replace(config.training, batch_size=16, time_steps_back=8, epochs=2, **training),
     )
 
 
@@ -169,7 +169,7 @@ def test_agreement_would_notice_another_spike(monkeypatch: pytest.MonkeyPatch) -
 
 def test_limits_are_counted_by_hand() -> None:
     model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON)
-    zeros = {f.name: 0 for f in dataclasses.fields(ConnectionWork)} | {"learned": True, "synapses": 1}
+    zeros = {f.name: 0 for f in fields(ConnectionWork)} | {"learned": True, "synapses": 1}
     connections = tuple(
         ConnectionWork(**(zeros | {"name": name, "forward": 3, "backward": 2}))  # type: ignore[arg-type]
         for name in ("input", "population1 to population2", "feedback")
@@ -179,7 +179,7 @@ def test_limits_are_counted_by_hand() -> None:
     assert flops == {"input": 2, "forward": 2 + 10 * 2 + 9 * 2, "backward": 3 * 4 + 20 * 2 + 19 * 2, "update": 6}
     numbers = spide_speed._streamed_numbers(work)
     assert numbers == {"forward": 10 * (12 * 2 + 3), "backward": 20 * (19 * 2 + 3)}
-    config = dataclasses.replace(_tiny(), training=dataclasses.replace(_tiny().training, batch_size=5))
+    config = replace(_tiny(), training=replace(_tiny().training, batch_size=5))
     found = spide_speed.phase_limits(config, model, work, flops_per_s=1e3)
     add, stream = found["additions_per_s"], found["streamed_numbers_per_s"]
     assert found["plain"]["forward"] == pytest.approx(5 * 40 / 1e3 + 5 * 270 / stream)
@@ -190,12 +190,10 @@ def test_limits_are_counted_by_hand() -> None:
 def test_dense_products_are_those_inside_the_image() -> None:
     notation = "2C3-P2-3C3 (F2C3u)"
     model = FeedbackSNN(
-        NetworkConfig(notation, **dataclasses.asdict(NEURON), batch_norm=False, pooling="spiking", dropout=0.0),
-        (1, 4, 4),
-        seed=1,
+        NetworkConfig(notation, **asdict(NEURON), batch_norm=False, pooling="spiking", dropout=0.0), (1, 4, 4), seed=1
     )
-    network = dataclasses.replace(_tiny().network, notation=notation, pooling="spiking", time_steps=2)
-    config = dataclasses.replace(_tiny(), network=network)
+    network = replace(_tiny().network, notation=notation, pooling="spiking", time_steps=2)
+    config = replace(_tiny(), network=network)
     work = measure_work(model.train(), torch.rand(3, 1, 4, 4), torch.arange(3), config)
     # Along a side of 4 a kernel of 3 meets 10 places inside the image, along one of 2 it meets 4; back up, from 2 to
     # 4 places, 5.
@@ -268,8 +266,8 @@ def test_energy_is_counted_at_accurate_settings_too() -> None:
     accurate = found["accurate"]
     assert (accurate["time_steps_back"], accurate["loss_scale"]) == (250, 400.0)
     config = _tiny(loss_scale=400.0)
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, time_steps_back=250))
-    again = spide_cases.energy_of(dataclasses.replace(case, config=config), costs=EnergyCosts())
+    config = replace(config, training=replace(config.training, time_steps_back=250))
+    again = spide_cases.energy_of(replace(case, config=config), costs=EnergyCosts())
     assert accurate["totals"] == again["totals"]["SPIDE"] == again["accurate"]["totals"]
     assert accurate["totals"]["sparse"] > found["totals"]["SPIDE"]["sparse"]
 
@@ -373,8 +371,8 @@ def test_neurons_that_pass_nothing_on_are_not_counted() -> None:
 
 
 def test_dropped_currents_send_nothing_back() -> None:
-    wide = dataclasses.replace(CONFIG.training, surrogate_width=3.0)  # a potential of 0 is within it
-    config = dataclasses.replace(CONFIG, training=wide)
+    wide = replace(CONFIG.training, surrogate_width=3.0)  # a potential of 0 is within it
+    config = replace(CONFIG, training=wide)
     model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).train()
     for synapse in (*model.feedforward, model.feedback):
         synapse.dropout = 0.999
@@ -386,13 +384,13 @@ def test_dropped_currents_send_nothing_back() -> None:
 
 def test_spikes_count_at_the_synapses_of_their_own_end() -> None:
     model = FeedbackSNN(
-        NetworkConfig("3-2 (F3)", **dataclasses.asdict(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
+        NetworkConfig("3-2 (F3)", **asdict(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
     ).double()
     for synapse in synapses(model):
         synapse.bias.data.fill_(0.9)
     x = torch.randn(6, 4, generator=seeded(), dtype=torch.float64)
-    settings = dataclasses.replace(CONFIG.training, loss_scale=100.0, time_steps_back=30)
-    work = measure_work(model.train(), x, torch.arange(6) % 2, dataclasses.replace(CONFIG, training=settings))
+    settings = replace(CONFIG.training, loss_scale=100.0, time_steps_back=30)
+    work = measure_work(model.train(), x, torch.arange(6) % 2, replace(CONFIG, training=settings))
     into_first, into_second, feedback = work.connections
     assert [c.synapses for c in work.connections] == [12, 6, 6]
     assert into_second.events > 0 and feedback.events > 0
@@ -413,7 +411,7 @@ def test_event_frames_are_counted_as_events() -> None:
 
 
 def _connection(name: str, **counts: float) -> ConnectionWork:
-    zeros = {f.name: 0 for f in dataclasses.fields(ConnectionWork)}
+    zeros = {f.name: 0 for f in fields(ConnectionWork)}
     return ConnectionWork(**(zeros | {"name": name, "learned": True, "synapses": 100} | counts))  # type: ignore[arg-type]
 
 
@@ -478,16 +476,16 @@ def test_every_part_by_hand() -> None:
 
 
 def test_leaks_events_and_pools_change_what_is_counted() -> None:
-    leaky = _by_name(dataclasses.replace(WORK, leak=0.5))
+    leaky = _by_name(replace(WORK, leak=0.5))
     assert leaky["SPIDE", "couples"].sparse == Count(additions=200, multiplications=100)
-    given = dataclasses.replace(WORK.connections[0], forward=17.0)
-    events = dataclasses.replace(WORK, event_input=True, connections=(given, *WORK.connections[1:]))
+    given = replace(WORK.connections[0], forward=17.0)
+    events = replace(WORK, event_input=True, connections=(given, *WORK.connections[1:]))
     found = _by_name(events)
     assert found["IDE", "input current"] == Part("IDE", "input current", Count(additions=17), Count(products=1000))
     assert found["BPTT", "weight gradients"].sparse == Count(additions=11 + 25)
     assert found["BPTT", "weight gradients"].dense == Count(products=1000 + 1900)
-    pool = dataclasses.replace(WORK.connections[1], learned=False)
-    fixed = _by_name(dataclasses.replace(WORK, connections=(WORK.connections[0], pool, WORK.connections[2])))
+    pool = replace(WORK.connections[1], learned=False)
+    fixed = _by_name(replace(WORK, connections=(WORK.connections[0], pool, WORK.connections[2])))
     assert fixed["SPIDE", "local updates"].sparse == Count(products=8)
     assert fixed["SPIDE", "spikes backwards"].sparse == Count(additions=7)
 
@@ -526,8 +524,8 @@ def _two_neurons(neuron: FloatNeuron) -> tuple[FeedbackSNN, BoundNetwork]:
     """Weights 1, 0.75 with a dropout mask of 2, and 0.5 back; every number below is exact in binary."""
     model = chain(1.0, 0.75, feedback=0.5, neuron=neuron)
     bound = model.bind(1).detached()
-    dropped = dataclasses.replace(bound.feedforward[1], mask=torch.full((1, 1), 2.0, dtype=torch.float64))
-    return model, dataclasses.replace(bound, feedforward=(bound.feedforward[0], dropped))
+    dropped = replace(bound.feedforward[1], mask=torch.full((1, 1), 2.0, dtype=torch.float64))
+    return model, replace(bound, feedforward=(bound.feedforward[0], dropped))
 
 
 def _one(value: float) -> Tensor:
@@ -614,7 +612,7 @@ def _plain_pair(name: str) -> tuple[FeedbackSNN, Tensor, Tensor]:
     model = FeedbackSNN(
         NetworkConfig(
             notation,
-            **dataclasses.asdict(neuron),
+            **asdict(neuron),
             batch_norm=False,
             dropout=0.3,
             pooling="spiking",

@@ -1,12 +1,12 @@
 """fsnn train-on-lava as a user runs it: options, refusals, Ctrl-C; what it writes is gone on with and deployed."""
 
-import dataclasses
 import math
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,15 @@ def test_what_cannot_be_said_is_refused_before_anything_is_written(tmp_path: Pat
         (["--check", "-1"], ConfigError, r"samples to check: found -1; allowed: 1 \.\. 80"),
     ],
 )
-def test_refusals_come_before_any_folder_is_made(
-    options: list[str], kind: type[Exception], message: str, tmp_path: Path
-) -> None:
+def test_refusals_come_before_a_folder(options: list[str], kind: type[Exception], message: str, tmp_path: Path) -> None:
     with pytest.raises(kind, match=message):
         on_lava.main([*SHORT, *options, "--runs", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dataset_that_does_not_fit_is_refused_before_any_folder_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dataset_that_does_not_fit_is_refused_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_dataset("digits")
-    wrong = dataclasses.replace(whole, classes=whole.classes[:5])
+    wrong = replace(whole, classes=whole.classes[:5])
     monkeypatch.setattr(on_lava, "load_dataset", lambda name, folder: wrong)
     with pytest.raises(DatasetError, match=r"training part: labels 0 \.\. 9; allowed: 0 \.\. 4"):
         on_lava.main([*SHORT, "--runs", str(tmp_path / "runs")])
@@ -303,9 +299,7 @@ def settings(folder: Path) -> TrainConfig:
 
 
 @pytest.mark.lava
-def test_an_epoch_that_was_interrupted_before_its_test_is_not_shown_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_epoch_interrupted_before_its_test_is_not_shown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, dataset = settings(tmp_path / "run"), load_dataset("digits")
     with monkeypatch.context() as patch:
         patch.setattr("fsnn_lava.training.session.evaluate", _interrupt)
@@ -322,9 +316,7 @@ def test_an_epoch_that_was_interrupted_before_its_test_is_not_shown_again(
 
 @pytest.mark.lava
 @pytest.mark.parametrize("kind", [IncompleteRunError, ConvergenceError])
-def test_a_failure_is_told_and_whole_updates_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
-) -> None:
+def test_failure_keeps_whole_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
     kept: list[TrainingOutcome] = []
 
     def fail(job: TrainingJob, *, progress: object, timeout_s: float) -> TrainingOutcome:

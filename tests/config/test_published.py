@@ -1,8 +1,8 @@
 """Every published configuration: its settings are the published ones, its sizes the printed ones, and it trains."""
 
-import dataclasses
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +175,7 @@ def test_row_has_the_published_settings(config: TrainConfig) -> None:
         weight_decay=5e-4,
         adjoint_tolerance=1e-2 if cifar and not bptt else TrainingConfig().adjoint_tolerance,
     )
-    assert dataclasses.replace(config.training, threads=0) == expected
+    assert replace(config.training, threads=0) == expected
     neurons, parameters = SIZES[notation, config.dataset]
     shape, classes = INPUTS[config.dataset]
     spec = parse_spec(notation)
@@ -215,7 +215,7 @@ def test_digits_learn_by_spide_what_they_learn_by_ide() -> None:
     digits, spide = (next(c for c in CONFIGS if c.name == name) for name in ("digits", "digits_spide"))
     free = ("method", "time_steps_back", "loss_scale")
     assert not [change for change in changed_settings(digits, spide, free=free) if change.startswith("training")]
-    by_ide = dataclasses.replace(spide, training=dataclasses.replace(spide.training, method="ide"))
+    by_ide = replace(spide, training=replace(spide.training, method="ide"))
     assert by_ide.network == spide.network
 
 
@@ -267,8 +267,8 @@ LONGEST, SHORTER = (f"cifar10_alexnet_bptt_lif_t{steps}" for steps in (100, 30))
 
 def test_the_row_that_is_not_run_differs_from_its_neighbour_in_steps_alone() -> None:
     longest, shorter = (next(config for config in CONFIGS if config.name == name) for name in (LONGEST, SHORTER))
-    free = dataclasses.replace(shorter, name=LONGEST, published=longest.published)
-    assert dataclasses.replace(free, network=dataclasses.replace(free.network, time_steps=100)) == longest
+    free = replace(shorter, name=LONGEST, published=longest.published)
+    assert replace(free, network=replace(free.network, time_steps=100)) == longest
 
 
 def trained(configs: list[TrainConfig]) -> list[object]:
@@ -284,10 +284,10 @@ def test_two_iterations_at_full_size(config: TrainConfig) -> None:
     population already, and not 250, which take long.
     """
     back = 20 if config.network.notation in (DVS, CIFARNET) else config.training.time_steps_back
-    training = dataclasses.replace(
+    training = replace(
         config.training, epochs=1, batch_size=2, warmup_iterations=0, weight_decay=0.0, threads=1, time_steps_back=back
     )
-    config = dataclasses.replace(config, training=training)
+    config = replace(config, training=training)
     dataset = stand_in(config)
     with tempfile.TemporaryDirectory() as folder:  # a checkpoint may take 100 MB; pytest would keep it
         result = fit(config, dataset, Path(folder))

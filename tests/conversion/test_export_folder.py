@@ -1,7 +1,7 @@
 """Exported networks in run folders, and the samples to try them on."""
 
-import dataclasses
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +66,8 @@ def test_refuses_a_damaged_file(tmp_path: Path, networks: dict[Arithmetic, Hardw
 
 def test_refuses_files_of_two_exports(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
     """As an export leaves them that was killed between its two files."""
-    longer = dataclasses.replace(networks["float"], time_steps=33)
-    retrained = dataclasses.replace(networks["float"], provenance={**networks["float"].provenance, "metrics": {}})
+    longer = replace(networks["float"], time_steps=33)
+    retrained = replace(networks["float"], provenance={**networks["float"].provenance, "metrics": {}})
     for number, floating in enumerate((longer, retrained, networks["integer"])):
         folder = export(tmp_path / str(number), {"float": floating, "integer": networks["integer"]})
         with pytest.raises(NetworkError, match=r"are not of one export: found .*; export again"):
@@ -91,10 +91,8 @@ def test_refuses_more_samples_than_there_are(count: int, networks: dict[Arithmet
 
 
 @pytest.mark.parametrize("provenance", [{}, {"config": None}, {"config": {"name": "x"}}])
-def test_refuses_a_network_of_unknown_data(
-    provenance: dict[str, object], networks: dict[Arithmetic, HardwareNetwork]
-) -> None:
-    network = dataclasses.replace(networks["integer"], provenance=provenance)
+def test_refuses_unknown_data(provenance: dict[str, object], networks: dict[Arithmetic, HardwareNetwork]) -> None:
+    network = replace(networks["integer"], provenance=provenance)
     with pytest.raises(ConfigError, match=r"network .*: its file does not name the dataset it was trained on"):
         samples_to_test(network, data_dir=None, count=1)
 

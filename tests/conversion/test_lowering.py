@@ -1,7 +1,7 @@
 """A lowered network against the PyTorch model it came from."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,9 +62,7 @@ def assert_same_spikes(a: RunResult, b: RunResult) -> None:
 @pytest.mark.parametrize("notation", ["24 (F24)", "24-20-16 (F24)", "3C3-P2-4C3-P2-12", "3C3-P2 (F3C3u)"])
 @pytest.mark.parametrize("leak", [1.0, 0.95])
 @pytest.mark.parametrize("timing", ["sequential", "hardware"])
-def test_same_spikes_as_torch_with_half_the_threshold_and_spiking_pools(
-    notation: str, leak: float, timing: str
-) -> None:
+def test_same_spikes_as_torch_with_half_the_threshold_and_pools(notation: str, leak: float, timing: str) -> None:
     network = trained.random_network(notation, leak=leak, batch_norm=False, v_threshold=1.0, pooling="spiking")
     lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
     assert {p.neuron for p in lowered.populations} == {FloatNeuron(1.0, 2.0, leak)}
@@ -207,7 +205,7 @@ def test_refuses_weights_that_do_not_fit() -> None:
     network = trained.random_network("24 (F24)")
     fewer = {n: t for n, t in network.weights.items() if n != "readout.bias"}
     with pytest.raises(CheckpointError, match=r"weights do not fit the network .*readout\.bias"):
-        lower(dataclasses.replace(network, weights=fewer))
+        lower(replace(network, weights=fewer))
 
 
 @pytest.mark.parametrize(
@@ -352,7 +350,7 @@ def test_codes_bring_the_currents_of_their_values() -> None:
 
 def test_late_inputs_are_refused() -> None:
     plain = network()
-    delayed = (dataclasses.replace(c, delay=2 if c.name == "dense" else 0) for c in plain.connections)
-    late = dataclasses.replace(plain, connections=tuple(delayed))
+    delayed = (replace(c, delay=2 if c.name == "dense" else 0) for c in plain.connections)
+    late = replace(plain, connections=tuple(delayed))
     with pytest.raises(UnsupportedError, match=r'"dense" \(input -> a\): found inputs that arrive 2 step\(s\) after'):
         on_codes(late, CODING)

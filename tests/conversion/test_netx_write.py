@@ -1,7 +1,7 @@
 """Netx files: lava-dl loads and runs them with the same spikes; what cannot be written is refused, all at once."""
 
-import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,11 @@ def shifted(net: HardwareNetwork, shift: int) -> HardwareNetwork:
 
     def larger(neuron: Any) -> IntegerNeuron:
         threshold, exponent = neuron.v_threshold << shift, neuron.reset_exponent + shift
-        return dataclasses.replace(neuron, v_threshold=threshold, reset_exponent=exponent)
+        return replace(neuron, v_threshold=threshold, reset_exponent=exponent)
 
-    populations = tuple(dataclasses.replace(p, neuron=larger(p.neuron)) for p in net.populations)
-    connections = tuple(dataclasses.replace(c, weight_exponent=c.weight_exponent + shift) for c in net.connections)
-    return dataclasses.replace(net, populations=populations, connections=connections)
+    populations = tuple(replace(p, neuron=larger(p.neuron)) for p in net.populations)
+    connections = tuple(replace(c, weight_exponent=c.weight_exponent + shift) for c in net.connections)
+    return replace(net, populations=populations, connections=connections)
 
 
 def images(seed: int, *, shift: int = 0) -> HardwareNetwork:
@@ -214,9 +214,7 @@ def test_large_constant_currents_are_shared_by_several_elements() -> None:
 
 def test_constant_currents_begin_with_the_first_window_that_has_one() -> None:
     net = chain(0, decay=0)
-    late = dataclasses.replace(
-        net, connections=tuple(c for c in net.connections if (c.source, c.target) != (ALWAYS_ON, "a"))
-    )
+    late = replace(net, connections=tuple(c for c in net.connections if (c.source, c.target) != (ALWAYS_ON, "a")))
     assert netx_layout(late).always_on_from == 1
     frames = netx_frames(late, inputs_for(late))
     assert frames[:, 0, 4].tolist() == [0] + [1] * 27
@@ -286,9 +284,7 @@ def test_copies_that_large_weights_need_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_interrupted_export_leaves_no_partial_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_interruption_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     path = tmp_path / "n.net"
     path.write_bytes(b"before")
 

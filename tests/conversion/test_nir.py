@@ -1,8 +1,8 @@
 """NIR files: what is written, what is read back, and what is refused."""
 
-import dataclasses
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -417,7 +417,7 @@ def images(*, integer: bool, timing: Any = "hardware") -> HardwareNetwork:
 def spatial() -> HardwareNetwork:
     """The same without the way back, so that no axis is lost."""
     net = images(integer=False)
-    return dataclasses.replace(net, connections=tuple(c for c in net.connections if c.name != "back"))
+    return replace(net, connections=tuple(c for c in net.connections if c.name != "back"))
 
 
 def events(net: HardwareNetwork) -> Array:
@@ -511,7 +511,7 @@ def test_float_networks_come_back(tmp_path: Path, net: HardwareNetwork) -> None:
 def test_integrators_of_the_readout_come_back(tmp_path: Path) -> None:
     net = images(integer=True)
     integrators = Integrators(np.arange(180, dtype=np.int32).reshape(5, 36) % 100, 1, 8, 3, 0.25)
-    net = dataclasses.replace(net, readout=dataclasses.replace(net.readout, integrators=integrators))
+    net = replace(net, readout=replace(net.readout, integrators=integrators))
     back = read_nir(write_nir(net, tmp_path / "n.nir")).readout.integrators
     assert back is not None
     assert np.array_equal(back.weight, integrators.weight)
@@ -528,8 +528,8 @@ def test_windows_can_be_longer_than_written(tmp_path: Path) -> None:
 
 def test_names_that_hdf5_or_others_take_are_kept_apart(tmp_path: Path) -> None:
     net = small_float_network()
-    named = tuple(dataclasses.replace(c, name="p0/x") for c in net.connections)
-    back = read_nir(write_nir(dataclasses.replace(net, connections=named), tmp_path / "n.nir"))
+    named = tuple(replace(c, name="p0/x") for c in net.connections)
+    back = read_nir(write_nir(replace(net, connections=named), tmp_path / "n.nir"))
     assert [c.name for c in back.connections] == ["p0/x"] * 3
 
 
@@ -609,7 +609,7 @@ def test_time_step_must_be_a_length(time_step: float) -> None:
 
 
 def test_provenance_that_is_not_json_is_refused(tmp_path: Path) -> None:
-    net = dataclasses.replace(small_float_network(), provenance={"made": {1, 2}})
+    net = replace(small_float_network(), provenance={"made": {1, 2}})
     with pytest.raises(NetworkError, match='network "floats": the provenance is not JSON'):
         write_nir(net, tmp_path / "n.nir")
 
@@ -622,9 +622,7 @@ def test_absent_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_interrupted_export_leaves_no_partial_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
+def test_interruption_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     path = tmp_path / "n.nir"
     path.write_bytes(b"before")
 

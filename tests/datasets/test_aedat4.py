@@ -115,9 +115,7 @@ DECODER = "here is damaged or holds no events: "
         pytest.param(_SOUND[:50], HEADER, id="no text"),
         pytest.param(_SOUND[:200], HEADER + "it is cut short", id="text cut short"),
         pytest.param(_SOUND[:100] + b"\xff" + _SOUND[101:], HEADER + "'utf-8' codec can't decode", id="text damaged"),
-        pytest.param(
-            _SOUND.replace(b"outInfo", b"inInfo_"), DECODER + "the description has no output", id="no streams"
-        ),
+        pytest.param(_SOUND.replace(b"outInfo", b"inInfo_"), DECODER + "the description has no output", id="no stream"),
         pytest.param(_SOUND.replace(b"EVTS<", b"TRIG<"), DECODER + "there are no events in", id="no stream of events"),
         pytest.param(_SOUND[:-1], DECODER + "failed to fill whole buffer", id="packet cut short"),
         pytest.param(

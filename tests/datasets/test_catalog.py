@@ -1,10 +1,10 @@
 """The registry of datasets: names, folders, and what is checked of every dataset."""
 
-import dataclasses
 import re
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,5 +141,5 @@ def test_dataset_from_outside_is_offered_and_trained_on(three: list[int], tmp_pa
     with pytest.raises(DatasetError, match=re.escape('no dataset "thre" (did you mean "three"?); there are: digits, ')):
         load_dataset("thre")
     config = changed(network={"notation": "12 (F12)"}, epochs=12, learning_rate=0.1, milestones=(9,))
-    config = dataclasses.replace(config, dataset="three")
+    config = replace(config, dataset="three")
     assert fit(config, load_dataset(config.dataset), tmp_path).best_accuracy == 1

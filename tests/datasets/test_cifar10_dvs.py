@@ -199,9 +199,7 @@ def test_class_without_recordings_is_refused(tmp_path: Path, zipped: tuple[str, 
     ("ending", "named"),
     [(".aedat", "AEDAT 2.0 (.aedat)"), (".dat", "Prophesee's format (.dat)"), (".mat", "MATLAB (.mat)")],
 )
-def test_recordings_of_other_formats_are_named(
-    tmp_path: Path, ending: str, named: str, zipped: tuple[str, ...]
-) -> None:
+def test_other_formats_are_named(tmp_path: Path, ending: str, named: str, zipped: tuple[str, ...]) -> None:
     files = {name.replace(".aedat4", ending): b"#!AER-DAT2.0\r\n" for name in _files()}
     _write(tmp_path / "cifar10_dvs", files, zipped=zipped)
     message = f"The 11 files of {named} there are another form of it, not read here."
@@ -236,7 +234,7 @@ FAR["y"][5] = 128
     ],
 )
 @pytest.mark.parametrize("zipped", [(), CLASSES])
-def test_recording_that_does_not_fit_is_refused(
+def test_misfit_recording_is_refused(
     tmp_path: Path, zipped: tuple[str, ...], file: str, content: bytes, message: str
 ) -> None:
     _write(tmp_path / "cifar10_dvs", _files() | {file: content}, zipped=zipped)
@@ -273,7 +271,5 @@ def test_one_recording_of_a_class_is_too_few(tmp_path: Path) -> None:
 def test_without_the_packages_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "cifar10_dvs", _files())
     monkeypatch.setitem(sys.modules, "aedat", None)
-    with pytest.raises(
-        MissingDependencyError, match=re.escape('by tonic and aedat; install them with: pip install "fs')
-    ):
+    with pytest.raises(MissingDependencyError, match=re.escape("by tonic and aedat; install them with: pip install")):
         load_dataset("cifar10_dvs", tmp_path)

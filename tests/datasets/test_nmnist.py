@@ -192,9 +192,7 @@ def test_changed_recording_is_read_again(tmp_path: Path, archive: str) -> None:
     ],
 )
 @pytest.mark.parametrize("archive", ["", "Train.zip"])
-def test_recording_that_does_not_fit_is_refused(
-    tmp_path: Path, archive: str, name: str, content: bytes, message: str
-) -> None:
+def test_misfit_recording_is_refused(tmp_path: Path, archive: str, name: str, content: bytes, message: str) -> None:
     _write(tmp_path / "nmnist", _files("Train") | {name: content}, archive=archive)
     _write(tmp_path / "nmnist", _files("Test"))
     with pytest.raises(DatasetError, match=re.escape(message)) as raised:

@@ -102,9 +102,7 @@ def test_events_are_those_of_a_camera_and_no_digit_is_recorded_twice(folders: Pa
 
 
 @pytest.mark.parametrize(("name", "train", "test"), [("nmnist", 60, 20), ("cifar10_dvs", 100, 20)])
-def test_loader_reads_them_and_says_that_they_are_made_up(
-    name: str, train: int, test: int, loaded: dict[str, Dataset]
-) -> None:
+def test_loader_says_that_they_are_made_up(name: str, train: int, test: int, loaded: dict[str, Dataset]) -> None:
     dataset = loaded[name]
     assert dataset.note == f"synthetic recordings, {train} + {test} samples"
     assert (len(dataset.train), len(dataset.test), dataset.frames) == (train, test, 30)

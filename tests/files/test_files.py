@@ -46,9 +46,7 @@ FORMATS: list[tuple[bytes | Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("content", "name"), FORMATS)
-def test_formats_are_named_wherever_another_is_expected(
-    tmp_path: Path, content: bytes | Callable[[Path], None], name: str
-) -> None:
+def test_formats_are_named_for_others(tmp_path: Path, content: bytes | Callable[[Path], None], name: str) -> None:
     path = tmp_path / "given"
     if isinstance(content, bytes):
         path.write_bytes(content)

@@ -1,6 +1,6 @@
 """Equilibrium rates: by hand, against what simulators settle at, and the law by which they get there."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,10 +104,7 @@ def test_delays_and_thresholds_do_not_appear() -> None:
     inputs = np.arange(5)[:, None]
     expected = equilibrium_rates(loop(), inputs).firing_rates
     late = loop()
-    late = dataclasses.replace(
-        late,
-        connections=tuple(dataclasses.replace(c, delay=0 if c.source == ALWAYS_ON else 7) for c in late.connections),
-    )
+    late = replace(late, connections=tuple(replace(c, delay=7 * (c.source != ALWAYS_ON)) for c in late.connections))
     for other in (with_timing(loop(), "hardware"), late, loop(v_threshold=1.0), loop(v_threshold=5.0)):
         found = equilibrium_rates(other, inputs).firing_rates
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
@@ -183,8 +180,8 @@ def test_refuses_inputs_that_do_not_fit() -> None:
 
 def test_rates_have_the_populations_shapes() -> None:
     shaped = loop()
-    populations = tuple(dataclasses.replace(p, shape=(1, 1, 1)) for p in shaped.populations)
-    found = equilibrium_rates(dataclasses.replace(shaped, populations=populations), np.array([[1], [2]]))
+    populations = tuple(replace(p, shape=(1, 1, 1)) for p in shaped.populations)
+    found = equilibrium_rates(replace(shaped, populations=populations), np.array([[1], [2]]))
     assert found.firing_rates["a"].shape == (2, 1, 1, 1)
 
 
@@ -199,7 +196,7 @@ def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> Non
     codes = trained.some_codes(40)
     deviations = []
     for steps in LAW_STEPS:
-        network = dataclasses.replace(floating, time_steps=steps)
+        network = replace(floating, time_steps=steps)
         if kind == "float":
             rates = FloatSimulator().run(network, codes).firing_rates
         else:
@@ -216,25 +213,23 @@ def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> Non
 @pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
 def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: str) -> None:
     """At T = 1000 rounding leaves little of the feedback; here one export keeps it, and runs for T = 10 .. 100."""
-    floating = dataclasses.replace(trained.on_hardware(trained.trained_network(notation)), time_steps=100)
+    floating = replace(trained.on_hardware(trained.trained_network(notation)), time_steps=100)
     codes = trained.some_codes(40)
     integer, report = quantize(floating, codes)
     assert report.lost() == ()
     (feedback,) = (c for c in integer.connections if c.name == "feedback")
     assert np.count_nonzero(feedback.weight) > feedback.weight.size / 2
     settled = equilibrium_rates(integer, codes)
-    without = dataclasses.replace(
+    without = replace(
         integer,
-        connections=tuple(
-            dataclasses.replace(c, weight=np.zeros_like(c.weight)) if c is feedback else c for c in integer.connections
-        ),
+        connections=tuple(replace(c, weight=0 * c.weight) if c is feedback else c for c in integer.connections),
     )
     steps = (10, 18, 32, 56, 100)
     deviations, wrong = [], []
     for t in steps:
-        rates = IntegerSimulator().run(dataclasses.replace(integer, time_steps=t), codes).firing_rates
+        rates = IntegerSimulator().run(replace(integer, time_steps=t), codes).firing_rates
         deviations.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
-        rates = IntegerSimulator().run(dataclasses.replace(without, time_steps=t), codes).firing_rates
+        rates = IntegerSimulator().run(replace(without, time_steps=t), codes).firing_rates
         wrong.append([np.abs(rates[name] - rate).mean() for name, rate in settled.firing_rates.items()])
     slopes = np.polyfit(np.log(steps), np.log(deviations), 1)[0]
     assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes

@@ -1,6 +1,6 @@
 """The readout in integers: parts, bounds, the law by hand, and logits close to the host's."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def network(
 ) -> HardwareNetwork:
     """One population of that shape, and nothing that drives it."""
     population = Population("a", shape, IntegerNeuron(9, 9, 0, decay, 1.0))
-    readout = dataclasses.replace(readout, integrators=integrators)
+    readout = replace(readout, integrators=integrators)
     return HardwareNetwork("readout", InputSpec((1,), "event", 1), (population,), (), readout, time_steps)
 
 
@@ -40,7 +40,7 @@ def test_law_by_hand() -> None:
 
 
 def _steps(net: HardwareNetwork, n: int) -> HardwareNetwork:
-    return dataclasses.replace(net, time_steps=n)
+    return replace(net, time_steps=n)
 
 
 def test_parts_are_runs_of_source_neurons() -> None:
@@ -61,7 +61,7 @@ def test_any_number_of_parts_gives_the_same_sums_without_leak(seed: int) -> None
     whole = quantize_readout(readout, decay=0, time_steps=5, weight_bits=8)
     expected = 128 * np.einsum("tbn,cn->bc", spikes.reshape(5, 4, -1).astype(int), whole.weight)
     for parts in (1, 2, 5, 7, 24):
-        net = network(readout, decay=0, time_steps=5, shape=shape, integrators=dataclasses.replace(whole, parts=parts))
+        net = network(readout, decay=0, time_steps=5, shape=shape, integrators=replace(whole, parts=parts))
         u = integrate(net, spikes)
         assert u.dtype == np.int64
         assert np.array_equal(u.reshape(4, 3, parts).sum(axis=2), expected)
@@ -83,9 +83,7 @@ def test_logits_come_close_to_the_hosts(decay: int) -> None:
 
 
 @pytest.mark.parametrize(("decay", "time_steps", "bits"), [(0, 30, 8), (40, 100, 8), (819, 30, 6), (0, 1, 2)])
-def test_no_potential_leaves_24_bits_and_fewer_parts_would_not_be_proven(
-    decay: int, time_steps: int, bits: int
-) -> None:
+def test_no_potential_leaves_24_bits_and_fewer_parts_are_not_proven(decay: int, time_steps: int, bits: int) -> None:
     """The worst spikes: every neuron with a weight of one sign fires in every step."""
     readout = random_readout(3, classes=2, size=600)
     integrators = quantize_readout(readout, decay=decay, time_steps=time_steps, weight_bits=bits)

@@ -1,8 +1,8 @@
 """The invariants of a hardware network, each by its message, and what its two timings mean."""
 
-import dataclasses
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,21 @@ def chain(neuron: Neuron = INTEGER) -> HardwareNetwork:
 
 def with_population(base: Neuron = INTEGER, /, **changes: Any) -> dict[str, Any]:
     a, *others = chain(base).populations
-    return {"populations": (dataclasses.replace(a, **changes), *others)}
+    return {"populations": (replace(a, **changes), *others)}
 
 
 def with_neuron(neuron: Neuron = INTEGER, /, **changes: Any) -> dict[str, Any]:
-    return with_population(neuron, neuron=dataclasses.replace(neuron, **changes))
+    return with_population(neuron, neuron=replace(neuron, **changes))
 
 
 def with_connection(index: int = 1, *, neuron: Neuron = INTEGER, **changes: Any) -> dict[str, Any]:
     connections = list(chain(neuron).connections)
-    connections[index] = dataclasses.replace(connections[index], **changes)
+    connections[index] = replace(connections[index], **changes)
     return {"connections": tuple(connections)}
 
 
 def with_readout(**changes: Any) -> dict[str, Any]:
-    return {"readout": dataclasses.replace(chain().readout, **changes)}
+    return {"readout": replace(chain().readout, **changes)}
 
 
 # Each: what to change in the chain of integer neurons, and the violation that follows.
@@ -193,19 +193,19 @@ BROKEN_FLOAT: dict[str, tuple[dict[str, Any], str]] = {
 def test_broken_invariants_of_integer_networks(rule: str) -> None:
     changes, message = BROKEN[rule]
     with pytest.raises(NetworkError, match=r'network "chain" breaks \d+ invariant\(s\):(.|\n)*' + message):
-        dataclasses.replace(chain(), **changes)
+        replace(chain(), **changes)
 
 
 @pytest.mark.parametrize("rule", BROKEN_FLOAT)
 def test_broken_invariants_of_float_networks(rule: str) -> None:
     changes, message = BROKEN_FLOAT[rule]
     with pytest.raises(NetworkError, match=r'network "chain" breaks \d+ invariant\(s\):(.|\n)*' + message):
-        dataclasses.replace(chain(FLOAT), **changes)
+        replace(chain(FLOAT), **changes)
 
 
 def test_every_broken_invariant_is_named_at_once() -> None:
     with pytest.raises(NetworkError) as caught:
-        dataclasses.replace(
+        replace(
             chain(), time_steps=0, **with_neuron(decay=5000), **with_connection(source="z"), **with_readout(source="y")
         )
     lines = str(caught.value).splitlines()
@@ -278,20 +278,18 @@ def test_timing_changes_nothing_but_starts_and_delays() -> None:
     for field in ("name", "input", "readout", "time_steps", "provenance"):
         assert getattr(before, field) is getattr(after, field)
     for c, d in zip(before.connections, after.connections, strict=True):
-        assert dataclasses.replace(c, delay=d.delay).weight is d.weight
+        assert replace(c, delay=d.delay).weight is d.weight
         assert (c.name, c.source, c.target, c.weight_bits) == (d.name, d.source, d.target, d.weight_bits)
     for p, q in zip(before.populations, after.populations, strict=True):
-        assert dataclasses.replace(p, start=q.start) == q
+        assert replace(p, start=q.start) == q
 
 
 def test_longer_delays_are_counted_from_both_windows() -> None:
     """A window that opens at 2, reached from one that opens at 5 over 4 steps: 7 steps late."""
-    network = dataclasses.replace(
+    network = replace(
         chain(),
-        populations=tuple(dataclasses.replace(p, start=s) for p, s in zip(chain().populations, (2, 2, 5), strict=True)),
-        connections=tuple(
-            dataclasses.replace(c, delay=d) for c, d in zip(chain().connections, (2, 3, 3, 4, 1, 6, 0), strict=True)
-        ),
+        populations=tuple(replace(p, start=s) for p, s in zip(chain().populations, (2, 2, 5), strict=True)),
+        connections=tuple(replace(c, delay=d) for c, d in zip(chain().connections, (2, 3, 3, 4, 1, 6, 0), strict=True)),
     )
     local = {"input-a": 0, "a-b": 3, "b-c": 0, "c-a": 7, "b-b": 1, "a-c": 3, "always_on-b": 0}
     assert table(network, local=True) == local

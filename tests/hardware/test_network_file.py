@@ -1,9 +1,9 @@
 """The network file: round trips, and everything that must be refused."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +175,7 @@ def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
     save_network(small_float_network(), tmp_path / "network.h5")
     with h5py.File(tmp_path / "network.h5", "r+") as file:
         file["connections/001/weight"][2, 3] = np.nan
-    with pytest.raises(
-        NetworkError, match=r'network.h5": network "floats" (.|\n)* found 1 weights that are not finite'
-    ):
+    with pytest.raises(NetworkError, match=r'network.h5": network "floats" (.|\n)* found 1 weights that are not'):
         load_network(tmp_path / "network.h5")
 
 
@@ -264,10 +262,8 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32(1), {1, 2}])
 def test_provenance_that_is_not_json_is_refused(value: Any, tmp_path: Path) -> None:
-    network = dataclasses.replace(worked_example(), provenance={"value": value})
-    with pytest.raises(
-        NetworkError, match=r'network "example": the provenance is not JSON .*; use text, finite numbers'
-    ):
+    network = replace(worked_example(), provenance={"value": value})
+    with pytest.raises(NetworkError, match=r'network "example": the provenance is not JSON .*; use text, finite'):
         save_network(network, tmp_path / "network.h5")
     assert list(tmp_path.iterdir()) == []
 
@@ -289,7 +285,7 @@ def convolutional_network(*, integer: bool) -> HardwareNetwork:
     neuron: Neuron = IntegerNeuron(150, 150, 0, 40, 0.1) if integer else FloatNeuron(1.0, 1.0, 0.9)
     readout = Readout("b", rng.normal(size=(2, 2 * 3 * 2)), rng.normal(size=2))
     if integer:
-        readout = dataclasses.replace(readout, integrators=Integrators(weight(2, 12), 3, 8, 2, 0.25))
+        readout = replace(readout, integrators=Integrators(weight(2, 12), 3, 8, 2, 0.25))
     return HardwareNetwork(
         "convolutions",
         InputSpec((1, 6, 4), "event", 1),
@@ -363,6 +359,6 @@ def test_declared_shapes_that_disagree_are_refused(edit: str, tmp_path: Path) ->
 
 
 def test_a_network_without_connections_comes_back(tmp_path: Path) -> None:
-    network = dataclasses.replace(convolutional_network(integer=True), connections=())
+    network = replace(convolutional_network(integer=True), connections=())
     save_network(network, tmp_path / "network.h5")
     assert_equal_networks(network, load_network(tmp_path / "network.h5"))

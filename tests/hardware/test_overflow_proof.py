@@ -1,7 +1,7 @@
 """The bound on potentials: never left, and attained where it can be."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,7 @@ def potentials(network: HardwareNetwork, samples: list[Any], folder: Path) -> di
     save_network(network, folder / "network.h5")
     on_file = reference.read(folder / "network.h5")
     runs = [reference.simulate(on_file, sample)[1] for sample in samples]
-    return {
-        p.name: np.array([run[p.name] for run in runs]).reshape(len(runs), -1, *p.shape) for p in network.populations
-    }
+    return {p.name: np.array([r[p.name] for r in runs]).reshape(len(runs), -1, *p.shape) for p in network.populations}
 
 
 def adversarial_inputs(network: HardwareNetwork) -> list[Any]:
@@ -174,7 +172,7 @@ def test_neurons_that_cannot_fire_send_nothing_and_those_that_must_always_send()
 
 def test_bounds_have_the_shape_of_their_population() -> None:
     network = network_of({"p": IntegerNeuron(3, 3, 0, 0, 1.0)}, [(ALWAYS_ON, "p", [[1]] * 6, 0, 0)], time_steps=2)
-    shaped = dataclasses.replace(network, populations=(dataclasses.replace(network.populations[0], shape=(2, 3)),))
+    shaped = replace(network, populations=(replace(network.populations[0], shape=(2, 3)),))
     assert [b.shape for b in potential_bounds(shaped)["p"]] == [(2, 3), (2, 3)]
 
 
@@ -205,7 +203,7 @@ def test_prove_names_sums_beyond_32_bits() -> None:
         match=r'connection "input-p", doubled weights: found a sum that could reach 4261412864 at neuron 1',
     ):
         prove(network)
-    wider = dataclasses.replace(network, input=InputSpec((1,), "graded", 2**31))
+    wider = replace(network, input=InputSpec((1,), "graded", 2**31))
     with pytest.raises(PotentialBoundError, match=r"input: found maximum 2147483648; allowed: at most 2147483647"):
         prove(wider)
 

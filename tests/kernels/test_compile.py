@@ -46,9 +46,7 @@ def test_the_cache_lies_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.
     assert list((tmp_path / "cache").rglob("*.nbc"))
 
 
-def test_nothing_is_written_beside_the_source_if_the_folder_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_written_beside_the_source_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     found = compiled(_four_times)
@@ -56,9 +54,7 @@ def test_nothing_is_written_beside_the_source_if_the_folder_cannot_be(
     assert found.stats.cache_path is None
 
 
-def test_only_folders_that_are_old_and_not_among_the_newest_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_folders_old_and_not_among_the_newest_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ages = {"a": 0, "b": 6, "c": 20, "d": 30, "e": 6, "f": 40}
     for name, days in ages.items():
         (tmp_path / f"machine-code-{name}").mkdir()

@@ -1,7 +1,7 @@
 """Devices: what is not there is refused, precision is set and put back; what needs a GPU is marked."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,9 +61,7 @@ def test_name_of_no_device_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     FakeCuda(monkeypatch, count=0)
-    with pytest.raises(
-        ConfigError, match=rf"found '{name}'; this machine has the cpu alone \(torch .* use --device cpu"
-    ):
+    with pytest.raises(ConfigError, match=rf"found '{name}'; this machine has the cpu alone \(torch .* use --device"):
         open_device(name)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(ConfigError, match=r"was built without CUDA; install a build with it, or use --device cpu"):
@@ -234,7 +232,7 @@ def test_training_on_a_gpu_has_the_curve_of_a_cpu(tmp_path: Path, precision: str
         folder = tmp_path / device
         folder.mkdir()
         config = convolutional(device=device, precision=precision if device == "cuda" else "float32")
-        config = dataclasses.replace(config, network=dataclasses.replace(config.network, dropout=0.0))
+        config = replace(config, network=replace(config.network, dropout=0.0))
         results[device] = fit(config, short_digits(), folder).history
     for ours, theirs in zip(results["cuda"], results["cpu"], strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=2e-2)

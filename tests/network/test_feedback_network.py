@@ -1,7 +1,7 @@
 """The network against hand-computed spikes and its equations, on its way to equilibrium, and what training needs."""
 
 import copy
-import dataclasses
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -193,7 +193,7 @@ def test_spiking_pool_by_hand() -> None:
     """
     neuron = FloatNeuron(1.0, 2.0, 1.0)
     model = FeedbackSNN(
-        NetworkConfig("1C1-P2", **dataclasses.asdict(neuron), batch_norm=False, pooling="spiking", dropout=0.0),
+        NetworkConfig("1C1-P2", **asdict(neuron), batch_norm=False, pooling="spiking", dropout=0.0),
         (1, 2, 2),
         classes=2,
     ).double()
@@ -305,9 +305,7 @@ def test_dropout_that_would_drop_nothing_is_refused() -> None:
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("notation", ["5 (F5)", "3C3s-2C3s (F3C3u)"])
-def test_frames_that_never_change_are_a_constant_input(
-    notation: str, leak: float, batch_norm: bool, training: bool
-) -> None:
+def test_frames_all_alike_are_a_constant_input(notation: str, leak: float, batch_norm: bool, training: bool) -> None:
     neuron = FloatNeuron(1.0, 1.0, leak)
     model = random_network(notation, neuron=neuron, batch_norm=batch_norm, dropout=0.3).train(training)
     other = copy.deepcopy(model)
@@ -400,9 +398,7 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)
-    model = FeedbackSNN(
-        NetworkConfig("40 (F40)", **dataclasses.asdict(neuron), batch_norm=False, dropout=0.5), (4,)
-    ).double()
+    model = FeedbackSNN(NetworkConfig("40 (F40)", **asdict(neuron), batch_norm=False, dropout=0.5), (4,)).double()
     first = synapses(model)[0]
     assert model.feedback is not None
     with torch.no_grad():

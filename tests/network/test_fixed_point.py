@@ -96,9 +96,7 @@ ZOO = [
 
 @every_solver
 @pytest.mark.parametrize("make", ZOO)
-def test_every_solver_finds_the_fixed_point(
-    make: Callable[[], tuple[Callable[[Tensor], Tensor], Tensor]], method: str
-) -> None:
+def test_solvers_find_fixed_point(make: Callable[[], tuple[Callable[[Tensor], Tensor], Tensor]], method: str) -> None:
     f, exact = make()
     found = alone(f, torch.zeros(BATCH, SIZE, dtype=torch.float64), method=method, tolerance=1e-12, max_steps=1000)
     assert found.converged

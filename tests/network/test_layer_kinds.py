@@ -117,9 +117,7 @@ def test_forms_that_cannot_be_told_apart_are_refused(form: str) -> None:
 def test_two_kinds_of_one_form_are_refused() -> None:
     LAYER_KINDS.register("double", DEPTHWISE, help="the same again")
     try:
-        with pytest.raises(
-            SpecError, match='"D3" can be read as depthwise or double; each layer kind must have a form'
-        ):
+        with pytest.raises(SpecError, match='"D3" can be read as depthwise or double; each layer kind must have a'):
             parse_spec("4C3-D3")
     finally:
         LAYER_KINDS.remove("double")
@@ -251,12 +249,8 @@ def test_too_large_a_matrix_is_refused_in_the_lowering() -> None:
 
 def test_spide_refuses_it() -> None:
     plain = {"notation": "3C3-D3", "batch_norm": False, "dropout": 0.0}
-    with pytest.raises(
-        ConfigError, match=r"network\.notation: found .3C3-D3.; allowed: convolutions, pools and linear"
-    ):
+    with pytest.raises(ConfigError, match=r"network\.notation: found .3C3-D3.; allowed: convolutions, pools and"):
         changed(network=plain, method="spide")
     model = new_model(changed(network=plain), (1, 6, 6), 10)
-    with pytest.raises(
-        ConfigError, match="SPIDE: D3 is of the kind depthwise, from outside; allowed: convolutions, poo"
-    ):
+    with pytest.raises(ConfigError, match="SPIDE: D3 is of the kind depthwise, from outside; allowed: convolutions"):
         spide_rates(model, torch.zeros(2, 1, 6, 6), time_steps=4, settings=SpideSettings())

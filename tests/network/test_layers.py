@@ -166,9 +166,7 @@ def test_adjoint_is_that_of_the_current(
 
 
 @each_connection
-def test_frozen_running_statistics_give_the_current(
-    layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape
-) -> None:
+def test_frozen_statistics_give_the_current(layer: LayerSpec, pool: LayerSpec | None, input_shape: Shape) -> None:
     """The same values and gradients as batch norm itself, also after the running statistics moved on."""
     made = connection(layer, pool, input_shape, batch_norm=True)
     bound, x = bind(made, 4), random(4, *input_shape, seed=2)
@@ -210,9 +208,7 @@ def test_norm_stays_below_the_bound(layer: LayerSpec, input_shape: Shape, shape:
 
 @each_norm
 @each_restricted
-def test_norm_is_close_to_the_bound_from_the_start(
-    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
-) -> None:
+def test_norm_is_near_bound_at_start(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm) -> None:
     """The ten power iterations at construction are what a training starts from."""
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=0.7)
     with torch.no_grad():
@@ -222,9 +218,7 @@ def test_norm_is_close_to_the_bound_from_the_start(
 
 @each_norm
 @each_restricted
-def test_gain_below_the_bound_is_the_norm(
-    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
-) -> None:
+def test_gain_below_bound_is_the_norm(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm) -> None:
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=0.7)
     with torch.no_grad():
         for _ in range(2000):
@@ -237,9 +231,7 @@ def test_gain_below_the_bound_is_the_norm(
 
 @each_norm
 @each_restricted
-def test_weight_below_the_bound_is_left_alone(
-    layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm
-) -> None:
+def test_weight_below_bound_is_kept(layer: LayerSpec, input_shape: Shape, shape: Shape, norm: SpectralNorm) -> None:
     """The gain starts as the weight's own norm."""
     restrict, weight = restriction(layer, input_shape, shape, norm=norm, bound=100.0)
     restrict.eval()

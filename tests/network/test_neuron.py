@@ -42,9 +42,7 @@ CASES = [
         [0, 0, 0, 0, 1, 1],
         id="IF has no lower bound",
     ),
-    pytest.param(
-        FloatNeuron(2.0, 2.0, 1.0), [2.0, 1.75], [2.0, 1.75], [1, 0], id="a neuron fires at the threshold itself"
-    ),
+    pytest.param(FloatNeuron(2.0, 2.0, 1.0), [2.0, 1.75], [2.0, 1.75], [1, 0], id="fires at the threshold itself"),
     pytest.param(
         FloatNeuron(1.0, 2.0, 1.0),
         [0.75] * 7,

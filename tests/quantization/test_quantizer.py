@@ -1,11 +1,11 @@
 """From floats to integers: what is chosen, what it costs, that the report tells it, and what is refused."""
 
-import dataclasses
 import functools
 import itertools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def test_events_have_no_negative_exponent() -> None:
 
 def test_half_threshold_is_half_the_reset_and_about_halves_the_deviation() -> None:
     """Floor becomes rounding: the expected deviation of 1/2 spike becomes 1/4."""
-    floating = dataclasses.replace(trained.on_hardware(trained.trained_network()), time_steps=30)
+    floating = replace(trained.on_hardware(trained.trained_network()), time_steps=30)
     codes = trained.some_codes(100)
     deviation = {}
     for option in ("full", "half"):
@@ -157,10 +157,8 @@ def test_sizes_are_raised_as_far_as_the_proof_of_the_whole_network_reaches() -> 
 
 def test_one_population_with_strong_currents_does_not_hold_the_others_back() -> None:
     floating = trained.on_hardware(trained.random_network("24-20-16 (F24)"))
-    strong = tuple(
-        dataclasses.replace(c, weight=c.weight * 8) if c.target == "population2" else c for c in floating.connections
-    )
-    search = module._Search(dataclasses.replace(floating, connections=strong), trained.some_codes(), DeployConfig())
+    strong = tuple(replace(c, weight=c.weight * 8) if c.target == "population2" else c for c in floating.connections)
+    search = module._Search(replace(floating, connections=strong), trained.some_codes(), DeployConfig())
     resets = search.largest_proven()
     sizes = {name: candidates.weight_units(size) for name, size in resets.items()}
     assert min(sizes["population1"], sizes["population3"]) > 1.5 * sizes["population2"]
@@ -337,12 +335,12 @@ def test_refuses_a_leak_that_rounds_to_nothing() -> None:
 
 def test_refuses_names_that_the_report_could_not_tell_apart() -> None:
     net = network([[0.1]], [0.3])
-    twice = dataclasses.replace(net, connections=(*net.connections, net.connections[0]))
+    twice = replace(net, connections=(*net.connections, net.connections[0]))
     with pytest.raises(UnsupportedError, match='connection "in": found a name that another connection has'):
         quantize(twice, codes_for(net))
-    coarse = dataclasses.replace(net.connections[0], name="on_coarse")
+    coarse = replace(net.connections[0], name="on_coarse")
     with pytest.raises(UnsupportedError, match='connection "on_coarse": found a name'):
-        quantize(dataclasses.replace(net, connections=(coarse, *net.connections)), codes_for(net))
+        quantize(replace(net, connections=(coarse, *net.connections)), codes_for(net))
 
 
 def test_refuses_integers() -> None:
@@ -449,11 +447,10 @@ def test_a_second_connection_has_to_be_worth_it(monkeypatch: pytest.MonkeyPatch)
     assert parts[0] == 4
     assert parts[1] <= 2
     constant = tuple(
-        dataclasses.replace(c, weight=c.weight * 1e-3 + 0.5) if c.source == ALWAYS_ON else c
-        for c in network.connections
+        replace(c, weight=c.weight * 1e-3 + 0.5) if c.source == ALWAYS_ON else c for c in network.connections
     )
-    kept = tuple(dataclasses.replace(c, weight=c.weight * 1e-2) if c.name == "in" else c for c in constant)
-    _, report = quantize(dataclasses.replace(network, connections=kept), frames)
+    kept = tuple(replace(c, weight=c.weight * 1e-2) if c.name == "in" else c for c in constant)
+    _, report = quantize(replace(network, connections=kept), frames)
     assert report.connections["on"].parts == 2
 
 
@@ -569,9 +566,9 @@ def _product(network: HardwareNetwork, c: Connection, weight: Array, mean: Array
 
 def test_too_large_for_24_bits() -> None:
     network, frames = event_network(1.0, steps=400)
-    heavy = tuple(dataclasses.replace(c, weight=c.weight - 40.0) if c.name == "in" else c for c in network.connections)
+    heavy = tuple(replace(c, weight=c.weight - 40.0) if c.name == "in" else c for c in network.connections)
     with pytest.raises(PotentialBoundError, match="even the smallest scale is not proven to stay in range") as caught:
-        quantize(dataclasses.replace(network, connections=heavy), frames)
+        quantize(replace(network, connections=heavy), frames)
     message = str(caught.value)
     assert re.search(
         r'potential of population "p": found 128 of 144 neurons could leave it, the worst is neuron \d+', message
@@ -584,12 +581,12 @@ def test_too_large_for_the_mantissas() -> None:
     network, frames = event_network(1.0, steps=1)
     heavy = np.zeros((4, 2, 3, 3))
     heavy[0, 0, 0, 0] = 1100.0
-    large = (dataclasses.replace(network.connections[0], weight=heavy), *network.connections[1:])
+    large = (replace(network.connections[0], weight=heavy), *network.connections[1:])
     with pytest.raises(
         PotentialBoundError,
         match=r"weights of in are too large; allowed: 8 bits times 2\*\*7, or of a convolution .*currents: 16383 units",
     ):
-        quantize(dataclasses.replace(network, connections=large), frames)
+        quantize(replace(network, connections=large), frames)
 
 
 def in_float_units(integer: HardwareNetwork, name: str) -> Array:
@@ -646,7 +643,7 @@ def test_clipping_is_counted_and_taken_where_it_pays() -> None:
     c = Connection("w", "p", "p", weight)
     (integer,), clipped = round_weights(c, 0.01, bits=8, graded=False)
     assert (integer.weight_exponent, clipped, integer.weight.max()) == (0, 1, 127)
-    (far,), clipped = round_weights(dataclasses.replace(c, weight=weight * 3), 0.01, bits=8, graded=False)
+    (far,), clipped = round_weights(replace(c, weight=weight * 3), 0.01, bits=8, graded=False)
     assert (far.weight_exponent, clipped) == (2, 0)
 
 
@@ -655,7 +652,7 @@ def test_provenance_holds_settings_and_report() -> None:
     config = DeployConfig(weight_bits=6, threshold="half", time_steps=12)
     integer, report = quantize(floating, trained.some_codes(), config=config)
     provenance = json.loads(json.dumps(integer.provenance, allow_nan=False))
-    assert provenance["deployment"] == dataclasses.asdict(config)
+    assert provenance["deployment"] == asdict(config)
     assert provenance["quantization"] == report.as_dict()
     before = json.loads(json.dumps(floating.provenance))
     assert {k: v for k, v in provenance.items() if k in before} == before
@@ -674,7 +671,7 @@ def test_report_says_that_an_equilibrium_was_not_found() -> None:
     neuron = FloatNeuron(2.0, 2.0, 1.0)
     net = network([[0.1]], [2.0], neuron=neuron)
     back = Connection("back", "p", "p", np.array([[-6.0]]), delay=1)
-    _, report = quantize(dataclasses.replace(net, connections=(*net.connections, back)), codes_for(net))
+    _, report = quantize(replace(net, connections=(*net.connections, back)), codes_for(net))
     assert report.unsettled_samples > 0
 
 
@@ -903,6 +900,6 @@ def test_others_have_an_exponent(geometry: Any, graded: bool, exponent: int) -> 
     c = Connection("c", "s", "p", weight, geometry=geometry)
     (found,), clipped = round_weights(c, 1.0, bits=8, graded=graded)
     assert (found.weight_exponent, clipped, found.name) == (exponent, 0, "c")
-    small = dataclasses.replace(c, weight=weight / 1e4)
+    small = replace(c, weight=weight / 1e4)
     (fine,), _ = round_weights(small, 1.0, bits=8, graded=graded)
     assert fine.weight_exponent == (-8 if graded else 0)

@@ -1,6 +1,6 @@
 """Small float64 feedback networks that several test modules run."""
 
-import dataclasses
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -39,9 +39,7 @@ def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:
     """One neuron per population, joined by those weights, in evaluation mode."""
     notation = "-".join("1" for _ in forward) + " (F1)"
     model = (
-        FeedbackSNN(
-            NetworkConfig(notation, **dataclasses.asdict(neuron), batch_norm=False, dropout=0.0), (1,), classes=2
-        )
+        FeedbackSNN(NetworkConfig(notation, **asdict(neuron), batch_norm=False, dropout=0.0), (1,), classes=2)
         .double()
         .eval()
     )
@@ -70,12 +68,7 @@ def random_network(
     """A float64 network in evaluation mode whose rates lie inside (0, 1) mostly."""
     model = FeedbackSNN(
         NetworkConfig(
-            notation,
-            **dataclasses.asdict(neuron),
-            batch_norm=batch_norm,
-            dropout=dropout,
-            pooling=pooling,
-            spectral_norm_bound=0.5,
+            notation, **asdict(neuron), batch_norm=batch_norm, dropout=dropout, pooling=pooling, spectral_norm_bound=0.5
         ),
         shape,
         classes=3,

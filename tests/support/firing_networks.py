@@ -1,6 +1,6 @@
 """Networks in which every population fires, for the two spiking runs, and the plain loop that both must equal."""
 
-import dataclasses
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def bound_network(
     model = FeedbackSNN(
         NetworkConfig(
             notation,
-            **dataclasses.asdict(FloatNeuron(1.0, reset_amount, leak)),
+            **asdict(FloatNeuron(1.0, reset_amount, leak)),
             batch_norm=batch_norm,
             dropout=0.2,
             pooling=pooling,

@@ -1,6 +1,6 @@
 """Small networks that several test modules run, the page's worked example among them, and inputs for any network."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,10 +25,9 @@ def random_inputs(network: HardwareNetwork, samples: int, *, seed: int) -> Array
 def unrolled(network: HardwareNetwork) -> HardwareNetwork:
     """The same network with every connection dense: a convolution is a matrix with many equal entries."""
     connections = tuple(
-        dataclasses.replace(c, weight=linear_map(network, c).unrolled().toarray(), geometry=DENSE)
-        for c in network.connections
+        replace(c, weight=linear_map(network, c).unrolled().toarray(), geometry=DENSE) for c in network.connections
     )
-    return dataclasses.replace(network, connections=connections)
+    return replace(network, connections=connections)
 
 
 def worked_example(name: str = "example") -> HardwareNetwork:

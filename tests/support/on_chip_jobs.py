@@ -1,7 +1,7 @@
 """Small trainings for Lava, with every kind of neuron in them: silent, saturated and in between."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def part(job: TrainingJob, updates: slice, *, network: PlasticNetwork | None = N
     ends = np.cumsum((0, *job.batches))
     first, last = updates.start or 0, len(job.batches) if updates.stop is None else updates.stop
     samples = slice(ends[first], ends[last])
-    return dataclasses.replace(
+    return replace(
         job,
         network=network or job.network,
         inputs=job.inputs[samples],
@@ -66,7 +66,7 @@ def long_job() -> TrainingJob:
     """Hours of work of one neuron pair, 200,000 updates; what is learnt can be told from the number of updates."""
     job = random_job((4,), batches=(1,))
     samples = 200_000
-    return dataclasses.replace(
+    return replace(
         job,
         inputs=np.tile(job.inputs, (samples, 1)),
         labels=np.tile(job.labels, samples),

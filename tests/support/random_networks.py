@@ -4,12 +4,11 @@ A network is drawn from a seed. Images and flat populations are mixed; between t
 one shape to the other may be drawn. Thresholds follow what arrives, so that most networks fire without saturating.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,7 +245,7 @@ def with_integrators(rng: np.random.Generator, readout: Readout, neuron: Any, st
     room = (2**15 - 1) // (steps * max(1, int(np.abs(least.weight).sum(axis=1).max())))
     exponent = int(rng.integers(min(7, room.bit_length()) + 1))
     parts = int(rng.integers(least.parts, readout.weight.shape[1] + 1))
-    return dataclasses.replace(readout, integrators=dataclasses.replace(least, parts=parts, weight_exponent=exponent))
+    return replace(readout, integrators=replace(least, parts=parts, weight_exponent=exponent))
 
 
 def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection], target: str) -> float:

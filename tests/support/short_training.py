@@ -1,7 +1,7 @@
 """A training that takes a tenth of a second, and what tests tell and ask of it."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,13 @@ PER_EPOCH = 5
 
 def changed(*, network: Mapping[str, Any] | None = None, **training: Any) -> TrainConfig:
     """`CONFIG` with other settings."""
-    return dataclasses.replace(
-        CONFIG,
-        network=dataclasses.replace(NETWORK, **(network or {})),
-        training=dataclasses.replace(TRAINING, **training),
-    )
+    return replace(CONFIG, network=replace(NETWORK, **(network or {})), training=replace(TRAINING, **training))
 
 
 def short_digits() -> Dataset:
     """150 training and 60 test images."""
     whole = load_dataset("digits")
-    return dataclasses.replace(whole, train=whole.train.select(np.arange(150)), test=whole.test.select(np.arange(60)))
+    return replace(whole, train=whole.train.select(np.arange(150)), test=whole.test.select(np.arange(60)))
 
 
 class Told:

@@ -1,7 +1,7 @@
 """The smallest network that still fails, found from a large one by leaving out what is not needed for it."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,10 @@ def _simpler(network: HardwareNetwork, inputs: Array) -> Iterator[tuple[Hardware
     for b in range(inputs.shape[event] if inputs.shape[event] > 1 else 0):
         yield network, inputs.take([b], axis=int(event))
     for steps in {network.time_steps // 2, network.time_steps - 1} - {0}:
-        yield dataclasses.replace(network, time_steps=steps), inputs[:steps] if event else inputs
+        yield replace(network, time_steps=steps), inputs[:steps] if event else inputs
     for change in _changes(network):
         try:
-            yield dataclasses.replace(network, **change), inputs
+            yield replace(network, **change), inputs
         except NetworkError:
             continue
     for place in np.argwhere(inputs):
@@ -59,13 +59,13 @@ def _changes(network: HardwareNetwork) -> Iterator[dict[str, Any]]:
         wires = tuple(c for c in network.connections if p.name not in (c.source, c.target))
         if kept and wires:
             weight = np.zeros((1, kept[0].size))
-            readout = dataclasses.replace(network.readout, source=kept[0].name, weight=weight, bias=np.zeros(1))
+            readout = replace(network.readout, source=kept[0].name, weight=weight, bias=np.zeros(1))
             yield {"populations": kept, "connections": wires, "readout": readout}
     for c in network.connections if len(network.connections) > 1 else ():
         yield {"connections": tuple(d for d in network.connections if d is not c)}
     for p in network.populations:
         if getattr(p.neuron, "decay", 0):
-            plain: Any = dataclasses.replace(p, neuron=dataclasses.replace(p.neuron, decay=0))  # type: ignore[call-arg]
+            plain: Any = replace(p, neuron=replace(p.neuron, decay=0))  # type: ignore[call-arg]
             yield {"populations": tuple(plain if q == p else q for q in network.populations)}
     for c in network.connections:
         for d in _plainer(c):
@@ -78,8 +78,8 @@ def _plainer(c: Connection) -> Iterator[Connection]:
     for half in (places[: len(places) // 2], places[len(places) // 2 :]) if len(places) > 1 else ():
         weight = c.weight.copy()
         np.put(weight, half, 0)
-        yield dataclasses.replace(c, weight=weight)
+        yield replace(c, weight=weight)
     if c.delay:
-        yield dataclasses.replace(c, delay=c.delay - 1)
+        yield replace(c, delay=c.delay - 1)
     if c.weight_exponent:
-        yield dataclasses.replace(c, weight_exponent=c.weight_exponent - int(np.sign(c.weight_exponent)))
+        yield replace(c, weight_exponent=c.weight_exponent - int(np.sign(c.weight_exponent)))

@@ -1,6 +1,6 @@
 """What tests of the simulators share: names, the same network in floats, whether two runs are equal."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,11 +29,11 @@ def float_twin(network: HardwareNetwork) -> HardwareNetwork:
 
     def connection(c: Connection) -> Connection:
         weight = STATE_PER_WEIGHT * c.weight * 2.0**c.weight_exponent
-        return dataclasses.replace(c, weight=weight, weight_exponent=0, weight_bits=0)
+        return replace(c, weight=weight, weight_exponent=0, weight_bits=0)
 
-    return dataclasses.replace(
+    return replace(
         network,
-        populations=tuple(dataclasses.replace(p, neuron=neuron(p.neuron)) for p in network.populations),
+        populations=tuple(replace(p, neuron=neuron(p.neuron)) for p in network.populations),
         connections=tuple(map(connection, network.connections)),
-        readout=dataclasses.replace(network.readout, integrators=None),
+        readout=replace(network.readout, integrators=None),
     )

@@ -1,6 +1,6 @@
 """Small float64 networks of every layer kind that SPIDE trains, some of their neurons silent and some saturated."""
 
-import dataclasses
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def spide_network(
     model = FeedbackSNN(
         NetworkConfig(
             notation,
-            **dataclasses.asdict(neuron),
+            **asdict(neuron),
             batch_norm=False,
             dropout=dropout,
             pooling="spiking",

@@ -1,9 +1,9 @@
 """What tests/test_distributed.py runs in two processes: each has its share, and compares with the whole batch."""
 
-import dataclasses
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -94,8 +94,8 @@ def fitted(
     config: TrainConfig, folder: Path, ranks: Ranks, *, resume: bool = False, told: Told | None = None
 ) -> FitResult:
     """A training with augmentation, of five iterations an epoch; the last batch has five samples."""
-    config = dataclasses.replace(config, train_samples=4 * 32 + 5)
-    dataset = dataclasses.replace(short_digits(), augmentation=Augmentation(pad=1, flip=False))
+    config = replace(config, train_samples=4 * 32 + 5)
+    dataset = replace(short_digits(), augmentation=Augmentation(pad=1, flip=False))
     return fit(config, dataset, folder, resume=resume, observer=told if ranks.first else None, ranks=ranks)
 
 

@@ -1,10 +1,10 @@
 """Checkpoints: what is saved comes back and behaves the same; what was damaged is refused."""
 
-import dataclasses
 import json
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,13 +204,11 @@ def reshaped(weights: dict[str, Tensor]) -> None:
         (reshaped, r"weights do not fit the network .*readout\.bias \(3,\), readout\.bias \(4,\)"),
     ],
 )
-def test_weights_of_another_network_are_refused(
-    tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str
-) -> None:
+def test_others_weights_are_refused(tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str) -> None:
     before = trained()
     weights = dict(before.weights)
     change(weights)
-    save_checkpoint(dataclasses.replace(before, weights=weights), tmp_path / "a.safetensors")
+    save_checkpoint(replace(before, weights=weights), tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "a.safetensors").model()
 
@@ -221,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused(poison: float) -> None:
     weights = {k: v.clone() for k, v in before.weights.items()}
     weights["feedback.weight"][0, 0, 0, 0] = poison
     with pytest.raises(CheckpointError, match=r'weight "feedback\.weight" has values that are not finite'):
-        dataclasses.replace(before, weights=weights).model()
+        replace(before, weights=weights).model()
 
 
 def test_folder_that_is_none_is_refused(tmp_path: Path) -> None:

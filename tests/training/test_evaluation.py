@@ -1,6 +1,6 @@
 """Figures of a trained network against a plain recomputation."""
 
-import dataclasses
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -27,9 +27,7 @@ def samples(count: int = 23) -> Samples:
 def network(leak: float = 0.8) -> FeedbackSNN:
     """A network whose populations fire, and whose dropout and batch norm would show in training mode."""
     neuron = FloatNeuron(1.0, 1.0, leak)
-    model = FeedbackSNN(
-        NetworkConfig("6-5 (F6)", **dataclasses.asdict(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1
-    )
+    model = FeedbackSNN(NetworkConfig("6-5 (F6)", **asdict(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1)
     for synapse in model.feedforward:
         assert isinstance(synapse, Synapse)
         torch.nn.init.constant_(synapse.bias, 0.5)

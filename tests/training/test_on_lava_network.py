@@ -1,6 +1,6 @@
 """Torch networks trained on Lava: what is refused, and that `gradients.spide` finds the same spikes and gradients."""
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,12 @@ CONFIG = TrainConfig(name="test", network=NETWORK, training=TRAINING)
 
 
 def changed(*, training: dict[str, Any] | None = None, **network: Any) -> TrainConfig:
-    return dataclasses.replace(
-        CONFIG,
-        network=dataclasses.replace(NETWORK, **network),
-        training=dataclasses.replace(TRAINING, **(training or {})),
-    )
+    return replace(CONFIG, network=replace(NETWORK, **network), training=replace(TRAINING, **(training or {})))
 
 
 def digits(samples: int) -> Dataset:
     whole = load_dataset("digits")
-    return dataclasses.replace(whole, train=whole.train.select(np.arange(samples)))
+    return replace(whole, train=whole.train.select(np.arange(samples)))
 
 
 def network_of(config: TrainConfig) -> FeedbackSNN:
@@ -69,7 +65,7 @@ def test_every_violation_is_named_at_once() -> None:
         training={"method": "ide", "device": "cuda"},
     )
     events = InputCoding("event", maximum=1, scale=1.0, mean=(0.0,), std=(1.0,))
-    dataset = dataclasses.replace(digits(10), coding=events, augmentation=Augmentation(2, False))
+    dataset = replace(digits(10), coding=events, augmentation=Augmentation(2, False))
     with pytest.raises(UnsupportedError) as caught:
         require_on_chip(config, dataset)
     message = str(caught.value)
@@ -147,8 +143,8 @@ def test_a_difference_would_be_found() -> None:
     other = job.network.feedforward[0]
     weight = other.weight.copy()
     weight[0, 20] += 0.5
-    wrong = dataclasses.replace(job.network, feedforward=(dataclasses.replace(other, weight=weight),))
-    found = compare_with_spide(model, dataclasses.replace(job, network=wrong), outcome)
+    wrong = replace(job.network, feedforward=(replace(other, weight=weight),))
+    found = compare_with_spide(model, replace(job, network=wrong), outcome)
     assert found.disagreements
     assert found.different > 0
     assert found.different_back > 0
@@ -171,11 +167,9 @@ def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right() -> No
         gradient = gradient.copy()
         for array in (weight, gradient):
             array[0, 0] += share * np.abs(array).max()
-        network = dataclasses.replace(
-            outcome.network, readout=dataclasses.replace(outcome.network.readout, weight=weight)
-        )
+        network = replace(outcome.network, readout=replace(outcome.network.readout, weight=weight))
         gradients = {**outcome.gradients, "feedback": (gradient, None)}
-        wrong = dataclasses.replace(outcome, network=network, gradients=gradients)
+        wrong = replace(outcome, network=network, gradients=gradients)
         return compare_with_spide(model, job, wrong).disagreements
 
     assert disagreements(1e-12) == ()

@@ -45,9 +45,7 @@ def test_torchrun_says_who_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", None), ("LOCAL_RANK", "one"), ("WORLD_SIZE", "-2")])
-def test_environment_that_is_incomplete_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
-) -> None:
+def test_incomplete_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str | None) -> None:
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.setenv(variable, "1")
     if value is None:

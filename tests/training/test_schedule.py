@@ -1,7 +1,7 @@
 """What a training uses in each iteration: learning rates, batches, random numbers, and what does not fit together."""
 
-import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,8 +67,4 @@ def test_batches_too_small_for_so_many_processes_are_refused(
         check_shares(config, 69, processes=processes)
     check_shares(config, 70, processes=processes)
     check_shares(config, 69, processes=1)
-    check_shares(
-        dataclasses.replace(config, training=dataclasses.replace(config.training, batch_size=23)),
-        69,
-        processes=processes,
-    )
+    check_shares(replace(config, training=replace(config.training, batch_size=23)), 69, processes=processes)

@@ -1,6 +1,6 @@
 """Relations between runs, the first divergence, and where the deviation comes from."""
 
-import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ def test_exact_asks_for_spikes_not_for_rates() -> None:
 def test_float_runs_must_be_close(change: float, agrees: bool) -> None:
     x = result("x", "float", random_spikes())
     rates = {"a": x.firing_rates["a"], "b": x.firing_rates["b"] + change * CLOSE_TOLERANCE}
-    pair = compare(x, dataclasses.replace(x, backend="y", firing_rates=rates))
+    pair = compare(x, replace(x, backend="y", firing_rates=rates))
     assert (pair.relation, pair.agrees) == ("close", agrees)
     assert pair.mean_rate_difference == pytest.approx(change * CLOSE_TOLERANCE)
     assert "0.0001" in pair.requirement
@@ -88,7 +88,7 @@ def test_float_runs_must_be_close(change: float, agrees: bool) -> None:
 def test_float_and_integer_must_agree_to_one_spike_on_average(change: float, agrees: bool) -> None:
     x, y = result("x", "float", random_spikes()), result("y", "integer", random_spikes())
     rates = {"a": y.firing_rates["a"] - change / STEPS, "b": y.firing_rates["b"]}
-    pair = compare(x, dataclasses.replace(y, firing_rates=rates))
+    pair = compare(x, replace(y, firing_rates=rates))
     assert (pair.relation, pair.agrees) == ("statistical", agrees)
     assert "1/T = 0.125" in pair.requirement
 
@@ -103,13 +103,13 @@ def test_silent_network_does_not_agree_however_low_the_rates() -> None:
     assert pair.mean_rate_difference < 1 / STEPS
     assert not pair.agrees
     assert "below 50% of the mean rate" in pair.requirement
-    assert compare(silent, dataclasses.replace(silent, backend="z", arithmetic="float")).agrees, "both silent"
+    assert compare(silent, replace(silent, backend="z", arithmetic="float")).agrees, "both silent"
 
 
 def test_runs_that_decide_differently_do_not_agree() -> None:
     x = result("x", "float", random_spikes())
     logits = np.tile([0.0, 1.0], (BATCH, 1))
-    pair = compare(x, dataclasses.replace(x, backend="y", arithmetic="integer", logits=logits))
+    pair = compare(x, replace(x, backend="y", arithmetic="integer", logits=logits))
     assert (pair.mean_rate_difference, pair.agrees) == (0.0, False)
     assert "the same class for at least 90% of the samples" in pair.requirement
 
@@ -118,7 +118,7 @@ def test_worst_population_decides() -> None:
     """In the mean over all neurons the difference would be below 1/T."""
     x, y = result("x", "float", random_spikes()), result("y", "integer", random_spikes())
     rates = {"a": y.firing_rates["a"], "b": y.firing_rates["b"] + 1.5 / STEPS}
-    pair = compare(x, dataclasses.replace(y, firing_rates=rates))
+    pair = compare(x, replace(y, firing_rates=rates))
     assert not pair.agrees
     assert pair.populations["a"].mean == 0.0
     assert pair.mean_rate_difference == pair.populations["b"].mean == pytest.approx(1.5 / STEPS)
@@ -127,10 +127,10 @@ def test_worst_population_decides() -> None:
 def test_runs_of_different_timing_can_only_agree_in_their_rates() -> None:
     """Spikes of another timing differ, and are not even asked for."""
     x, y = (result(name, "integer", random_spikes(seed)) for seed, name in enumerate("xy"))
-    y = dataclasses.replace(y, firing_rates=x.firing_rates, spikes={})
+    y = replace(y, firing_rates=x.firing_rates, spikes={})
     assert compare(x, y, same_timing=False).relation == "statistical"
     assert compare(x, y, same_timing=False).agrees
-    torch, floating = (dataclasses.replace(r, arithmetic="float") for r in (x, y))
+    torch, floating = (replace(r, arithmetic="float") for r in (x, y))
     assert compare(torch, floating).relation == "close"
     pair, *_ = compare_all([torch, floating], sequential=["x"])
     assert pair.relation == "statistical"
@@ -171,7 +171,7 @@ def test_divergence_in_words() -> None:
 def test_populations_that_one_run_did_not_record_are_left_out() -> None:
     spikes = random_spikes()
     x, y = result("x", "float", spikes), result("y", "float", flipped(spikes, ("a", 0, 0, 0), ("b", 4, 2, 1)))
-    y = dataclasses.replace(y, spikes={"b": y.spikes["b"]})
+    y = replace(y, spikes={"b": y.spikes["b"]})
     assert compare(x, y).first_divergence == Divergence("b", 4, 2, 1)
 
 
@@ -179,14 +179,14 @@ def test_refuses_runs_of_other_populations_batches_or_steps() -> None:
     x = result("x", "float", random_spikes())
     fewer = result("y", "float", {name: s[:, :3] for name, s in random_spikes().items()})
     other = result("y", "float", {"a": random_spikes()["a"]})
-    for y in (fewer, other, dataclasses.replace(x, backend="y", time_steps=9)):
+    for y in (fewer, other, replace(x, backend="y", time_steps=9)):
         with pytest.raises(InputError, match=r'"x" and "y" cannot be compared: .*run the same network on the same'):
             compare(x, y)
 
 
 def test_refuses_integer_runs_without_spikes() -> None:
     x, y = (result(name, "integer", random_spikes()) for name in "xy")
-    y = dataclasses.replace(y, spikes={"a": y.spikes["a"]})
+    y = replace(y, spikes={"a": y.spikes["a"]})
     with pytest.raises(InputError, match='run "y" holds no spikes of b; two integer runs are compared spike by spike'):
         compare(x, y)
 
@@ -204,12 +204,10 @@ def twins() -> tuple[HardwareNetwork, HardwareNetwork]:
     """A float network whose weights are whole numbers, and the same in integers: nothing is left to round."""
     rng = np.random.default_rng(0)
     floating = network(rng.integers(0, 6, (9, 4)), rng.integers(0, 20, 9), neuron=FloatNeuron(240.0, 240.0, 1.0))
-    integer = dataclasses.replace(
+    integer = replace(
         floating,
-        populations=(dataclasses.replace(floating.populations[0], neuron=IntegerNeuron(240, 240, 0, 0, 1.0)),),
-        connections=tuple(
-            dataclasses.replace(c, weight=c.weight.astype(np.int32), weight_bits=8) for c in floating.connections
-        ),
+        populations=(replace(floating.populations[0], neuron=IntegerNeuron(240, 240, 0, 0, 1.0)),),
+        connections=tuple(replace(c, weight=c.weight.astype(np.int32), weight_bits=8) for c in floating.connections),
     )
     return floating, integer
 
@@ -223,8 +221,8 @@ def test_rounding_alone() -> None:
     assert found["finite time, float"] == found["finite time, integer"] > 0.0
     weight = floating.connections[0].weight.copy()
     weight[2, 1] += 0.4
-    first = dataclasses.replace(floating.connections[0], weight=weight)
-    floating = dataclasses.replace(floating, connections=(first, *floating.connections[1:]))
+    first = replace(floating.connections[0], weight=weight)
+    floating = replace(floating, connections=(first, *floating.connections[1:]))
     again = error_budget(floating, integer, codes, np.zeros(20, np.int64))
     assert means(again)["lowering"] == means(again)["timing"] == 0.0
     (rounding,) = (c.populations["p"] for c in again.causes if c.name == "rounding")
@@ -270,7 +268,7 @@ def test_lowering_shows_what_the_trained_run_had_otherwise() -> None:
     right = run_torch(net, floating, codes, time_steps=20)
     found = means(error_budget(floating, integer, codes, labels(codes), trained=right))
     assert found["lowering"] < 1e-12  # leak-weighted spikes are summed in another order
-    wrong = dataclasses.replace(right, firing_rates={n: r + 0.25 for n, r in right.firing_rates.items()})
+    wrong = replace(right, firing_rates={n: r + 0.25 for n, r in right.firing_rates.items()})
     found = means(error_budget(floating, integer, codes, labels(codes), trained=wrong))
     assert found["lowering"] == pytest.approx(0.25)
 
@@ -318,10 +316,8 @@ def test_accuracy_of_every_stage() -> None:
 
 def test_budget_says_that_nothing_converged() -> None:
     floating = lower(trained.random_network("24 (F24)"), timing="sequential")
-    connections = tuple(
-        dataclasses.replace(c, weight=-np.eye(24) * 6) if c.name == "feedback" else c for c in floating.connections
-    )
-    floating = dataclasses.replace(floating, connections=connections)
+    connections = tuple(replace(c, weight=-np.eye(24) * 6) if c.name == "feedback" else c for c in floating.connections)
+    floating = replace(floating, connections=connections)
     codes = trained.some_codes(3)
     integer, report = quantize(floating, codes)
     assert report.unsettled_samples > 0
@@ -347,17 +343,13 @@ def with_threshold(network: HardwareNetwork, index: int, v_threshold: float) -> 
     populations = list(network.populations)
     neuron = populations[index].neuron
     assert isinstance(neuron, FloatNeuron)
-    populations[index] = dataclasses.replace(
-        populations[index], neuron=dataclasses.replace(neuron, v_threshold=v_threshold)
-    )
-    return dataclasses.replace(network, populations=tuple(populations))
+    populations[index] = replace(populations[index], neuron=replace(neuron, v_threshold=v_threshold))
+    return replace(network, populations=tuple(populations))
 
 
 @pytest.fixture
 def lowered() -> HardwareNetwork:
-    return with_timing(
-        lower(trained.random_network("12C3-8C3s (F12C3u)", leak=0.95, input_shape=(1, 8, 8))), "hardware"
-    )
+    return with_timing(lower(trained.random_network("12C3-8C3s (F12C3u)", leak=0.95)), "hardware")
 
 
 def test_equal_runs_agree_without_ties(lowered: HardwareNetwork) -> None:
@@ -388,10 +380,10 @@ def test_a_tie_is_listed_and_agrees() -> None:
     """A threshold raised by less than rounding bridges, on a potential that is exactly at it."""
     network = lower(trained.random_network("30 (F30)"), timing="sequential")
     connections = tuple(
-        dataclasses.replace(c, weight=np.zeros_like(c.weight) + (1.0 if c.source == "always_on" else 0.0))
+        replace(c, weight=np.zeros_like(c.weight) + (1.0 if c.source == "always_on" else 0.0))
         for c in network.connections
     )
-    network = dataclasses.replace(network, connections=connections)  # every potential is 1, 2, 1, 2, ...; V_th = 2
+    network = replace(network, connections=connections)  # every potential is 1, 2, 1, 2, ...; V_th = 2
     codes = trained.some_codes(3)
     raised = run(with_threshold(network, 0, 2.0 * (1 + 1e-12)), codes)
     found = spike_agreement(network, codes, run(network, codes), raised)
@@ -402,8 +394,8 @@ def test_a_tie_is_listed_and_agrees() -> None:
 def test_another_network_is_not_explained(lowered: HardwareNetwork) -> None:
     codes = trained.some_codes(6)
     connections = list(lowered.connections)
-    connections[2] = dataclasses.replace(connections[2], weight=connections[2].weight * 1.2)
-    other = run(dataclasses.replace(lowered, connections=tuple(connections)), codes)
+    connections[2] = replace(connections[2], weight=connections[2].weight * 1.2)
+    other = run(replace(lowered, connections=tuple(connections)), codes)
     found = spike_agreement(lowered, codes, run(lowered, codes), other)
     assert not found.agrees
     assert all(d.distance > TIE_TOLERANCE for d in found.unexplained)

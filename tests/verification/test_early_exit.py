@@ -1,8 +1,8 @@
 """Accuracy, rate error and early exit over the steps of one run."""
 
-import dataclasses
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def two_classes(*, leak: float = 1.0, time_steps: int = 4) -> HardwareNetwork:
 
 
 def _with_readout(network: HardwareNetwork, readout: Readout) -> HardwareNetwork:
-    return dataclasses.replace(network, readout=readout)
+    return replace(network, readout=readout)
 
 
 def fed(network: HardwareNetwork, spikes: Array, labels: Any, **options: Any) -> Anytime:
@@ -134,8 +134,8 @@ def test_every_step_is_a_run_of_so_many_steps(leak: float) -> None:
 def test_error_against_the_equilibrium() -> None:
     """Against a plain computation at every step, for a population of several axes."""
     network = networks.small_float_network()
-    weak = (dataclasses.replace(c, weight=c.weight / 4) for c in network.connections)  # so that it settles
-    network = dataclasses.replace(network, connections=tuple(weak))
+    weak = (replace(c, weight=c.weight / 4) for c in network.connections)  # so that it settles
+    network = replace(network, connections=tuple(weak))
     found, result, _ = ran(network, 6, chunk=4)
     inputs = networks.random_inputs(network, 6, seed=3)
     settled = equilibrium_rates(network, inputs).firing_rates["p1"]
@@ -392,9 +392,9 @@ def test_markdown_holds_every_figure() -> None:
 
 
 def test_markdown_says_what_the_rates_are_compared_with() -> None:
-    final = dataclasses.replace(REPORT, anytime=dataclasses.replace(ANYTIME, reference="final"))
+    final = replace(REPORT, anytime=replace(ANYTIME, reference="final"))
     assert "from the same run's rates after all steps" in final.as_markdown()
-    open_ = dataclasses.replace(REPORT, anytime=dataclasses.replace(ANYTIME, reference_converged=False))
+    open_ = replace(REPORT, anytime=replace(ANYTIME, reference_converged=False))
     assert "**For some samples the iteration did not converge to an equilibrium within 1e-05" in open_.as_markdown()
 
 
@@ -415,9 +415,7 @@ def test_the_picture_is_the_same_each_time() -> None:
 def test_what_is_zero_is_no_trouble() -> None:
     """A logarithmic axis has no place for it: nothing is wrong here, and no rate is off."""
     pytest.importorskip("matplotlib")
-    right = dataclasses.replace(
-        ANYTIME, rate_error=np.zeros(4), labels=np.ones(3, np.int64), predictions=np.ones((4, 3), np.int64)
-    )
+    right = replace(ANYTIME, rate_error=np.zeros(4), labels=np.ones(3, np.int64), predictions=np.ones((4, 3), np.int64))
     exits = early_exits(right, "settled", limits=[0, 1], stable_steps=1)
     assert b"<svg" in AnytimeReport("simulator", right, exits).picture()
 

@@ -1,9 +1,9 @@
 """The verification report as JSON and as Markdown."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def test_verdict() -> None:
     assert not REPORT.agrees
     assert "**A pair breaks its relation.**" in REPORT.as_markdown()
     assert "**no**" in REPORT.as_markdown()
-    right = dataclasses.replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), ()))
+    right = replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), ()))
     assert right.agrees
     assert "Every pair keeps its relation." in right.as_markdown()
     assert "**" not in right.as_markdown()
@@ -143,18 +143,18 @@ def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
     text = REPORT.as_markdown()
     assert "every spike is the same in 79 of 80 samples" in text
     assert "| tie | 2 | population1 | 5 | 19 | 3e-16 |" in text
-    assert list(REPORT.as_json()["lowering"]["ties"]) == [dataclasses.asdict(TIE)]
-    wrong = dataclasses.replace(TIE, distance=0.02)
-    broken = dataclasses.replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), (wrong,)))
+    assert list(REPORT.as_json()["lowering"]["ties"]) == [asdict(TIE)]
+    wrong = replace(TIE, distance=0.02)
+    broken = replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), (wrong,)))
     assert not broken.agrees
     assert "| **not explained** | 2 | population1 | 5 | 19 | 0.02 |" in broken.as_markdown()
-    same = dataclasses.replace(REPORT, lowering=SpikeAgreement(80, (), ()))
+    same = replace(REPORT, lowering=SpikeAgreement(80, (), ()))
     assert "every spike is the same in 80 of 80 samples." in same.as_markdown()
     assert "A tie is" not in same.as_markdown()
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    report = dataclasses.replace(REPORT, budget=dataclasses.replace(BUDGET, equilibrium_converged=False))
+    report = replace(REPORT, budget=replace(BUDGET, equilibrium_converged=False))
     assert "**The iteration did not converge to an equilibrium.**" in report.as_markdown()
     assert "converge" not in REPORT.as_markdown()
 
@@ -368,12 +368,12 @@ def test_refuses_what_is_not_of_one_run() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)
     with pytest.raises(InputError, match=r'run "some" is of network "other", T = 6; found network "image", T = 6'):
-        run_activity(network, dataclasses.replace(result, network="other"), inputs=inputs)
+        run_activity(network, replace(result, network="other"), inputs=inputs)
     with pytest.raises(InputError, match=r'is of network "image", T = 5; found network "image", T = 6; give the net'):
-        run_activity(network, dataclasses.replace(result, time_steps=5), inputs=inputs)
+        run_activity(network, replace(result, time_steps=5), inputs=inputs)
     with pytest.raises(InputError, match=r'population "a": spike counts of shape \(3, 3, 4, 4\); expected .* \(2, 3'):
         run_activity(network, result, inputs=inputs[:2])
-    missing = dataclasses.replace(result, spike_counts={"a": result.spike_counts["a"]})
+    missing = replace(result, spike_counts={"a": result.spike_counts["a"]})
     with pytest.raises(InputError, match=r'population "b": spike counts of shape None; expected .*give the inputs'):
         run_activity(network, missing, inputs=inputs)
     with pytest.raises(InputError, match=r'network "image": graded inputs of shape \(3, 2, 4\)'):

@@ -115,9 +115,7 @@ def test_architecture_shows_the_contracts_floors():
 
 
 def test_architecture_names_what_the_packages_offer():
-    faces = {
-        row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in _rows(ARCHITECTURE.split("## The faces")[1], 2)
-    }
+    faces = {r[0].strip("`"): re.findall(r"`(\w+)`", r[1]) for r in _rows(ARCHITECTURE.split("## The faces")[1], 2)}
     del faces["package"]
     assert list(faces) == [name for floor in FLOORS for name in floor]
     for package, names in faces.items():

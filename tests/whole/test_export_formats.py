@@ -1,8 +1,8 @@
 """Export to other formats and from NIR through the script: files, refusals, and what is left behind."""
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,8 @@ def test_graphs_of_integers_or_with_other_delays_are_refused(run_folder: Path, t
     with pytest.raises(UnsupportedError, match="holds integers; export the float graph"):
         export.main(["--from-nir", str(run_folder / "network-integer.nir"), *rest])
     floating = lower(trained.random_network("12 (F12)"))
-    late = tuple(dataclasses.replace(c, delay=5) if c.name == "feedback" else c for c in floating.connections)
-    write_nir(dataclasses.replace(floating, connections=late), tmp_path / "late.nir")
+    late = tuple(replace(c, delay=5) if c.name == "feedback" else c for c in floating.connections)
+    write_nir(replace(floating, connections=late), tmp_path / "late.nir")
     with pytest.raises(UnsupportedError, match="has delays of its own; allowed: none but one step on every feedback"):
         export.main(["--from-nir", str(tmp_path / "late.nir"), *rest])
 

@@ -1,10 +1,10 @@
 """The four commands: their files, what they print, their exit statuses, and what they refuse."""
 
-import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,16 +59,14 @@ COMMANDS = {"export": export, "run": run, "verify": verify}
 def test_classes_that_are_not_those_of_the_dataset_are_refused(digits: Path, command: ModuleType) -> None:
     network = load_checkpoint(digits / "best.safetensors")
     assert network.classes == tuple("0123456789")
-    other = dataclasses.replace(network, classes=tuple("abcdefghij"))
+    other = replace(network, classes=tuple("abcdefghij"))
     save_checkpoint(other, digits / "best.safetensors")
     for name in NETWORK_FILES.values():
         exported = load_network(digits / name)
         provenance = {**exported.provenance, "classes": list(other.classes)}
-        save_network(dataclasses.replace(exported, provenance=provenance), digits / name)
+        save_network(replace(exported, provenance=provenance), digits / name)
     before = (digits / "network-integer.h5").read_bytes()
-    with pytest.raises(
-        DatasetError, match=r'"digits": the network was trained on the classes 10 \(a, .*\); .* 10 \(0, '
-    ):
+    with pytest.raises(DatasetError, match=r'"digits": the network was trained on the classes 10 \(a, .*\); .* 10 \(0'):
         command.main(["--run", str(digits)])
     assert (digits / "network-integer.h5").read_bytes() == before
 
@@ -82,7 +80,7 @@ class Tampered:
     def run(self, network: HardwareNetwork, inputs: Array, *, record: Sequence[str] = (), **_: Any) -> RunResult:
         result = IntegerSimulator().run(network, inputs, record=record)
         result.spikes["population1"][3, 5, 7] ^= 1
-        return dataclasses.replace(result, backend=self.name)
+        return replace(result, backend=self.name)
 
 
 def words(text: str) -> str:
@@ -253,8 +251,8 @@ def test_verify_finds_an_altered_network(digits: Path, capsys: pytest.CaptureFix
     network = load_network(path)
     connections = list(network.connections)
     weight = np.zeros_like(connections[0].weight)
-    connections[0] = dataclasses.replace(connections[0], weight=weight)
-    save_network(dataclasses.replace(network, connections=tuple(connections)), path)
+    connections[0] = replace(connections[0], weight=weight)
+    save_network(replace(network, connections=tuple(connections)), path)
     assert verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "50"]) == 1
     assert "torch and simulator do not agree; required (statistical): mean rate difference <= 1/T = 0.1" in words(
         capsys.readouterr().out
@@ -265,7 +263,7 @@ def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path) 
     """As after export, --resume and further epochs."""
     path = digits / "best.safetensors"
     network = load_checkpoint(path)
-    save_checkpoint(dataclasses.replace(network, metrics={"epoch": 99}), path)
+    save_checkpoint(replace(network, metrics={"epoch": 99}), path)
     with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: fsnn export"):
         verify.main(["--run", str(digits), "--backends", "simulator", "simulator-float", "--samples", "2"])
 
@@ -312,9 +310,7 @@ def test_commands_on_lava(digits: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_four_commands_in_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_four_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each without naming a folder: the newest run is found. What one prints as next is the next one's script.
 
     The wheel's test gives the same commands to processes of their own.

@@ -1,8 +1,8 @@
 """Networks of SPIDE on their way to hardware: threshold half the reset amount, pools that spike, no batch norm."""
 
-import dataclasses
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,7 +244,7 @@ def test_next_to_no_constant_current_is_not_lost(size: float) -> None:
     network = spide_network("16-12 (F16)", 1.0)
     bias = size * torch.randn(12, generator=torch.Generator().manual_seed(1))
     weights = dict(network.weights) | {"feedforward.1.bias": bias}
-    floating = lower(dataclasses.replace(network, weights=weights))
+    floating = lower(replace(network, weights=weights))
     codes = trained.digits().train.codes[:64]
     integer, report = quantize(floating, codes, config=DeployConfig(rounding="nearest"))
     assert report.lost() == ()
@@ -269,7 +269,7 @@ def test_rates_are_rounded_to_the_nearest() -> None:
     """Threshold r/2 instead of r: one population's rates of a constant current are the nearest multiples of 1/T."""
     network = spide_network("20 (F20)", 1.0)
     weights = dict(network.weights) | {"feedback.weight": torch.zeros_like(network.weights["feedback.weight"])}
-    floating = lower(dataclasses.replace(network, weights=weights))
+    floating = lower(replace(network, weights=weights))
     codes = trained.some_codes()
     rates = FloatSimulator().run(floating, codes).firing_rates["population1"]
     by_source = {c.source: c.weight for c in floating.connections}

@@ -52,9 +52,7 @@ def started(environment: Path, *command: str, folder: Path) -> str:
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     variables[CACHE_VARIABLE] = str(environment / "cache")
     program = str(environment / "bin" / command[0])
-    done = subprocess.run(
-        [program, *command[1:]], cwd=folder, env=variables, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([program, *command[1:]], cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -89,9 +87,7 @@ def test_the_command_and_the_module_are_those_of_the_wheel(environment: Path, tm
 def test_everything_runs_from_an_empty_folder(environment: Path, exported: Path) -> None:
     shown = started(environment, "fsnn", "run", "--backend", "simulator", folder=exported)
     assert shown.splitlines()[-1] == "next: fsnn verify --run runs/digits"
-    started(
-        environment, "fsnn", "verify", "--backends", "simulator", "simulator-float", "--samples", "40", folder=exported
-    )
+    started(environment, *["fsnn", "verify", "--backends", "simulator", "simulator-float", "--samples", "40"], folder=exported)
     report = json.loads((exported / "runs" / "digits" / "report.json").read_text())
     assert (report["agrees"], report["samples"]) == (True, 40)
     assert [path.name for path in exported.iterdir()] == ["runs"]

@@ -1,10 +1,10 @@
 """The baseline: the spiking run of `simulate`, with the gradient of two cases by hand and of two plain restatements."""
 
 import copy
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -141,8 +141,7 @@ def tangent(
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -> None:
     model = FeedbackSNN(
-        NetworkConfig("4-3 (F4)", **dataclasses.asdict(neuron), batch_norm=False, spectral_norm_bound=9.0, dropout=0.0),
-        (3,),
+        NetworkConfig("4-3 (F4)", **asdict(neuron), batch_norm=False, spectral_norm_bound=9.0, dropout=0.0), (3,)
     ).double()
     generator = seeded(2)
     with torch.no_grad():
@@ -260,9 +259,7 @@ def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron,
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 @every_network
-def test_run_is_that_of_simulate(
-    notation: str, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool
-) -> None:
+def test_run_is_simulates(notation: str, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool) -> None:
     """Spike for spike: in float64 no potential lies as close to the threshold as the two roundings are apart."""
     model = network(notation, neuron, batch_norm=batch_norm).train(training)
     x = given(model, events=events, time_steps=10)

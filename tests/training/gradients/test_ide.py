@@ -14,8 +14,8 @@ The power iteration's vectors stand still in all of it, so that the effective fe
 """
 
 import copy
-import dataclasses
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -48,9 +48,7 @@ def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float
     neuron = FloatNeuron(v_threshold=1.0, reset_amount=1.0, leak=leak)
     spec = parse_spec(notation)
     model = FeedbackSNN(
-        NetworkConfig(
-            notation, **dataclasses.asdict(neuron), batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8
-        ),
+        NetworkConfig(notation, **asdict(neuron), batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8),
         shape,
         classes=3,
         seed=1,
@@ -290,10 +288,7 @@ NEURONS = [pytest.param(FloatNeuron(1.0, 1.0, 1.0), id="IF"), pytest.param(Float
 def layered_network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
     """A network in training mode whose rates lie inside (0, 1) mostly, and whose feedback gain is inside its bound."""
     model = FeedbackSNN(
-        NetworkConfig(notation, **dataclasses.asdict(neuron), dropout=0.2, spectral_norm_bound=4.0),
-        (2, 8, 8),
-        classes=3,
-        seed=1,
+        NetworkConfig(notation, **asdict(neuron), dropout=0.2, spectral_norm_bound=4.0), (2, 8, 8), classes=3, seed=1
     ).double()
     generator = seeded(2)
     with torch.no_grad():
@@ -334,7 +329,7 @@ def bind_with_running_statistics(model: FeedbackSNN) -> BoundNetwork:
     """Dropout masks as in training, statistics as in evaluation."""
     bound = still(model).bind(BATCH, generator=seeded(MASKS))
     model.eval()
-    return dataclasses.replace(bound, training=False)
+    return replace(bound, training=False)
 
 
 def loss_at(model: FeedbackSNN, rates: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Gradient methods, solvers and surrogates by name: those registered from outside are trained with, others refused."""
 
-import dataclasses
 import re
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,7 @@ def doubled(
     CALLS.append("method")
     settings = AdjointSettings(training.adjoint_solver, max_steps=training.adjoint_max_steps)
     found = implicit_rates(model, x, time_steps=time_steps, settings=settings, generator=generator)
-    return dataclasses.replace(
-        found, figures=lambda found, names, *, count, total: {"steps_of_mine": found.steps * count}
-    )
+    return replace(found, figures=lambda found, names, *, count, total: {"steps_of_mine": found.steps * count})
 
 
 def triangle(z: Tensor) -> Tensor:
@@ -152,7 +150,7 @@ def test_checkpoint_of_a_method_that_is_gone_is_refused_with_the_list(tmp_path: 
 
 
 def test_settings_of_one_method_say_so_in_their_help(capsys: pytest.CaptureFixture[str]) -> None:
-    known = {field.name for field in dataclasses.fields(TrainingConfig)}
+    known = {field.name for field in fields(TrainingConfig)}
     with pytest.raises(SystemExit):
         parse_arguments(["--help"])
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)

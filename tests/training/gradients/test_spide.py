@@ -288,9 +288,7 @@ def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool)
 
 
 @pytest.mark.parametrize(("notation", "shape"), NETWORKS[3:7])
-def test_threads_do_not_change_the_gradient(
-    monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...]
-) -> None:
+def test_threads_change_no_gradient(monkeypatch: pytest.MonkeyPatch, notation: str, shape: tuple[int, ...]) -> None:
     model = spide_network(notation, shape, neuron=LIF)
     found = []
     for threads in (1, 3):

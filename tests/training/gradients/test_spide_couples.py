@@ -1,7 +1,7 @@
 """Both loops of the backward phase, the event-driven one and the dense one, against the plain one, spike by spike."""
 
-import dataclasses
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,10 +192,10 @@ def converted(chain: Chain, dtype: torch.dtype, device: str = "cpu") -> Chain:
     links = tuple(
         link
         if link is None
-        else dataclasses.replace(link, weight=link.weight.to(device, dtype), factor=link.factor.to(device, dtype))
+        else replace(link, weight=link.weight.to(device, dtype), factor=link.factor.to(device, dtype))
         for link in chain.links
     )
-    return dataclasses.replace(chain, links=links, drive=chain.drive.to(device, dtype))
+    return replace(chain, links=links, drive=chain.drive.to(device, dtype))
 
 
 @pytest.mark.parametrize("seed", DENSE_SEEDS)
@@ -288,9 +288,7 @@ def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_split_weights_multiply_has_no_other_values_than_0_and_1() -> None:
-    links = [
-        link for seed in DENSE_SEEDS for link in converted(random_chain(seed), torch.float32).links if link is not None
-    ]
+    links = [c for seed in DENSE_SEEDS for c in converted(random_chain(seed), torch.float32).links if c is not None]
     link = max(links, key=lambda link: link.factor.numel())
     gate, weights = couple_dense._split_gate(link)
     assert set(gate.tolist()) == {0.0, 1.0}
