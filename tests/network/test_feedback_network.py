@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from feedback_networks import IF, LIF, chain, images, random_network, run, seeded, synapses
+from feedback_networks import IF, LIF, built, chain, images, random_network, run, seeded, synapses
 from fsnn_lava.config import NetworkConfig
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.errors import ConfigError
@@ -191,12 +191,8 @@ def test_spiking_pool_by_hand() -> None:
     Inputs 1, 1, 1, 0 make the first three spike at t = 0, 2, 4, ..: v = 1 (fires), 1 - 2 + 1 = 0, 1 (fires), ..
     The pool gets 3/4 at even steps: v = .75, .75, 1.5 (fires), -.5, .25, .25, 1 (fires), -1, -.25.
     """
-    neuron = FloatNeuron(1.0, 2.0, 1.0)
-    model = FeedbackSNN(
-        NetworkConfig("1C1-P2", **asdict(neuron), batch_norm=False, pooling="spiking", dropout=0.0),
-        (1, 2, 2),
-        classes=2,
-    ).double()
+    settings = {"batch_norm": False, "pooling": "spiking", "dropout": 0.0}
+    model = built("1C1-P2", (1, 2, 2), FloatNeuron(1.0, 2.0, 1.0), classes=2, **settings)
     with torch.no_grad():
         synapses(model)[0].weight.fill_(1.0)
     x = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
@@ -226,18 +222,9 @@ def test_dropout_is_on_the_connections_that_were_named(
 
 
 def test_initial_weights_and_restriction_are_those_asked_for() -> None:
-    model = FeedbackSNN(
-        NetworkConfig(
-            "8C3s-8C3s (F8C3u)",
-            initial_weights="kaiming_normal",
-            initial_transposed_scale=0.1,
-            spectral_norm="frobenius",
-            spectral_norm_bound=0.25,
-            dropout=0.0,
-        ),
-        (4, 16, 16),
-        seed=3,
-    )
+    settings = {"initial_weights": "kaiming_normal", "initial_transposed_scale": 0.1, "spectral_norm": "frobenius"}
+    config = NetworkConfig("8C3s-8C3s (F8C3u)", **settings, spectral_norm_bound=0.25, dropout=0.0)
+    model = FeedbackSNN(config, (4, 16, 16), seed=3)
     # 288 and 576 draws each: the standard error of a standard deviation is at most 4 %.
     for synapse, fan_in in zip([*synapses(model), model.feedback], (36, 72, 72 * 100), strict=True):
         assert float(synapse.weight.std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
@@ -296,9 +283,8 @@ def test_dropout_that_would_drop_nothing_is_refused() -> None:
     notation = "3C3-P2"
     with pytest.raises(ConfigError, match=r'dropout_on "last" with dropout 0\.5: the last population is the pool P2'):
         FeedbackSNN(NetworkConfig(notation, dropout=0.5, dropout_on="last", pooling="spiking"), (1, 4, 4))
-    assert FeedbackSNN(
-        NetworkConfig(notation, dropout_on="last", pooling="spiking", dropout=0.0), (1, 4, 4)
-    ).population_names
+    config = NetworkConfig(notation, dropout_on="last", pooling="spiking", dropout=0.0)
+    assert FeedbackSNN(config, (1, 4, 4)).population_names
 
 
 @pytest.mark.parametrize("training", [False, True])

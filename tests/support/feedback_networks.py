@@ -1,6 +1,7 @@
 """Small float64 feedback networks that several test modules run."""
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ def synapses(model: FeedbackSNN) -> list[Synapse]:
     return found
 
 
+def built(
+    notation: str, shape: tuple[int, ...], neuron: FloatNeuron, *, classes: int = 10, seed: int = 0, **settings: Any
+) -> FeedbackSNN:
+    """A new float64 network; the settings are those of `NetworkConfig`."""
+    config = NetworkConfig(notation, **asdict(neuron), **settings)
+    return FeedbackSNN(config, shape, classes=classes, seed=seed).double()
+
+
 def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, seed: int = 0) -> Simulation:
     events = x.dim() > 1 + len(model.input_shape)
     bound = model.bind(x.shape[1] if events else len(x), generator=seeded(seed))
@@ -38,11 +47,7 @@ def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, 
 def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:
     """One neuron per population, joined by those weights, in evaluation mode."""
     notation = "-".join("1" for _ in forward) + " (F1)"
-    model = (
-        FeedbackSNN(NetworkConfig(notation, **asdict(neuron), batch_norm=False, dropout=0.0), (1,), classes=2)
-        .double()
-        .eval()
-    )
+    model = built(notation, (1,), neuron, classes=2, batch_norm=False, dropout=0.0).eval()
     with torch.no_grad():
         for synapse, weight in zip(synapses(model), forward, strict=True):
             synapse.weight.fill_(weight)
@@ -66,14 +71,8 @@ def random_network(
     pooling: Pooling = "merged",
 ) -> FeedbackSNN:
     """A float64 network in evaluation mode whose rates lie inside (0, 1) mostly."""
-    model = FeedbackSNN(
-        NetworkConfig(
-            notation, **asdict(neuron), batch_norm=batch_norm, dropout=dropout, pooling=pooling, spectral_norm_bound=0.5
-        ),
-        shape,
-        classes=3,
-        seed=1,
-    ).double()
+    settings = {"batch_norm": batch_norm, "dropout": dropout, "pooling": pooling}
+    model = built(notation, shape, neuron, classes=3, seed=1, spectral_norm_bound=0.5, **settings)
     with torch.no_grad():
         for synapse in synapses(model):
             if synapse.bias is None:  # of a pool, whose weights are no parameters

@@ -1,14 +1,12 @@
 """Networks in which every population fires, for the two spiking runs, and the plain loop that both must equal."""
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import NetworkConfig
+from feedback_networks import built
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
+from fsnn_lava.network.feedback_network import BoundNetwork, Drive
 from fsnn_lava.network.neuron import fire, integrate
 
 NETWORKS = [
@@ -36,16 +34,8 @@ def bound_network(
 ) -> BoundNetwork:
     """Its statistics and biases drawn so that every population fires."""
     torch.manual_seed(0)
-    model = FeedbackSNN(
-        NetworkConfig(
-            notation,
-            **asdict(FloatNeuron(1.0, reset_amount, leak)),
-            batch_norm=batch_norm,
-            dropout=0.2,
-            pooling=pooling,
-        ),
-        shape,
-    )
+    neuron = FloatNeuron(1.0, reset_amount, leak)
+    model = built(notation, shape, neuron, batch_norm=batch_norm, dropout=0.2, pooling=pooling).float()
     for name, buffer in model.named_buffers():
         if "running" in name:
             buffer.uniform_(0.1, 0.6)

@@ -1,12 +1,10 @@
 """Small float64 networks of every layer kind that SPIDE trains, some of their neurons silent and some saturated."""
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.config import NetworkConfig
+from feedback_networks import built, seeded as seeded
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import Norm, Synapse
@@ -28,28 +26,13 @@ NETWORKS = [
 ]
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def spide_network(
     notation: str, shape: tuple[int, ...], *, neuron: FloatNeuron = IF, dropout: float = 0.2, norm: Norm = "frobenius"
 ) -> FeedbackSNN:
     """In training mode, without batch norm, pools being populations."""
-    model = FeedbackSNN(
-        NetworkConfig(
-            notation,
-            **asdict(neuron),
-            batch_norm=False,
-            dropout=dropout,
-            pooling="spiking",
-            spectral_norm_bound=0.7 * neuron.reset_amount,
-            spectral_norm=norm,
-        ),
-        shape,
-        classes=3,
-        seed=1,
-    ).double()
+    settings = {"batch_norm": False, "dropout": dropout, "pooling": "spiking", "spectral_norm": norm}
+    bound = 0.7 * neuron.reset_amount
+    model = built(notation, shape, neuron, classes=3, seed=1, spectral_norm_bound=bound, **settings)
     with torch.no_grad():
         for synapse in model.feedforward:
             assert isinstance(synapse, Synapse)

@@ -19,6 +19,8 @@ from script_loader import ROOT
 pytestmark = pytest.mark.slow
 SMALL = ["--network.notation", "24 (F24)", "--network.time-steps", "8", "--training.epochs", "2"]
 
+COMPARED = ["--backends", "simulator", "simulator-float"]
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -87,7 +89,7 @@ def test_the_command_and_the_module_are_those_of_the_wheel(environment: Path, tm
 def test_everything_runs_from_an_empty_folder(environment: Path, exported: Path) -> None:
     shown = started(environment, "fsnn", "run", "--backend", "simulator", folder=exported)
     assert shown.splitlines()[-1] == "next: fsnn verify --run runs/digits"
-    started(environment, *["fsnn", "verify", "--backends", "simulator", "simulator-float", "--samples", "40"], folder=exported)
+    started(environment, "fsnn", "verify", *COMPARED, "--samples", "40", folder=exported)
     report = json.loads((exported / "runs" / "digits" / "report.json").read_text())
     assert (report["agrees"], report["samples"]) == (True, 40)
     assert [path.name for path in exported.iterdir()] == ["runs"]

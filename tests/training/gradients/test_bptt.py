@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from feedback_networks import IF, LIF, chain, images, random_network, run, seeded, synapses
-from fsnn_lava.config import NetworkConfig
+from feedback_networks import IF, LIF, built, chain, images, random_network, run, seeded, synapses
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.neuron import fire
@@ -140,9 +138,7 @@ def tangent(
 
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
 def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -> None:
-    model = FeedbackSNN(
-        NetworkConfig("4-3 (F4)", **asdict(neuron), batch_norm=False, spectral_norm_bound=9.0, dropout=0.0), (3,)
-    ).double()
+    model = built("4-3 (F4)", (3,), neuron, batch_norm=False, spectral_norm_bound=9.0, dropout=0.0)
     generator = seeded(2)
     with torch.no_grad():
         for synapse in synapses(model):

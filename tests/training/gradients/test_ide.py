@@ -15,7 +15,7 @@ The power iteration's vectors stand still in all of it, so that the effective fe
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,8 +24,8 @@ from torch.autograd.functional import jacobian
 from torch.nn import functional
 from torch.testing import assert_close
 
-from feedback_networks import seeded, synapses
-from fsnn_lava.config import NetworkConfig, TrainingConfig
+from feedback_networks import built, seeded, synapses
+from fsnn_lava.config import TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
@@ -47,12 +47,8 @@ def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float
     """A float64 network whose rates lie inside (0, 1) mostly, its input and a weighting that makes a scalar loss."""
     neuron = FloatNeuron(v_threshold=1.0, reset_amount=1.0, leak=leak)
     spec = parse_spec(notation)
-    model = FeedbackSNN(
-        NetworkConfig(notation, **asdict(neuron), batch_norm=batch_norm, dropout=0.3, spectral_norm_bound=0.8),
-        shape,
-        classes=3,
-        seed=1,
-    ).double()
+    settings = {"batch_norm": batch_norm, "dropout": 0.3, "spectral_norm_bound": 0.8}
+    model = built(notation, shape, neuron, classes=3, seed=1, **settings)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for synapse in model.feedforward:
@@ -287,9 +283,7 @@ NEURONS = [pytest.param(FloatNeuron(1.0, 1.0, 1.0), id="IF"), pytest.param(Float
 
 def layered_network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
     """A network in training mode whose rates lie inside (0, 1) mostly, and whose feedback gain is inside its bound."""
-    model = FeedbackSNN(
-        NetworkConfig(notation, **asdict(neuron), dropout=0.2, spectral_norm_bound=4.0), (2, 8, 8), classes=3, seed=1
-    ).double()
+    model = built(notation, (2, 8, 8), neuron, classes=3, seed=1, dropout=0.2, spectral_norm_bound=4.0)
     generator = seeded(2)
     with torch.no_grad():
         for synapse in synapses(model):
