@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,16 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip(f"set {DATA_VARIABLE} to the folder of the datasets to run the tests on real data")
     return Path(folder).expanduser()
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """Leaves torch's number of threads as it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 TEMPORARY = pytest.StashKey[Path]()

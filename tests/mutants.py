@@ -76,7 +76,7 @@ def positions(source: str) -> dict[tuple[int, int], list[tuple[Any, int]]]:
         operator = OperatorProvider()[name]()
         starts: list[tuple[int, int]] = []
 
-        class Collect(Visitor):  # type: ignore[misc]
+        class Collect(Visitor):
             def visit(self, node: Any, operator: Any = operator, starts: list[Any] = starts) -> Any:
                 starts.extend(start for start, _ in operator.mutation_positions(node))
                 return node

@@ -367,7 +367,7 @@ def test_a_message_of_another_shape_is_refused() -> None:
 
 def test_ports_of_another_kind_are_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"SimpleNamespace: .* Python processes only.*--stock-models"):
-        remove_thread(SimpleNamespace())  # type: ignore[arg-type]
+        remove_thread(SimpleNamespace())
 
 
 class Counting(SingleThreadModel):

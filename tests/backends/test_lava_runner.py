@@ -32,7 +32,6 @@ from fsnn_lava.hardware.network import (
     with_timing,
 )
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
-from fsnn_lava.hardware.run_io import RunResult
 from random_networks import Case, random_case
 from side_by_side import run_side_by_side
 
@@ -161,7 +160,6 @@ def with_integrators(case: Case) -> Case:
     """The same network, which can be read out on Lava."""
     readout = case.network.readout
     neuron = case.network.population(readout.source).neuron
-    assert isinstance(neuron, IntegerNeuron)
     integrators = quantize_readout(readout, decay=neuron.decay, time_steps=case.network.time_steps, weight_bits=8)
     readout = replace(readout, integrators=integrators)
     return case._replace(network=replace(case.network, readout=readout))
@@ -262,7 +260,6 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 def assert_kept(error: IncompleteRunError) -> None:
     """The finished samples' results are there, and right."""
     assert 3 <= error.samples < SAMPLES
-    assert isinstance(error.result, RunResult)
     assert np.array_equal(error.result.spike_counts["a"], expected_counts(error.samples))
     assert np.array_equal(error.result.logits, error.result.spike_counts["a"] / TIME_STEPS)
     assert error.result.spikes["a"].shape == (TIME_STEPS, error.samples, 1)
@@ -324,7 +321,6 @@ def test_interrupt_in_the_sink_does_not_count_its_sample() -> None:
     with pytest.raises(IncompleteRunError, match="4 samples are finished") as caught:
         LavaRunner().run(*slow_run(), record=["a"], sink=sink)
     assert handed == [0, 1, 2, 3]
-    assert isinstance(caught.value.result, RunResult)
     assert caught.value.result.spikes == {}
     assert np.array_equal(caught.value.result.spike_counts["a"], expected_counts(4))
 
@@ -357,7 +353,6 @@ def test_side_by_side_keeps_one_result_per_network(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(FinishedSamples, "add", interrupted)
     with pytest.raises(IncompleteRunError, match="3 samples are finished") as caught:
         run_side_by_side(LavaRunner(), [network, network], [inputs, inputs[98:]])
-    assert isinstance(caught.value.result, list)
     first, second = caught.value.result
     assert np.array_equal(first.spike_counts["a"], expected_counts(3))
     assert np.array_equal(second.spike_counts["a"], expected_counts(100)[98:])

@@ -16,7 +16,7 @@ from fsnn_lava.backends import BACKENDS, get_backend, require_arithmetic
 from fsnn_lava.backends.lava.runner import LavaFixedRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import ConfigError, MissingDependencyError, UnsupportedError
-from fsnn_lava.hardware import Array, RunResult
+from fsnn_lava.hardware import Array
 from networks import worked_example
 
 
@@ -80,9 +80,7 @@ class Mirrored:
     def __init__(self, *, axis: int = 1) -> None:
         self.axis = axis
 
-    def run(
-        self, network: Any, inputs: Array, *, record: Any = (), sink: Any = None, progress: Any = None
-    ) -> RunResult:
+    def run(self, network: Any, inputs: Array, *, record: Any = (), sink: Any = None, progress: Any = None) -> Any:
         both = np.concatenate([inputs, np.flip(inputs, self.axis)])
         result = IntegerSimulator().run(network, both, record=record, sink=sink, progress=progress)
         return replace(result, backend=self.name)

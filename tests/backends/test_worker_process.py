@@ -66,7 +66,6 @@ class Listener:
 
     def child_is_gone(self) -> bool:
         pid = self.messages[0][1]
-        assert isinstance(pid, int)
         try:
             _, alive = psutil.wait_procs([psutil.Process(pid)], timeout=10)
         except psutil.NoSuchProcess:
@@ -191,7 +190,7 @@ RUNS, STOPPED = (True, None, None), (False, 0, None)
 def watch(*actors: Actor) -> None:
     """Watch a run of one step that never comes."""
     root: Any = SimpleNamespace(runtime=SimpleNamespace(_messaging_infrastructure=SimpleNamespace(actors=actors)))
-    worker_protocol.watch(root, np.zeros(1, np.int64), SimpleNamespace(), steps=1)  # type: ignore[arg-type]
+    worker_protocol.watch(root, np.zeros(1, np.int64), SimpleNamespace(), steps=1)
 
 
 @pytest.fixture

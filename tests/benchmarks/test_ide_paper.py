@@ -53,7 +53,7 @@ def result(config: str = "mnist_conv_if", **changes: object) -> RunResult:
         seconds_per_epoch=9.5,
         commit="0123456",
     )
-    return dataclasses.replace(full, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(full, **changes)
 
 
 def a_run(
@@ -429,7 +429,7 @@ def test_an_iteration_begins_from_the_weights_of_the_run(tmp_path: Path, monkeyp
     def noting(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = whole(logits, labels)
         losses[case].append(loss.item())
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     monkeypatch.setattr(iteration.functional, "cross_entropy", noting)
     updates: list[torch.optim.Optimizer] = []

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from benchmarks.ide import plain_training as plain
 from benchmarks.shared import dense_work as work
@@ -60,7 +61,7 @@ def test_run_and_gradient_are_the_library_s(notation: str, shape: tuple[int, ...
     size = max(float(gradient.norm()) for gradient in expected)
     for plainly, ours in zip(found, expected, strict=True):
         # Broyden stops at a relative residual of 1e-6 of the adjoint system; one spike more would be far above it.
-        torch.testing.assert_close(plainly, ours, rtol=0, atol=1e-5 * size)
+        assert_close(plainly, ours, rtol=0, atol=1e-5 * size)
 
 
 def test_broyden_solves_linear_systems() -> None:
@@ -72,7 +73,7 @@ def test_broyden_solves_linear_systems() -> None:
     assert found.converged
     assert found.steps <= plain.PAIRS + 1
     expected = constant @ torch.linalg.inv(torch.eye(12, dtype=torch.float64) - matrix)
-    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-5)  # the residual of 1e-6, grown by 1/(1 - 0.7)
+    assert_close(found.value, expected, rtol=0, atol=1e-5)  # the residual of 1e-6, grown by 1/(1 - 0.7)
     by_library = solve(lambda x: x @ matrix + constant, constant, method="broyden", tolerance=1e-6, max_steps=50)
     assert by_library.converged
 

@@ -23,7 +23,7 @@ Run = Callable[..., str]
 
 def _small_digits() -> Dataset:
     digits = load_dataset("digits")
-    few = digits.train.select(slice(0, 64))  # type: ignore[arg-type]
+    few = digits.train.select(slice(0, 64))
     return replace(digits, train=few, test=few)
 
 
@@ -64,10 +64,8 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("memory_is_not_measured")
 def test_training_measures_time_and_memory(run: Run, tiny_config: Path) -> None:
-    sizes = ("--train-first", "2", "--repeats", "2", "--memory-steps", "4")
-    text = run(
-        "ide.training_speed", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", "--threads", "1", *sizes
-    )
+    sizes = ("--threads", "1", "--train-first", "2", "--repeats", "2", "--memory-steps", "4")
+    text = run("ide.training_speed", "--cases", tiny_config, f"{tiny_config}:8", "--synthetic", *sizes)
     for batch in (16, 8):
         assert f"synthetic, T = 3, batch {batch}, 1 thread" in text
     assert "plain: dense, Broyden 1e-6" in text

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.testing import assert_close
 
 from benchmarks.spide import cases as spide_cases, energy as training_energy, phase_speed as spide_speed
 from benchmarks.spide.cases import Case, firing_history, read_cases
@@ -27,7 +28,7 @@ from benchmarks.spide.plain_training import (
     plain_readout,
     plain_updates,
 )
-from feedback_networks import chain, seeded, synapses
+from feedback_networks import SPIDE, built, chain, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig, published_configs, read_config
 from fsnn_lava.config.notation import LayerSpec, parse_spec
 from fsnn_lava.datasets import load_dataset
@@ -63,19 +64,7 @@ def test_a_loop_that_does_not_contract_is_refused() -> None:
 
 
 def _network() -> tuple[FeedbackSNN, torch.Tensor, torch.Tensor]:
-    model = FeedbackSNN(
-        NetworkConfig(
-            "6C5s-5C3s (F6C3u)",
-            **asdict(NEURON),
-            batch_norm=False,
-            dropout=0.2,
-            spectral_norm="frobenius",
-            spectral_norm_bound=2.0,
-            initial_weights="kaiming_normal",
-        ),
-        (1, 8, 8),
-        seed=1,
-    ).double()
+    model = built("6C5s-5C3s (F6C3u)", (1, 8, 8), NEURON, seed=1, dropout=0.2, **SPIDE)
     for synapse in synapses(model):
         synapse.bias.data.fill_(0.3)
     return model.train(), torch.randn(8, 1, 8, 8, generator=seeded(1), dtype=torch.float64), torch.arange(8)
@@ -154,7 +143,7 @@ def test_variants_take_the_same_network_and_agree() -> None:
     after = model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)  # an update was made
     for name, value in before.items():
-        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-5)  # and is far too small to matter
+        assert_close(after[name], value, rtol=1e-3, atol=1e-5)  # and is far too small to matter
 
 
 def test_agreement_would_notice_another_spike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +160,7 @@ def test_limits_are_counted_by_hand() -> None:
     model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON)
     zeros = {f.name: 0 for f in fields(ConnectionWork)} | {"learned": True, "synapses": 1}
     connections = tuple(
-        ConnectionWork(**(zeros | {"name": name, "forward": 3, "backward": 2}))  # type: ignore[arg-type]
+        ConnectionWork(**(zeros | {"name": name, "forward": 3, "backward": 2}))
         for name in ("input", "population1 to population2", "feedback")
     )
     work = TrainingWork(1, 10, 20, 1.0, (1, 1), (0.1, 0.1), (0.1, 0.1), 1, False, connections)
@@ -412,7 +401,7 @@ def test_event_frames_are_counted_as_events() -> None:
 
 def _connection(name: str, **counts: float) -> ConnectionWork:
     zeros = {f.name: 0 for f in fields(ConnectionWork)}
-    return ConnectionWork(**(zeros | {"name": name, "learned": True, "synapses": 100} | counts))  # type: ignore[arg-type]
+    return ConnectionWork(**(zeros | {"name": name, "learned": True, "synapses": 100} | counts))
 
 
 WORK = TrainingWork(
@@ -654,7 +643,7 @@ def test_every_parameter_s_gradient_is_the_library_s(name: str) -> None:
     model, x, labels = _plain_pair(name)
     found = spide_rates(model, x, time_steps=T, settings=SETTINGS, generator=seeded(2))
     loss = functional.cross_entropy(model.classify(found.rates), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     bound = model.bind(5, generator=seeded(2)).detached()
@@ -668,7 +657,7 @@ def test_every_parameter_s_gradient_is_the_library_s(name: str) -> None:
     assert ours.keys() == expected.keys()
     assert sum(float(g.abs().sum()) > 0 for g in ours.values()) == len(ours)
     for parameter, gradient in ours.items():  # the same spikes; sums of float64 in another order
-        torch.testing.assert_close(gradient, expected[parameter], rtol=1e-9, atol=1e-14, msg=parameter)
+        assert_close(gradient, expected[parameter], rtol=1e-9, atol=1e-14, msg=parameter)
 
 
 def test_event_frames_drive_every_step() -> None:
@@ -694,7 +683,7 @@ def test_backwards_is_the_adjoint_of_forwards(part: str, side: int) -> None:
     x = torch.randn(2, *shape, generator=seeded(1))
     y = torch.randn(2, *layer.output_shape(shape), generator=seeded(2))
     forwards, backwards = (connection.forwards(x) * y).sum(), (connection.backwards(y) * x).sum()
-    torch.testing.assert_close(forwards, backwards, rtol=1e-4, atol=1e-4)  # float32, a thousand terms
+    assert_close(forwards, backwards, rtol=1e-4, atol=1e-4)  # float32, a thousand terms
 
 
 def test_connections_are_laid_out_without_a_change_of_values() -> None:

@@ -163,7 +163,7 @@ def test_an_unknown_config_is_refused() -> None:
 
 def ending(main: object, capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
     with pytest.raises(SystemExit) as ended:
-        run_script(main)  # type: ignore[arg-type]
+        run_script(main)
     shown = capsys.readouterr()
     return ended.value.code, shown.out, shown.err
 

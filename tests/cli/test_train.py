@@ -25,16 +25,9 @@ from fsnn_lava.training.checkpoint import load_training
 from process_group import wait_for_epochs
 from script_loader import ROOT, status_of
 
+pytestmark = pytest.mark.usefixtures("_threads")
 CONFIG = published_configs()["fashion_mnist_fc_lif"]
 SHORT = ["--network.notation", "30 (F30)", "--network.time-steps", "5", "--training.threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """Leaves torch's number of threads as it was."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fsnn_lava.training.on_lava_network import parameters_of
 from on_chip_jobs import part
 from script_loader import ROOT
 
+pytestmark = pytest.mark.usefixtures("_threads")
 CONFIG = published_configs()["digits_spide"]
 NAME = "digits_spide_on_lava"
 Damage = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -47,14 +48,6 @@ SHORT = [
     *("--training.batch-size", "16", "--training.warmup-iterations", "8", "--training.threads", "1"),
     *("--samples", "80", "--test-samples", "100"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """Leaves torch's number of threads as it was."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_defaults_are_the_digits_configuration_without_dropout() -> None:

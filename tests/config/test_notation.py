@@ -228,7 +228,7 @@ def test_shapes_that_do_not_fit_are_refused(text: str, input_shape: tuple[int, .
 )
 def test_contradicting_fields_are_refused(layer: tuple[str, int, int, int, bool], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        LayerSpec(*layer)  # type: ignore[arg-type]
+        LayerSpec(*layer)
 
 
 def test_a_network_needs_a_layer() -> None:

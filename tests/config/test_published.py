@@ -21,7 +21,6 @@ from fsnn_lava.config import (
 )
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.datasets import DATASETS, Dataset, InputCoding, Samples
-from fsnn_lava.network.layers import Synapse
 from fsnn_lava.training import LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, new_model
 
@@ -193,7 +192,7 @@ def test_row_of_spide_has_the_published_settings(config: TrainConfig) -> None:
     assert config.network == NetworkConfig(
         **{"v_threshold": 1.0, "reset_amount": 2.0, "leak": 1.0, "time_steps": 30, "batch_norm": False}
         | common
-        | network  # type: ignore[arg-type]
+        | network
     )
     cifar = config.dataset in ("cifar10", "cifar100")
     common = {"milestones": (50, 75), "warmup_iterations": 400, "time_steps_back": 250} if cifar else {}
@@ -201,7 +200,7 @@ def test_row_of_spide_has_the_published_settings(config: TrainConfig) -> None:
         **{"method": "spide", "epochs": 100, "batch_size": 128, "learning_rate": 0.05, "momentum": 0.9}
         | {"weight_decay": 5e-4, "time_steps_back": 100, "loss_scale": 100.0}
         | common
-        | training  # type: ignore[arg-type]
+        | training
     )
     shape, classes = INPUTS[config.dataset]
     spec, pooling = parse_spec(config.network.notation), config.network.pooling
@@ -227,8 +226,6 @@ def test_network_has_the_parameters_that_are_counted(notation: str, dataset: str
     config = TrainConfig(network=NetworkConfig(notation=notation))
     model = new_model(config, shape, classes)
     sizes = {n: p.numel() for n, p in model.named_parameters() if "batch_norm" not in n and not n.endswith("gain")}
-    first = model.feedforward[0]
-    assert isinstance(first, Synapse)
     missing = 0 if spec.feedback.transposed else spec.feedback.features
     assert sum(sizes.values()) == SIZES[notation, dataset][1] - missing
     populations = sum(math.prod(shape) for shape in model.population_shapes)

@@ -256,5 +256,5 @@ def test_entry_points_of_other_distributions_are_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     registry = a_registry()
     assert list(registry) == ["round", "square", "oval"]
-    assert registry.get("oval").__name__ == "Counter"  # type: ignore[attr-defined]
+    assert registry.get("oval").__name__ == "Counter"
     assert asked == ["fsnn_lava.test_shapes"]

@@ -64,7 +64,7 @@ def assert_same_spikes(a: RunResult, b: RunResult) -> None:
 @pytest.mark.parametrize("timing", ["sequential", "hardware"])
 def test_same_spikes_as_torch_with_half_the_threshold_and_pools(notation: str, leak: float, timing: str) -> None:
     network = trained.random_network(notation, leak=leak, batch_norm=False, v_threshold=1.0, pooling="spiking")
-    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    lowered = with_timing(lower(network), timing)
     assert {p.neuron for p in lowered.populations} == {FloatNeuron(1.0, 2.0, leak)}
     loop_delay = len(lowered.populations) if timing == "hardware" else 1
     expected = run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=loop_delay)
@@ -91,7 +91,7 @@ def test_spiking_pool_is_a_strided_convolution_without_current(window: int) -> N
 def test_same_spikes_as_torch(notation: str, leak: float, batch_norm: bool, timing: str) -> None:
     """Hardware timing is the sequential one whose feedback is as many steps late as there are populations."""
     network = trained.random_network(notation, leak=leak, batch_norm=batch_norm)
-    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    lowered = with_timing(lower(network), timing)
     codes = trained.some_codes()
     loop_delay = len(lowered.populations) if timing == "hardware" else 1
     expected = run_torch(network, lowered, codes, time_steps=20, loop_delay=loop_delay)
@@ -246,7 +246,7 @@ def test_convolutions_spike_as_torch(
     notation: str, shape: tuple[int, ...], coding: InputCoding, leak: float, batch_norm: bool, timing: str
 ) -> None:
     network = trained.random_network(notation, leak=leak, batch_norm=batch_norm, input_shape=shape, coding=coding)
-    lowered = with_timing(lower(network), timing)  # type: ignore[arg-type]
+    lowered = with_timing(lower(network), timing)
     codes = codes_for(coding, shape, samples=12, time_steps=20)
     expected = run_torch(
         network, lowered, codes, time_steps=20, loop_delay=len(lowered.populations) if timing == "hardware" else 1

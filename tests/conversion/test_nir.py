@@ -513,7 +513,6 @@ def test_integrators_of_the_readout_come_back(tmp_path: Path) -> None:
     integrators = Integrators(np.arange(180, dtype=np.int32).reshape(5, 36) % 100, 1, 8, 3, 0.25)
     net = replace(net, readout=replace(net.readout, integrators=integrators))
     back = read_nir(write_nir(net, tmp_path / "n.nir")).readout.integrators
-    assert back is not None
     assert np.array_equal(back.weight, integrators.weight)
     assert back.weight.dtype == np.int32
     assert (back.weight_exponent, back.weight_bits, back.parts, back.scale) == (1, 8, 3, 0.25)

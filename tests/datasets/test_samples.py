@@ -129,7 +129,7 @@ def test_time_first_turns_event_frames_only() -> None:
 
 
 def _with_kind(kind: str, samples: Samples, *, classes: int = 2) -> Dataset:
-    coding = InputCoding(kind, 1, 1.0, (0.0, 0.0), (1.0, 1.0))  # type: ignore[arg-type]
+    coding = InputCoding(kind, 1, 1.0, (0.0, 0.0), (1.0, 1.0))
     names = tuple("abcdef"[:classes])
     return Dataset("made-up", samples, samples, samples.shape[-3:], names, coding)
 

@@ -201,7 +201,7 @@ def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> Non
             rates = FloatSimulator().run(network, codes).firing_rates
         else:
             threshold = "half" if kind.endswith("half") else "full"
-            network, _ = quantize(network, codes, config=DeployConfig(threshold=threshold))  # type: ignore[arg-type]
+            network, _ = quantize(network, codes, config=DeployConfig(threshold=threshold))
             rates = IntegerSimulator().run(network, codes).firing_rates
         settled = equilibrium_rates(network, codes)
         assert settled.converged
@@ -221,8 +221,7 @@ def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: 
     assert np.count_nonzero(feedback.weight) > feedback.weight.size / 2
     settled = equilibrium_rates(integer, codes)
     without = replace(
-        integer,
-        connections=tuple(replace(c, weight=0 * c.weight) if c is feedback else c for c in integer.connections),
+        integer, connections=tuple(replace(c, weight=0 * c.weight) if c is feedback else c for c in integer.connections)
     )
     steps = (10, 18, 32, 56, 100)
     deviations, wrong = [], []

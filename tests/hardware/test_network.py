@@ -268,7 +268,7 @@ def test_timings_of_one_population_are_the_same_locally() -> None:
     )
     readout = Readout("a", np.ones((2, 3)), np.zeros(2))
     network = HardwareNetwork("one", InputSpec((4,), "graded", 255), (population,), connections, readout, 5)
-    both = [table(with_timing(network, timing), local=True) for timing in ("sequential", "hardware")]  # type: ignore[arg-type]
+    both = [table(with_timing(network, timing), local=True) for timing in ("sequential", "hardware")]
     assert both == [{"in": 0, "fb": 1}] * 2
 
 

@@ -105,7 +105,7 @@ def test_inputs_that_do_not_fit(net: HardwareNetwork, inputs: Array, message: st
 
 def test_lists_and_unknown_populations_are_refused() -> None:
     with pytest.raises(InputError, match="inputs are a list; expected a NumPy array"):
-        check_inputs(GRADED, [[1]])  # type: ignore[arg-type]
+        check_inputs(GRADED, [[1]])
     with pytest.raises(InputError, match=r"no population \['b'\] to record; there are: a"):
         check_inputs(GRADED, codes(1, 2, 3), record=["b"])
     with pytest.raises(InputError, match=r'record is the string "a"; expected a sequence of names: \["a"\]'):

@@ -32,7 +32,6 @@ def convolution_map(kernel: int, geometry: Geometry, sides: tuple[int, int], see
         into = [geometry.stride * (n - 1) + kernel - 2 * geometry.padding + geometry.output_padding for n in sides]
         weight = rng.integers(-128, 128, (3, 5, kernel, kernel))
     else:
-        assert isinstance(geometry, Convolution)
         into = [(n + 2 * geometry.padding - kernel) // geometry.stride + 1 for n in sides]
         weight = rng.integers(-128, 128, (5, 3, kernel, kernel))
     return LinearMap(geometry, weight, (3, *sides), (5, *into))

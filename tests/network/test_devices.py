@@ -89,13 +89,13 @@ def test_precision_that_a_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatc
     FakeCuda(monkeypatch)
     new, old = torch.device("cuda", 0), torch.device("cuda", 1)
     for precision, device in (("float32", CPU), ("bf16", CPU), ("tf32", new), ("bf16", new), ("float32", old)):
-        check_precision(precision, device)  # type: ignore[arg-type]
+        check_precision(precision, device)
     with pytest.raises(ConfigError, match=r"found 'tf32' on a CPU, which has none; allowed: float32 or bf16"):
         check_precision("tf32", CPU)
     monkeypatch.setattr("fsnn_lava.network.devices.device_title", lambda _: "Tesla V100")
     for precision in ("tf32", "bf16"):
         with pytest.raises(ConfigError, match=rf"found '{precision}'; Tesla V100 has no tensor cores for it"):
-            check_precision(precision, old)  # type: ignore[arg-type]
+            check_precision(precision, old)
 
 
 @pytest.mark.parametrize("before", [True, False])

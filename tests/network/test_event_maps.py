@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from fsnn_lava.config.notation import LayerSpec
 from fsnn_lava.network import event_maps
@@ -52,7 +53,7 @@ def test_product_equals_the_dense_one(layer: LayerSpec, shape: tuple[int, ...]) 
     for share in (0.05, 0.5, 1.0):
         x = _sparse(3, shape, share)
         # Sums of at most 500 numbers of size 1, in another order.
-        torch.testing.assert_close(
+        assert_close(
             event_map(layer, weight, shape).product(x, layer.output_shape(shape)),
             apply_layer(layer, weight, None, x),
             rtol=0,
@@ -67,9 +68,7 @@ def test_adjoint_product_is_the_transpose(layer: LayerSpec, shape: tuple[int, ..
     x = torch.randn(2, *shape, dtype=torch.float64, requires_grad=True)
     y = _sparse(2, layer.output_shape(shape), 0.4)
     (expected,) = torch.autograd.grad(apply_layer(layer, weight, None, x), x, y)
-    torch.testing.assert_close(
-        event_map(layer, weight, shape, adjoint=True).product(y, shape), expected, rtol=0, atol=1e-12
-    )
+    assert_close(event_map(layer, weight, shape, adjoint=True).product(y, shape), expected, rtol=0, atol=1e-12)
 
 
 def test_channels_last_inputs_and_weights_give_the_same() -> None:
@@ -93,7 +92,7 @@ def test_blocks_of_channels_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = event_map(layer, weight, shape)
     assert ready.row.block == 4  # so that eleven channels make three blocks, the last one not full
     expected = apply_layer(layer, weight, None, x)
-    torch.testing.assert_close(ready.product(x, expected.shape[1:]), expected, rtol=0, atol=1e-12)
+    assert_close(ready.product(x, expected.shape[1:]), expected, rtol=0, atol=1e-12)
 
 
 def test_every_tap_belongs_to_one_class_of_positions() -> None:

@@ -70,13 +70,7 @@ def test_scale_is_of_transposed_convolutions_alone(
     layer: LayerSpec, input_shape: Shape, weight_shape: Shape, fan_in: int, distribution: str
 ) -> None:
     whole, scaled = (
-        initial_weight(
-            layer,
-            input_shape,
-            generator=seeded(),
-            distribution=distribution,  # type: ignore[arg-type]
-            transposed_scale=scale,
-        )
+        initial_weight(layer, input_shape, generator=seeded(), distribution=distribution, transposed_scale=scale)
         for scale in (1.0, 0.25)
     )
     assert torch.equal(scaled, whole * (0.25 if layer.transposed else 1.0))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.testing import assert_close
 
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
@@ -137,11 +138,9 @@ def test_map_adjoint_and_matrix_are_those_of_the_plain_convolution() -> None:
     )
     bias, wide = torch.arange(3, dtype=torch.float64), as_convolution(weight)
     # 1e-12: the same products of float64, summed in another order.
-    torch.testing.assert_close(
-        apply_layer(layer, weight, bias, x), apply_layer(plain, wide, bias, x), rtol=0, atol=1e-12
-    )
+    assert_close(apply_layer(layer, weight, bias, x), apply_layer(plain, wide, bias, x), rtol=0, atol=1e-12)
     adjoint = apply_transpose(layer, weight, y, (3, 5, 4))
-    torch.testing.assert_close(adjoint, apply_transpose(plain, wide, y, (3, 5, 4)), rtol=0, atol=1e-12)
+    assert_close(adjoint, apply_transpose(plain, wide, y, (3, 5, 4)), rtol=0, atol=1e-12)
     assert torch.equal(layer_matrix(layer, weight, (3, 5, 4)), layer_matrix(plain, wide, (3, 5, 4)))
 
 
@@ -166,14 +165,14 @@ def test_rates_and_gradients_are_those_of_the_plain_convolution() -> None:
     plain.load_state_dict(state | {"feedforward.1.weight": as_convolution(state["feedforward.1.weight"])})
     (rates, found), (expected_rates, expected) = gradients(ours), gradients(plain)
     assert 0.02 < rates.mean() < 0.98, "silent or saturated: the test says nothing"
-    torch.testing.assert_close(rates, expected_rates, rtol=0, atol=1e-12)
+    assert_close(rates, expected_rates, rtol=0, atol=1e-12)
     assert found.keys() == expected.keys()
     assert found["feedforward.1.weight"].abs().max() > 1e-3
     channels = torch.arange(3)
     expected["feedforward.1.weight"] = expected["feedforward.1.weight"][channels, channels][:, None]
     for name, gradient in found.items():
         # 1e-9: both adjoint systems are solved to 1e-12 of their right-hand side.
-        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-9, msg=name)
+        assert_close(gradient, expected[name], rtol=0, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize(

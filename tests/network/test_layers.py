@@ -386,7 +386,7 @@ def test_running_statistics_are_updated_by_batch_statistics_only() -> None:
 def test_frozen_normalisation_is_the_batch_norm_of_that_response(training: bool) -> None:
     made = synapse(batch_norm=True).train(training)
     with torch.no_grad():
-        made.batch_norm.running_mean.fill_(0.3)  # type: ignore[union-attr]
+        made.batch_norm.running_mean.fill_(0.3)
         made.batch_norm.weight.fill_(0.7)
         made.batch_norm.bias.fill_(0.1)
     bound = made.bind(4, generator=None)

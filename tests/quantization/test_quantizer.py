@@ -79,7 +79,7 @@ def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> No
 def test_fewer_bits_cost_more(leak: float) -> None:
     floating = trained.on_hardware(trained.random_network("30 (F30)", leak=leak))
     codes = trained.some_codes(100)
-    reports = [quantize(floating, codes, config=DeployConfig(weight_bits=b))[1] for b in (8, 6, 4)]  # type: ignore[arg-type]
+    reports = [quantize(floating, codes, config=DeployConfig(weight_bits=b))[1] for b in (8, 6, 4)]
     # About four times per two bits; the feedback less: at exponent 0 the 24-bit bound limits it, not the mantissa.
     for name, least in (("input_to_population1", 3.0), ("feedback", 1.0)):
         rms = [r.connections[name].relative_error for r in reports]
@@ -103,7 +103,7 @@ def test_half_threshold_is_half_the_reset_and_about_halves_the_deviation() -> No
     codes = trained.some_codes(100)
     deviation = {}
     for option in ("full", "half"):
-        integer, _ = quantize(floating, codes, config=DeployConfig(threshold=option))  # type: ignore[arg-type]
+        integer, _ = quantize(floating, codes, config=DeployConfig(threshold=option))
         neuron = integer.populations[0].neuron
         assert neuron.v_threshold == round(neuron.reset_amount / (2 if option == "half" else 1))
         settled = equilibrium_rates(integer, codes).firing_rates["population1"]
@@ -196,7 +196,6 @@ def test_chosen_scale_has_the_smallest_error_of_those_tried(notation: str, monke
 
 def _size(population: Population) -> tuple[int, int]:
     neuron = population.neuron
-    assert isinstance(neuron, IntegerNeuron)
     return neuron.reset_mantissa, neuron.reset_exponent
 
 
@@ -473,8 +472,6 @@ def test_same_twice_with_convolutions() -> None:
     for x, y in zip(a.connections, b.connections, strict=True):
         assert np.array_equal(x.weight, y.weight)
         assert (x.name, x.weight_exponent) == (y.name, y.weight_exponent)
-    assert a.readout.integrators is not None
-    assert b.readout.integrators is not None
     assert np.array_equal(a.readout.integrators.weight, b.readout.integrators.weight)
 
 
@@ -509,7 +506,6 @@ def test_readout_has_integrators(steps: int, bits: int) -> None:
     integer, _ = quantize(network, trained.some_codes(10))
     found = integer.readout.integrators
     expected = quantize_readout(network.readout, decay=0, time_steps=steps, weight_bits=bits)
-    assert found is not None
     assert np.array_equal(found.weight, expected.weight)
     assert (found.weight_bits, found.parts, found.scale) == (bits, expected.parts, expected.scale)
     assert np.array_equal(integer.readout.weight, network.readout.weight)
@@ -553,8 +549,6 @@ def test_constant_currents_make_up_for_the_mean_cost(notation: str) -> None:
             lacking += _product(network, c, c.weight / scale, mean)
             for part in candidates.parts_of(integer, c):
                 lacking -= _product(integer, part, part.weight * 2.0**part.weight_exponent, mean)
-        neuron = p.neuron
-        assert isinstance(neuron, FloatNeuron)
         # Half a unit of the constant; the input's floor is made up for as well: a quarter.
         assert np.abs(lacking).max() < 0.76
     assert isinstance(integer.populations[0].neuron, IntegerNeuron)
@@ -593,7 +587,6 @@ def in_float_units(integer: HardwareNetwork, name: str) -> Array:
     """The weights that the mantissas of a float connection stand for."""
     parts = parts_of(integer, name)
     neuron = integer.population(parts[0].target).neuron
-    assert isinstance(neuron, IntegerNeuron)
     return sum(c.weight * 2.0**c.weight_exponent for c in parts) * neuron.scale
 
 
@@ -624,7 +617,6 @@ def test_report_says_what_happened(notation: str, leak: float, bits: Any, roundi
     wanted, settled = (equilibrium_rates(n, codes).firing_rates for n in (floating, integer))
     for p in integer.populations:
         line, neuron = report.populations[p.name], p.neuron
-        assert isinstance(neuron, IntegerNeuron)
         error = np.abs(settled[p.name] - wanted[p.name])
         # Both iterations stop at changes of 1e-9, a few of which are still to come.
         assert (line.mean_rate_error, line.max_rate_error) == pytest.approx((error.mean(), error.max()), abs=1e-8)

@@ -14,6 +14,9 @@ from fsnn_lava.network.layers import Synapse
 
 IF = FloatNeuron(1.0, 1.0, 1.0)
 LIF = FloatNeuron(1.0, 1.0, 0.5)
+SPIDE: dict[str, Any] = {"batch_norm": False, "spectral_norm": "frobenius", "spectral_norm_bound": 2.0}
+SPIDE |= {"initial_weights": "kaiming_normal"}
+"""Settings of the networks that SPIDE trains."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -22,11 +25,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def synapses(model: FeedbackSNN) -> list[Synapse]:
     """Feedforward connections, first to last."""
-    found = []
-    for module in model.feedforward:
-        assert isinstance(module, Synapse)
-        found.append(module)
-    return found
+    return list(model.feedforward)
 
 
 def built(

@@ -71,9 +71,7 @@ def flat(shape: list[int], channel: int, y: int, x: int) -> int:
     return (channel * shape[1] + y) * shape[2] + x
 
 
-def arriving(
-    network: dict[str, Any], connection: dict[str, Any], sample: Any, spikes: Any, step: int
-) -> list[int] | None:
+def arriving(network: dict[str, Any], connection: dict[str, Any], sample: Any, spikes: Any, step: int) -> Any:
     """What the connection's source sent, in time to arrive at its target's local step; None: nothing arrives."""
     source, start = connection["source"], network["populations"][connection["target"]]["start"]
     if source == "always_on":

@@ -65,7 +65,7 @@ def _changes(network: HardwareNetwork) -> Iterator[dict[str, Any]]:
         yield {"connections": tuple(d for d in network.connections if d is not c)}
     for p in network.populations:
         if getattr(p.neuron, "decay", 0):
-            plain: Any = replace(p, neuron=replace(p.neuron, decay=0))  # type: ignore[call-arg]
+            plain: Any = replace(p, neuron=replace(p.neuron, decay=0))
             yield {"populations": tuple(plain if q == p else q for q in network.populations)}
     for c in network.connections:
         for d in _plainer(c):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from fsnn_lava.hardware.network import Connection, HardwareNetwork
-from fsnn_lava.hardware.neurons import STATE_PER_WEIGHT, FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.hardware.neurons import STATE_PER_WEIGHT, FloatNeuron, Neuron
 from fsnn_lava.hardware.run_io import RunResult
 
 
@@ -24,7 +24,6 @@ def float_twin(network: HardwareNetwork) -> HardwareNetwork:
     """The same IF network in floats whose values are units of state, all of them integers that float64 holds."""
 
     def neuron(n: Neuron) -> FloatNeuron:
-        assert isinstance(n, IntegerNeuron)
         return FloatNeuron(64.0 * (2 * n.v_threshold - 1) + 1, float(STATE_PER_WEIGHT * n.reset_synapse), 1.0)
 
     def connection(c: Connection) -> Connection:

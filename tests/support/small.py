@@ -23,7 +23,7 @@ def network(
     connections = [Connection("in", INPUT, "p", weight, delay=1)]
     if current is not None:
         connections.append(Connection("on", ALWAYS_ON, "p", np.asarray(current, np.float64)[:, None]))
-    spec = InputSpec((weight.shape[1],), kind, maximum if kind == "graded" else 1)  # type: ignore[arg-type]
+    spec = InputSpec((weight.shape[1],), kind, maximum if kind == "graded" else 1)
     readout = Readout("p", np.ones((2, len(weight))), np.zeros(2))
     population = Population("p", (len(weight),), neuron, start=1)
     return HardwareNetwork("small", spec, (population,), tuple(connections), readout, time_steps)

@@ -7,7 +7,7 @@ from torch.nn import functional
 from feedback_networks import built, seeded as seeded
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.layers import Norm, Synapse
+from fsnn_lava.network.layers import Norm
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 
 IF, PLAIN, LIF = FloatNeuron(1.0, 2.0, 1.0), FloatNeuron(1.0, 1.0, 1.0), FloatNeuron(1.0, 2.0, 0.95)
@@ -35,7 +35,6 @@ def spide_network(
     model = built(notation, shape, neuron, classes=3, seed=1, spectral_norm_bound=bound, **settings)
     with torch.no_grad():
         for synapse in model.feedforward:
-            assert isinstance(synapse, Synapse)
             if synapse.bias is not None:  # a pool has none
                 synapse.weight.mul_(0.9 * neuron.reset_amount)
                 synapse.bias.uniform_(0, 0.8 * neuron.reset_amount, generator=seeded(2))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 import spiking_adjoint_reference as reference
 from fsnn_lava.config.notation import LayerSpec
@@ -122,7 +123,7 @@ def assert_consistent(counts: CoupleCounts, *, leak: float, time_steps: int, tol
         assert fired.dtype == torch.int64
         assert torch.equal(fired, spikes.abs().sum((0, 1), dtype=torch.int64))
         expected = torch.tensordot(weights, spikes.double(), 1)
-        torch.testing.assert_close(weighted.double(), expected, rtol=tolerance, atol=tolerance)
+        assert_close(weighted.double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def _random_layers(rng: np.random.Generator) -> tuple[list[Shape], list[LayerSpec], LayerSpec | None]:

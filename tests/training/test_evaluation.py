@@ -29,7 +29,6 @@ def network(leak: float = 0.8) -> FeedbackSNN:
     neuron = FloatNeuron(1.0, 1.0, leak)
     model = FeedbackSNN(NetworkConfig("6-5 (F6)", **asdict(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1)
     for synapse in model.feedforward:
-        assert isinstance(synapse, Synapse)
         torch.nn.init.constant_(synapse.bias, 0.5)
     return model
 

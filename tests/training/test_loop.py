@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
 
 from fsnn_lava.cli.training_display import TensorBoardLog
@@ -65,9 +65,8 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert mine.keys() == yours.keys()
         for name, tensor in mine.items():
             assert torch.equal(tensor, yours[name]), name
-    progress["history"], their_progress["history"] = map(
-        without_seconds, (progress["history"], their_progress["history"])
-    )
+    histories = [without_seconds(told.pop("history")) for told in (progress, their_progress)]
+    assert histories[0] == histories[1]
     assert progress == their_progress
     best, their_best = (load_checkpoint(f / BEST) for f in (folder, other))
     assert all(torch.equal(v, their_best.weights[k]) for k, v in best.weights.items())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from feedback_networks import SPIDE
 from fsnn_lava.backends.lava.learning.runner import train_on_lava
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Augmentation, Dataset, InputCoding, load_dataset
@@ -21,17 +22,7 @@ from fsnn_lava.training.schedule import batches_of_epoch, learning_rate
 
 lava = pytest.mark.lava
 
-NETWORK = NetworkConfig(
-    notation="30 (F30)",
-    v_threshold=1.0,
-    reset_amount=2.0,
-    time_steps=15,
-    batch_norm=False,
-    dropout=0.0,
-    spectral_norm="frobenius",
-    spectral_norm_bound=2.0,
-    initial_weights="kaiming_normal",
-)
+NETWORK = NetworkConfig("30 (F30)", v_threshold=1.0, reset_amount=2.0, time_steps=15, dropout=0.0, **SPIDE)
 TRAINING = TrainingConfig(
     method="spide", epochs=2, batch_size=32, milestones=(1,), warmup_iterations=3, time_steps_back=30, loss_scale=50.0
 )

@@ -58,10 +58,7 @@ def test_batches_too_small_for_so_many_processes_are_refused(
     network: dict[str, bool], sync: bool, processes: int, least: int
 ) -> None:
     """69 samples in batches of 32 leave one of 5."""
-    config = TrainConfig(
-        network=NetworkConfig(**network),
-        training=TrainingConfig(batch_size=32, sync_batch_norm=sync),  # type: ignore[arg-type]
-    )
+    config = TrainConfig(network=NetworkConfig(**network), training=TrainingConfig(batch_size=32, sync_batch_norm=sync))
     message = rf"training\.batch_size: found 32, which leaves a batch of 5 of 69 samples to {processes} processes; allo"
     with pytest.raises(ConfigError, match=rf"{message}wed: batches of at least {least}; choose another size"):
         check_shares(config, 69, processes=processes)

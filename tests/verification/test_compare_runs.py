@@ -252,8 +252,7 @@ def test_timing_shows_with_three_populations() -> None:
     budget = error_budget(floating, integer, codes, labels(codes))
     assert 0 < means(budget)["timing"] < 2 / floating.time_steps
     sequential, hardware = (
-        FloatSimulator().run(with_timing(floating, t), codes).firing_rates  # type: ignore[arg-type]
-        for t in ("sequential", "hardware")
+        FloatSimulator().run(with_timing(floating, t), codes).firing_rates for t in ("sequential", "hardware")
     )
     (timing,) = (c for c in budget.causes if c.name == "timing")
     for name, rates in sequential.items():
@@ -342,7 +341,6 @@ def with_threshold(network: HardwareNetwork, index: int, v_threshold: float) -> 
     """The network with another threshold in one population, and the same reset."""
     populations = list(network.populations)
     neuron = populations[index].neuron
-    assert isinstance(neuron, FloatNeuron)
     populations[index] = replace(populations[index], neuron=replace(neuron, v_threshold=v_threshold))
     return replace(network, populations=tuple(populations))
 

@@ -250,7 +250,7 @@ def test_looser_limits_leave_earlier(seed: int) -> None:
     anytime = settling(rng.integers(0, 2, (20, 50)).cumsum(0) // 9, rng.random((20, 50)), rng.integers(0, 3, 50))
     for k in (1, 2, 5):
         for rule, limits in (("settled", [0, 0.2, 0.5, 2, INFINITY]), ("margin", [INFINITY, 0.9, 0.5, 0.2, 0])):
-            steps = [e.mean_steps for e in early_exits(anytime, rule, limits=limits, stable_steps=k)]  # type: ignore[arg-type]
+            steps = [e.mean_steps for e in early_exits(anytime, rule, limits=limits, stable_steps=k)]
             assert steps == sorted(steps, reverse=True)
             assert steps[-1] < steps[0] == 20
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from fsnn_lava.cli import export, run, train, verify
 from fsnn_lava.datasets import DATA_VARIABLE
@@ -28,17 +27,16 @@ threads = 1
 """
 
 
+@pytest.mark.usefixtures("_threads")
 def test_events_are_trained_exported_and_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
     write_synthetic_nmnist(tmp_path / "data" / "nmnist", train=60, test=30, seed=0)
     (tmp_path / "config.toml").write_text(CONFIG)
     assert train.main(["--config", "config.toml"]) == 0
-    torch.set_num_threads(threads)
     assert export.main(["--to", "lava"]) == 0
     capsys.readouterr()
     # As many samples as steps: a swap of the two axes would fit.

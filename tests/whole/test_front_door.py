@@ -181,7 +181,7 @@ def test_files_of_both_kinds_are_read_again(network: HardwareNetwork, tmp_path: 
     assert isinstance(fsnn.load(tmp_path / "network"), HardwareNetwork)
     assert isinstance(fsnn.load(tmp_path / "trained"), TrainedNetwork)
     with pytest.raises(NetworkError, match="cannot save a dict; allowed: TrainedNetwork or HardwareNetwork"):
-        fsnn.save({}, tmp_path / "a")  # type: ignore[arg-type]
+        fsnn.save({}, tmp_path / "a")
     with pytest.raises(NetworkError, match="there is no such file"):
         fsnn.load(tmp_path / "none.h5")
     with pytest.raises(CheckpointError, match="no such file"):

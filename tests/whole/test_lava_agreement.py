@@ -29,7 +29,7 @@ def names(network: HardwareNetwork) -> list[str]:
 
 
 def by_simulator(engine: str) -> Run:
-    simulator = IntegerSimulator(engine=engine)  # type: ignore[arg-type]
+    simulator = IntegerSimulator(engine=engine)
     return lambda network, inputs: simulator.run(network, inputs, record=names(network)).spikes
 
 
@@ -72,7 +72,7 @@ def test_networks_on_lava_are_of_every_kind(stock: bool) -> None:
     assert {delay for delay, _ in delays} >= {0, 1, 2, 3, 4}
     assert any(delay >= steps for delay, steps in delays)
     neurons = [p.neuron for n in networks for p in n.populations]
-    assert {neuron.decay > 0 for neuron in neurons} == {False, True}  # type: ignore[union-attr]
+    assert {neuron.decay > 0 for neuron in neurons} == {False, True}
     assert {round(neuron.v_threshold / neuron.reset_amount, 1) for neuron in neurons if neuron.leak == 1} >= {0.5, 1}
     doubled = [{(c.source, c.target) for c in n.connections} for n in networks]
     assert any(len(n.connections) > len(ends) for n, ends in zip(networks, doubled, strict=True))
@@ -99,7 +99,7 @@ def test_same_spikes_and_logits_on_lava(stock: bool, run: int) -> None:
     cases = cases_on_lava(stock=stock)[run]
     assert len(cases) == 10
     readout = "host" if run == 2 else "lava"
-    runner = LavaRunner(stock_models=stock, readout=readout)  # type: ignore[arg-type]
+    runner = LavaRunner(stock_models=stock, readout=readout)
     results = run_side_by_side(runner, [c.network for c in cases], [c.inputs for c in cases])
     for case, result in zip(cases, results, strict=True):
         assert equal(result.spikes, case.spikes), f"{runner.name}, {case.network.name}"
@@ -114,7 +114,7 @@ def test_integrators_are_those_of_the_page() -> None:
         found = integrate(network, case.spikes[network.readout.source])
         assert np.array_equal(found, reference_potentials(case)), network.name
         assert np.abs(found).max() < STATE_LIMIT
-    assert {case.network.readout.integrators.parts > 1 for case in cases} == {False, True}  # type: ignore[union-attr]
+    assert {case.network.readout.integrators.parts > 1 for case in cases} == {False, True}
 
 
 def equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> bool:

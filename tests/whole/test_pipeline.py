@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import trained
 from fsnn_lava.backends import get_backend
@@ -309,14 +308,13 @@ def test_commands_on_lava(digits: Path, capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("_threads")
 def test_four_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each without naming a folder: the newest run is found. What one prints as next is the next one's script.
 
     The wheel's test gives the same commands to processes of their own.
     """
     monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
     network = ["--network.notation", "24 (F24)", "--network.time-steps", "8"]
     steps = [
         ["train/train.py", *network, "--training.epochs", "2", "--training.batch-size", "64"],
@@ -332,7 +330,6 @@ def test_four_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
             if after is None
             else f"next: python {after} --run runs/digits"
         )
-    torch.set_num_threads(threads)
     found = {path.name for path in (tmp_path / "runs" / "digits").iterdir()}
     assert found >= {"best.safetensors", "last.safetensors", "config.json", "report.json", "report.md"}
     assert found >= set(NETWORK_FILES.values())

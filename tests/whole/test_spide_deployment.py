@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,18 @@ import pytest
 import torch
 
 import trained
+from feedback_networks import SPIDE
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.cli import export, verify
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
+from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
-from fsnn_lava.hardware.neurons import IntegerNeuron
 from fsnn_lava.quantization.candidates import parts_of
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.report import QuantizationReport
@@ -47,18 +48,8 @@ every_network = pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 
 def spide_config(notation: str, leak: float) -> NetworkConfig:
     """What SPIDE trains, but for the small initial feedback: here it shall matter."""
-    return NetworkConfig(
-        notation,
-        v_threshold=1.0,
-        reset_amount=2.0,
-        leak=leak,
-        time_steps=T,
-        batch_norm=False,
-        pooling="spiking",
-        spectral_norm="frobenius",
-        spectral_norm_bound=2.0,
-        initial_weights="kaiming_normal",
-    )
+    neuron = FloatNeuron(1.0, 2.0, leak)
+    return NetworkConfig(notation, **asdict(neuron), time_steps=T, pooling="spiking", **SPIDE)
 
 
 @functools.cache
@@ -184,7 +175,6 @@ def test_threshold_is_half_the_reset_as_trained(notation: str, leak: float) -> N
     floating, integer, _ = quantized(notation, leak)
     for population in integer.populations:
         neuron = population.neuron
-        assert isinstance(neuron, IntegerNeuron)
         assert neuron.v_threshold == round(neuron.reset_amount / 2)
         assert neuron.reset_amount > 100, "so coarse that rounding the threshold to a whole unit would matter"
     halved, _ = quantize(floating, trained.digits().train.codes[:64], config=DeployConfig(threshold="half"))
@@ -306,7 +296,6 @@ def test_trained_run_is_exported_and_verified(name: str, runs: Path) -> None:
     report = verified(runs / name, "torch", "simulator", "simulator-float", samples=40)
     assert report["agrees"]
     network = report["network"]
-    assert isinstance(network, dict)
     assert network["threshold"] == "as trained, 0.5 of the reset amount"
 
 
@@ -314,4 +303,4 @@ def test_trained_run_is_exported_and_verified(name: str, runs: Path) -> None:
 @pytest.mark.parametrize("name", ["dense", "pools"])
 def test_trained_run_is_verified_on_lava(name: str, runs: Path) -> None:
     report = verified(runs / name, "simulator", "lava-fixed", samples=10)
-    assert [(pair["relation"], pair["agrees"]) for pair in report["pairs"]] == [("exact", True)]  # type: ignore[attr-defined]
+    assert [(pair["relation"], pair["agrees"]) for pair in report["pairs"]] == [("exact", True)]

@@ -31,12 +31,9 @@ def network(notation: str, neuron: FloatNeuron, *, batch_norm: bool = True, drop
     with torch.no_grad():
         for synapse in synapses(model):
             if synapse.batch_norm is not None:
-                assert synapse.batch_norm.running_mean is not None
-                assert synapse.batch_norm.running_var is not None
                 synapse.batch_norm.running_mean.normal_(0.0, 0.3, generator=generator)
                 synapse.batch_norm.running_var.uniform_(0.3, 0.8, generator=generator)
         if model.feedback is not None:
-            assert model.feedback.restriction is not None
             model.feedback.restriction.gain.fill_(0.4)
     return model.train()
 
@@ -70,10 +67,7 @@ def chain_gradients(model: FeedbackSNN) -> tuple[float, list[float], float]:
     found = bptt_rates(model, torch.ones(1, 1, dtype=torch.float64), time_steps=2, width=1.0)
     found.rates.sum().backward()
     forward = [s.weight.grad for s in synapses(model)]
-    assert model.feedback is not None
-    assert model.feedback.restriction is not None
     back = model.feedback.restriction.gain.grad
-    assert back is not None
     return found.rates.item(), [g.item() for g in forward if g is not None], back.item()
 
 
@@ -145,12 +139,9 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -
             synapse.weight.uniform_(-0.2, 0.7, generator=generator)
     x = torch.tensor([[0.9, -0.4, 1.3]], dtype=torch.float64)
     bound = model.eval().bind(1)
-    assert bound.feedback is not None
     weights = [s.weight.detach().tolist() for s in (*bound.feedforward, bound.feedback)]
     found = bptt_rates(model, x, time_steps=6, width=1.5)
     assert 0 < float(found.rates.detach().sum()) < 3
-    assert model.feedback is not None
-    assert model.feedback.restriction is not None
     gain = model.feedback.restriction.gain
     *forward, to_gain = torch.autograd.grad(found.rates.sum(), [*(s.weight for s in synapses(model)), gain])
     nothing = [[[0.0] * len(row) for row in rows] for rows in weights]
@@ -191,8 +182,6 @@ def restated_rates(
             axes = [d for d in range(response.dim()) if d != 1]
             statistics.append((response.mean(axes), response.var(axes, unbiased=False) + norm.eps))
         else:
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
             statistics.append((norm.running_mean.clone(), norm.running_var + norm.eps))
 
     def current(layer: int, source: Tensor) -> Tensor:
@@ -365,5 +354,4 @@ def test_gradient_above_is_multiplied() -> None:
     v = torch.tensor([1.9, 2.3], dtype=torch.float64, requires_grad=True)
     spikes = surrogate_spikes(v, neuron=NEURON, surrogate="rectangular", width=1.0)
     (spikes * torch.tensor([3.0, -5.0], dtype=torch.float64)).sum().backward()
-    assert v.grad is not None
     assert v.grad.tolist() == [3.0, -5.0]

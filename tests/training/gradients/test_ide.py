@@ -52,8 +52,6 @@ def network(notation: str, shape: tuple[int, ...], batch_norm: bool, leak: float
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for synapse in model.feedforward:
-            assert isinstance(synapse, Synapse)
-            assert synapse.bias is not None
             synapse.weight.mul_(0.5)
             synapse.bias.add_(0.4)
             if synapse.batch_norm is not None:
@@ -288,17 +286,11 @@ def layered_network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
     with torch.no_grad():
         for synapse in synapses(model):
             norm = synapse.batch_norm
-            assert norm is not None
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            assert synapse.bias is not None
             norm.running_mean.normal_(0.0, 0.1, generator=generator)
             norm.running_var.uniform_(0.15, 0.5, generator=generator)
             norm.weight.uniform_(0.2, 0.4, generator=generator)
             norm.bias.uniform_(0.3, 0.6, generator=generator)
             synapse.bias.normal_(0.0, 0.2, generator=generator)
-        assert model.feedback is not None
-        assert model.feedback.restriction is not None
         model.feedback.restriction.gain.fill_(3.0)
         model.readout.weight.mul_(5)
     return still(model)
@@ -307,8 +299,6 @@ def layered_network(notation: str, neuron: FloatNeuron) -> FeedbackSNN:
 def still(model: FeedbackSNN) -> FeedbackSNN:
     """The network in training mode, but for its power iteration."""
     model.train()
-    assert model.feedback is not None
-    assert model.feedback.restriction is not None
     model.feedback.restriction.eval()
     return model
 

@@ -81,7 +81,6 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
         drive = bound.drive(x, time_steps=STEPS)
         forward = bound.simulate(drive, time_steps=STEPS, loop_delay=loop_delay, record=True)
         spikes = reference.forward_phase(plain, frames_of(x, events=events), loop_delay=loop_delay)
-        assert forward.spikes is not None
         for found, expected in zip(forward.spikes, spikes, strict=True):
             assert np.array_equal(flat(found, leading=2), expected)
 
@@ -93,7 +92,6 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
         ternary = reference.backward_phase(
             plain, masks, flat(gradient), time_steps=BACK, loss_scale=settings.loss_scale, loop_delay=loop_delay
         )
-        assert phase.spikes is not None
         assert {-1, 1} <= set(np.unique(ternary[-1]))
         for found, rate, mean, expected in zip(phase.spikes, phase.rates, phase.mean_spikes, ternary, strict=True):
             assert np.array_equal(flat(found, leading=2), expected)
@@ -142,7 +140,6 @@ def test_gradient_is_the_local_updates_of_the_reference(
 
 def restriction_factor(model: FeedbackSNN) -> float:
     """By what the feedback's weight is multiplied; a constant in the backward pass."""
-    assert model.feedback is not None
     weight = model.feedback.weight.detach()
     assert float(weight.norm()) > 1.01 * 0.7 * model.neuron.reset_amount, "the restriction must matter"
     return 0.7 * model.neuron.reset_amount / float(weight.norm())
@@ -151,15 +148,12 @@ def restriction_factor(model: FeedbackSNN) -> float:
 def test_gradient_passes_through_a_learned_restriction() -> None:
     """With the restriction of IDE: to the weight and its gain, by the restricted weight's own derivatives."""
     model = spide_network("3C3s-4C3s-3C3 (F3C3u)", (1, 8, 8), norm="reshaped")
-    assert model.feedback is not None
-    assert model.feedback.restriction is not None
     model.feedback.restriction.eval()  # its power iteration stands still
     result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
     found = gradient_of(model, result)
     bound = model.bind(BATCH, generator=seeded(MASKS))
     rates, phase = result.simulation.firing_rates, result.passes[0]
     updates = local_updates(bound.detached(), rates, phase, mean_input=given(model), settings=SETTINGS)
-    assert bound.feedback is not None
     through = gradients((bound.feedback.weight * updates[-1]).sum(), model)
     for name in ("feedback.weight", "feedback.restriction.gain"):
         assert float(through[name].abs().max()) > 1e-4
@@ -174,9 +168,9 @@ def test_neurons_that_always_or_never_fire_let_nothing_through(leak: float, dtyp
     model = spide_network("4-3 (F4)", (2,), neuron=neuron, dropout=0.0).to(dtype)
     with torch.no_grad():
         for synapse, bias in zip(model.feedforward, (9.0, 0.7), strict=True):
-            synapse.bias.fill_(bias)  # type: ignore[operator, union-attr]
-        model.feedforward[0].bias[2:] = -9.0  # type: ignore[index]
-        model.feedforward[1].weight.abs_()  # type: ignore[operator, union-attr]
+            synapse.bias.fill_(bias)
+        model.feedforward[0].bias[2:] = -9.0
+        model.feedforward[1].weight.abs_()
     for steps in (5, 9, 30, 100):
         x = torch.rand(BATCH, 2, generator=seeded(0)).to(dtype)
         result = spide_rates(model, x, time_steps=steps, settings=SETTINGS)
@@ -278,7 +272,7 @@ def test_what_is_kept_does_not_grow_with_the_steps_of_either_phase(events: bool)
         result = spide_rates(model, x, time_steps=steps, settings=SpideSettings(back, 10.0), generator=seeded(MASKS))
         forward = living()
         rates = [*result.simulation.firing_rates, *result.simulation.mean_spikes]
-        loss_of(model, result.rates).backward()  # type: ignore[no-untyped-call]
+        loss_of(model, result.rates).backward()
         model.zero_grad()
         phase = result.passes[0]
         numbers = sum(t.numel() for t in (*rates, *phase.rates, *phase.mean_spikes))
@@ -333,8 +327,8 @@ def test_each_backward_pass_is_told() -> None:
     result = spide_rates(model, given(model), time_steps=STEPS, settings=SETTINGS, generator=seeded(MASKS))
     assert result.passes == []
     loss = loss_of(model, result.rates)
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward(retain_graph=True)
+    loss.backward()
     one, other = result.passes
     assert torch.equal(one.rates[0], other.rates[0])
 
@@ -495,7 +489,6 @@ def flattened(case: Case, updates: list[reference.Update]) -> list[reference.Flo
     """In the order of `local_updates`; pools learn nothing, the feedback has no bias."""
     found = []
     for synapse, update in zip((*case.bound.feedforward, case.bound.feedback), updates, strict=False):
-        assert synapse is not None
         if synapse.synapse.layer.kind != "pool":
             found += [update.weight] if synapse.bias is None else [update.weight, update.bias]
     return found
@@ -523,7 +516,7 @@ def test_gradient_tends_to_the_implicit_one(notation: str, shape: tuple[int, ...
         synapses = [*again.feedforward, *([] if again.feedback is None else [again.feedback])]
         learned = [t for s in synapses if s.synapse.layer.kind != "pool" for t in (s.weight, s.bias) if t is not None]
         updates = case.updates(steps, x)
-        through = gradients(sum((p * u).sum() for p, u in zip(learned, updates, strict=True)), model)  # type: ignore[arg-type]
+        through = gradients(sum((p * u).sum() for p, u in zip(learned, updates, strict=True)), model)
         errors.append(relative(list(through.values()), list(implicit.values())))
     assert errors[1] < 5e-3
     assert errors[0] > 10 * errors[1]

@@ -2,6 +2,7 @@
 
 import gc
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +22,12 @@ T = 40
 SEEDS = range(80)
 
 
+def settings_of(chain: Chain) -> dict[str, Any]:
+    return {"drive": chain.drive, "leak": chain.leak, "loop_delay": chain.loop_delay}
+
+
 def run(chain: Chain, *, time_steps: int = T, record: bool = True) -> CoupleCounts:
-    return couple_run(
-        chain.links,
-        chain.shapes,
-        drive=chain.drive,
-        leak=chain.leak,
-        time_steps=time_steps,
-        loop_delay=chain.loop_delay,
-        record=record,
-    )
+    return couple_run(chain.links, chain.shapes, **settings_of(chain), time_steps=time_steps, record=record)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -38,7 +35,6 @@ def test_spikes_equal_those_of_the_plain_loop(seed: int) -> None:
     """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
     chain = random_chain(seed)
     found = run(chain)
-    assert found.spikes is not None
     for spikes, expected in zip(found.spikes, chain.reference_spikes(T), strict=True):
         assert np.array_equal(flat(spikes, leading=2), expected), chain.name
     # Forty additions of numbers below one.
@@ -73,7 +69,6 @@ def test_float32_counts_are_those_of_its_spikes(seed: int) -> None:
     assert all(weighted.dtype == torch.float32 for weighted in found.weighted)
     # Forty additions of numbers below one, to 24 bits.
     assert_consistent(found, leak=chain.leak, time_steps=T, tolerance=1e-5)
-    assert found.spikes is not None
     for spikes, expected in zip(found.spikes, chain.reference_spikes(T), strict=True):
         # A potential within a float32 sum's error of its threshold moves a spike; two in a hundred are very many.
         assert (flat(spikes, leading=2) != expected).mean() < 0.02
@@ -95,8 +90,6 @@ def test_neither_threads_nor_parts_nor_records_change_the_counts(monkeypatch: py
 def test_longer_run_begins_as_a_shorter_one() -> None:
     chain = random_chain(3)
     short, long = run(chain, time_steps=7).spikes, run(chain, time_steps=T).spikes
-    assert short is not None
-    assert long is not None
     for spikes, more in zip(short, long, strict=True):
         assert torch.equal(spikes, more[:7])
 
@@ -105,7 +98,6 @@ def spikes_of_one(drive: list[float], *, leak: float = 1.0, steps: int = 6) -> l
     """Spikes of couples that nothing joins, a row for each."""
     given = torch.tensor([drive], dtype=torch.float64)
     found = couple_run([None], [(len(drive),)], drive=given, leak=leak, time_steps=steps, record=True).spikes
-    assert found is not None
     return [[int(s) for s in row] for row in found[0][:, 0].T]
 
 
@@ -132,7 +124,6 @@ def test_minus_a_half_that_is_left_fires_back() -> None:
         time_steps=6,
         record=True,
     ).spikes
-    assert found is not None
     assert found[1].flatten().tolist() == [0, 1, 0, 0, 0, 1]
     assert found[0].flatten().tolist() == [0, 1, -1, 1, -1, 1]
 
@@ -149,7 +140,6 @@ def test_feedback_arrives_after_the_loop_delay(loop_delay: int) -> None:
     one = torch.ones(1, 1, dtype=torch.float64)
     link = CoupleLink(LayerSpec("linear", 1), -one, (1,), one)
     found = couple_run([link], [(1,)], drive=one, leak=1.0, time_steps=8, loop_delay=loop_delay, record=True).spikes
-    assert found is not None
     expected = [1 if t % (2 * loop_delay) < loop_delay else 0 for t in range(8)]
     assert found[0].flatten().tolist() == expected
 
@@ -166,22 +156,13 @@ DENSE_SEEDS = range(60)
 
 
 def dense_run(chain: Chain, *, settings: DenseSettings = DenseSettings(), time_steps: int = T) -> CoupleCounts:  # noqa: B008
-    return dense_couples(
-        chain.links,
-        chain.shapes,
-        drive=chain.drive,
-        leak=chain.leak,
-        time_steps=time_steps,
-        loop_delay=chain.loop_delay,
-        record=True,
-        settings=settings,
-    )
+    steps = {"time_steps": time_steps, "record": True}
+    return dense_couples(chain.links, chain.shapes, **settings_of(chain), **steps, settings=settings)
 
 
 def assert_same_spikes(chain: Chain, settings: DenseSettings) -> None:
     """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
     found = dense_run(chain, settings=settings)
-    assert found.spikes is not None
     for spikes, expected in zip(found.spikes, chain.reference_spikes(T), strict=True):
         assert np.array_equal(flat(spikes, leading=2), expected), chain.name
     # Forty additions of numbers below one.
@@ -208,8 +189,6 @@ def test_counts_are_those_of_the_event_driven_run(seed: int) -> None:
     chain = random_chain(seed)
     found = dense_run(chain)
     expected = run(chain)
-    assert found.spikes is not None
-    assert expected.spikes is not None
     for layer in range(len(chain.shapes)):
         assert torch.equal(found.spikes[layer], expected.spikes[layer])
         assert torch.equal(found.fired[layer], expected.fired[layer])
@@ -259,7 +238,7 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) ->
         if calls in (3 * len(chain.shapes), 99 * len(chain.shapes)):
             alive.append(sum(issubclass(type(thing), Tensor) for thing in gc.get_objects()))
         calls += 1
-        return couple_step(*arguments)  # type: ignore[arg-type]
+        return couple_step(*arguments)
 
     monkeypatch.setattr(couple_dense, "_couple_step", lambda compiled: counted)
     dense_couples(chain.links, chain.shapes, drive=chain.drive, leak=1.0, time_steps=100, loop_delay=2)
@@ -276,7 +255,6 @@ def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatc
         differ = 0
         for chain, expected in zip(chains, truth, strict=True):
             found = dense_run(converted(chain, torch.float32), settings=settings).spikes
-            assert found is not None
             differ += sum(int((flat(a, leading=2) != b).sum()) for a, b in zip(found, expected, strict=True))
         return differ
 
@@ -313,8 +291,6 @@ def test_spikes_on_a_gpu_are_those_of_the_plain_loop(seed: int, compiled: bool) 
         split = dense_run(
             converted(chain, torch.float32, "cuda"), settings=DenseSettings(compiled=compiled, split=True)
         ).spikes
-    assert found is not None
-    assert split is not None
     for spikes, single, expected in zip(found, split, chain.reference_spikes(T), strict=True):
         assert np.array_equal(flat(spikes.cpu(), leading=2), expected)
         assert (flat(single.cpu(), leading=2) != expected).mean() < 0.02
