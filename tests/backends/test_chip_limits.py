@@ -7,23 +7,9 @@ import pytest
 
 from fsnn_lava.backends.lava.chip_limits import hardware_violations, lava_delay, require_hardware
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware import (
-    ALWAYS_ON,
-    DENSE,
-    INPUT,
-    Array,
-    Connection,
-    Convolution,
-    FloatNeuron,
-    Geometry,
-    HardwareNetwork,
-    InputSpec,
-    IntegerNeuron,
-    Population,
-    Readout,
-    TransposedConvolution,
-    with_timing,
-)
+from fsnn_lava.hardware import ALWAYS_ON, DENSE, INPUT, Array, FloatNeuron, Geometry, IntegerNeuron, with_timing
+from fsnn_lava.hardware.geometry import Convolution, TransposedConvolution
+from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, Population, Readout
 
 
 def ones(rows: int, columns: int, value: int = 1) -> Array:

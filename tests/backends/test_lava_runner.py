@@ -18,19 +18,10 @@ from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, MissingDependencyError, UnsupportedError
+from fsnn_lava.hardware import Readout, with_timing
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.integrating_readout import quantize_readout
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Arithmetic,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Arithmetic, Connection, HardwareNetwork, InputSpec, Population
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from random_networks import Case, random_case
 from side_by_side import run_side_by_side

@@ -17,18 +17,10 @@ from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
 from fsnn_lava.backends.simulator.plan import float_dtype
 from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, StateOverflowError, UnsupportedError
+from fsnn_lava.hardware import with_timing
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RatesOfCounts, RunResult, rate_weights, rates_from_spikes
 from random_networks import Overflow, random_case, random_network, reference_spikes

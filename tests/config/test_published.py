@@ -9,17 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsnn_lava.config import (
-    NetworkConfig,
-    TrainConfig,
-    TrainingConfig,
-    changed_settings,
-    config_from_dict,
-    config_to_dict,
-    published_configs,
-    read_config,
-)
+from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig, changed_settings, config_from_dict
 from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config.settings import config_to_dict, published_configs, read_config
 from fsnn_lava.datasets import DATASETS, Dataset, InputCoding, Samples
 from fsnn_lava.training import LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, new_model

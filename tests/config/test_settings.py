@@ -9,16 +9,9 @@ from typing import Any
 
 import pytest
 
-from fsnn_lava.config import (
-    DeployConfig,
-    NetworkConfig,
-    TrainConfig,
-    TrainingConfig,
-    config_from_dict,
-    config_to_dict,
-    read_config,
-)
+from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig, config_from_dict, config_to_dict
 from fsnn_lava.config.registry import Registry
+from fsnn_lava.config.settings import read_config
 from fsnn_lava.errors import ConfigError, SpecError, UnsupportedError
 
 

@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 
 from fsnn_lava.backends.lava.worker_process import run_isolated
-from fsnn_lava.conversion.netx_write import (
-    SYNAPSE_LIMIT,
-    netx_frames,
-    netx_layout,
-    netx_spikes,
-    netx_violations,
-    write_netx,
-)
+from fsnn_lava.conversion import write_netx
+from fsnn_lava.conversion.netx_write import SYNAPSE_LIMIT, netx_frames, netx_layout, netx_spikes, netx_violations
 from fsnn_lava.errors import InputError, OutputError, UnsupportedError
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout

@@ -14,18 +14,9 @@ from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.conversion.nir_read import read_nir
 from fsnn_lava.conversion.nir_write import UNROLLED_LIMIT, nir_graph, nir_violations, write_nir
 from fsnn_lava.errors import ConfigError, MissingDependencyError, NetworkError, OutputError, UnsupportedError
+from fsnn_lava.hardware import Readout, with_timing
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Integrators,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Integrators, Population
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from networks import small_float_network
 from nir_interpreter import outputs

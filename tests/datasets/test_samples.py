@@ -9,17 +9,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from fsnn_lava.datasets import (
-    Augmentation,
-    Dataset,
-    InputCoding,
-    Samples,
-    check_classes,
-    check_time_steps,
-    hold_out,
-    pack,
-    time_first,
-)
+from fsnn_lava.datasets import Augmentation, Dataset, InputCoding, Samples, check_classes, check_time_steps, hold_out
+from fsnn_lava.datasets.samples import pack, time_first
 from fsnn_lava.errors import ConfigError, DatasetError, InputError
 from fsnn_lava.training import BEST, fit, load_checkpoint
 from short_training import changed

@@ -11,19 +11,10 @@ import trained
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import InputError
-from fsnn_lava.hardware import equilibrium as module
+from fsnn_lava.hardware import equilibrium as module, with_timing
 from fsnn_lava.hardware.equilibrium import equilibrium_rates, real_weight
 from fsnn_lava.hardware.geometry import Array, Dense
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.quantization.quantizer import quantize
 

@@ -13,17 +13,9 @@ import pytest
 import reference_simulator as reference
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import NetworkError
+from fsnn_lava.hardware import with_timing
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Population,
-    Readout,
-    with_timing,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.network_file import save_network
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from fsnn_lava.hardware.overflow_proof import potential_bounds

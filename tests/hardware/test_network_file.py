@@ -14,17 +14,9 @@ import pytest
 import networks
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import NetworkError, OutputError, StateOverflowError
+from fsnn_lava.hardware import Readout
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
-from fsnn_lava.hardware.network import (
-    ALWAYS_ON,
-    INPUT,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    Integrators,
-    Population,
-    Readout,
-)
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Integrators, Population
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 from networks import assert_equal_networks, small_float_network, worked_example

@@ -13,17 +13,9 @@ from torch.testing import assert_close
 
 from feedback_networks import seeded
 from fsnn_lava.config.notation import LayerSpec
+from fsnn_lava.network import apply_layer, apply_transpose, operator_norm
 from fsnn_lava.network.initial_weights import initial_weight
-from fsnn_lava.network.layers import (
-    BoundSynapse,
-    FrobeniusRestriction,
-    NormRestriction,
-    SpectralNorm,
-    Synapse,
-    apply_layer,
-    apply_transpose,
-    operator_norm,
-)
+from fsnn_lava.network.layers import BoundSynapse, FrobeniusRestriction, NormRestriction, SpectralNorm, Synapse
 
 Shape = tuple[int, ...]
 

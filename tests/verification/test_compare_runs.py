@@ -15,16 +15,9 @@ from fsnn_lava.hardware.network import HardwareNetwork, with_timing
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RunResult, rates_from_spikes
 from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.verification import error_budget
 from fsnn_lava.verification.agreement import TIE_TOLERANCE, spike_agreement
-from fsnn_lava.verification.compare_runs import (
-    CLOSE_TOLERANCE,
-    Budget,
-    Divergence,
-    compare,
-    compare_all,
-    difference,
-    error_budget,
-)
+from fsnn_lava.verification.compare_runs import CLOSE_TOLERANCE, Budget, Divergence, compare, compare_all, difference
 from small import codes_for, network
 
 SHAPES = {"a": (2, 3), "b": (4,)}

@@ -18,17 +18,9 @@ from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.verification import error_budget
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
-from fsnn_lava.verification.compare_runs import (
-    SETTLING,
-    Budget,
-    Cause,
-    Difference,
-    Divergence,
-    Pair,
-    compare_all,
-    error_budget,
-)
+from fsnn_lava.verification.compare_runs import SETTLING, Budget, Cause, Difference, Divergence, Pair, compare_all
 from fsnn_lava.verification.report import Report
 from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
 from random_networks import random_network

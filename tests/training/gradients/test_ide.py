@@ -192,9 +192,7 @@ def test_network_without_feedback_needs_no_solve(batch_norm: bool) -> None:
 @pytest.mark.parametrize("solver", FALLBACKS)
 def test_sample_whose_loop_does_not_contract_changes_no_other(solver: str) -> None:
     """The first sample's neurons are all between silent and saturated, of each other one two of eight are."""
-    model = FeedbackSNN(
-        NetworkConfig("8 (F8)", v_threshold=0.4, reset_amount=0.4, batch_norm=False, dropout=0.0), (8,), seed=3
-    ).double()
+    model = built("8 (F8)", (8,), FloatNeuron(0.4, 0.4, 1.0), seed=3, batch_norm=False, dropout=0.0)
     generator = torch.Generator().manual_seed(5)
     rates = 0.4 + 0.2 * torch.rand(4, 8, generator=generator, dtype=torch.float64)
     weighting = torch.randn(4, 8, generator=generator, dtype=torch.float64)

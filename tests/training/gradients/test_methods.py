@@ -11,17 +11,8 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.cli.train import parse_arguments
-from fsnn_lava.config import (
-    METHODS,
-    SOLVERS,
-    SURROGATES,
-    GradientMethod,
-    NetworkConfig,
-    Registry,
-    TrainConfig,
-    TrainingConfig,
-    config_from_dict,
-)
+from fsnn_lava.config import METHODS, SOLVERS, SURROGATES, GradientMethod, NetworkConfig, Registry, TrainConfig
+from fsnn_lava.config.settings import TrainingConfig, config_from_dict
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.network import FeedbackSNN, FixedPoint, Map
