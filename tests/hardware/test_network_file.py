@@ -69,36 +69,28 @@ def rename(file: h5py.File, old: str, new: str) -> None:
 Edit = Callable[[h5py.File], Any]
 
 
+def _at(group: str | int, name: str, value: Any) -> Edit:
+    """Set an attribute of a group, a number being that of a connection."""
+    path = group if isinstance(group, str) else f"connections/{group:03d}"
+    return lambda f: f[path].attrs.create(name, value)
+
+
+def _weight(number: int, shape: tuple[int, ...]) -> Edit:
+    return lambda f: rewrite(f, f"connections/{number:03d}/weight", np.zeros(shape, np.int8))
+
+
 EDITS: dict[str, tuple[Edit, str]] = {
-    "other format": (lambda f: f.attrs.create("format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
-    "other version": (lambda f: f.attrs.modify("version", 1), r"version 1; this release reads version 2; export"),
+    "other format": (_at("/", "format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
+    "other version": (_at("/", "version", 1), r"version 1; this release reads version 2; export"),
     "no version": (lambda f: f.attrs.pop("version"), r'attribute "version" of group "/" is missing'),
-    "version is text": (
-        lambda f: f.attrs.create("version", "1"),
-        r'attribute "version" of group "/" is <U1 .*; expected int64',
-    ),
-    "name is a number": (
-        lambda f: f.attrs.create("name", 3),
-        r'attribute "name" of group "/" is a int64; expected text',
-    ),
-    "other arithmetic": (
-        lambda f: f.attrs.create("arithmetic", "ternary"),
-        r'arithmetic is "ternary"; expected "float"',
-    ),
+    "version is text": (_at("/", "version", "1"), r'attribute "version" of group "/" is <U1 .*; expected int64'),
+    "name is a number": (_at("/", "name", 3), r'attribute "name" of group "/" is a int64; expected text'),
+    "other arithmetic": (_at("/", "arithmetic", "ternary"), r'arithmetic is "ternary"; expected "float"'),
     "provenance no JSON": (lambda f: rewrite(f, "provenance", "{"), r'"/provenance" is not JSON'),
     "provenance a list": (lambda f: rewrite(f, "provenance", "[]"), r'"/provenance" holds a list; expected a JSON'),
-    "other input": (
-        lambda f: f["input"].attrs.create("kind", "rate"),
-        r'input kind is "rate"; expected "graded" or "ev',
-    ),
-    "empty sample": (
-        lambda f: f["input"].attrs.modify("shape", [0]),
-        r'"shape" of group "/input" is \(0,\); expected sizes',
-    ),
-    "shape is a number": (
-        lambda f: f["input"].attrs.create("shape", 2),
-        r"int64 with 0 dimension\(s\); expected int64 with 1",
-    ),
+    "other input": (_at("input", "kind", "rate"), r'input kind is "rate"; expected "graded" or "ev'),
+    "empty sample": (_at("input", "shape", [0]), r'"shape" of group "/input" is \(0,\); expected sizes'),
+    "shape is a number": (_at("input", "shape", 2), r"int64 with 0 dimension\(s\); expected int64 with 1"),
     "no input": (lambda f: f.pop("input"), r'group "/input" is missing'),
     "no readout": (lambda f: f.pop("readout"), r'group "/readout" is missing'),
     "no populations": (lambda f: f.pop("populations"), r'group "/populations" is missing'),
@@ -119,26 +111,14 @@ EDITS: dict[str, tuple[Edit, str]] = {
         lambda f: rewrite(f, "readout/bias", np.zeros(3)),
         r'dataset "/readout/bias" is float64 of shape \(3,\); expected float64 of shape \(2\)',
     ),
-    "weights do not fit": (
-        lambda f: rewrite(f, "connections/002/weight", np.zeros((1, 3), np.int8)),
-        r'connection "a to b" .*weight of shape \(1, 3\)',
-    ),
+    "weights do not fit": (_weight(2, (1, 3)), r'connection "a to b" .*weight of shape \(1, 3\)'),
     "NaN": (
         lambda f: f["readout/weight"].write_direct(np.full((2, 1), np.nan)),
         r"readout: found values that are not fin",
     ),
-    "dangling": (
-        lambda f: f["connections/003"].attrs.create("source", "c"),
-        r"connection .*found an end that does not exi",
-    ),
-    "mantissa": (
-        lambda f: f["connections/003"].attrs.modify("weight_bits", 4),
-        r'connection "b to a" .*found 1 mantissas out of range; allowed: -8 .. 7',
-    ),
-    "exponent": (
-        lambda f: f["connections/003"].attrs.modify("weight_exponent", -1),
-        r"found weight exponent -1; allowed: 0 .. 7",
-    ),
+    "dangling": (_at(3, "source", "c"), r"connection .*found an end that does not exi"),
+    "mantissa": (_at(3, "weight_bits", 4), r'connection "b to a" .*found 1 mantissas out of range; allowed: -8 .. 7'),
+    "exponent": (_at(3, "weight_exponent", -1), r"found weight exponent -1; allowed: 0 .. 7"),
     "altered weight": (
         lambda f: f["connections/003/weight"].write_direct(np.array([[-2], [51]], np.int8)),
         r"content has checksum \w+, the file says \w+: it was altered; export it again",
@@ -302,46 +282,40 @@ def test_geometries_and_integrators_come_back(integer: bool, tmp_path: Path) -> 
 
 GEOMETRY_EDITS: dict[str, tuple[Edit, str]] = {
     "unknown": (
-        lambda f: f["connections/000"].attrs.create("geometry", "spiral"),
+        _at(0, "geometry", "spiral"),
         r'geometry of group "/connections/000" is "spiral"; expected one of "dense", "convolution", "transposed_conv',
     ),
     "dense": (
-        lambda f: f["connections/000"].attrs.create("geometry", "dense"),
+        _at(0, "geometry", "dense"),
         r'dataset "/connections/000/weight" is int8 of shape \(4, 1, 3, 3\); expected int8 of shape \(any, any\)',
     ),
     "kernels": (
-        lambda f: rewrite(f, "connections/002/weight", np.zeros((2, 3, 4, 4), np.int8)),
+        _weight(2, (2, 3, 4, 4)),
         r'connection "down" .*found kernels of shape \(2, 3, 4, 4\); allowed: \(2, 4, 4, 4\)',
     ),
     "stride": (
-        lambda f: f["connections/002"].attrs.modify("stride", 1),
+        _at(2, "stride", 1),
         r'connection "down" .*found a target of shape \(2, 3, 2\); allowed: \(2, 5, 3\), where these kernels lead',
     ),
-    "output padding": (
-        lambda f: f["connections/003"].attrs.modify("output_padding", 2),
-        r'connection "up" .*found output padding 2; allowed: 0 .. 1',
-    ),
+    "output padding": (_at(3, "output_padding", 2), r'connection "up" .*found output padding 2; allowed: 0 .. 1'),
     "padding": (
-        lambda f: f["connections/000"].attrs.modify("padding", -1),
+        _at(0, "padding", -1),
         r'connection "in" .*found stride 1, padding -1; allowed: stride at least 1, padding 0 .. 2',
     ),
     "oblong": (
-        lambda f: rewrite(f, "connections/002/weight", np.zeros((2, 4, 4, 3), np.int8)),
+        _weight(2, (2, 4, 4, 3)),
         r'connection "down" .*found kernels of shape \(2, 4, 4, 3\); allowed: four axes, the last two of one size',
     ),
     "population": (
-        lambda f: f["populations/001"].attrs.create("shape", np.array([12])),
+        _at("populations/001", "shape", np.array([12])),
         r'connection "down" .*found a convolution from shape \(4, 6, 4\) to \(12,\); allowed: shapes \(C, H, W\)',
     ),
-    "parts": (
-        lambda f: f["readout"].attrs.modify("parts", 13),
-        r"readout's integrators: found 13 parts; allowed: 1 .. 12",
-    ),
+    "parts": (_at("readout", "parts", 13), r"readout's integrators: found 13 parts; allowed: 1 .. 12"),
     "integrators": (
         lambda f: rewrite(f, "readout/integrators/weight", np.zeros((2, 11), np.int8)),
         r'"/readout/integrators/weight" is int8 of shape \(2, 11\); expected int8 of shape \(2, 12\)',
     ),
-    "stride altered": (lambda f: f["connections/001"].attrs.modify("stride", 3), r"content has checksum"),
+    "stride altered": (_at(1, "stride", 3), r"content has checksum"),
 }
 
 
