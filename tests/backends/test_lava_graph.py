@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,13 +52,7 @@ GEOMETRIES: dict[str, tuple[Geometry, int, tuple[int, ...]]] = {
 
 
 def between(
-    geometry: Geometry,
-    weight: Array,
-    target: tuple[int, ...],
-    *,
-    source: str = "a",
-    kind: str = "event",
-    exponent: int = 0,
+    geometry: Geometry, weight: Array, target: Any, *, source: str = "a", kind: str = "event", exponent: int = 0
 ) -> tuple[HardwareNetwork, Connection]:
     """A network with one connection of interest, from the input or from population a, which has the same shape."""
     spec = InputSpec(SOURCE, "graded", 255) if kind == "graded" else InputSpec(SOURCE, "event", 1)

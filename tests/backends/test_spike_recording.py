@@ -16,6 +16,7 @@ from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import save_network
 from random_networks import random_case
+from simulated import names
 
 SEED = 1
 
@@ -31,10 +32,6 @@ def inputs(network: HardwareNetwork) -> Array:
     case = random_case(SEED, lava=False)
     assert network.input.kind == "graded"
     return np.concatenate([case.inputs] * 4)[:7]
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
 
 
 def recorded(path: Path, network: HardwareNetwork, inputs: Array, **options: Any) -> Recording:

@@ -83,18 +83,8 @@ def test_error_vanishes_with_steps_and_grows_with_saturation() -> None:
 
 
 def test_saturated_couples_are_those_of_the_exact_adjoint() -> None:
-    model = FeedbackSNN(
-        NetworkConfig(
-            "1-1 (F1)",
-            **asdict(NEURON),
-            batch_norm=False,
-            spectral_norm="frobenius",
-            spectral_norm_bound=2.0,
-            dropout=0.0,
-        ),
-        (1,),
-        classes=2,
-    ).double()
+    settings = SPIDE | {"initial_weights": NetworkConfig().initial_weights, "dropout": 0.0}
+    model = built("1-1 (F1)", (1,), NEURON, classes=2, **settings)
     for synapse, weight in zip((*synapses(model), model.feedback), (1.0, 1.5, 0.5), strict=True):
         synapse.weight.data.fill_(weight)
     x, labels = torch.tensor([[0.75]], dtype=torch.float64), torch.tensor([0])

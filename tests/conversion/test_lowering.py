@@ -24,6 +24,7 @@ from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNet
 from fsnn_lava.hardware.neurons import FloatNeuron
 from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import TrainedNetwork
+from simulated import names
 
 NETWORKS = [
     ("30 (F30)", 1.0, True),
@@ -35,10 +36,6 @@ NETWORKS = [
     ("24-20-16 (F24)", 0.95, True),
 ]
 COLOURS = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.2, 0.7), std=(0.2, 0.5, 1.1))
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
 
 
 def assert_same_spikes(a: RunResult, b: RunResult) -> None:

@@ -4,6 +4,7 @@ Solvers are tried each by itself (`alone`); what `solve` hands from one to the n
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,13 +21,7 @@ every_solver = pytest.mark.parametrize("method", SOLVER_NAMES)
 
 
 def alone(
-    f: Callable[[Tensor], Tensor],
-    start: Tensor,
-    *,
-    method: str,
-    tolerance: float,
-    max_steps: int,
-    least_norm: float = 0.0,
+    f: Any, start: Tensor, *, method: str, tolerance: float, max_steps: int, least_norm: float = 0.0
 ) -> FixedPoint:
     """What one solver does without the others."""
     solver: Solver = SOLVERS.get(method)

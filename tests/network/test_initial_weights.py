@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
+from feedback_networks import seeded
 from fsnn_lava.config.notation import LayerSpec
 from fsnn_lava.network.initial_weights import initial_weight, pool_weight
 
@@ -23,10 +24,6 @@ LAYERS = [
     pytest.param(TRANSPOSED, (30, 6, 6), (30, 40, 3, 3), 360, id="transposed"),
 ]
 each_layer = pytest.mark.parametrize(("layer", "input_shape", "weight_shape", "fan_in"), LAYERS)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def filters(layer: LayerSpec, weight: Tensor) -> Tensor:

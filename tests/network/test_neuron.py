@@ -33,7 +33,7 @@ CASES = [
         [3.0] * 4,
         [3.0, 4.0, 5.0, 6.0],
         [1, 1, 1, 1],
-        id="IF fires in every step and the rest piles up",
+        id="IF fires in every step, piling up",
     ),
     pytest.param(
         FloatNeuron(2.0, 2.0, 1.0),
@@ -51,11 +51,7 @@ CASES = [
         id="reset amount twice the threshold",
     ),
     pytest.param(
-        FloatNeuron(1.0, 2.0, 0.5),
-        [1.0, 1.0, 1.0],
-        [1.0, 0.5, 1.25],
-        [1, 0, 1],
-        id="LIF with reset amount twice the threshold",
+        FloatNeuron(1.0, 2.0, 0.5), [1.0, 1.0, 1.0], [1.0, 0.5, 1.25], [1, 0, 1], id="LIF, reset twice the threshold"
     ),
     pytest.param(
         FloatNeuron(2.0, 2.0, 0.5),

@@ -16,6 +16,8 @@ from fsnn_lava.network.feedback_network import BoundNetwork
 from fsnn_lava.network.neuron import SpikeCounts, fire, integrate
 from fsnn_lava.network.run_dense import DenseSettings, dense_run, folded, split_tf32, step
 
+EAGER = DenseSettings()
+
 
 def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: DenseSettings) -> SpikeCounts:
     return dense_run(
@@ -31,11 +33,7 @@ def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: Dens
 
 
 def assert_same_spikes(
-    bound: BoundNetwork,
-    x: torch.Tensor,
-    *,
-    loop_delay: int = 1,
-    settings: DenseSettings = DenseSettings(),  # noqa: B008
+    bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int = 1, settings: DenseSettings = EAGER
 ) -> None:
     """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
     found = run(bound, x, loop_delay=loop_delay, settings=settings)

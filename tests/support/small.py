@@ -8,12 +8,14 @@ from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron
 
+NEURON = FloatNeuron(2.0, 2.0, 1.0)
+
 
 def network(
     weight: Any,
     current: Any = None,
     *,
-    neuron: FloatNeuron = FloatNeuron(2.0, 2.0, 1.0),  # noqa: B008 - frozen
+    neuron: FloatNeuron = NEURON,
     time_steps: int = 10,
     kind: str = "graded",
     maximum: int = 15,

@@ -18,14 +18,11 @@ from fsnn_lava.hardware.neurons import STATE_LIMIT
 from random_networks import Case, Overflow, random_case, reference_potentials, reference_spikes
 from shrinking import described, smallest
 from side_by_side import run_side_by_side
+from simulated import names
 
 NETWORKS = 100
 
 Run = Callable[[HardwareNetwork, Array], Mapping[str, Array]]
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
 
 
 def by_simulator(engine: str) -> Run:

@@ -30,6 +30,7 @@ from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_m
 from fsnn_lava.verification.compare_runs import compare_all, error_budget
 from random_networks import reference_spikes
 from side_by_side import run_side_by_side
+from simulated import names
 
 T = 20
 NOTATIONS = [
@@ -73,10 +74,6 @@ def quantized(notation: str, leak: float) -> tuple[HardwareNetwork, HardwareNetw
     """The float and the integer network in hardware timing, and the report."""
     floating = lower(spide_network(notation, leak))
     return floating, *quantize(floating, trained.digits().train.codes[:64])
-
-
-def names(network: HardwareNetwork) -> list[str]:
-    return [p.name for p in network.populations]
 
 
 def assert_fires(spikes: Array, name: str) -> None:

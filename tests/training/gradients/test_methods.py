@@ -31,14 +31,7 @@ def neumann(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_no
 
 
 def doubled(
-    model: FeedbackSNN,
-    x: Tensor,
-    *,
-    training: TrainingConfig,
-    time_steps: int,
-    generator: Any,
-    sums: Any,
-    processes: int,
+    model: FeedbackSNN, x: Tensor, *, training: Any, time_steps: int, generator: Any, sums: Any, processes: int
 ) -> ImplicitRates:
     """A gradient method: IDE's, which tells of itself."""
     CALLS.append("method")
