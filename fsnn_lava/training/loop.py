@@ -58,8 +58,10 @@ FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precisio
 bits of what follows."""
 EACH_ITERATION = ("gradient_norm", "loop_gain", UNCONVERGED)
 """Figures of which an observer is told in every iteration."""
+KEPT_EVERY = 8
+"""Updates after which weights whose loss is finite are kept, to go back to."""
 MOST_UNDONE = 3
-"""Updates in a row that were taken back with which a training ends."""
+"""Times in a row that an update had to be taken back with which a training ends."""
 MOST_LOSS = 10.0
 """Mean loss of an epoch, in units of that of guessing, above which a training has diverged."""
 
@@ -207,7 +209,7 @@ class _Trainer(Session):
             self.dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation
         )
         self.loss: nn.Module = _Loss(self.model, config, ranks)
-        self._before, self._now = (_Snapshot(self.model, self.optimizer) for _ in range(2))
+        self._sound = _Snapshot(self.model, self.optimizer)
         self._figures: dict[str, float] = {}
         self._undone, self._updated = 0, False
         if ranks.size > 1:
@@ -263,8 +265,6 @@ class _Trainer(Session):
         training = self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(overall)
-        self._before, self._now = self._now, self._before
-        self._now.take()
         x, labels, generator = self._batch(indices, overall)
         self.model.train()
         weighted, loss, logits, implicit = self.loss(x, labels, generator)
@@ -279,9 +279,15 @@ class _Trainer(Session):
         figures = iteration_figures(
             self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
         )
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.max_gradient_norm or torch.inf, foreach=True)
-        if not bool(norm.isfinite()):
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        length = float(norm)
+        if not math.isfinite(length):
             return self._undo(stop)
+        if length > training.max_gradient_norm > 0:
+            torch._foreach_mul_(gradients, training.max_gradient_norm / length)
+        if overall % KEPT_EVERY == 0 or not self._sound.taken:
+            self._sound.take()
         figures["gradient_norm"] = norm.double() * figures[SAMPLES]
         stopping = torch.full_like(figures[SAMPLES], float(stop.is_set()))
         *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
@@ -300,15 +306,14 @@ class _Trainer(Session):
         return bool(stopped)
 
     def _undo(self, stop: threading.Event) -> bool:
-        """Take the last update back, because it has led to a loss or a gradient that is not finite; drop the momenta.
+        """Go back to where loss and gradient were finite, at most `KEPT_EVERY` updates before; drop the momenta.
 
         This iteration makes no update then: the next batch goes on from there.
         """
         self._undone += 1
-        if not self._before.taken or self._undone == MOST_UNDONE:
+        if not self._sound.taken or self._undone == MOST_UNDONE:
             raise self.diverged(f"the loss or its gradient is not finite after {self._undone} updates in a row")
-        self._before.restore()
-        self._now.take()
+        self._sound.restore()
         self._updated = False
         self.progress.add({UNDONE: 1.0})
         self._figures = {UNDONE: 1.0}
@@ -361,14 +366,12 @@ class _Snapshot:
         if not self._kept:
             self._kept = [tensor.clone() for tensor in self._tensors()]
             return
-        for kept, tensor in zip(self._kept, self._tensors(), strict=True):
-            kept.copy_(tensor)
+        torch._foreach_copy_(self._kept, self._tensors())
 
     @torch.no_grad()
     def restore(self) -> None:
         """Go back."""
-        for kept, tensor in zip(self._kept, self._tensors(), strict=True):
-            tensor.copy_(kept)
+        torch._foreach_copy_(self._tensors(), self._kept)
         for state in self._optimizer.state.values():
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()

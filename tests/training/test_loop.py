@@ -23,6 +23,7 @@ from fsnn_lava.training import BEST, LAST, FitResult, fit
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training, new_model, save_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.evaluation import evaluate
+from fsnn_lava.training.loop import KEPT_EVERY
 from fsnn_lava.training.metrics import epoch_warnings
 from fsnn_lava.training.schedule import chosen_samples, without_validation
 from short_training import CONFIG, NETWORK, PER_EPOCH, TRAINING, Told, changed, short_digits
@@ -402,14 +403,14 @@ def test_learning_rate_that_ends_in_a_huge_loss_is_no_success(digits: Dataset, t
 def test_update_that_ends_in_no_finite_loss_is_taken_back(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notation: str, poison: str
 ) -> None:
-    """In the seventh iteration: weights and statistics are those of before the sixth, momenta none; it goes on."""
+    """In the twelfth iteration: weights are those of the ninth, which were kept, momenta none; and it goes on."""
     cross_entropy, calls = functional.cross_entropy, []
     step, states = torch.optim.SGD.step, []
 
     def poisoned(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
         calls.append(reduction)
         loss = cross_entropy(logits, labels, reduction=reduction)
-        if calls.count("mean") != PER_EPOCH + 2:
+        if calls.count("mean") != 2 * PER_EPOCH + 2:
             return loss
         return loss * float("nan") if poison == "loss" else loss + logits.sub(logits.detach()).abs().sqrt().sum()
 
@@ -425,14 +426,14 @@ def test_update_that_ends_in_no_finite_loss_is_taken_back(
     result = fit(changed(network={"notation": notation}), digits, tmp_path)
     assert result.finished
     assert len(states) == 3 * PER_EPOCH - 1
-    sixth, eighth = states[PER_EPOCH], states[PER_EPOCH + 1]
-    assert torch.equal(eighth[0], sixth[0])
-    assert sixth[1] is not None
-    assert sixth[1].any()
-    assert eighth[1] is not None
-    assert not eighth[1].any()
-    assert [metrics["train/undone_steps"] for metrics in result.history] == [0, 1, 0]
-    assert epoch_warnings(result.history[1]) == [
+    ninth, next_one = states[KEPT_EVERY], states[2 * PER_EPOCH + 1]
+    assert torch.equal(next_one[0], ninth[0])
+    assert ninth[1] is not None
+    assert ninth[1].any()
+    assert next_one[1] is not None
+    assert not next_one[1].any()
+    assert [metrics["train/undone_steps"] for metrics in result.history] == [0, 0, 1]
+    assert epoch_warnings(result.history[2]) == [
         "1 updates led to a loss that is not finite and were taken back: lower the learning rate"
     ]
 
