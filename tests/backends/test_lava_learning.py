@@ -250,18 +250,11 @@ def test_windows_follow_each_other_at_one_step_a_connection() -> None:
     """Three populations, 4 steps forward and 5 back."""
     clock = Clock(3, 4, 5)
     steps = range(clock.sample_steps)
-    assert [[g for g in steps if clock.in_forward_window(p, g)] for p in range(4)] == [
-        [0, 1, 2, 3],
-        [1, 2, 3, 4],
-        [2, 3, 4, 5],
-        [3, 4, 5, 6],
-    ]
+    forward = [[g for g in steps if clock.in_forward_window(p, g)] for p in range(4)]
+    assert forward == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]]
     assert clock.turn == 7
-    assert [[g for g in steps if clock.in_backward_window(p, g)] for p in (3, 2, 1)] == [
-        [7, 8, 9, 10, 11],
-        [8, 9, 10, 11, 12],
-        [9, 10, 11, 12, 13],
-    ]
+    backward = [[g for g in steps if clock.in_backward_window(p, g)] for p in (3, 2, 1)]
+    assert backward == [[7, 8, 9, 10, 11], [8, 9, 10, 11, 12], [9, 10, 11, 12, 13]]
     assert clock.sample_steps == 14
     assert [clock.at(step) for step in (1, 14, 15)] == [(0, 0), (0, 13), (1, 0)]
     assert [step for step in range(1, 30) if clock.is_last(step)] == [14, 28]

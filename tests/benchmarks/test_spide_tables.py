@@ -20,13 +20,8 @@ from fsnn_lava.errors import ConfigError
 def kept_figures() -> dict[str, Any]:
     """Figures as they are kept, all made up."""
     conditions = {"cpu": "Abacus", "cores": 2, "load": 0.1, "threads": 2, "commit": "0123456", "at": "today"}
-    facts = {
-        "notation": next(iter(TIMES_WANTED)),
-        "dataset": "mnist",
-        "leak": 1.0,
-        "time_steps": 30,
-        "time_steps_back": 100,
-    }
+    facts = {"notation": next(iter(TIMES_WANTED)), "dataset": "mnist"}
+    facts |= {"leak": 1.0, "time_steps": 30, "time_steps_back": 100}
     facts |= {"loss_scale": 100.0, "batch_size": 128, "dropout": 0.2, "epochs": 0, "conditions": conditions}
     plain = {"forward": 0.2, "backward": 0.8, "update": 0.1, "total": 1.1}
     ours = {"forward": 0.1, "backward": 0.05, "update": 0.1, "total": 0.25}

@@ -588,19 +588,8 @@ T = 12
 
 def _plain_pair(name: str) -> tuple[FeedbackSNN, Tensor, Tensor]:
     notation, shape, neuron = NETWORKS[name]
-    model = FeedbackSNN(
-        NetworkConfig(
-            notation,
-            **asdict(neuron),
-            batch_norm=False,
-            dropout=0.3,
-            pooling="spiking",
-            spectral_norm="frobenius",
-            spectral_norm_bound=0.5,
-            initial_weights="kaiming_normal",
-        ),
-        shape,
-    ).double()
+    settings = SPIDE | {"dropout": 0.3, "pooling": "spiking", "spectral_norm_bound": 0.5}
+    model = built(notation, shape, neuron, **settings)
     for synapse in synapses(model):
         if synapse.bias is not None:
             synapse.bias.data.fill_(0.3)  # so that every population fires

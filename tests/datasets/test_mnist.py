@@ -42,18 +42,10 @@ def write_idx(folder: Path, files: dict[str, bytes], *, packed: bool = True) -> 
             (folder / name).write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("mnist", "mnist"),
-        ("mnist", "MNIST/raw"),
-        ("fashion_mnist", "fashion-mnist"),
-        ("fashion_mnist", "FashionMNIST/raw"),
-    ],
-)
+@pytest.mark.parametrize("folder", ["mnist", "MNIST/raw", "fashion-mnist", "FashionMNIST/raw"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_idx_files_are_read_in_every_layout(tmp_path: Path, name: str, folder: str, packed: bool) -> None:
-    files = idx_files()
+def test_idx_files_are_read_in_every_layout(tmp_path: Path, folder: str, packed: bool) -> None:
+    name, files = "fashion_mnist" if folder.startswith(("f", "F")) else "mnist", idx_files()
     write_idx(tmp_path / folder, files, packed=packed)
     dataset = load_dataset(name, tmp_path)
     for samples, prefix in ((dataset.train, "train"), (dataset.test, "t10k")):

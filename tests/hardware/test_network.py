@@ -202,12 +202,8 @@ def test_every_broken_invariant_is_named_at_once() -> None:
         )
     lines = str(caught.value).splitlines()
     assert lines[0] == 'network "chain" breaks 4 invariant(s):'
-    assert [line.split(":")[0].strip() for line in lines[1:]] == [
-        "time_steps",
-        'population "a"',
-        'connection "a-b" (z -> b)',
-        "readout",
-    ]
+    named = [line.split(":")[0].strip() for line in lines[1:]]
+    assert named == ["time_steps", 'population "a"', 'connection "a-b" (z -> b)', "readout"]
 
 
 def test_derived_values_of_an_integer_neuron() -> None:

@@ -4,6 +4,7 @@ import functools
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,15 +37,8 @@ def random_network(
     seed: int = 0,
 ) -> TrainedNetwork:
     """A network whose every parameter and running statistic was drawn at random; about a third of it fires."""
-    network = NetworkConfig(
-        notation,
-        v_threshold=v_threshold,
-        leak=leak,
-        batch_norm=batch_norm,
-        time_steps=time_steps,
-        dropout=0.5,
-        pooling=pooling,
-    )
+    settings: dict[str, Any] = {"batch_norm": batch_norm, "time_steps": time_steps, "dropout": 0.5, "pooling": pooling}
+    network = NetworkConfig(notation, v_threshold=v_threshold, leak=leak, **settings)
     config = TrainConfig(name="random", network=network, training=TrainingConfig(seed=7))
     model = new_model(config, input_shape, 10)
     generator = torch.Generator().manual_seed(seed)

@@ -135,12 +135,8 @@ def check_training(ranks: Ranks) -> None:
 
 def spide_curves(folder: Path, ranks: Ranks, *, loss_scale: float = 100.0) -> list[list[float]]:
     """Of a training by SPIDE, with what its couples fire."""
-    network = {
-        "batch_norm": False,
-        "v_threshold": 1.0,
-        "spectral_norm": "frobenius",
-        "initial_weights": "kaiming_normal",
-    }
+    network = {"batch_norm": False, "v_threshold": 1.0, "spectral_norm": "frobenius"}
+    network |= {"initial_weights": "kaiming_normal"}
     config = changed(network=network, batch_size=32, method="spide", learning_rate=0.3, loss_scale=loss_scale)
     return curves(fitted(config, folder, ranks), "train/backward_firing_rate/population1")
 
@@ -172,15 +168,7 @@ def check_interruption(ranks: Ranks) -> None:
         assert_close(curves(rest), curves(shared), rtol=2e-4, atol=2e-4)
 
 
-CHECKS = {
-    "batch_norm": check_batch_norm,
-    "masks": check_masks,
-    "solver": check_solver,
-    "sums": check_sums,
-    "training": check_training,
-    "spide": check_spide,
-    "interruption": check_interruption,
-}
+CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}
 
 if __name__ == "__main__":
     here = ranks_of_environment()

@@ -67,18 +67,10 @@ def test_network_behaves_the_same_when_it_comes_back(tmp_path: Path, network: Ne
 
 
 def test_model_gets_every_setting_of_the_network() -> None:
-    network = NetworkConfig(
-        "2C3-P2-3C3 (F2C3u)",
-        v_threshold=1.0,
-        batch_norm=False,
-        dropout=0.5,
-        dropout_on="last",
-        pooling="spiking",
-        spectral_norm="frobenius",
-        spectral_norm_bound=0.25,
-        initial_weights="kaiming_normal",
-        initial_transposed_scale=0.01,
-    )
+    settings = {"batch_norm": False, "dropout": 0.5, "dropout_on": "last", "pooling": "spiking"}
+    settings |= {"spectral_norm": "frobenius", "spectral_norm_bound": 0.25}
+    settings |= {"initial_weights": "kaiming_normal", "initial_transposed_scale": 0.01}
+    network = NetworkConfig("2C3-P2-3C3 (F2C3u)", v_threshold=1.0, **settings)
     model = new_model(TrainConfig(network=network), (1, 4, 4), 3)
     assert model.population_shapes == ((2, 4, 4), (2, 2, 2), (3, 2, 2))
     bound = model.bind(2, generator=torch.Generator().manual_seed(0))

@@ -33,16 +33,8 @@ from side_by_side import run_side_by_side
 from simulated import names
 
 T = 20
-NOTATIONS = [
-    "20 (F20)",
-    "16-12 (F16)",
-    "16-12-10 (F16)",
-    "4C3s-4C3s (F4C3u)",
-    "3C3-P2-4C3-P2-10",
-    "3C3-P2 (F3C3u)",
-    "3C3-P4-6",
-]
 ON_LAVA = ["16-12-10 (F16)", "4C3s-4C3s (F4C3u)", "3C3-P2-4C3-P2-10", "3C3-P2 (F3C3u)"]
+NOTATIONS = ["20 (F20)", "16-12 (F16)", *ON_LAVA, "3C3-P4-6"]
 NETWORKS = [(notation, leak) for notation in NOTATIONS for leak in (1.0, 0.95)]
 every_network = pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 

@@ -116,14 +116,8 @@ def test_minus_a_half_that_is_left_fires_back() -> None:
     )
     # The last population fires once in four steps; half of it arrives below, at the first.
     half = CoupleLink(link.layer, link.weight / 2, (1,), link.factor)
-    found = couple_run(
-        [None, half],
-        [(1,), (1,)],
-        drive=torch.full((1, 1), 0.25, dtype=torch.float64),
-        leak=1.0,
-        time_steps=6,
-        record=True,
-    ).spikes
+    drive = torch.full((1, 1), 0.25, dtype=torch.float64)
+    found = couple_run([None, half], [(1,), (1,)], drive=drive, leak=1.0, time_steps=6, record=True).spikes
     assert found[1].flatten().tolist() == [0, 1, 0, 0, 0, 1]
     assert found[0].flatten().tolist() == [0, 1, -1, 1, -1, 1]
 
