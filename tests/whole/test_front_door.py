@@ -165,13 +165,13 @@ def test_verification_compares_what_is_named(network: HardwareNetwork) -> None:
 
 def test_quantization_refuses_what_rounding_destroys() -> None:
     floating = fsnn.lower(trained_networks.trained_network())
-    config = fsnn.DeployConfig(time_steps=2000, calibration_samples=30)
+    config = fsnn.DeployConfig(time_steps=3000, calibration_samples=30)
     train = trained_networks.digits().train
-    with pytest.raises(UnsupportedError, match=r"T = 2000 lose these connections(.|\n)*feedback: "):
+    with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: "):
         fsnn.quantize(floating, train, config=config)
     network, report = fsnn.quantize(floating, train, config=config, keep_lost=True)
     assert report.lost() == ("feedback",)
-    assert network.time_steps == 2000
+    assert network.time_steps == 3000
 
 
 def test_files_of_both_kinds_are_read_again(network: HardwareNetwork, tmp_path: Path) -> None:
