@@ -149,6 +149,16 @@ def samples_to_test(
     return test.select(evenly_spaced(len(test), count))
 
 
+def training_samples(network: HardwareNetwork, *, data_dir: Path | None) -> Samples:
+    """Load the training samples of the dataset that a network was trained on, some of which an export is calibrated on.
+
+    Raises
+    ------
+    DatasetError, ConfigError : as `samples_to_test`.
+    """
+    return _dataset(network, data_dir).train
+
+
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
     """Take the inputs of `count` training samples (all, if there are fewer), evenly spread over the training set.
 

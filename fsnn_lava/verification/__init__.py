@@ -1,10 +1,9 @@
-"""What a run proves: same spikes, same rates, causes of a deviation, size, energy, early exit; and the reports."""
+"""What a run proves: same network, same spikes, same rates, causes of a deviation, size, energy, early exit; and the reports."""
 
 from fsnn_lava.verification.agreement import spike_agreement as spike_agreement
 from fsnn_lava.verification.compare_runs import (
     compare as compare,
     compare_all as compare_all,
-    error_budget as error_budget,
 )
 from fsnn_lava.verification.early_exit import (
     AnytimeReadout as AnytimeReadout,
@@ -15,6 +14,14 @@ from fsnn_lava.verification.early_exit import (
 from fsnn_lava.verification.early_exit_report import (
     AnytimeReport as AnytimeReport,
     require_matplotlib as require_matplotlib,
+)
+from fsnn_lava.verification.error_budget import error_budget as error_budget
+from fsnn_lava.verification.export_record import (
+    RECORD as RECORD,
+    ExportRecord as ExportRecord,
+    load_record as load_record,
+    record_export as record_export,
+    save_record as save_record,
 )
 from fsnn_lava.verification.export_report import ExportReport as ExportReport, report_export as report_export
 from fsnn_lava.verification.report import Report as Report

@@ -1,55 +1,100 @@
-"""The verification report as JSON and as Markdown: runs compared, and the deviation by cause."""
+"""The verification report as JSON and as Markdown: each check by itself, then theory and the deviation by cause."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fsnn_lava.verification.agreement import SpikeAgreement
-from fsnn_lava.verification.compare_runs import SETTLING, Budget, Pair
+from fsnn_lava.verification.compare_runs import Pair
+from fsnn_lava.verification.error_budget import SETTLING, Budget
 from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.rates import RateCheck
+from fsnn_lava.verification.structure import Structure
 
 
 @dataclass(frozen=True)
 class Report:
-    """Report of what was compared and what came out.
+    """Report of three checks, structure, rates and spikes, of what theory says, and of the error budget.
 
     Parameters
     ----------
     network : name, notation and other facts of the network, JSON-compatible.
     samples, time_steps : how many test samples ran, for how many steps each.
     accuracy : backend -> share of samples classified rightly.
+    structure : both networks against what they were made from, entry by entry.
+    rates : the integer network's firing rates against the float one's, as the export measured them.
     pairs : comparison of every two backends.
     lowering : the trained network against its lowered form in the same timing, spike by spike; None if there is only
         the lowered one.
-    budget : the deviation by cause.
+    budget : the deviation, step by step, and the distance from the equilibrium.
     """
 
     network: Mapping[str, Any]
     samples: int
     time_steps: int
     accuracy: Mapping[str, float]
+    structure: Structure
+    rates: RateCheck
     pairs: Sequence[Pair]
     lowering: SpikeAgreement | None
     budget: Budget
 
     @property
-    def agrees(self) -> bool:
-        """Whether every pair keeps its relation, and rounding explains all that lowering changed."""
-        return self._lowered_rightly and all(pair.agrees for pair in self.pairs)
+    def checks(self) -> dict[str, bool]:
+        """Each check by name, and whether it holds."""
+        return {"structure": self.structure.agrees, "rates": self.rates.agrees, "spikes": self._same_spikes}
 
     @property
-    def _lowered_rightly(self) -> bool:
-        return self.lowering is None or self.lowering.agrees
+    def agrees(self) -> bool:
+        """Whether all three checks hold."""
+        return all(self.checks.values())
+
+    @property
+    def _same_spikes(self) -> bool:
+        """Whether rounding explains all that lowering changed, and every exact and close pair keeps its relation."""
+        lowered = self.lowering is None or self.lowering.agrees
+        return lowered and all(pair.agrees for pair in self.pairs if pair.relation != "statistical")
+
+    def findings(self) -> list[str]:
+        """A line for each check that fails: what was found, and where."""
+        found = []
+        if not self.structure.agrees:
+            found.append(f"structure: {self.structure.cause}")
+        if not self.rates.agrees:
+            found.append(f"rates: {rates_finding(self.rates)}")
+        if self.lowering is not None and not self.lowering.agrees:
+            first = self.lowering.unexplained[0]
+            found.append(
+                f"spikes: lowering changed spikes that rounding does not explain, first: sample {first.sample}, "
+                f'population "{first.population}", step {first.step}, neuron {first.neuron}'
+            )
+        found += [
+            f"spikes: {pair.a} and {pair.b} do not agree; required ({pair.relation}): {pair.requirement}; "
+            f"first divergence: {pair.first_divergence or 'none recorded'}"
+            for pair in self.pairs
+            if not pair.agrees and pair.relation != "statistical"
+        ]
+        return found
 
     def as_json(self) -> dict[str, Any]:
-        """Return nested dictionaries for JSON; `pairs` and `budget` hold the fields of `Pair` and `Budget`."""
+        """Return nested dictionaries for JSON; they hold the fields of the data classes, each check with its verdict."""
         return {
             "network": dict(self.network),
             "samples": self.samples,
             "time_steps": self.time_steps,
             "agrees": self.agrees,
+            "checks": self.checks,
+            "findings": self.findings(),
             "accuracy": dict(self.accuracy),
+            "structure": {
+                **dataclasses.asdict(self.structure),
+                "agrees": self.structure.agrees,
+                "cause": self.structure.cause,
+            },
+            "rates": {**dataclasses.asdict(self.rates), "agrees": self.rates.agrees},
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "lowering": self.lowering and {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
             "budget": dataclasses.asdict(self.budget),
@@ -57,33 +102,33 @@ class Report:
 
     def as_markdown(self) -> str:
         """Write the report for people."""
-        verdict = "Every pair keeps its relation."
-        if not self.agrees:
-            what = "A pair breaks its relation" if self._lowered_rightly else "Lowering changed spikes without a tie"
-            verdict = f"**{what}.**"
         facts = [f"- {name}: {value}" for name, value in self.network.items()]
-        requirements = {pair.relation: pair.requirement for pair in self.pairs}
+        spikes = [pair for pair in self.pairs if pair.relation != "statistical"]
+        statements = [pair for pair in self.pairs if pair.relation == "statistical"]
+        failed = [name for name, holds in self.checks.items() if not holds]
+        verdict = f"**Not verified: {', '.join(failed)}.**" if failed else "Verified: all three checks hold."
         parts = [
             "# Verification report",
             f"{verdict} {self.samples} test samples, {self.time_steps} time steps each.",
+            markdown_table(
+                ("check", "question", "holds"),
+                [(name, _QUESTIONS[name], "yes" if holds else "**no**") for name, holds in self.checks.items()],
+            ),
+            *(f"- {line}" for line in self.findings()),
             "\n".join(facts),
             "## Accuracy",
             markdown_table(("backend", "accuracy"), [(name, f"{value:.2%}") for name, value in self.accuracy.items()]),
-            "## Runs compared pairwise",
-            markdown_table(
-                ("pair", "relation", "agrees", "mean rate difference", "max", "first divergence"),
-                [_pair_row(pair) for pair in self.pairs],
-            ),
-            "Rates in spikes per step. "
-            + " ".join(f"*{relation}*: {text}." for relation, text in requirements.items()),
-            *([] if self.lowering is None else ["## Lowering, spike by spike", lowering_text(self.lowering)]),
-            "## Distance from the trained equilibrium",
-            settling_text(self.budget),
+            "## Structure: is this the network that was exported?",
+            structure_text(self.structure),
+            "## Rates: does it fire as the export measured?",
+            rates_text(self.rates, self.time_steps),
+            "## Spikes: do all backends give the same?",
+            *([pairs_table(spikes)] if spikes else ["No two runs of one arithmetic and timing were compared."]),
+            *([] if self.lowering is None else [lowering_text(self.lowering)]),
+            "## What theory says",
+            theory_text(self.budget, statements, self.time_steps),
             "## Error budget",
-            "Absolute difference of the firing rates in spikes per step, mean / maximum over samples and neurons. "
-            "The causes overlap and partly cancel, so the rows do not add up to the total.",
-            _budget_table(self.budget),
-            *([] if self.budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
+            budget_text(self.budget),
             markdown_table(
                 ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
             ),
@@ -91,17 +136,118 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
 
-def settling_text(budget: Budget) -> str:
-    """Write how far the integer network's rates are, after T steps, from the equilibrium that was trained."""
-    distances = next(cause for cause in budget.causes if cause.name == SETTLING).populations
-    rows = [(name, _rate(budget.mean_rates[name]), _rate(d.mean), _rate(d.maximum)) for name, d in distances.items()]
-    table = markdown_table(("population", "mean rate", "mean distance", "max"), rows)
-    return (
-        f"{table}\n\nThe integer network's rates after T steps against the rates at which the trained network settles, "
-        "in spikes per step. No relation is asked of them: the distance shrinks as T grows (IF: as 1/T), down to what "
-        "rounding leaves, and for LIF to a floor. A distance near the mean rate says that T is too short to speak of "
-        "an equilibrium."
+_QUESTIONS = {
+    "structure": "Is every number of both networks as it was exported?",
+    "rates": "Is rounding all that keeps the integer network's rates from the float one's?",
+    "spikes": "Do runs that must give the same spikes give them?",
+}
+MOST_LISTED = 12
+"""Deviations of the structure that are listed one by one."""
+
+
+def structure_text(structure: Structure) -> str:
+    """Write what the networks were held against, and everything that deviates."""
+    basis = "\n".join(f"- {line}" for line in structure.basis)
+    text = f"{structure.entries:,} weights of both networks, and every other number of them, were held against:\n\n{basis}"
+    if structure.agrees:
+        return f"{text}\n\nNothing deviates."
+    rows = [
+        (d.network, d.element, d.place, "" if d.index is None else str(list(d.index)), d.expected, d.found, d.remark)
+        for d in structure.deviations[:MOST_LISTED]
+    ]
+    table = markdown_table(("network", "element", "of", "first at", "expected", "found", "it looks like"), rows)
+    more = len(structure.deviations) - len(rows)
+    return f"{text}\n\nWhat deviates:\n\n{table}" + (f"\n\nand {more} more." if more else "")
+
+
+def rates_finding(rates: RateCheck) -> str:
+    """Write in a line which neuron or population departs first, and the cause."""
+    first = rates.first
+    assert first is not None
+    if first.neuron is not None and first.departing:
+        n = first.neuron
+        what = (
+            f"neuron {n.neuron} of {first.population}: expected {n.expected:+.3f} spikes a window from the float "
+            f"network's, found {n.found:+.3f}, allowed {n.allowed:.3f} more or less; {first.departing} neurons depart"
+        )
+    else:
+        what = (
+            f"{first.population}: mean difference expected {first.shift[0]:+.3f} spikes a window, found "
+            f"{first.shift[1]:+.3f}; mean absolute difference expected {first.size[0]:.3f}, found {first.size[1]:.3f}"
+        )
+    return f"{what}; cause: {rates.cause}"
+
+
+def rates_text(rates: RateCheck, time_steps: int) -> str:
+    """Write the rates of every population beside what was expected of them."""
+    rows = []
+    for p in rates.populations:
+        figures = [f"{e:+.3f} / {f:+.3f} / {a:.3f}" for e, f, a in (p.shift, p.size)]
+        n = p.neuron
+        worst = ("", "") if n is None else (str(n.neuron), f"{n.predicted:+.3f} / {n.expected:+.3f} / {n.found:+.3f} / {n.allowed:.3f}")
+        rows.append((p.population, *figures, *worst, "yes" if p.agrees else "**no**"))
+    header = ("population", "mean", "mean absolute", "neuron", "predicted / expected / found / allowed", "holds")
+    cause = [] if rates.agrees else [f"Cause, by what moves the rates otherwise than at the export: {rates.cause}."]
+    return "\n\n".join(
+        [
+            f"Integer minus float firing rates, times T = {time_steps} (spikes a window), both in hardware timing and with "
+            f"the same threshold, on {rates.samples} samples, held against {rates.basis}.",
+            markdown_table(header, rows),
+            "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the "
+            "rounding of weights and constants predicts to first order. What is allowed is what honest samples exceed "
+            "with a probability of one in a million.",
+            *cause,
+        ]
     )
+
+
+def pairs_table(pairs: Sequence[Pair]) -> str:
+    """Write runs that must have the same spikes, pair by pair."""
+    requirements = {pair.relation: pair.requirement for pair in pairs}
+    table = markdown_table(
+        ("pair", "relation", "agrees", "mean rate difference", "max", "first divergence"),
+        [_pair_row(pair) for pair in pairs],
+    )
+    words = " ".join(f"*{relation}*: {text}." for relation, text in requirements.items())
+    return f"{table}\n\nRates in spikes per step. {words}"
+
+
+def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> str:
+    """Write how far the integer network's rates are from the equilibrium that was trained; a statement, no verdict."""
+    distances = next(d for d in budget.distances if d.name == SETTLING).populations
+    rows = [(name, _rate(budget.mean_rates[name]), _rate(d.mean), _rate(d.maximum)) for name, d in distances.items()]
+    populations = list(distances)
+    others = [
+        (d.name, d.compares, *(f"{_rate(d.populations[p].mean)} / {_rate(d.populations[p].maximum)}" for p in populations))
+        for d in budget.distances
+        if d.name != SETTLING
+    ]
+    parts = [
+        "A statement, on which no verdict rests.",
+        markdown_table(("population", "mean rate", "mean distance", "max"), rows),
+        "The integer network's rates after T steps against the rates at which the trained network settles, in spikes per "
+        f"step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, down to what rounding leaves; for LIF to "
+        "a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
+        markdown_table(("distance", "compares", *populations), others),
+        *([] if budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
+    ]
+    if statements:
+        parts.append(
+            markdown_table(
+                ("pair", "within", "mean rate difference", "max"),
+                [
+                    (
+                        f"{p.a} / {p.b}",
+                        "yes" if p.agrees else "no",
+                        _rate(p.mean_rate_difference),
+                        _rate(p.max_rate_difference),
+                    )
+                    for p in statements
+                ],
+            )
+        )
+        parts.append(f"*within*: {statements[0].requirement}.")
+    return "\n\n".join(parts)
 
 
 def lowering_text(lowering: SpikeAgreement) -> str:
@@ -138,14 +284,32 @@ def _rate(difference: float) -> str:
     return f"{difference:.3g}" if difference > 1e-12 else "0"
 
 
-def _budget_table(budget: Budget) -> str:
-    populations = list(budget.causes[0].populations)
-    rows = [
-        (
-            cause.name,
-            cause.compares,
-            *(f"{_rate(cause.populations[p].mean)} / {_rate(cause.populations[p].maximum)}" for p in populations),
-        )
-        for cause in budget.causes
+def budget_text(budget: Budget) -> str:
+    """Write the steps from the trained network to the integers; in each column they add up to the total, as printed."""
+    parts = [
+        "From the trained network to the integers, step by step after T steps, in spikes per step. *share*: what the step "
+        "adds to the mean absolute difference, *mean*: to the mean difference; both add up to the total. *absolute* and "
+        "*max* are the step's own, and do not."
     ]
-    return markdown_table(("cause", "compares", *populations), rows)
+    for population in budget.causes[0].populations:
+        rows = [cause.populations[population] for cause in budget.causes]
+        shares, means = (closing([getattr(r, name) for r in rows]) for name in ("share", "signed"))
+        table = [
+            (cause.name, cause.compares, share, mean, _rate(row.mean), _rate(row.maximum))
+            for cause, row, share, mean in zip(budget.causes, rows, shares, means, strict=True)
+        ]
+        parts.append(markdown_table((population, "compares", "share", "mean", "absolute", "max"), table))
+    return "\n\n".join(parts)
+
+
+def closing(figures: Sequence[float], digits: int = 5) -> list[str]:
+    """Print figures, the last of which is the sum of the others, so that this holds of what is printed too.
+
+    The total is rounded to the nearest; the others down, and those that lose most by it up, as many as it takes
+    (Hamilton's method of the largest remainders).
+    """
+    scaled = np.asarray(figures) * 10**digits
+    total, whole = round(float(scaled[-1])), np.floor(scaled[:-1])
+    up = np.argsort(whole - scaled[:-1], kind="stable")[: max(0, int(total - whole.sum()))]
+    whole[up] += 1
+    return [f"{value / 10**digits:.{digits}f}" for value in (*whole, total)]

@@ -1,22 +1,42 @@
-"""One call to compare backends on the same samples: the pairs, what lowering changed, and the error budget."""
+"""One call to verify an exported network: its structure, its rates, its spikes, and the error budget.
+
+Structure: is this the network that was exported? Rates: does it fire as the export measured, rounding being all that
+keeps it from the float network? Spikes: do all backends give the same? Each is a check by itself, and all must hold.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava import conversion
-from fsnn_lava.backends import FloatSimulator, get_backend, inputs_of
+from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, inputs_of
+from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
-from fsnn_lava.errors import ConfigError, InputError
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, with_timing
+from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
+from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, accuracy, evenly_spaced, with_timing
+from fsnn_lava.quantization import quantize
 from fsnn_lava.verification.agreement import spike_agreement
-from fsnn_lava.verification.compare_runs import compare_all, error_budget
+from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
+from fsnn_lava.verification.error_budget import error_budget
+from fsnn_lava.verification.export_record import RECORD, ExportRecord, record_export
+from fsnn_lava.verification.rates import RateCheck, as_deployed, check_rates, row_effects
 from fsnn_lava.verification.report import Report
+from fsnn_lava.verification.structure import (
+    Structure,
+    against_float,
+    against_network,
+    against_numbers,
+    against_summaries,
+    arrays_of,
+    merged,
+    timing_deviations,
+)
 
 if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork
@@ -33,10 +53,12 @@ def verify(
     backends: Sequence[str] | None = None,
     labels: npt.ArrayLike | None = None,
     floating: HardwareNetwork | None = None,
+    record: ExportRecord | None = None,
+    calibration: Samples | Array | None = None,
     stock_models: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> Report:
-    """Run the same samples on several backends and report whether their spikes and firing rates agree.
+    """Hold a network against its export, run it on several backends, and report whether all of it is as it should be.
 
     >>> report = verify(trained, network, data.test[:100], backends=("torch", "simulator"))  # doctest: +SKIP
     >>> assert report.agrees, report.as_markdown()  # doctest: +SKIP
@@ -48,6 +70,10 @@ def verify(
     samples : samples, or an array (n, *shape) of codes or of normalised floats, with its `labels` (n,).
     backends : two or more, "torch" for the trained network; None: torch (if there is one), simulator and lava-fixed.
     floating : the float network of the same export; None: the trained one lowered.
+    record : what the export wrote down (`load_record`), against which structure and rates are held.
+    calibration : the training samples, or the inputs of those of them, that the export was given: the integers are
+        then derived anew and, without a record, stand for it. With neither, the tolerances are those that the network
+        itself states, and the report says so.
     stock_models : lava-fixed runs with Lava's own process models instead of our faster ones.
     progress : told the name of each backend before it runs.
 
@@ -55,6 +81,7 @@ def verify(
     ------
     ConfigError : if fewer than two backends are named, or torch without a trained network.
     InputError : if samples have no labels, or do not fit the network.
+    NetworkError : if the network is not the exported one, and cannot even run.
     """
     reference = () if trained is None else (TORCH,)
     compared = tuple(dict.fromkeys(backends or (*reference, "simulator", "lava-fixed")))
@@ -63,34 +90,192 @@ def verify(
         if trained is None:
             raise ConfigError("found neither a trained nor a float network; allowed: at least one of them")
         floating = dataclasses.replace(conversion.lower(trained), time_steps=network.time_steps)
-    codes = inputs_of(network, samples)
-    classes = samples.labels if isinstance(samples, Samples) else labels
-    if classes is None:
-        raise InputError("an array of inputs without labels; give labels=(n,) classes")
-    classes = np.asarray(classes)
-    results: dict[str, RunResult] = {}
-    for name in dict.fromkeys((*reference, *compared)):
-        if progress is not None:
-            progress(name)
-        if name == TORCH:
-            assert trained is not None
-            results[name] = conversion.run_torch(trained, floating, codes, time_steps=floating.time_steps)
-        else:
-            results[name] = _run(name, floating, network, codes, stock=stock_models and name == "lava-fixed")
-    sequential = with_timing(floating, "sequential")
-    lowered = FloatSimulator().run(sequential, codes, record=[p.name for p in sequential.populations])
+    structure, expected = _check_structure(trained, floating, network, record=record, calibration=calibration)
+    try:
+        codes = inputs_of(network, samples)
+        classes = samples.labels if isinstance(samples, Samples) else labels
+        if classes is None:
+            raise InputError("an array of inputs without labels; give labels=(n,) classes")
+        classes = np.asarray(classes)
+        results: dict[str, RunResult] = {}
+        for name in dict.fromkeys((*reference, *compared)):
+            if progress is not None:
+                progress(name)
+            if name == TORCH:
+                assert trained is not None
+                results[name] = conversion.run_torch(trained, floating, codes, time_steps=floating.time_steps)
+            else:
+                results[name] = _run(name, floating, network, codes, stock=stock_models and name == "lava-fixed")
+        sequential, deployed = with_timing(floating, "sequential"), as_deployed(floating, network)
+        lowered = FloatSimulator().run(sequential, codes, record=names_of(floating))
+        exact = FloatSimulator().run(deployed, codes)
+        rounded = results.get("simulator") or IntegerSimulator().run(network, codes, record=names_of(network))
+    except (InputError, NetworkError, StateOverflowError) as error:
+        if structure.agrees:
+            raise
+        raise NetworkError(f"not the network that was exported: {structure.cause}; so its run failed: {error}") from error
     by_torch = results.get(TORCH)
+    several = len(floating.populations) > 1
     return Report(
         network=network_facts(floating, network),
         samples=len(classes),
         time_steps=network.time_steps,
         accuracy={results[name].backend: accuracy(results[name], classes) for name in compared},
-        pairs=compare_all(
-            [results[name] for name in compared], sequential=(TORCH,) if len(floating.populations) > 1 else ()
+        structure=structure,
+        rates=_check_rates(floating, network, codes, exact=exact, found=rounded, expected=expected),
+        pairs=(
+            *compare_all([results[name] for name in compared], sequential=(TORCH,) if several else ()),
+            *_with_simulators([results[name] for name in compared], floating, codes, rounded),
         ),
         lowering=None if by_torch is None else spike_agreement(sequential, codes, lowered, by_torch),
-        budget=error_budget(floating, network, codes, classes, trained=by_torch, lowered=lowered),
+        budget=error_budget(
+            floating,
+            network,
+            codes,
+            classes,
+            trained=by_torch,
+            lowered=lowered,
+            deployed=exact,
+            rounded=rounded,
+        ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """What an export measured, and by which words that is known."""
+
+    record: ExportRecord | None
+    basis: str
+
+
+def _check_structure(
+    trained: TrainedNetwork | None,
+    floating: HardwareNetwork,
+    network: HardwareNetwork,
+    *,
+    record: ExportRecord | None,
+    calibration: Samples | Array | None,
+) -> tuple[Structure, _Expected]:
+    """Hold both networks against everything that is at hand; return also what the rates are to be held against."""
+    basis, found = [], timing_deviations(floating)
+    reference = floating
+    if trained is not None:
+        reference = _lowered(trained, network)
+        basis.append("float network: the checkpoint lowered anew; only the last bits of a sum may differ.")
+        found += against_network(reference, floating, exactly=False)
+    rates = record
+    words = f"what the export measured on its calibration samples ({RECORD})"
+    if calibration is not None:
+        codes = _calibration_codes(calibration, reference, network)
+        derived, _ = quantize(reference, codes, config=_deployment(network), keep_lost=True)
+        basis.append("integers: derived anew from the float network and the calibration samples; all are the same.")
+        found += against_network(derived, network, exactly=True)
+        if record is None:
+            rates = record_export(reference, derived, codes)
+            words = "what the integers, derived anew, do on the calibration samples"
+    if record is not None:
+        basis.append(f"both networks: what the export recorded beside them ({RECORD}), every number and every hash.")
+        found += against_numbers(record.floating.numbers, floating)
+        found += against_summaries(record.floating.arrays, floating, like=arrays_of(reference))
+        found += against_numbers(record.integer.numbers, network)
+        found += against_summaries(record.integer.arrays, network, like=_about(reference, record))
+    stated = network.provenance.get("quantization") if rates is None else rates.quantization
+    if stated is None:
+        basis.append("integers: no rounding errors are recorded anywhere; held within a few steps of the float weights.")
+    else:
+        whose = "that its own file states" if rates is None else "that the export measured"
+        basis.append(f"integers: the float weights, within the rounding errors {whose}, connection by connection.")
+    if rates is None:
+        basis.append(
+            f"No record of the export and no calibration samples were at hand ({RECORD}): an integer network that was "
+            "written anew with other errors in its provenance would not be noticed here."
+        )
+        words = "no record of the export: limits stated for any network of its rounding errors at the equilibrium"
+    found += against_float(reference, network, quantization=stated)
+    entries = sum(a.size for n in (floating, network) for a in arrays_of(n).values())
+    return Structure(tuple(basis), entries, merged(found)), _Expected(rates, words)
+
+
+def _lowered(trained: TrainedNetwork, network: HardwareNetwork) -> HardwareNetwork:
+    """The checkpoint as a float network of as many steps as the export was asked for."""
+    lowered = conversion.lower(trained)
+    steps = network.provenance.get("deployment", {}).get("time_steps")
+    return dataclasses.replace(lowered, time_steps=steps or lowered.time_steps)
+
+
+def _deployment(network: HardwareNetwork) -> DeployConfig:
+    """The settings that the network was exported with, as its provenance has them.
+
+    Raises
+    ------
+    ConfigError : if it has none that this release knows.
+    """
+    try:
+        return DeployConfig(**network.provenance["deployment"])
+    except (LookupError, TypeError) as error:
+        raise ConfigError(
+            f'network "{network.name}": its provenance has no settings to derive it anew with ({error}); leave the '
+            "calibration samples out"
+        ) from None
+
+
+def _calibration_codes(calibration: Samples | Array, reference: HardwareNetwork, network: HardwareNetwork) -> Array:
+    """Inputs on which the export was calibrated, as a backend takes them."""
+    if not isinstance(calibration, Samples):
+        return calibration
+    count = min(_deployment(network).calibration_samples, len(calibration))
+    return inputs_of(reference, calibration.select(evenly_spaced(len(calibration), count)))
+
+
+def _about(floating: HardwareNetwork, record: ExportRecord) -> dict[str, Array]:
+    """Connection -> about what its mantissas were, for those that stand for a float one alone."""
+    numbers = record.integer.numbers
+    about = {}
+    for c in floating.connections:
+        if c.source != ALWAYS_ON and c.name in numbers["connections"] and c.target in numbers["populations"]:
+            unit = numbers["populations"][c.target]["scale"] * 2.0 ** numbers["connections"][c.name]["exponent"]
+            about[c.name] = c.weight / unit
+    return about
+
+
+def _check_rates(
+    floating: HardwareNetwork,
+    network: HardwareNetwork,
+    codes: Array,
+    *,
+    exact: RunResult,
+    found: RunResult,
+    expected: _Expected,
+) -> RateCheck:
+    """Hold the simulator's integer run against the float network in the same timing, with the same threshold."""
+    stated = network.provenance.get("quantization", {}).get("populations", {})
+    record = expected.record
+    return check_rates(
+        found.firing_rates,
+        exact.firing_rates,
+        time_steps=network.time_steps,
+        expected=None if record is None else record.rates,
+        rounding={p.name: stated.get(p.name, {}).get("mean_rate_error", 0.0) for p in network.populations},
+        rows=row_effects(as_deployed(floating, network), network, codes, exact.firing_rates),
+        expected_rows=None if record is None else record.rows,
+        basis=expected.basis,
+    )
+
+
+def _with_simulators(
+    results: Sequence[RunResult], floating: HardwareNetwork, codes: Array, rounded: RunResult
+) -> tuple[Pair, ...]:
+    """Pairs of each run on other machinery with the simulator of its arithmetic, where that was not asked for."""
+    named = {r.backend for r in results}
+    pairs = []
+    for result in results:
+        simulator = "simulator" if result.arithmetic == "integer" else "simulator-float"
+        if result.backend in (TORCH, simulator) or simulator in named:
+            continue
+        run = rounded if simulator == "simulator" else FloatSimulator().run(floating, codes)
+        pairs.append(compare(run, result))
+    return tuple(pairs)
 
 
 def check_backends(compared: Sequence[str], *, trained: bool, stock_models: bool) -> None:
@@ -112,7 +297,12 @@ def _run(name: str, floating: HardwareNetwork, integer: HardwareNetwork, codes: 
     """Run one backend on the network of its arithmetic, every population recorded."""
     backend = get_backend(name, {"stock_models": True} if stock else None)
     network = floating if backend.arithmetic == "float" else integer
-    return backend.run(network, codes, record=[p.name for p in network.populations])
+    return backend.run(network, codes, record=names_of(network))
+
+
+def names_of(network: HardwareNetwork) -> list[str]:
+    """Names of all populations."""
+    return [p.name for p in network.populations]
 
 
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:

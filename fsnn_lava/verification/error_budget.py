@@ -1,0 +1,175 @@
+"""The way from the trained network's rates to the integer network's, step by step, so that the steps add up.
+
+    trained -> float network -> hardware timing (-> half threshold) -> integers
+
+Each step's rates are measured on the same samples after T steps, so each neuron's total difference is the sum of the
+steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction of
+the total, sign(total) * step, whose sum is the mean absolute total. Rounding is that at T steps.
+
+What theory says of the rates, 1/T and the equilibrium, stands beside it as a statement and is no verdict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsnn_lava.backends import FloatSimulator, IntegerSimulator
+from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, equilibrium_rates, read_out, with_timing
+from fsnn_lava.verification.compare_runs import Difference, difference
+from fsnn_lava.verification.rates import as_deployed
+
+SETTLING = "settling"
+"""Name of the distance of the hardware's rates from the equilibrium that was trained."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one step does to the rates of one population, spikes per step, over samples and neurons.
+
+    Parameters
+    ----------
+    signed : mean of after - before; the steps' add up to the total's.
+    share : mean of sign(total) * (after - before); the steps' add up to the total's mean.
+    mean, maximum : of the absolute difference.
+    """
+
+    signed: float
+    share: float
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One step of the way: its name, what is compared, and what it contributes in each population."""
+
+    name: str
+    compares: str
+    populations: Mapping[str, Contribution]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One distance from an equilibrium: its name, what is compared, and its size in each population."""
+
+    name: str
+    compares: str
+    populations: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Deviation of the integer network from the trained one.
+
+    Parameters
+    ----------
+    causes : lowering, timing, threshold (where it is halved), rounding, and the total, which is their sum.
+    distances : rounding at the equilibrium, finite time (float and integer) and settling: the theory.
+    mean_rates : population -> mean firing rate of the integer run, spikes per step.
+    accuracy : stage -> share of samples classified rightly.
+    equilibrium_converged : whether the iterations to both equilibria did; if not, the distances mean little.
+    """
+
+    causes: tuple[Cause, ...]
+    distances: tuple[Distance, ...]
+    mean_rates: Mapping[str, float]
+    accuracy: Mapping[str, float]
+    equilibrium_converged: bool
+
+
+def error_budget(
+    floating: HardwareNetwork,
+    integer: HardwareNetwork,
+    inputs: Array,
+    labels: Array,
+    *,
+    trained: RunResult | None = None,
+    lowered: RunResult | None = None,
+    deployed: RunResult | None = None,
+    rounded: RunResult | None = None,
+) -> Budget:
+    """Measure what lowering, timing and rounding each do to the firing rates, and the distance from the equilibrium.
+
+    Parameters
+    ----------
+    floating, integer : the exported networks, in hardware timing, of the same number of steps.
+    inputs, labels : samples as backends take them, and their classes (B,).
+    trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
+        stands for it.
+    lowered, deployed, rounded : the runs of these inputs of the float network in sequential timing, of the float network
+        `as_deployed` and of the integers, where there are such already.
+
+    Raises
+    ------
+    InputError : if the inputs do not fit the networks, or the labels not the inputs.
+    """
+    sequential = lowered or FloatSimulator().run(with_timing(floating, "sequential"), inputs)
+    with_threshold = as_deployed(floating, integer)
+    halved = deployed or FloatSimulator().run(with_threshold, inputs)
+    hardware = halved if with_threshold is floating else FloatSimulator().run(floating, inputs)
+    rounded = rounded or IntegerSimulator().run(integer, inputs)
+    settled, converged = _at_equilibrium(floating, inputs, sequential)
+    settled_integer, converged_integer = _at_equilibrium(integer, inputs, rounded)
+    start = sequential if trained is None else trained
+    steps = [
+        ("lowering", "trained -> float, sequential", start, sequential),
+        ("timing", "float, sequential -> float, hardware timing", sequential, hardware),
+        ("threshold", "float, hardware timing -> float, half threshold", hardware, halved),
+        ("rounding", "float -> integer, after T steps", halved, rounded),
+    ]
+    if with_threshold is floating:
+        del steps[2]
+    direction = {n: np.sign(r - start.firing_rates[n]) for n, r in rounded.firing_rates.items()}
+    distances = (
+        _distance("rounding at the equilibrium", "float - integer, both at the equilibrium", settled, settled_integer),
+        _distance("finite time, float", "float, hardware timing - its equilibrium", hardware, settled),
+        _distance("finite time, integer", "integer - its equilibrium", rounded, settled_integer),
+        _distance(SETTLING, "integer - the trained network's equilibrium", rounded, settled),
+    )
+    stages = {
+        "trained": start,
+        "float, sequential": sequential,
+        "float, hardware timing": hardware,
+        **({} if with_threshold is floating else {"float, half threshold": halved}),
+        "integer": rounded,
+        "float, equilibrium": settled,
+        "integer, equilibrium": settled_integer,
+    }
+    return Budget(
+        tuple(_cause(*step, direction) for step in (*steps, ("total", "trained -> integer", start, rounded))),
+        distances,
+        {name: float(rate.mean()) for name, rate in rounded.firing_rates.items()},
+        {name: accuracy(run, labels) for name, run in stages.items()},
+        converged and converged_integer,
+    )
+
+
+def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:
+    """Return the run as if it had settled, and whether the equilibrium was found."""
+    found = equilibrium_rates(network, inputs, tolerance=1e-7)
+    logits = read_out(network.readout, found.firing_rates)
+    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.converged
+
+
+def _distance(name: str, compares: str, a: RunResult, b: RunResult) -> Distance:
+    return Distance(name, compares, {n: difference(rate, b.firing_rates[n]) for n, rate in a.firing_rates.items()})
+
+
+def _cause(
+    name: str, compares: str, before: RunResult, after: RunResult, direction: Mapping[str, Array]
+) -> Cause:
+    contributions = {}
+    for population, rate in after.firing_rates.items():
+        change = rate - before.firing_rates[population]
+        absolute = np.abs(change)
+        contributions[population] = Contribution(
+            float(change.mean()),
+            float((direction[population] * change).mean()),
+            float(absolute.mean()),
+            float(absolute.max()),
+        )
+    return Cause(name, compares, contributions)
