@@ -1,8 +1,8 @@
 """Export a trained network, or a NIR graph: lower it, quantize it, prove its 24-bit state, write both networks.
 
 Writes network-float.h5 and network-integer.h5 into the run's folder (their format: docs/network-format.md), a report of
-what rounding did, how large the network is and how much it works (export.md, export.json), the record that `verify` holds
-the networks against (export-record.npz), and what --to asks for.
+what rounding did, how large the network is and how much it works (export.md, export.json), the record that `verify`
+holds the networks against (export-record.npz), and what --to asks for.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from fsnn_lava.files import new_run_folder, newest_run
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.quantization import quantize
 from fsnn_lava.training import BEST, load_checkpoint
-from fsnn_lava.verification import RECORD, LOIHI_1, EnergyModel, record_export, report_export, save_record
+from fsnn_lava.verification import LOIHI_1, RATE_SAMPLES, RECORD, EnergyModel, record_export, report_export, save_record
 
 console = Console()
 
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     with console.status(f"quantizing, and proving the 24-bit state over {floating.time_steps} steps"):
         integer, quantization = quantize(floating, calibration, config=arguments.settings)
     report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
-    record = record_export(floating, integer, calibration)
+    measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
+    record = record_export(floating, integer, measured)
     folder = folder or new_run_folder(arguments.runs, floating.name)
     (folder / RECORD).unlink(missing_ok=True)  # of an earlier export: it is not of the files that are written now
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):

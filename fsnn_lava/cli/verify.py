@@ -1,4 +1,4 @@
-"""Verify an exported network: its structure against the export, its rates against the float network's, spikes by backend.
+"""Verify an exported network: its structure against the export, its rates against the float network's, and its spikes.
 
 Exit status 1 if one of these checks fails. Writes report.json and report.md into the run's folder.
 """

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         load_deployed as load_deployed,
         samples_to_test as samples_to_test,
         save as save,
+        training_samples as training_samples,
         write_export as write_export,
     )
     from fsnn_lava.conversion.fold_normalisation import on_codes as on_codes
@@ -28,7 +29,7 @@ __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed samples_to_test save "
-        "write_export",
+        "training_samples write_export",
         "fold_normalisation": "on_codes",
         "lowering": "lower run_torch",
         "netx_write": "write_netx",

@@ -1,4 +1,4 @@
-"""What a run proves: same network, same spikes, same rates, causes of a deviation, size, energy, early exit; and the reports."""
+"""What a run proves: same network, rates and spikes, causes of a deviation, size, energy, early exit; the reports."""
 
 from fsnn_lava.verification.agreement import spike_agreement as spike_agreement
 from fsnn_lava.verification.compare_runs import (
@@ -17,6 +17,7 @@ from fsnn_lava.verification.early_exit_report import (
 )
 from fsnn_lava.verification.error_budget import error_budget as error_budget
 from fsnn_lava.verification.export_record import (
+    RATE_SAMPLES as RATE_SAMPLES,
     RECORD as RECORD,
     ExportRecord as ExportRecord,
     load_record as load_record,

@@ -3,8 +3,8 @@
     trained -> float network -> hardware timing (-> half threshold) -> integers
 
 Each step's rates are measured on the same samples after T steps, so each neuron's total difference is the sum of the
-steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction of
-the total, sign(total) * step, whose sum is the mean absolute total. Rounding is that at T steps.
+steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction
+of the total, sign(total) * step, whose sum is the mean absolute total. Rounding is that after T steps.
 
 What theory says of the rates, 1/T and the equilibrium, stands beside it as a statement and is no verdict.
 """
@@ -100,8 +100,8 @@ def error_budget(
     inputs, labels : samples as backends take them, and their classes (B,).
     trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
         stands for it.
-    lowered, deployed, rounded : the runs of these inputs of the float network in sequential timing, of the float network
-        `as_deployed` and of the integers, where there are such already.
+    lowered, deployed, rounded : the runs of these inputs of the float network in sequential timing, of the float
+        network `as_deployed` and of the integers, where there are such already.
 
     Raises
     ------
@@ -159,9 +159,7 @@ def _distance(name: str, compares: str, a: RunResult, b: RunResult) -> Distance:
     return Distance(name, compares, {n: difference(rate, b.firing_rates[n]) for n, rate in a.firing_rates.items()})
 
 
-def _cause(
-    name: str, compares: str, before: RunResult, after: RunResult, direction: Mapping[str, Array]
-) -> Cause:
+def _cause(name: str, compares: str, before: RunResult, after: RunResult, direction: Mapping[str, Array]) -> Cause:
     contributions = {}
     for population, rate in after.firing_rates.items():
         change = rate - before.firing_rates[population]

@@ -2,8 +2,8 @@
 
 A network file proves by its checksum that nothing was damaged, but a file that was written anew has a valid one. So the
 export keeps, apart from them, every number of both networks, the hash and the sums of every array, the errors that
-rounding made in every connection, and what it measured: how far each neuron's rate is from the float network's on the
-calibration samples, in the same timing, and which part of the network makes it so. `verify_network` holds what it is
+rounding made in every connection, and what it measured: how far each neuron's rate is from the float network's on
+training samples, in the same timing, and which part of the network makes it so. `verify_network` holds what it is
 given against that.
 """
 
@@ -30,7 +30,7 @@ RECORD = "export-record.npz"
 """Name of the file in an export's folder."""
 VERSION = 1
 RATE_SAMPLES = 256
-"""Most calibration samples on which rates are measured."""
+"""Most training samples on which rates are measured."""
 _CHUNK_NUMBERS = 2**23
 """Rates that are held at a time."""
 
@@ -63,7 +63,7 @@ class ExportRecord:
     ----------
     floating, integer : both networks.
     quantization : errors that rounding made, as in the integer network's provenance; None: it is not of `quantize`.
-    rates : population -> what was measured on the calibration samples.
+    rates : population -> what was measured on training samples.
     rows : population -> part of the network -> (N,) what it does to the rates (`row_effects`).
     """
 
@@ -78,16 +78,21 @@ class ExportRecord:
         return self.floating.is_of(floating) and self.integer.is_of(integer)
 
 
-def record_export(floating: HardwareNetwork, integer: HardwareNetwork, calibration: Array) -> ExportRecord:
-    """Write down an export: both networks, and what their rates are on (at most 256 of) the calibration inputs.
+def record_export(floating: HardwareNetwork, integer: HardwareNetwork, inputs: Array) -> ExportRecord:
+    """Write down an export: both networks, and what their rates are on training samples.
+
+    Parameters
+    ----------
+    inputs : training samples as a backend takes them, of which `RATE_SAMPLES` at most are used. A rounding that was
+        fitted to a few samples is better on these than on others, so give more than those.
 
     Raises
     ------
-    InputError : if the calibration inputs do not fit the networks.
+    InputError : if the inputs do not fit the networks.
     """
     deployed = as_deployed(floating, integer)
-    samples = floating.input.samples(calibration)
-    some = floating.input.take(calibration, evenly_spaced(samples, min(samples, RATE_SAMPLES)))
+    samples = floating.input.samples(inputs)
+    some = floating.input.take(inputs, evenly_spaced(samples, min(samples, RATE_SAMPLES)))
     neurons = sum(p.size for p in floating.populations)
     size, samples = max(1, _CHUNK_NUMBERS // neurons), floating.input.samples(some)
     differences: dict[str, list[Array]] = {p.name: [] for p in floating.populations}
@@ -143,7 +148,7 @@ def save_record(record: ExportRecord, path: Path) -> None:
         ],
     }
     content = io.BytesIO()
-    np.savez_compressed(content, text=np.array(json.dumps(text, sort_keys=True)), **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(content, text=np.array(json.dumps(text, sort_keys=True)), **arrays)
     write_whole(path, content.getvalue())
 
 
@@ -163,8 +168,12 @@ def load_record(path: Path) -> ExportRecord | None:
         if text["version"] != VERSION:
             raise NetworkError(f"{path}: version {text['version']}; this release reads {VERSION}; export again")
         return _record_of(text, arrays)
+    except NetworkError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        raise NetworkError(f"{path}: cannot be read as an export's record, it is damaged ({error}); export again") from error
+        raise NetworkError(
+            f"{path}: cannot be read as an export's record, it is damaged ({error}); export again"
+        ) from error
 
 
 def _record_of(text: Mapping[str, Any], arrays: Mapping[str, Array]) -> ExportRecord:

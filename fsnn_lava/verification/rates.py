@@ -1,6 +1,6 @@
 """Firing rates of the integer network against the float one's, in the same timing and with the same threshold.
 
-What remains between the two is rounding. An export measures it neuron by neuron on its calibration samples
+What remains between the two is rounding. An export measures it neuron by neuron on training samples
 (`RateDifferences`, kept by `export_record`); a verification measures it again on test samples and asks whether both can
 be the same. The differences of n recorded and S test samples, at most b each and of variance v, have means that differ
 by more than
@@ -28,13 +28,13 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
     Array,
+    Connection,
     FloatNeuron,
     HardwareNetwork,
     IntegerNeuron,
     Population,
     linear_map,
     rate_weights,
-    summed_weight,
 )
 from fsnn_lava.quantization import parts_of
 
@@ -45,8 +45,8 @@ SLACK = 0.25
 PRIOR = 16
 """Samples that a population's mean variance counts as in that of each of its neurons: most differ in no sample."""
 STATED_SHARE, STATED_SPIKES = 2.0, 0.25
-"""Without a record: the mean absolute difference may be so many times the rounding error at the equilibrium, and so many
-spikes a window on top."""
+"""Without a record: the mean absolute difference may be so many times the rounding error at the equilibrium, and so
+many spikes a window on top."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +236,11 @@ def row_effects(
 
 
 def _effects(
-    floating: HardwareNetwork, integer: HardwareNetwork, population: Population, inputs: Array, exact: Mapping[str, Array]
+    floating: HardwareNetwork,
+    integer: HardwareNetwork,
+    population: Population,
+    inputs: Array,
+    exact: Mapping[str, Array],
 ) -> dict[str, Array]:
     law = population.neuron
     whole = integer.population(population.name).neuron
@@ -250,16 +254,15 @@ def _effects(
     late = np.zeros(population.size)
     for c in floating.incoming(population.name):
         mean = _mean_sent(floating, c.source, inputs, exact, law.leak)
-        parts = parts_of(integer, c)
-        error = (summed_weight(parts) * whole.scale if parts else 0.0) - c.weight
-        through = linear_map(floating, c)
-        effects[c.name] = through.with_weight(error).product(mean)[0] * unit
-        if parts and c.source != ALWAYS_ON:
-            later = integer.local_delay(parts[0]) - floating.local_delay(c)
-            late -= later / steps * through.product(mean)[0] * unit
-            below = parts[0].weight_exponent  # graded currents are rounded down to half weight units
-            if c.source == INPUT and below < -1:
-                effects[c.name] -= (1 - 2.0 ** (below + 1)) / 4 * whole.scale * unit
+        wanted = linear_map(floating, c).product(mean)[0]
+        brought, parts = np.zeros(population.size), parts_of(integer, c)
+        for part in parts:
+            sent = _mean_sent(floating, part.source, inputs, exact, law.leak)
+            units = np.ldexp(linear_map(integer, part).product(sent)[0], part.weight_exponent)
+            brought += units - _mean_floor(part)
+        effects[c.name] = (brought * whole.scale - wanted) * unit
+        if parts and c.source not in (ALWAYS_ON, INPUT):
+            late -= (integer.local_delay(parts[0]) - floating.local_delay(c)) / steps * wanted * unit
     effects["threshold"] = (law.v_threshold - whole.v_threshold * whole.scale) / steps * unit
     effects["reset"] = rates.mean(axis=0) * (law.reset_amount - whole.reset_amount * whole.scale) * unit
     effects["leak"] = (whole.leak - law.leak) * law.v_threshold / 2 * unit
@@ -267,15 +270,19 @@ def _effects(
     return {name: effect.astype(np.float32) for name, effect in effects.items()}
 
 
-def _mean_sent(
-    network: HardwareNetwork, source: str, inputs: Array, exact: Mapping[str, Array], leak: float
-) -> Array:
+def _mean_floor(part: Connection) -> float:
+    """Weight units that a graded current loses on average by being rounded down (`quantization.rounding`)."""
+    rounded_down = part.source == INPUT and part.weight_exponent < -1
+    return (1 - 2.0 ** (part.weight_exponent + 1)) / 4 if rounded_down else 0.0
+
+
+def _mean_sent(network: HardwareNetwork, source: str, inputs: Array, exact: Mapping[str, Array], leak: float) -> Array:
     """(1, N_source) what a source sends in a step, mean over samples."""
     if source == ALWAYS_ON:
         return np.ones((1, 1))
     if source == INPUT and network.input.kind == "event":
         frames = inputs.mean(axis=1, dtype=np.float64).reshape(len(inputs), -1)
-        return (rate_weights(len(inputs), leak) @ frames)[None]
+        return np.asarray(rate_weights(len(inputs), leak) @ frames)[None]
     sent = inputs if source == INPUT else exact[source]
     return np.asarray(sent.reshape(len(sent), -1).mean(axis=0, dtype=np.float64)[None])
 

@@ -80,7 +80,7 @@ class Report:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """Return nested dictionaries for JSON; they hold the fields of the data classes, each check with its verdict."""
+        """Return nested dictionaries for JSON: the fields of the data classes, and each check with its verdict."""
         return {
             "network": dict(self.network),
             "samples": self.samples,
@@ -89,11 +89,7 @@ class Report:
             "checks": self.checks,
             "findings": self.findings(),
             "accuracy": dict(self.accuracy),
-            "structure": {
-                **dataclasses.asdict(self.structure),
-                "agrees": self.structure.agrees,
-                "cause": self.structure.cause,
-            },
+            "structure": {**dataclasses.asdict(self.structure), "agrees": self.structure.agrees},
             "rates": {**dataclasses.asdict(self.rates), "agrees": self.rates.agrees},
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "lowering": self.lowering and {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
@@ -148,7 +144,9 @@ MOST_LISTED = 12
 def structure_text(structure: Structure) -> str:
     """Write what the networks were held against, and everything that deviates."""
     basis = "\n".join(f"- {line}" for line in structure.basis)
-    text = f"{structure.entries:,} weights of both networks, and every other number of them, were held against:\n\n{basis}"
+    text = (
+        f"{structure.entries:,} weights of both networks, and every other number of them, were held against:\n\n{basis}"
+    )
     if structure.agrees:
         return f"{text}\n\nNothing deviates."
     rows = [
@@ -184,14 +182,17 @@ def rates_text(rates: RateCheck, time_steps: int) -> str:
     for p in rates.populations:
         figures = [f"{e:+.3f} / {f:+.3f} / {a:.3f}" for e, f, a in (p.shift, p.size)]
         n = p.neuron
-        worst = ("", "") if n is None else (str(n.neuron), f"{n.predicted:+.3f} / {n.expected:+.3f} / {n.found:+.3f} / {n.allowed:.3f}")
+        worst = "", ""
+        if n is not None:
+            numbers = f"{n.predicted:+.3f} / {n.expected:+.3f} / {n.found:+.3f} / {n.allowed:.3f}"
+            worst = str(n.neuron), numbers
         rows.append((p.population, *figures, *worst, "yes" if p.agrees else "**no**"))
     header = ("population", "mean", "mean absolute", "neuron", "predicted / expected / found / allowed", "holds")
     cause = [] if rates.agrees else [f"Cause, by what moves the rates otherwise than at the export: {rates.cause}."]
     return "\n\n".join(
         [
-            f"Integer minus float firing rates, times T = {time_steps} (spikes a window), both in hardware timing and with "
-            f"the same threshold, on {rates.samples} samples, held against {rates.basis}.",
+            f"Integer minus float firing rates, times T = {time_steps} (spikes a window), both in hardware timing and "
+            f"with the same threshold, on {rates.samples} samples, held against {rates.basis}.",
             markdown_table(header, rows),
             "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the "
             "rounding of weights and constants predicts to first order. What is allowed is what honest samples exceed "
@@ -217,17 +218,17 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
     distances = next(d for d in budget.distances if d.name == SETTLING).populations
     rows = [(name, _rate(budget.mean_rates[name]), _rate(d.mean), _rate(d.maximum)) for name, d in distances.items()]
     populations = list(distances)
-    others = [
-        (d.name, d.compares, *(f"{_rate(d.populations[p].mean)} / {_rate(d.populations[p].maximum)}" for p in populations))
-        for d in budget.distances
-        if d.name != SETTLING
-    ]
+    others = []
+    for d in budget.distances:
+        if d.name != SETTLING:
+            figures = (f"{_rate(d.populations[p].mean)} / {_rate(d.populations[p].maximum)}" for p in populations)
+            others.append((d.name, d.compares, *figures))
     parts = [
         "A statement, on which no verdict rests.",
         markdown_table(("population", "mean rate", "mean distance", "max"), rows),
-        "The integer network's rates after T steps against the rates at which the trained network settles, in spikes per "
-        f"step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, down to what rounding leaves; for LIF to "
-        "a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
+        "The integer network's rates after T steps against the rates at which the trained network settles, in spikes "
+        f"per step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, down to what rounding leaves; "
+        "for LIF to a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
         markdown_table(("distance", "compares", *populations), others),
         *([] if budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
     ]
@@ -287,9 +288,9 @@ def _rate(difference: float) -> str:
 def budget_text(budget: Budget) -> str:
     """Write the steps from the trained network to the integers; in each column they add up to the total, as printed."""
     parts = [
-        "From the trained network to the integers, step by step after T steps, in spikes per step. *share*: what the step "
-        "adds to the mean absolute difference, *mean*: to the mean difference; both add up to the total. *absolute* and "
-        "*max* are the step's own, and do not."
+        "From the trained network to the integers, step by step after T steps, in spikes per step. *share*: what the "
+        "step adds to the mean absolute difference, *mean*: to the mean difference; both add up to the total. "
+        "*absolute* and *max* are the step's own, and do not."
     ]
     for population in budget.causes[0].populations:
         rows = [cause.populations[population] for cause in budget.causes]

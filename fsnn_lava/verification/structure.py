@@ -1,8 +1,8 @@
 """An exported network held against what it was made from, entry by entry; the first entry that differs is named.
 
-Three references, the sharpest first. *Derived anew*: the checkpoint lowered and rounded once more; every integer must be
-the same. *Recorded*: what the export wrote down beside its files (`export_record`): every number of both networks as it
-is, every array by its hash and the sums of its rows and columns. *Rounded*: the float network itself; each integer is
+Three references, the sharpest first. *Derived anew*: the checkpoint lowered and rounded once more; every integer must
+be the same. *Recorded*: what the export wrote down beside its files (`export_record`): every number of both networks,
+and every array by its hash and the sums of its rows and columns. *Rounded*: the float network itself; each integer is
 within the error that the export measured in its connection, and a connection's errors have the recorded root mean
 square to nine digits. A report says which of them were at hand.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,28 +79,32 @@ class Structure:
     ----------
     basis : what they were held against, in words.
     entries : numbers that were compared.
-    deviations : in the order float network, integer network; populations, connections, readout. The first is named.
+    deviations : in the order float network, integer network; populations, connections, readout.
+    cause : the first of them in a line, or what they are as a whole; empty if there is none.
     """
 
     basis: tuple[str, ...]
     entries: int
     deviations: tuple[Deviation, ...]
+    cause: str
 
     @property
     def agrees(self) -> bool:
         """Whether nothing deviates."""
         return not self.deviations
 
-    @property
-    def cause(self) -> str:
-        """What is wrong, in a line; empty if nothing is."""
-        if not self.deviations:
-            return ""
-        weights = {d.place for d in self.deviations if d.network == "integer" and d.element == "weights"}
-        foreign = [d for d in self.deviations if d.network == "integer" and d.remark == OTHER_NUMBERS]
-        if len(weights) > 1 and len(foreign) == len(weights):
-            return f"all integers are those of another export; first: {self.deviations[0]}"
-        return str(self.deviations[0])
+
+_OF_WEIGHTS = ("weights", "exponent", "parts")
+
+
+def cause_of(deviations: Sequence[Deviation], integer: HardwareNetwork) -> str:
+    """What is wrong with the networks, in a line; empty if nothing is."""
+    if not deviations:
+        return ""
+    wrong = {d.place for d in deviations if d.network == "integer" and d.element in _OF_WEIGHTS}
+    if len(wrong) > 1 and wrong >= {c.name for c in integer.connections if c.source != ALWAYS_ON}:
+        return f"all integers are those of another export; the first that differs: {deviations[0]}"
+    return str(deviations[0])
 
 
 OTHER_NUMBERS = "most entries differ"
@@ -205,9 +209,7 @@ def against_network(expected: HardwareNetwork, found: HardwareNetwork, *, exactl
     return deviations
 
 
-def against_numbers(
-    expected: Mapping[str, Mapping[str, Mapping[str, Any]]], found: HardwareNetwork
-) -> list[Deviation]:
+def against_numbers(expected: Mapping[str, Mapping[str, Mapping[str, Any]]], found: HardwareNetwork) -> list[Deviation]:
     """Hold everything but the arrays of a network against what `numbers_of` said of it."""
     kind, deviations = found.arithmetic, []
     for part, places in numbers_of(found).items():
@@ -406,8 +408,8 @@ def _readout_deviations(floating: HardwareNetwork, integer: HardwareNetwork) -> 
             return
         if not np.array_equal(*pair):
             index = tuple(int(i) for i in np.argwhere(pair[0] != pair[1])[0])
-            values = (_value(a[index]) for a in pair)
-            yield _of_array(integer, f"readout {name}", index, *values, likeness(*pair))
+            expected, found = _value(pair[0][index]), _value(pair[1][index])
+            yield Deviation("integer", "readout", name, index, expected, found, likeness(*pair))
     integrators, neuron = after.integrators, integer.population(after.source).neuron
     if integrators is not None and isinstance(neuron, IntegerNeuron):
         wanted = quantize_readout(
@@ -416,7 +418,7 @@ def _readout_deviations(floating: HardwareNetwork, integer: HardwareNetwork) -> 
         if not np.array_equal(wanted.weight, integrators.weight):
             index = tuple(int(i) for i in np.argwhere(wanted.weight != integrators.weight)[0])
             pair = wanted.weight[index], integrators.weight[index]
-            yield _of_array(integer, "readout integrators", index, *map(_value, pair), "")
+            yield Deviation("integer", "readout", "integrators", index, *map(_value, pair))
 
 
 def timing_deviations(floating: HardwareNetwork) -> list[Deviation]:
@@ -464,7 +466,7 @@ def likeness(expected: Array, found: Array) -> str:
         return f"signs of row {', '.join(map(str, turned[:4]))} turned"
     whole = float((a * b).sum() / max(np.square(a).sum(), 1e-300))
     left = float(np.sqrt(np.square(b - whole * a).mean() / max(np.square(b).mean(), 1e-300)))
-    if a.size > 2 and abs(whole - 1) > 0.04 and left < 0.3:
+    if a.size > 2 and abs(whole - 1) > 0.04 and left < min(0.3, 2 * abs(whole - 1)):
         return f"about {whole:.3g} times as large"
     return OTHER_NUMBERS if left > 0.87 else ""  # a correlation of less than a half
 

@@ -24,7 +24,7 @@ from fsnn_lava.quantization import quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
 from fsnn_lava.verification.error_budget import error_budget
-from fsnn_lava.verification.export_record import RECORD, ExportRecord, record_export
+from fsnn_lava.verification.export_record import RATE_SAMPLES, RECORD, ExportRecord, record_export
 from fsnn_lava.verification.rates import RateCheck, as_deployed, check_rates, row_effects
 from fsnn_lava.verification.report import Report
 from fsnn_lava.verification.structure import (
@@ -34,6 +34,7 @@ from fsnn_lava.verification.structure import (
     against_numbers,
     against_summaries,
     arrays_of,
+    cause_of,
     merged,
     timing_deviations,
 )
@@ -113,7 +114,9 @@ def verify(
     except (InputError, NetworkError, StateOverflowError) as error:
         if structure.agrees:
             raise
-        raise NetworkError(f"not the network that was exported: {structure.cause}; so its run failed: {error}") from error
+        raise NetworkError(
+            f"not the network that was exported: {structure.cause}; so its run failed: {error}"
+        ) from error
     by_torch = results.get(TORCH)
     several = len(floating.populations) > 1
     return Report(
@@ -165,15 +168,15 @@ def _check_structure(
         basis.append("float network: the checkpoint lowered anew; only the last bits of a sum may differ.")
         found += against_network(reference, floating, exactly=False)
     rates = record
-    words = f"what the export measured on its calibration samples ({RECORD})"
+    words = f"what the export measured on training samples ({RECORD})"
     if calibration is not None:
         codes = _calibration_codes(calibration, reference, network)
         derived, _ = quantize(reference, codes, config=_deployment(network), keep_lost=True)
         basis.append("integers: derived anew from the float network and the calibration samples; all are the same.")
         found += against_network(derived, network, exactly=True)
         if record is None:
-            rates = record_export(reference, derived, codes)
-            words = "what the integers, derived anew, do on the calibration samples"
+            rates = record_export(reference, derived, _measured(calibration, reference))
+            words = "what the integers, derived anew, do on training samples"
     if record is not None:
         basis.append(f"both networks: what the export recorded beside them ({RECORD}), every number and every hash.")
         found += against_numbers(record.floating.numbers, floating)
@@ -182,7 +185,7 @@ def _check_structure(
         found += against_summaries(record.integer.arrays, network, like=_about(reference, record))
     stated = network.provenance.get("quantization") if rates is None else rates.quantization
     if stated is None:
-        basis.append("integers: no rounding errors are recorded anywhere; held within a few steps of the float weights.")
+        basis.append("integers: no rounding errors are recorded anywhere; within a few steps of the float weights.")
     else:
         whose = "that its own file states" if rates is None else "that the export measured"
         basis.append(f"integers: the float weights, within the rounding errors {whose}, connection by connection.")
@@ -194,7 +197,9 @@ def _check_structure(
         words = "no record of the export: limits stated for any network of its rounding errors at the equilibrium"
     found += against_float(reference, network, quantization=stated)
     entries = sum(a.size for n in (floating, network) for a in arrays_of(n).values())
-    return Structure(tuple(basis), entries, merged(found)), _Expected(rates, words)
+    deviations = merged(found)
+    structure = Structure(tuple(basis), entries, deviations, cause_of(deviations, network))
+    return structure, _Expected(rates, words)
 
 
 def _lowered(trained: TrainedNetwork, network: HardwareNetwork) -> HardwareNetwork:
@@ -218,6 +223,14 @@ def _deployment(network: HardwareNetwork) -> DeployConfig:
             f'network "{network.name}": its provenance has no settings to derive it anew with ({error}); leave the '
             "calibration samples out"
         ) from None
+
+
+def _measured(calibration: Samples | Array, reference: HardwareNetwork) -> Array:
+    """Inputs on which to measure rates: as many training samples as there are, if more than the export's are given."""
+    if not isinstance(calibration, Samples):
+        return calibration
+    count = min(RATE_SAMPLES, len(calibration))
+    return inputs_of(reference, calibration.select(evenly_spaced(len(calibration), count)))
 
 
 def _calibration_codes(calibration: Samples | Array, reference: HardwareNetwork, network: HardwareNetwork) -> Array:

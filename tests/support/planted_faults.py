@@ -41,9 +41,7 @@ class Fault:
             save_network(network, folder / NETWORK_FILES[network.arithmetic])
 
 
-def planted_faults(
-    floating: HardwareNetwork, integer: HardwareNetwork, *, another: HardwareNetwork
-) -> Iterator[Fault]:
+def planted_faults(floating: HardwareNetwork, integer: HardwareNetwork, *, another: HardwareNetwork) -> Iterator[Fault]:
     """Yield copies of an exported pair with one fault each; what does not apply to the network is left out.
 
     Parameters
@@ -96,15 +94,12 @@ def planted_faults(
     # ---- in the float file ----
     later = next(c for c in floating.connections if c.name == back.name)
     later = dataclasses.replace(later, delay=later.delay + 3)
-    yield Fault(
-        "float file: feedback 3 steps later", "delay", back.name, _with_connection(floating, later), integer
-    )
+    yield Fault("float file: feedback 3 steps later", "delay", back.name, _with_connection(floating, later), integer)
     neuron = floating.populations[0].neuron
     raised = dataclasses.replace(neuron, v_threshold=1.5 * neuron.v_threshold)  # type: ignore[type-var, arg-type]
     populations = (dataclasses.replace(floating.populations[0], neuron=raised), *floating.populations[1:])
-    yield Fault(
-        "float file: threshold x 1.5", "threshold", first, dataclasses.replace(floating, populations=populations), integer
-    )
+    changed = dataclasses.replace(floating, populations=populations)
+    yield Fault("float file: threshold x 1.5", "threshold", first, changed, integer)
 
 
 def _with_connection(network: HardwareNetwork, changed: Connection) -> HardwareNetwork:
@@ -112,9 +107,7 @@ def _with_connection(network: HardwareNetwork, changed: Connection) -> HardwareN
     return dataclasses.replace(network, connections=connections)
 
 
-def _with_weight(
-    network: HardwareNetwork, connection: Connection, change: Callable[[Array], Array]
-) -> HardwareNetwork:
+def _with_weight(network: HardwareNetwork, connection: Connection, change: Callable[[Array], Array]) -> HardwareNetwork:
     """Mantissas changed, and kept within their bits."""
     half = 1 << (connection.weight_bits - 1)
     weight = np.clip(change(connection.weight.copy()), -half, half - 1).astype(np.int32)
