@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int:
     measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
     record = record_export(floating, integer, measured)
     folder = folder or new_run_folder(arguments.runs, floating.name)
-    (folder / RECORD).unlink(missing_ok=True)  # of an earlier export: it is not of the files that are written now
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):
+        (folder / RECORD).unlink(missing_ok=True)  # of an earlier export, not of the files that are written now
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     save_record(record, folder / RECORD)
     write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())

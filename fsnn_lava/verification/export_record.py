@@ -162,7 +162,7 @@ def load_record(path: Path) -> ExportRecord | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = dict(file)
         text = json.loads(str(arrays.pop("text")))
         if text["version"] != VERSION:

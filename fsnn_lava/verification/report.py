@@ -180,13 +180,13 @@ def rates_text(rates: RateCheck, time_steps: int) -> str:
     """Write the rates of every population beside what was expected of them."""
     rows = []
     for p in rates.populations:
-        figures = [f"{e:+.3f} / {f:+.3f} / {a:.3f}" for e, f, a in (p.shift, p.size)]
+        shift, size = "{:+.3f} / {:+.3f} / {:.3f}".format(*p.shift), "{:.3f} / {:.3f} / {:.3f}".format(*p.size)
         n = p.neuron
         worst = "", ""
         if n is not None:
             numbers = f"{n.predicted:+.3f} / {n.expected:+.3f} / {n.found:+.3f} / {n.allowed:.3f}"
             worst = str(n.neuron), numbers
-        rows.append((p.population, *figures, *worst, "yes" if p.agrees else "**no**"))
+        rows.append((p.population, shift, size, *worst, "yes" if p.agrees else "**no**"))
     header = ("population", "mean", "mean absolute", "neuron", "predicted / expected / found / allowed", "holds")
     cause = [] if rates.agrees else [f"Cause, by what moves the rates otherwise than at the export: {rates.cause}."]
     return "\n\n".join(

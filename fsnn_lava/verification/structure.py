@@ -288,8 +288,7 @@ def _rounding_deviations(
     floating: HardwareNetwork, integer: HardwareNetwork, quantization: Mapping[str, Any] | None
 ) -> Iterator[Deviation]:
     deployment = integer.provenance.get("deployment", {})
-    steps = deployment.get("time_steps") or integer.provenance.get("config", {}).get("network", {}).get("time_steps")
-    for wanted in dict.fromkeys((floating.time_steps, steps or floating.time_steps)):
+    for wanted in dict.fromkeys((floating.time_steps, deployment.get("time_steps") or floating.time_steps)):
         if integer.time_steps != wanted:
             yield _deviation("time steps", "network", wanted, integer.time_steps)
     if integer.input != floating.input:

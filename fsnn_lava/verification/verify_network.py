@@ -76,7 +76,7 @@ def verify(
         then derived anew and, without a record, stand for it. With neither, the tolerances are those that the network
         itself states, and the report says so.
     stock_models : lava-fixed runs with Lava's own process models instead of our faster ones.
-    progress : told the name of each backend before it runs.
+    progress : told "structure", and then the name of each backend before it runs.
 
     Raises
     ------
@@ -91,6 +91,8 @@ def verify(
         if trained is None:
             raise ConfigError("found neither a trained nor a float network; allowed: at least one of them")
         floating = dataclasses.replace(conversion.lower(trained), time_steps=network.time_steps)
+    if progress is not None:
+        progress("structure")
     structure, expected = _check_structure(trained, floating, network, record=record, calibration=calibration)
     try:
         codes = inputs_of(network, samples)
@@ -164,7 +166,7 @@ def _check_structure(
     basis, found = [], timing_deviations(floating)
     reference = floating
     if trained is not None:
-        reference = _lowered(trained, network)
+        reference = _lowered(trained, floating, network)
         basis.append("float network: the checkpoint lowered anew; only the last bits of a sum may differ.")
         found += against_network(reference, floating, exactly=False)
     rates = record
@@ -172,7 +174,7 @@ def _check_structure(
     if calibration is not None:
         codes = _calibration_codes(calibration, reference, network)
         derived, _ = quantize(reference, codes, config=_deployment(network), keep_lost=True)
-        basis.append("integers: derived anew from the float network and the calibration samples; all are the same.")
+        basis.append("integers: derived anew from the float network and the calibration samples; all must be the same.")
         found += against_network(derived, network, exactly=True)
         if record is None:
             rates = record_export(reference, derived, _measured(calibration, reference))
@@ -202,11 +204,10 @@ def _check_structure(
     return structure, _Expected(rates, words)
 
 
-def _lowered(trained: TrainedNetwork, network: HardwareNetwork) -> HardwareNetwork:
-    """The checkpoint as a float network of as many steps as the export was asked for."""
-    lowered = conversion.lower(trained)
-    steps = network.provenance.get("deployment", {}).get("time_steps")
-    return dataclasses.replace(lowered, time_steps=steps or lowered.time_steps)
+def _lowered(trained: TrainedNetwork, floating: HardwareNetwork, network: HardwareNetwork) -> HardwareNetwork:
+    """The checkpoint as a float network of as many steps as the export was asked for; a caller may give it others."""
+    steps = network.provenance.get("deployment", {}).get("time_steps") or floating.time_steps
+    return dataclasses.replace(conversion.lower(trained), time_steps=steps)
 
 
 def _deployment(network: HardwareNetwork) -> DeployConfig:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Fault:
     name : what was done.
     element : what of the network is wrong, as a verification is to name it.
     place : the population, connection or other part that is wrong.
+    file : the first of the two networks that is wrong.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Fault:
     place: str
     floating: HardwareNetwork
     integer: HardwareNetwork
+    file: Literal["float", "integer"] = "integer"
 
     def write(self, folder: Path) -> None:
         """Put both networks into an export's folder, in place of the honest ones."""
@@ -84,22 +87,23 @@ def planted_faults(floating: HardwareNetwork, integer: HardwareNetwork, *, anoth
     yield wrong("the integers of another training", "all integers", "network", foreign)
     yield wrong("readout's classes exchanged", "readout", "weight", _with_classes_exchanged(integer))
     longer = (dataclasses.replace(n, time_steps=n.time_steps + 5) for n in (floating, integer))
-    yield Fault("longer windows", "time steps", "network", *longer)
+    yield Fault("longer windows", "time steps", "network", *longer, "float")
     louder = dataclasses.replace(integer.input, maximum=2 * integer.input.maximum + 1)
     if integer.input.kind == "graded":
-        yield wrong("larger input codes", "input", "maximum", dataclasses.replace(integer, input=louder))
+        yield wrong("larger input codes", "maximum", "input", dataclasses.replace(integer, input=louder))
     if after is not None and integer.shape_of(last) == integer.shape_of(first):
         moved = dataclasses.replace(after, source=last, delay=1)
         yield wrong("a connection from another source", "source", after.name, _with_connection(integer, moved))
     # ---- in the float file ----
     later = next(c for c in floating.connections if c.name == back.name)
     later = dataclasses.replace(later, delay=later.delay + 3)
-    yield Fault("float file: feedback 3 steps later", "delay", back.name, _with_connection(floating, later), integer)
+    changed = _with_connection(floating, later)
+    yield Fault("float file: feedback 3 steps later", "delay", back.name, changed, integer, "float")
     neuron = floating.populations[0].neuron
     raised = dataclasses.replace(neuron, v_threshold=1.5 * neuron.v_threshold)  # type: ignore[type-var, arg-type]
     populations = (dataclasses.replace(floating.populations[0], neuron=raised), *floating.populations[1:])
     changed = dataclasses.replace(floating, populations=populations)
-    yield Fault("float file: threshold x 1.5", "threshold", first, changed, integer)
+    yield Fault("float file: threshold x 1.5", "threshold", first, changed, integer, "float")
 
 
 def _with_connection(network: HardwareNetwork, changed: Connection) -> HardwareNetwork:

@@ -1,9 +1,9 @@
 """The verification report as JSON and as Markdown."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.quantization.quantizer import quantize
-from fsnn_lava.verification import error_budget
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
-from fsnn_lava.verification.compare_runs import SETTLING, Budget, Cause, Difference, Divergence, Pair, compare_all
+from fsnn_lava.verification.compare_runs import Difference, Divergence, Pair, compare_all
+from fsnn_lava.verification.error_budget import SETTLING, Budget, Cause, Contribution, Distance, error_budget
+from fsnn_lava.verification.rates import NeuronDeparture, PopulationRates, RateCheck
 from fsnn_lava.verification.report import Report
 from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
+from fsnn_lava.verification.structure import Deviation, Structure
 from random_networks import random_network
 
 NOTHING = Difference(0.0, 0.0)
@@ -30,23 +32,39 @@ SAME = {"population1": NOTHING, "population2": NOTHING}
 EXACT = "the same spikes in every population, sample and step"
 PAIR = Pair("simulator", "lava-fixed", "exact", EXACT, True, 0.0, 0.0, None, SAME)
 LIMIT, PLACE = "mean rate difference <= 1/T = 0.0333", Divergence("population2", 17, 3, 41)
-BROKEN = Pair("torch", "lava-fixed", "statistical", LIMIT, False, 0.0461, 0.789, PLACE, SAME)
-CAUSE = Cause("timing", "one - other", {"population1": Difference(0.0123, 0.456), "population2": NOTHING})
-SETTLED = Cause(SETTLING, "one - equilibrium", {"population1": Difference(0.0321, 0.654), "population2": NOTHING})
+STATEMENT = Pair("torch", "lava-fixed", "statistical", LIMIT, False, 0.0461, 0.789, PLACE, SAME)
+BROKEN = dataclasses.replace(PAIR, agrees=False, mean_rate_difference=0.0123, first_divergence=PLACE)
+STEP = Contribution(-0.0021, 0.0102, 0.0123, 0.456)
+NO_STEP = Contribution(0.0, 0.0, 0.0, 0.0)
+TIMING = Cause("timing", "one -> other", {"population1": STEP, "population2": NO_STEP})
+TOTAL = dataclasses.replace(TIMING, name="total")
+SETTLED = Distance(SETTLING, "one - equilibrium", {"population1": Difference(0.0321, 0.654), "population2": NOTHING})
+FINITE = Distance("finite time, float", "run - equilibrium", {**SAME, "population1": Difference(0.0311, 0.643)})
 BUDGET = Budget(
-    (CAUSE, SETTLED),
+    (TIMING, TOTAL),
+    (FINITE, SETTLED),
     {"population1": 0.107, "population2": 0.2},
     {"trained": 0.975, "integer": 0.9625},
     equilibrium_converged=True,
 )
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
 LOWERING = SpikeAgreement(80, (TIE,), ())
+STRUCTURE = Structure(("both networks: what the export recorded.",), 12345, (), "")
+NEURON_19 = NeuronDeparture(19, -0.011, 0.012, 0.113, 0.314)
+RATES = RateCheck(
+    "what the export measured",
+    80,
+    (PopulationRates("population1", (0.001, 0.002, 0.033), (0.044, 0.055, 0.066), NEURON_19, 0, agrees=True),),
+    "",
+)
 REPORT = Report(
     network={"name": "digits", "notation": "24-20 (F24)"},
     samples=80,
     time_steps=30,
     accuracy={"torch": 0.9725, "lava-fixed": 0.9375},
-    pairs=(PAIR, BROKEN),
+    structure=STRUCTURE,
+    rates=RATES,
+    pairs=(PAIR, STATEMENT),
     lowering=LOWERING,
     budget=BUDGET,
 )
@@ -66,23 +84,27 @@ def numbers(value: Any) -> Iterator[float]:
 def test_json_has_the_promised_keys() -> None:
     """Other programs read them: a change here is a change of an interface."""
     values = json.loads(json.dumps(REPORT.as_json(), allow_nan=False))
-    promised = {"accuracy", "pairs", "lowering", "budget", "network", "samples", "time_steps"}
-    assert set(values) == promised | {"agrees"}
+    promised = {"accuracy", "pairs", "lowering", "budget", "network", "samples", "time_steps", "structure", "rates"}
+    assert set(values) == promised | {"agrees", "checks", "findings"}
+    assert values["checks"] == {"structure": True, "rates": True, "spikes": True}
+    assert set(values["structure"]) == {"basis", "entries", "deviations", "cause", "agrees"}
+    assert set(values["rates"]) == {"basis", "samples", "populations", "cause", "agrees"}
+    assert set(values["rates"]["populations"][0]) == {"population", "shift", "size", "neuron", "departing", "agrees"}
     promised = {"a", "b", "relation", "agrees", "mean_rate_difference", "max_rate_difference", "first_divergence"}
     for pair in values["pairs"]:
         assert set(pair) == promised | {"requirement", "populations"}
     assert values["accuracy"] == {"torch": 0.9725, "lava-fixed": 0.9375}
-    assert (values["samples"], values["time_steps"], values["agrees"]) == (80, 30, False)
+    assert (values["samples"], values["time_steps"], values["agrees"]) == (80, 30, True)
     assert values["network"] == {"name": "digits", "notation": "24-20 (F24)"}
     assert [pair["first_divergence"] for pair in values["pairs"]] == [
         None,
         {"population": "population2", "step": 17, "sample": 3, "neuron": 41},
     ]
     assert values["budget"]["accuracy"] == {"trained": 0.975, "integer": 0.9625}
-    cause, settling = values["budget"]["causes"]
-    assert settling["populations"]["population1"] == {"mean": 0.0321, "maximum": 0.654}
-    assert (cause["name"], cause["compares"]) == ("timing", "one - other")
-    assert cause["populations"]["population1"] == {"mean": 0.0123, "maximum": 0.456}
+    assert values["budget"]["distances"][1]["populations"]["population1"] == {"mean": 0.0321, "maximum": 0.654}
+    cause = values["budget"]["causes"][0]
+    assert (cause["name"], cause["compares"]) == ("timing", "one -> other")
+    assert cause["populations"]["population1"] == dataclasses.asdict(STEP)
 
 
 def test_json_of_real_runs_holds_finite_numbers_only() -> None:
@@ -92,7 +114,7 @@ def test_json_of_real_runs_holds_finite_numbers_only() -> None:
     names = [p.name for p in floating.populations]
     runs = [FloatSimulator().run(floating, codes), IntegerSimulator().run(integer, codes, record=names)]
     budget = error_budget(floating, integer, codes, labels)
-    report = Report({}, 10, 20, {}, compare_all(runs), SpikeAgreement(10, (), ()), budget)
+    report = Report({}, 10, 20, {}, STRUCTURE, RATES, compare_all(runs), SpikeAgreement(10, (), ()), budget)
     found = list(numbers(json.loads(json.dumps(report.as_json(), allow_nan=False))))
     assert len(found) > 30
     assert all(map(math.isfinite, found))
@@ -103,50 +125,90 @@ def test_markdown_holds_every_figure() -> None:
     figures = ["80 test samples", "30 time steps", "97.25%", "93.75%", "97.50%", "96.25%", "0.0461", "0.789"]
     figures += [
         "| population1 | 0.107 | 0.0321 | 0.654 |",
-        "0.0123 / 0.456",
+        "| timing | one -> other | 0.01020 | -0.00210 | 0.0123 | 0.456 |",
+        "0.0311 / 0.643",
+        "12,345 weights",
+        "| population1 | +0.001 / +0.002 / 0.033 | 0.044 / 0.055 / 0.066 | 19 |",
+        "| 19 | -0.011 / +0.012 / +0.113 / 0.314 | yes |",
         "24-20 (F24)",
         "torch / lava-fixed",
         "simulator / lava-fixed",
         "1/T = 0.0333",
     ]
-    figures += ['population "population2", step 17, neuron 41 (sample 3)', "the same spikes in every population"]
+    figures += ["the same spikes in every population"]
     assert [figure for figure in figures if figure not in text] == []
 
 
 def test_markdown_tables_are_rectangular() -> None:
     """Every row has as many cells as the header above it."""
     blocks = [block for block in REPORT.as_markdown().split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 6
+    assert len(blocks) == 11
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_verdict() -> None:
-    assert not REPORT.agrees
-    assert "**A pair breaks its relation.**" in REPORT.as_markdown()
-    assert "**no**" in REPORT.as_markdown()
-    right = replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), ()))
-    assert right.agrees
-    assert "Every pair keeps its relation." in right.as_markdown()
-    assert "**" not in right.as_markdown()
+def test_each_check_fails_by_itself() -> None:
+    assert REPORT.agrees, "the statement on 1/T is no verdict"
+    assert "Verified: all three checks hold." in REPORT.as_markdown()
+    assert "**" not in REPORT.as_markdown()
+    assert REPORT.findings() == []
+    where = Deviation("integer", "weights", "feedback", (3, 7), "5", "6", "like nothing")
+    cases = {
+        "structure": {"structure": Structure(("a record.",), 9, (where,), str(where))},
+        "spikes": {"pairs": (BROKEN,)},
+        "rates": {"rates": departed()},
+    }
+    for name, change in cases.items():
+        report = dataclasses.replace(REPORT, **change)  # type: ignore[arg-type]
+        assert not report.agrees
+        assert [check for check, holds in report.checks.items() if not holds] == [name]
+        (line,) = report.findings()
+        assert line.startswith(f"{name}: ")
+        text = report.as_markdown()
+        assert f"**Not verified: {name}.**" in text
+        assert f"- {line}" in text
+        assert json.loads(json.dumps(report.as_json()))["findings"] == [line]
+    report = dataclasses.replace(REPORT, **cases["structure"])  # type: ignore[arg-type]
+    assert "| integer | weights | feedback | [3, 7] | 5 | 6 | like nothing |" in report.as_markdown()
+    expected = "integer network, weights of feedback[3, 7]: expected 5, found 6 (like nothing)"
+    assert report.findings() == [f"structure: {expected}"]
+    (line,) = dataclasses.replace(REPORT, **cases["spikes"]).findings()  # type: ignore[arg-type]
+    assert f"simulator and lava-fixed do not agree; required (exact): {EXACT}; first divergence: {PLACE}" in line
+
+
+def departed(*, one_neuron: bool = True) -> RateCheck:
+    found = dataclasses.replace(NEURON_19, found=0.913)
+    (population,) = RATES.populations
+    wrong = dataclasses.replace(population, neuron=found, departing=int(one_neuron), agrees=False)
+    return dataclasses.replace(RATES, populations=(wrong,), cause="threshold of population1")
+
+
+def test_rates_name_the_neuron_or_the_population() -> None:
+    (line,) = dataclasses.replace(REPORT, rates=departed()).findings()
+    assert "neuron 19 of population1: expected +0.012 spikes a window" in line
+    assert "found +0.913, allowed 0.314 more or less" in line
+    assert line.endswith("cause: threshold of population1")
+    (line,) = dataclasses.replace(REPORT, rates=departed(one_neuron=False)).findings()
+    assert "population1: mean difference expected +0.001 spikes a window, found +0.002" in line
 
 
 def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
     text = REPORT.as_markdown()
     assert "every spike is the same in 79 of 80 samples" in text
     assert "| tie | 2 | population1 | 5 | 19 | 3e-16 |" in text
-    assert list(REPORT.as_json()["lowering"]["ties"]) == [asdict(TIE)]
-    wrong = replace(TIE, distance=0.02)
-    broken = replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), (wrong,)))
-    assert not broken.agrees
+    assert list(REPORT.as_json()["lowering"]["ties"]) == [dataclasses.asdict(TIE)]
+    wrong = dataclasses.replace(TIE, distance=0.02)
+    broken = dataclasses.replace(REPORT, pairs=(PAIR,), lowering=SpikeAgreement(80, (), (wrong,)))
+    assert broken.checks == {"structure": True, "rates": True, "spikes": False}
+    assert 'first: sample 2, population "population1", step 5, neuron 19' in broken.findings()[0]
     assert "| **not explained** | 2 | population1 | 5 | 19 | 0.02 |" in broken.as_markdown()
-    same = replace(REPORT, lowering=SpikeAgreement(80, (), ()))
+    same = dataclasses.replace(REPORT, lowering=SpikeAgreement(80, (), ()))
     assert "every spike is the same in 80 of 80 samples." in same.as_markdown()
     assert "A tie is" not in same.as_markdown()
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    report = replace(REPORT, budget=replace(BUDGET, equilibrium_converged=False))
+    report = dataclasses.replace(REPORT, budget=dataclasses.replace(BUDGET, equilibrium_converged=False))
     assert "**The iteration did not converge to an equilibrium.**" in report.as_markdown()
     assert "converge" not in REPORT.as_markdown()
 
@@ -360,12 +422,12 @@ def test_refuses_what_is_not_of_one_run() -> None:
     network = image_network()
     result, inputs = random_run(network, 3)
     with pytest.raises(InputError, match=r'run "some" is of network "other", T = 6; found network "image", T = 6'):
-        run_activity(network, replace(result, network="other"), inputs=inputs)
+        run_activity(network, dataclasses.replace(result, network="other"), inputs=inputs)
     with pytest.raises(InputError, match=r'is of network "image", T = 5; found network "image", T = 6; give the net'):
-        run_activity(network, replace(result, time_steps=5), inputs=inputs)
+        run_activity(network, dataclasses.replace(result, time_steps=5), inputs=inputs)
     with pytest.raises(InputError, match=r'population "a": spike counts of shape \(3, 3, 4, 4\); expected .* \(2, 3'):
         run_activity(network, result, inputs=inputs[:2])
-    missing = replace(result, spike_counts={"a": result.spike_counts["a"]})
+    missing = dataclasses.replace(result, spike_counts={"a": result.spike_counts["a"]})
     with pytest.raises(InputError, match=r'population "b": spike counts of shape None; expected .*give the inputs'):
         run_activity(network, missing, inputs=inputs)
     with pytest.raises(InputError, match=r'network "image": graded inputs of shape \(3, 2, 4\)'):

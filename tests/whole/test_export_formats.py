@@ -46,7 +46,7 @@ def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path
         assert np.array_equal(a.spikes[name], b.spikes[name])
         assert a.spikes[name].any()
     options = ["--run", str(theirs.folder), "--samples", "10", "--backends", "simulator", "simulator-float"]
-    assert verify.main(options) in (0, 1)  # so short a training may break the 1/T relation
+    assert verify.main(options) == 0
     report = json.loads((theirs.folder / "report.json").read_text())
     assert report["lowering"] is None
     assert report["network"]["dataset"] == "digits"
@@ -113,7 +113,7 @@ def test_an_interrupted_export_leaves_no_partial_file(run_folder: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         export.main(["--run", str(run_folder), "--time-steps", "7", *FEW])
     after = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
-    assert set(after) == set(before)
+    assert set(before) - set(after) == {"export-record.npz"}, "which is not of the new files"
     assert after["network-integer.h5"] == before["network-integer.h5"]
     assert after["network-float.h5"] != before["network-float.h5"]
     with pytest.raises(NetworkError, match="are not of one export"):

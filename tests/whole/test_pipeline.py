@@ -22,6 +22,7 @@ from fsnn_lava.errors import (
     ConfigError,
     DatasetError,
     MissingDependencyError,
+    NetworkError,
     OutputError,
     UnsupportedError,
 )
@@ -196,9 +197,15 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
     said = {"name": "digits", "notation": "40 (F40)", "dataset": "digits", "neurons": "IF", "seed": "1", "epoch": "3"}
     assert report["network"] == said | {"weights": "8 bits", "threshold": "as trained"}
     causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
-    assert causes["lowering"] == causes["timing"] == {"mean": 0.0, "maximum": 0.0}
-    assert 0 < causes["total"]["mean"] <= 1 / 10
-    assert "Every pair keeps its relation." in (digits / "report.md").read_text()
+    assert causes["lowering"] == causes["timing"] == {"signed": 0.0, "share": 0.0, "mean": 0.0, "maximum": 0.0}
+    assert 0 < causes["total"]["mean"] == causes["rounding"]["mean"] <= 1 / 10
+    assert report["checks"] == {"structure": True, "rates": True, "spikes": True}
+    assert report["structure"]["basis"] == [
+        "float network: the checkpoint lowered anew; only the last bits of a sum may differ.",
+        "both networks: what the export recorded beside them (export-record.npz), every number and every hash.",
+        "integers: the float weights, within the rounding errors that the export measured, connection by connection.",
+    ]
+    assert "Verified: all three checks hold." in (digits / "report.md").read_text()
     assert words(capsys.readouterr().out).endswith(f"report: {digits / 'report.md'} and report.json")
 
 
@@ -228,11 +235,12 @@ def test_verify_names_the_first_divergence(
     pair = report["pairs"][-1]
     assert (pair["a"], pair["b"], pair["relation"], pair["agrees"]) == ("simulator", "lava-fixed", "exact", False)
     assert pair["first_divergence"] == {"population": "population1", "step": 3, "sample": 5, "neuron": 7}
-    assert "**A pair breaks its relation.**" in (digits / "report.md").read_text()
+    assert report["checks"] == {"structure": True, "rates": True, "spikes": False}
+    assert "**Not verified: spikes.**" in (digits / "report.md").read_text()
 
 
 def test_verify_finds_an_altered_network(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sound file of another network: all input weights of 20 neurons are zero."""
+    """A sound file of another network: all input weights are zero. It is derived anew to say what they were."""
     path = digits / NETWORK_FILES["integer"]
     network = load_network(path)
     connections = list(network.connections)
@@ -240,9 +248,36 @@ def test_verify_finds_an_altered_network(digits: Path, capsys: pytest.CaptureFix
     connections[0] = replace(connections[0], weight=weight)
     save_network(replace(network, connections=tuple(connections)), path)
     assert verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "50"]) == 1
-    assert "torch and simulator do not agree; required (statistical): mean rate difference <= 1/T = 0.1" in words(
-        capsys.readouterr().out
-    )
+    printed = words(capsys.readouterr().out)
+    first = np.argwhere(network.connections[0].weight)[0]
+    where = f"{connections[0].name}[{', '.join(map(str, first))}]"
+    expected = network.connections[0].weight[tuple(first)]
+    assert f"structure: integer network, weights of {where}: expected {expected}, found 0" in printed
+    assert "rates: " in printed
+    report = json.loads((digits / "report.json").read_text())
+    assert (report["agrees"], report["structure"]["agrees"], report["rates"]["agrees"]) == (False, False, False)
+
+
+def test_verify_without_a_record_derives_the_integers_anew(digits: Path) -> None:
+    """As of an export by an earlier version."""
+    (digits / "export-record.npz").unlink()
+    options = ["--run", str(digits), "--backends", "torch", "simulator", "--samples", "30"]
+    assert verify.main(options) == 0
+    report = json.loads((digits / "report.json").read_text())
+    assert "integers: derived anew from the float network" in report["structure"]["basis"][1]
+    assert report["rates"]["basis"] == "what the integers, derived anew, do on training samples"
+    path = digits / NETWORK_FILES["integer"]
+    network = load_network(path)
+    network.connections[0].weight[0, 1] += 1
+    save_network(network, path)
+    assert verify.main(options) == 1
+
+
+def test_verify_refuses_a_damaged_record(digits: Path) -> None:
+    path = digits / "export-record.npz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(NetworkError, match=r"export-record\.npz: cannot be read as an export's record, it is damaged"):
+        verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "2"])
 
 
 def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path) -> None:

@@ -27,7 +27,8 @@ from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.report import QuantizationReport
 from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
-from fsnn_lava.verification.compare_runs import compare_all, error_budget
+from fsnn_lava.verification.compare_runs import compare_all
+from fsnn_lava.verification.error_budget import error_budget
 from random_networks import reference_spikes
 from side_by_side import run_side_by_side
 from simulated import names
