@@ -71,13 +71,15 @@ class Budget:
     distances : rounding at the equilibrium, finite time (float and integer) and settling: the theory.
     mean_rates : population -> mean firing rate of the integer run, spikes per step.
     accuracy : stage -> share of samples classified rightly.
-    equilibrium_converged : whether the iterations to both equilibria did; if not, the distances mean little.
+    unsettled_samples : for how many one of the networks found no equilibrium; their distances mean nothing.
+    equilibrium_converged : whether there are none.
     """
 
     causes: tuple[Cause, ...]
     distances: tuple[Distance, ...]
     mean_rates: Mapping[str, float]
     accuracy: Mapping[str, float]
+    unsettled_samples: int
     equilibrium_converged: bool
 
 
@@ -112,8 +114,9 @@ def error_budget(
     halved = deployed or FloatSimulator().run(with_threshold, inputs)
     hardware = halved if with_threshold is floating else FloatSimulator().run(floating, inputs)
     rounded = rounded or IntegerSimulator().run(integer, inputs)
-    settled, converged = _at_equilibrium(floating, inputs, sequential)
-    settled_integer, converged_integer = _at_equilibrium(integer, inputs, rounded)
+    settled, found = _at_equilibrium(floating, inputs, sequential)
+    settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
+    unsettled = int((~(found & found_integer)).sum())
     start = sequential if trained is None else trained
     steps = [
         ("lowering", "trained -> float, sequential", start, sequential),
@@ -144,15 +147,16 @@ def error_budget(
         distances,
         {name: float(rate.mean()) for name, rate in rounded.firing_rates.items()},
         {name: accuracy(run, labels) for name, run in stages.items()},
-        converged and converged_integer,
+        unsettled,
+        not unsettled,
     )
 
 
-def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, bool]:
-    """Return the run as if it had settled, and whether the equilibrium was found."""
+def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, Array]:
+    """Return the run as if it had settled, and which samples (B,) did."""
     found = equilibrium_rates(network, inputs, tolerance=1e-7)
     logits = read_out(network.readout, found.firing_rates)
-    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.converged
+    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.settled
 
 
 def _distance(name: str, compares: str, a: RunResult, b: RunResult) -> Distance:

@@ -230,7 +230,11 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
         f"per step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, down to what rounding leaves; "
         "for LIF to a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
         markdown_table(("distance", "compares", *populations), others),
-        *([] if budget.equilibrium_converged else ["**The iteration did not converge to an equilibrium.**"]),
+        *(
+            [f"**Does not settle: {budget.unsettled_samples} samples; their distances mean nothing.**"]
+            if budget.unsettled_samples
+            else []
+        ),
     ]
     if statements:
         parts.append(

@@ -45,6 +45,7 @@ BUDGET = Budget(
     (FINITE, SETTLED),
     {"population1": 0.107, "population2": 0.2},
     {"trained": 0.975, "integer": 0.9625},
+    unsettled_samples=0,
     equilibrium_converged=True,
 )
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
@@ -208,9 +209,10 @@ def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    report = dataclasses.replace(REPORT, budget=dataclasses.replace(BUDGET, equilibrium_converged=False))
-    assert "**The iteration did not converge to an equilibrium.**" in report.as_markdown()
-    assert "converge" not in REPORT.as_markdown()
+    budget = dataclasses.replace(BUDGET, unsettled_samples=7, equilibrium_converged=False)
+    report = dataclasses.replace(REPORT, budget=budget)
+    assert "**Does not settle: 7 samples; their distances mean nothing.**" in report.as_markdown()
+    assert "not settle" not in REPORT.as_markdown()
 
 
 NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)
