@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -87,4 +88,5 @@ def plain_broyden(f: Map, start: Tensor) -> FixedPoint:
         rights[:, count], lefts[:, :, count] = torch.nan_to_num(right), torch.nan_to_num(left)
         count += 1
         step = -inverse_times(g, count)
-    return FixedPoint(best.view_as(start), lowest, count + 1, lowest <= TOLERANCE)
+    residuals = torch.full((batch,), lowest, dtype=torch.float64)  # one for the whole batch
+    return FixedPoint(best.view_as(start), residuals, count + 1, residuals <= TOLERANCE, residuals * math.nan)

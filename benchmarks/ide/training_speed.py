@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -198,11 +199,9 @@ class Stopwatch:
         """Stands in for the library's spiking run: the variant's own."""
         return (plain_run if self.variant.plain else _SIMULATE)(bound, drive, time_steps=time_steps)
 
-    def solve(
-        self, f: Map, start: Tensor, *, method: str, tolerance: float, max_steps: int, sums: None = None
-    ) -> FixedPoint:
+    def solve(self, f: Map, start: Tensor, **options: Any) -> FixedPoint:
         """Stands in for the library's `solve`, which it times."""
-        return self.timed(partial(solve, method=method, tolerance=tolerance, max_steps=max_steps), f, start)
+        return self.timed(partial(solve, **options), f, start)
 
     def timed(self, solver: Callable[[Map, Tensor], FixedPoint], f: Map, start: Tensor) -> FixedPoint:
         """Solve, and return what the solver finds; when it began and ended is kept."""
