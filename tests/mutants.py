@@ -41,7 +41,10 @@ AREAS = {
         "training/gradients/ide.py network/fixed_point.py",
         "network/test_fixed_point.py training/gradients/test_ide.py",
     ),
-    "verification": ("verification/compare_runs.py verification/agreement.py", "verification/test_compare_runs.py"),
+    "verification": (
+        "verification/compare_runs.py verification/agreement.py verification/structure.py verification/rates.py",
+        "verification/test_compare_runs.py verification/test_structure_and_rates.py verification/test_planted_faults.py",
+    ),
 }
 UNUSED = re.compile("Decorator|Variable|_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)$")
 LEFT_ALONE = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
