@@ -43,7 +43,8 @@ AREAS = {
     ),
     "verification": (
         "verification/compare_runs.py verification/agreement.py verification/structure.py verification/rates.py",
-        "verification/test_compare_runs.py verification/test_structure_and_rates.py verification/test_planted_faults.py",
+        "verification/test_compare_runs.py verification/test_structure_and_rates.py "
+        "verification/test_planted_faults.py",
     ),
 }
 UNUSED = re.compile("Decorator|Variable|_(Eq|NotEq|Lt|LtE|Gt|GtE)_(Is|IsNot)$")

@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
         integer, quantization = quantize(floating, calibration, config=arguments.settings)
     report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
     measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
-    record = record_export(floating, integer, measured)
+    with console.status("measuring how far rounding moves each neuron's rate"):
+        record = record_export(floating, integer, measured)
     folder = folder or new_run_folder(arguments.runs, floating.name)
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):
         (folder / RECORD).unlink(missing_ok=True)  # of an earlier export, not of the files that are written now

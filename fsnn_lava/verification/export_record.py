@@ -30,7 +30,9 @@ RECORD = "export-record.npz"
 """Name of the file in an export's folder."""
 VERSION = 1
 RATE_SAMPLES = 256
-"""Most training samples on which rates are measured."""
+"""Most training samples on which rates are measured; of large networks fewer, but never less than a quarter."""
+_RATES = 2**24
+"""Most rates that are measured, of all samples and neurons."""
 _CHUNK_NUMBERS = 2**23
 """Rates that are held at a time."""
 
@@ -91,9 +93,10 @@ def record_export(floating: HardwareNetwork, integer: HardwareNetwork, inputs: A
     InputError : if the inputs do not fit the networks.
     """
     deployed = as_deployed(floating, integer)
-    samples = floating.input.samples(inputs)
-    some = floating.input.take(inputs, evenly_spaced(samples, min(samples, RATE_SAMPLES)))
     neurons = sum(p.size for p in floating.populations)
+    most = min(max(_RATES // neurons, RATE_SAMPLES // 4), RATE_SAMPLES)
+    samples = floating.input.samples(inputs)
+    some = floating.input.take(inputs, evenly_spaced(samples, min(samples, most)))
     size, samples = max(1, _CHUNK_NUMBERS // neurons), floating.input.samples(some)
     differences: dict[str, list[Array]] = {p.name: [] for p in floating.populations}
     rows: dict[str, dict[str, Array]] = {}

@@ -300,7 +300,7 @@ def _held(
     worst = int(np.argmax(departure / allowed))
     figures = []
     for here, before in ((now.shift, record.shift), (now.size, record.size)):
-        spread = max(before[2], 1 / time_steps / len(record.mean))
+        spread = max(before[2], 1 / time_steps / len(record.mean) ** 0.5)  # a spike may be followed by others
         room = np.sqrt(2 * before[1] * level * share) + spread * level * share / 3 + SLACK * record.size[0]
         figures.append((before[0] * time_steps, here[0] * time_steps, float(room) * time_steps))
     departing = int(np.count_nonzero(departure > allowed))

@@ -9,7 +9,6 @@ square to nine digits. A report says which of them were at hand.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from fsnn_lava.hardware import (
     FloatNeuron,
     HardwareNetwork,
     IntegerNeuron,
+    Integrators,
     quantize_readout,
     summed_weight,
     with_timing,
@@ -151,14 +151,22 @@ def numbers_of(network: HardwareNetwork) -> dict[str, dict[str, dict[str, Any]]]
         }
         for c in network.connections
     }
-    held = {} if integrators is None else dataclasses.asdict(integrators)
-    held.pop("weight", None)
+    held = {} if integrators is None else _numbers_of_integrators(integrators)
     return {
         "network": {"network": {"arithmetic": network.arithmetic, "time steps": network.time_steps}},
         "input": {"input": {"shape": list(source.shape), "kind": source.kind, "maximum": source.maximum}},
         "populations": populations,
         "connections": connections,
         "readout": {"readout": {"source": readout.source, "shape": list(readout.weight.shape)}, "integrators": held},
+    }
+
+
+def _numbers_of_integrators(integrators: Integrators) -> dict[str, float]:
+    return {
+        "scale": integrators.scale,
+        "parts": integrators.parts,
+        "exponent": integrators.weight_exponent,
+        "weight bits": integrators.weight_bits,
     }
 
 
@@ -418,6 +426,9 @@ def _readout_deviations(floating: HardwareNetwork, integer: HardwareNetwork) -> 
             index = tuple(int(i) for i in np.argwhere(wanted.weight != integrators.weight)[0])
             pair = wanted.weight[index], integrators.weight[index]
             yield Deviation("integer", "readout", "integrators", index, *map(_value, pair))
+        for name, element in (("scale", "scale"), ("parts", "parts"), ("weight_exponent", "exponent")):
+            if getattr(wanted, name) != getattr(integrators, name):
+                yield _deviation(element, "integrators", getattr(wanted, name), getattr(integrators, name))
 
 
 def timing_deviations(floating: HardwareNetwork) -> list[Deviation]:

@@ -86,6 +86,10 @@ def planted_faults(floating: HardwareNetwork, integer: HardwareNetwork, *, anoth
     foreign = dataclasses.replace(another, provenance=integer.provenance, name=integer.name)
     yield wrong("the integers of another training", "all integers", "network", foreign)
     yield wrong("readout's classes exchanged", "readout", "weight", _with_classes_exchanged(integer))
+    if integer.readout.integrators is not None:
+        larger = dataclasses.replace(integer.readout.integrators, scale=1.1 * integer.readout.integrators.scale)
+        readout = dataclasses.replace(integer.readout, integrators=larger)
+        yield wrong("integrators' scale x 1.1", "scale", "integrators", dataclasses.replace(integer, readout=readout))
     longer = (dataclasses.replace(n, time_steps=n.time_steps + 5) for n in (floating, integer))
     yield Fault("longer windows", "time steps", "network", *longer, "float")
     louder = dataclasses.replace(integer.input, maximum=2 * integer.input.maximum + 1)

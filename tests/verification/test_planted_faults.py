@@ -29,8 +29,6 @@ from planted_faults import Fault, planted_faults
 SAMPLES = 40
 KINDS = 19
 """Kinds of faults that each network has at least."""
-NAMED = 17
-"""Of so many the right cause is named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +131,14 @@ def test_every_planted_fault_is_noticed_and_named(network: Exported, basis: str)
     assert honest.agrees, honest.findings()
     assert ("No record of the export" in honest.structure.basis[-1]) == (not given)
     faults = list(planted_faults(network.floating, network.integer, another=network.another))
-    if basis == "derived anew" and network.integer.input.size > 100:
-        faults = faults[::6]  # a derivation takes seconds
+    if network.integer.input.size > 100:  # each takes half a second, and seconds where it is derived
+        faults = faults[:: {"recorded": 1, "derived anew": 8, "stated by the network": 3}[basis]]
     if basis != "recorded":  # a network may run for any number of steps: that of the export is known to its record
         faults = [fault for fault in faults if fault.name != "longer windows"]
     found = {fault.name: findings(network, fault, **given) for fault in faults}
     assert all(noticed for noticed, _ in found.values()), found
-    named = [fault.name for fault in faults if names_cause(fault, found[fault.name][1])]
-    assert len(named) >= len(faults) * NAMED / KINDS, {n: said for n, (_, said) in found.items() if n not in named}
+    unnamed = {fault.name: found[fault.name][1] for fault in faults if not names_cause(fault, found[fault.name][1])}
+    assert unnamed == {}
 
 
 def test_so_many_kinds_of_faults_are_planted(network: Exported) -> None:
@@ -149,6 +147,21 @@ def test_so_many_kinds_of_faults_are_planted(network: Exported) -> None:
     for fault in faults:
         assert fault.floating.provenance == network.floating.provenance
         assert fault.integer.provenance == network.integer.provenance
+
+
+def test_a_float_file_of_other_delays_is_noticed_without_any_reference() -> None:
+    """No checkpoint, no record, no samples: hardware has one timing alone."""
+    made = digits()
+    (fault,) = (
+        f
+        for f in planted_faults(made.floating, made.integer, another=made.another)
+        if f.name == "float file: feedback 3 steps later"
+    )
+    for floating, holds in ((made.floating, True), (fault.floating, False)):
+        backends = ("simulator", "simulator-float")
+        report = verified(None, made.integer, made.test, backends=backends, floating=floating)
+        assert report.structure.agrees == holds
+    assert names_cause(fault, report.findings())
 
 
 FIRING = {
