@@ -11,7 +11,7 @@ from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import Pair
 from fsnn_lava.verification.error_budget import SETTLING, Budget
 from fsnn_lava.verification.markdown_table import markdown_table
-from fsnn_lava.verification.rates import RateCheck
+from fsnn_lava.verification.rates import STATED_SHARE, STATED_SPIKES, RateCheck
 from fsnn_lava.verification.structure import Structure
 
 
@@ -166,7 +166,7 @@ def rates_finding(rates: RateCheck) -> str:
         n = first.neuron
         what = (
             f"neuron {n.neuron} of {first.population}: expected {n.expected:+.3f} spikes a window from the float "
-            f"network's, found {n.found:+.3f}, allowed {n.allowed:.3f} more or less; {first.departing} neurons depart"
+            f"network's, found {n.found:+.3f}, allowed {n.allowed:.3f} more or less; neurons that depart: {first.departing}"
         )
     else:
         what = (
@@ -174,6 +174,17 @@ def rates_finding(rates: RateCheck) -> str:
             f"{first.shift[1]:+.3f}; mean absolute difference expected {first.size[0]:.3f}, found {first.size[1]:.3f}"
         )
     return f"{what}; cause: {rates.cause}"
+
+
+_ALLOWED = (
+    "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the rounding of "
+    "weights and constants predicts to first order. What is allowed is what honest samples exceed with a probability of "
+    "one in a million, and room for test samples that are unlike training samples."
+)
+_STATED = (
+    "Of all neurons: *expected / found / departure allowed*. Nothing is known of single neurons; what is allowed is "
+    f"{STATED_SHARE:g} times the rounding error at the equilibrium and {STATED_SPIKES:g} spikes a window."
+)
 
 
 def rates_text(rates: RateCheck, time_steps: int) -> str:
@@ -194,9 +205,7 @@ def rates_text(rates: RateCheck, time_steps: int) -> str:
             f"Integer minus float firing rates, times T = {time_steps} (spikes a window), both in hardware timing and "
             f"with the same threshold, on {rates.samples} samples, held against {rates.basis}.",
             markdown_table(header, rows),
-            "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the "
-            "rounding of weights and constants predicts to first order. What is allowed is what honest samples exceed "
-            "with a probability of one in a million.",
+            _ALLOWED if any(p.neuron for p in rates.populations) else _STATED,
             *cause,
         ]
     )

@@ -184,10 +184,19 @@ def departed(*, one_neuron: bool = True) -> RateCheck:
     return dataclasses.replace(RATES, populations=(wrong,), cause="threshold of population1")
 
 
+def test_rates_say_by_what_they_are_limited() -> None:
+    assert "a probability of one in a million" in REPORT.as_markdown()
+    (population,) = RATES.populations
+    stated = dataclasses.replace(RATES, populations=(dataclasses.replace(population, neuron=None),))
+    text = dataclasses.replace(REPORT, rates=stated).as_markdown()
+    assert "2 times the rounding error at the equilibrium and 0.25 spikes a window" in text
+    assert "a million" not in text
+
+
 def test_rates_name_the_neuron_or_the_population() -> None:
     (line,) = dataclasses.replace(REPORT, rates=departed()).findings()
     assert "neuron 19 of population1: expected +0.012 spikes a window" in line
-    assert "found +0.913, allowed 0.314 more or less" in line
+    assert "found +0.913, allowed 0.314 more or less; neurons that depart: 1" in line
     assert line.endswith("cause: threshold of population1")
     (line,) = dataclasses.replace(REPORT, rates=departed(one_neuron=False)).findings()
     assert "population1: mean difference expected +0.001 spikes a window, found +0.002" in line
