@@ -166,7 +166,8 @@ def rates_finding(rates: RateCheck) -> str:
         n = first.neuron
         what = (
             f"neuron {n.neuron} of {first.population}: expected {n.expected:+.3f} spikes a window from the float "
-            f"network's, found {n.found:+.3f}, allowed {n.allowed:.3f} more or less; neurons that depart: {first.departing}"
+            f"network's, found {n.found:+.3f}, allowed {n.allowed:.3f} more or less; "
+            f"neurons that depart: {first.departing}"
         )
     else:
         what = (
@@ -177,9 +178,9 @@ def rates_finding(rates: RateCheck) -> str:
 
 
 _ALLOWED = (
-    "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the rounding of "
-    "weights and constants predicts to first order. What is allowed is what honest samples exceed with a probability of "
-    "one in a million, and room for test samples that are unlike training samples."
+    "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the rounding "
+    "of weights and constants predicts to first order. What is allowed is what honest samples exceed with a "
+    "probability of one in a million, and room for test samples that are unlike training samples."
 )
 _STATED = (
     "Of all neurons: *expected / found / departure allowed*. Nothing is known of single neurons; what is allowed is "
