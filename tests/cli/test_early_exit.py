@@ -127,13 +127,13 @@ def test_mistakes_are_refused_before_the_run(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(anytime, "get_backend", lambda name: pytest.fail("it ran"))
     for option in ("--settled", "--margins"):
         with pytest.raises(ConfigError, match=r"early exit: found a limit of -1\.0; allowed: 0 or more"):
-            anytime.main(["--run", str(folder), option, "-1"])
+            anytime.main(["--run", str(folder), option, "-1", "--no-picture"])
     with pytest.raises(ConfigError, match="early exit: stable for 0 steps; allowed: at least 1"):
-        anytime.main(["--run", str(folder), "--stable-steps", "0"])
+        anytime.main(["--run", str(folder), "--stable-steps", "0", "--no-picture"])
     with pytest.raises(ConfigError, match="--stable-steps: found 99; allowed: less than T = "):
-        anytime.main(["--run", str(folder), "--stable-steps", "99"])
+        anytime.main(["--run", str(folder), "--stable-steps", "99", "--no-picture"])
     with pytest.raises(ConfigError, match=r"holds no network-float\.h5 and no network-integer\.h5; export first"):
-        anytime.main(["--run", str(folder / "empty")])
+        anytime.main(["--run", str(folder / "empty"), "--no-picture"])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[plots\]"'):
         anytime.main(["--run", str(folder)])

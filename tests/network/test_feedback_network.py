@@ -227,9 +227,9 @@ def test_initial_weights_and_restriction_are_those_asked_for() -> None:
     model = FeedbackSNN(config, (4, 16, 16), seed=3)
     # 288 and 576 draws each: the standard error of a standard deviation is at most 4 %.
     for synapse, fan_in in zip([*synapses(model), model.feedback], (36, 72, 72 * 100), strict=True):
-        assert float(synapse.weight.std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
+        assert float(synapse.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
     assert isinstance(model.feedback.restriction, FrobeniusRestriction)
-    assert float(model.feedback.effective_weight().norm()) == pytest.approx(0.25, rel=1e-6)
+    assert float(model.feedback.effective_weight().detach().norm()) == pytest.approx(0.25, rel=1e-6)
 
 
 def test_equilibrium_map_by_hand() -> None:
