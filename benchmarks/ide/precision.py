@@ -126,7 +126,7 @@ def gradients(trained: TrainedNetwork, x: Tensor, labels: Tensor) -> Table:
     """Measure how far the parameter gradient is from that of an exact solve in float32."""
     cases = {
         "float32, tolerance 1e-2": AdjointSettings(tolerance=1e-2),
-        "float32, tolerance 3e-3 (default)": AdjointSettings(tolerance=3e-3),
+        "float32, tolerance 3e-3": AdjointSettings(tolerance=3e-3),
         "Jacobian in bf16, tolerance 3e-3": AdjointSettings(tolerance=3e-3, bfloat16=True),
         "Jacobian in bf16, exact solve": AdjointSettings(tolerance=1e-7, max_steps=60, bfloat16=True),
     }

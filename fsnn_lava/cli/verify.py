@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
-from fsnn_lava.cli.script import RunPlaces, command_line, write_report
+from fsnn_lava.cli.script import RunPlaces, command_line, show_next, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     trained: TrainedNetwork | None = None
     if (deployed.folder / BEST).exists():
         trained = load_checkpoint(deployed.folder / BEST)
-        if dict(trained.metrics) != deployed.floating.provenance.get("metrics"):
+        if deployed.is_outdated(trained):
             raise ConfigError(
                 f"{deployed.folder}: was trained further after its export; export again: "
                 f"{command_line('export')} --to lava --run {deployed.folder}"
@@ -77,4 +77,7 @@ def main(argv: list[str]) -> int:
     for line in report.findings():
         console.print(escape(line), soft_wrap=True)
     console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
-    return 0 if report.agrees else 1
+    if not report.agrees:
+        return 1
+    show_next(console, "anytime", f"--run {deployed.folder}", data_dir=arguments.data_dir)
+    return 0

@@ -99,7 +99,7 @@ class TrainingConfig:
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint_solver: Annotated[str, one_of(SOLVERS)] = "fixed_point"
     """ide alone: solver of g = dL/da + J^T g."""
-    adjoint_tolerance: float = 3e-3
+    adjoint_tolerance: float = 6e-3
     """ide alone: relative residual at which the adjoint solve stops."""
     adjoint_max_steps: int = 50
     """ide alone: products with J^T after which a solver gives up and hands on to the next (counted and logged)."""

@@ -97,6 +97,10 @@ class Deployed:
         """The network of that arithmetic."""
         return self.integer if arithmetic == "integer" else self.floating
 
+    def is_outdated(self, trained: TrainedNetwork) -> bool:
+        """Whether the run's best checkpoint is no longer the one that was exported."""
+        return dict(trained.metrics) != self.floating.provenance.get("metrics")
+
 
 def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
     """Load the exported networks of a run folder; without one, of the newest export below `runs`.

@@ -179,7 +179,9 @@ def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str,
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file; train first: fsnn train")
+        begun = path.with_name("last.safetensors").is_file()
+        way = f"no epoch is whole yet; go on: fsnn train --resume {path.parent}" if begun else "train first: fsnn train"
+        raise CheckpointError(f"checkpoint {path}: no such file; {way}")
     try:
         with safe_open(path, framework="pt") as file:
             header: dict[str, str] = file.metadata() or {}

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, with_given
 from fsnn_lava.datasets import Dataset
-from fsnn_lava.errors import CheckpointError, ConvergenceError
+from fsnn_lava.errors import CheckpointError, ConvergenceError, DatasetError
 from fsnn_lava.network import (
     DenseSettings,
     FeedbackSNN,
@@ -134,6 +134,10 @@ def train(
     KeyboardInterrupt : if it was interrupted; a run in a folder can be resumed.
     FsnnError : as `fit`.
     """
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(
+            f"train: found {type(dataset).__name__}; expected a Dataset, which Dataset.from_arrays makes of arrays"
+        )
     if config is None:
         default = NetworkConfig()
         steps = dataset.frames or default.time_steps

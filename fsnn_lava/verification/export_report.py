@@ -106,7 +106,7 @@ def quantization_markdown(report: QuantizationReport) -> str:
         )
         for name, p in report.populations.items()
     ]
-    bits = max(c.weight_bits for c in report.connections.values())
+    bits = min(c.weight_bits for c in report.connections.values())  # constant currents always have 8
     converged = (
         f"**Does not settle: {report.unsettled_samples} of {report.calibration_samples} samples; rate errors mean "
         "nothing there.** "

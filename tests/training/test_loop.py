@@ -19,7 +19,7 @@ from fsnn_lava.cli.training_display import TensorBoardLog
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, DatasetError, OutputError, SpecError
-from fsnn_lava.training import BEST, LAST, FitResult, fit
+from fsnn_lava.training import BEST, LAST, FitResult, fit, train
 from fsnn_lava.training.checkpoint import load_checkpoint, load_training, new_model, save_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.evaluation import evaluate
@@ -483,6 +483,11 @@ def test_weight_that_is_no_number_reaches_no_checkpoint(
     trained.model()
     assert (progress["epoch"], progress["iteration"]) == (1, PER_EPOCH - 1 if minutes < 1 else 0)
     load_checkpoint(tmp_path / BEST).model()
+
+
+def test_arrays_where_a_dataset_is_expected_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"train: found ndarray; expected a Dataset, which Dataset\.from_arrays"):
+        train(np.zeros((4, 3)))
 
 
 def test_sizes_that_are_mixed_up_are_refused(digits: Dataset, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     for name in ("input_to_population1", "population1_current", "feedback"):
         assert name in printed
     assert "24-bit state proven for every allowed input over T = 17 steps" in printed
+    assert "Weights have 6 bits." in (digits / "export.md").read_text()
     assert printed.endswith(f"next: fsnn run --backend lava-fixed --run {digits}")
 
 
@@ -118,6 +119,10 @@ def test_export_refuses(tmp_path: Path, digits: Path) -> None:
         export.main(["--runs", str(tmp_path / "empty")])
     with pytest.raises(CheckpointError, match=r"no such file; train first: fsnn train"):
         export.main(["--run", str(tmp_path / "empty")])
+    (tmp_path / "begun").mkdir()
+    shutil.copy(digits / "best.safetensors", tmp_path / "begun" / "last.safetensors")
+    with pytest.raises(CheckpointError, match=r"no epoch is whole yet; go on: fsnn train --resume .*begun"):
+        export.main(["--run", str(tmp_path / "begun")])
     path = digits / NETWORK_FILES["float"]
     path.unlink()
     path.mkdir()
@@ -206,7 +211,8 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
         "integers: the float weights, within the rounding errors that the export measured, connection by connection.",
     ]
     assert "Verified: all three checks hold." in (digits / "report.md").read_text()
-    assert words(capsys.readouterr().out).endswith(f"report: {digits / 'report.md'} and report.json")
+    report, following = f"report: {digits / 'report.md'} and report.json", f"next: fsnn anytime --run {digits}"
+    assert words(capsys.readouterr().out).endswith(f"{report} {following}")
 
 
 def test_verify_of_several_populations_compares_other_timing_by_rates(exported: Path) -> None:
@@ -280,11 +286,18 @@ def test_verify_refuses_a_damaged_record(digits: Path) -> None:
         verify.main(["--run", str(digits), "--backends", "torch", "simulator", "--samples", "2"])
 
 
-def test_verify_refuses_an_export_that_is_older_than_its_training(digits: Path) -> None:
+def test_verify_refuses_an_export_that_is_older_than_its_training(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As after export, --resume and further epochs."""
     path = digits / "best.safetensors"
     network = load_checkpoint(path)
     save_checkpoint(replace(network, metrics={"epoch": 99}), path)
+    assert run.main(["--run", str(digits), "--backend", "simulator", "--samples", "2"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"warning: was trained further after its export; to export again: fsnn export --to lava --run {digits}" in said
+    )
     with pytest.raises(ConfigError, match=r"digits: was trained further after its export; export again: fsnn export"):
         verify.main(["--run", str(digits), "--backends", "simulator", "simulator-float", "--samples", "2"])
 
@@ -344,14 +357,10 @@ def test_four_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         ["deploy/run.py", "--backend", "simulator"],
         ["deploy/verify.py", "--backends", "torch", "simulator", "--samples", "40"],
     ]
-    following = ["deploy/export.py --to lava", "deploy/run.py --backend lava-fixed", "deploy/verify.py"]
-    for arguments, after in zip(steps, [*following, None], strict=True):
+    following = ["export.py --to lava", "run.py --backend lava-fixed", "verify.py", "anytime.py"]
+    for arguments, after in zip(steps, following, strict=True):
         assert status_of(*arguments) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == (
-            "report: runs/digits/report.md and report.json"
-            if after is None
-            else f"next: python {after} --run runs/digits"
-        )
+        assert capsys.readouterr().out.splitlines()[-1] == f"next: python deploy/{after} --run runs/digits"
     found = {path.name for path in (tmp_path / "runs" / "digits").iterdir()}
     assert found >= {"best.safetensors", "last.safetensors", "config.json", "report.json", "report.md"}
     assert found >= set(NETWORK_FILES.values())

@@ -85,7 +85,7 @@ def rates_with_gradient(
     model : in training mode for dropout and batch statistics.
     x : (B, *input_shape) constant input, or (T, B, *input_shape) event frames.
     generator : source of the dropout masks.
-    sums : where several processes share a batch, see `solver.solve`.
+    sums : adds up over the processes that share a batch; None: there is one.
     processes : how many do.
     """
     method: RatesWithGradient = METHODS.get(training.method).load()
