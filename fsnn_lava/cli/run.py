@@ -18,7 +18,6 @@ from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import IncompleteRunError
 from fsnn_lava.hardware import Array, RunResult, accuracy
-from fsnn_lava.training import BEST, load_checkpoint
 
 console = Console()
 if TYPE_CHECKING:
@@ -57,8 +56,10 @@ def main(argv: list[str]) -> int:
     deployed = load_deployed(arguments.run, runs=arguments.runs)
     values = {name: getattr(arguments, name) for name in ("engine", "stock_models", "readout")}
     settings = {name: value for name, value in values.items() if value != getattr(Arguments, name)}
-    best = deployed.folder / BEST
-    if best.exists() and deployed.is_outdated(load_checkpoint(best)):
+    from fsnn_lava import training  # imports torch, which --help does not need
+
+    best = deployed.folder / training.BEST
+    if best.exists() and deployed.is_outdated(training.load_checkpoint(best)):
         export = f"{command_line('export')} --to lava --run {deployed.folder}"
         console.print(f"warning: was trained further after its export; to export again: {export}", soft_wrap=True)
     backend = get_backend(arguments.backend, settings)
