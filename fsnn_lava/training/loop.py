@@ -2,7 +2,8 @@
 
 A run is a function of its configuration and dataset: initial weights, sample order, augmentation and dropout masks
 come from the seed and the iteration's number. On a CPU a run that was stopped at any moment goes on bit for bit (with
-the same number of threads and processes and the same torch); elsewhere the last bits differ.
+the same number of threads and processes and the same torch); elsewhere the last bits differ. One exception: an update
+that is taken back (`KEPT_EVERY`) goes back to weights that were kept since the run was begun or resumed.
 """
 
 import dataclasses
@@ -350,7 +351,7 @@ class _Trainer(Session):
 
 
 class _Snapshot:
-    """Weights and running statistics at one moment, to go back to; momenta are zero then."""
+    """Weights and running statistics to go back to; `restore` sets the momenta to zero."""
 
     def __init__(self, model: FeedbackSNN, optimizer: torch.optim.SGD) -> None:
         self._model, self._optimizer = model, optimizer
