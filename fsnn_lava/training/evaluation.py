@@ -183,7 +183,7 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
 
 
 def _gains(times: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """(B,) spectral radius of each sample's linear map: geometric mean of the growth in the later half of the products."""
+    """(B,) spectral radius of each sample's map: geometric mean of the growth in the later half of the products."""
     vector = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     growth = torch.zeros(len(like), dtype=torch.float64)
     for step in range(POWER_STEPS):
