@@ -1,5 +1,6 @@
 """The Lava runner: hand-computed spikes, fast and stock models, refusals; runs that fail, hang or are interrupted."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -359,15 +360,17 @@ def test_an_ordinary_run_leaves_nothing_behind() -> None:
 
 
 def test_runs_in_one_process_do_not_grow_its_memory() -> None:
-    """Not by more than half a percent a run after the first, and not by a single file descriptor."""
+    """Not by more than two percent after the first, and not by a single file descriptor."""
     network, inputs = slow_run()
     resident, descriptors = [], []
+    gc.collect()
     for _ in range(5):
         LavaRunner(stock_models=True).run(network, inputs[:50], record=["a"])
         resident.append(psutil.Process().memory_info().rss)
         descriptors.append(psutil.Process().num_fds())
     assert max(resident[1:]) <= 1.02 * resident[0]
-    assert len(set(descriptors)) == 1
+    # Fewer is possible: what an earlier test left to the garbage collector is closed at some time.
+    assert max(descriptors) == descriptors[0]
 
 
 SCRIPT = """
