@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 from fsnn_lava.backends import get_backend
-from fsnn_lava.cli.script import RunPlaces, command_line, write_report
+from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.script import RunPlaces, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError, IncompleteRunError
@@ -55,7 +55,7 @@ class Arguments(RunPlaces):
 
 def main(argv: list[str]) -> int:
     """Run a network, report on every step, and return the exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("anytime"))
+    arguments = read_options(Arguments, argv, command="anytime", description=__doc__)
     check_exits((*arguments.settled, *arguments.margins), stable_steps=arguments.stable_steps)
     if arguments.picture:
         require_matplotlib()

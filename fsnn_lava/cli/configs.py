@@ -1,7 +1,7 @@
 """List the configurations that come with fsnn and what each reproduces, or print one of them.
 
-`fsnn train --config NAME` takes a name of the list. To change more than options can, keep one as a file of your own:
-fsnn configs NAME > mine.toml; fsnn train --config mine.toml
+A name of the list is what `fsnn train --config NAME` takes. To change more than options can, keep one as a file of your
+own: fsnn configs NAME > mine.toml; fsnn train --config mine.toml
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from fsnn_lava.cli.script import command_line
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import ConfigError
 
@@ -26,7 +26,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """List or print configurations and return the exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("configs"))
+    arguments = read_options(Arguments, argv, command="configs", description=__doc__)
     known = published_configs()
     if arguments.name is None:
         sys.stdout.writelines(f"{line}\n" for line in listing())

@@ -6,12 +6,12 @@ Reads best.safetensors in the run's folder; without arguments, of the newest run
 from dataclasses import dataclass
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsnn_lava.cli.script import RunPlaces, command_line, show_next
+from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.script import RunPlaces, show_next
 from fsnn_lava.datasets import check_time_steps, load_dataset
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import newest_run
@@ -45,7 +45,7 @@ def check(arguments: Arguments) -> None:
 
 def main(argv: list[str]) -> int:
     """Evaluate a network and return the exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("evaluate"))
+    arguments = read_options(Arguments, argv, command="evaluate", description=__doc__)
     check(arguments)
     device = open_device(arguments.device)
     folder = arguments.run or newest_run(arguments.runs, BEST)

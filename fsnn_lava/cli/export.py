@@ -14,7 +14,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from fsnn_lava.cli.script import RunPlaces, command_line, show_next, write_report
+from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.script import RunPlaces, show_next, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
@@ -46,7 +47,7 @@ class Arguments(RunPlaces):
 
 def main(argv: list[str]) -> int:
     """Export a network and return the exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("export"))
+    arguments = read_options(Arguments, argv, command="export", description=__doc__)
     if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
     floating, dataset, folder = imported(arguments) if arguments.from_nir else lowered(arguments)

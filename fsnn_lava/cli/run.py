@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, command_line, show_next
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
@@ -50,9 +51,7 @@ class Arguments(RunPlaces):
 
 def main(argv: list[str]) -> int:
     """Run a network and return the exit status, 0."""
-    arguments = tyro.cli(
-        Arguments, args=argv, description=f"{__doc__}\nBackends: {BACKENDS.help()}.", prog=command_line("run")
-    )
+    arguments = read_options(Arguments, argv, command="run", description=f"{__doc__}\n\nBackends: {BACKENDS.help()}.")
     deployed = load_deployed(arguments.run, runs=arguments.runs)
     values = {name: getattr(arguments, name) for name in ("engine", "stock_models", "readout")}
     settings = {name: value for name, value in values.items() if value != getattr(Arguments, name)}

@@ -17,7 +17,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from fsnn_lava.cli.script import Places, command_line
+from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.script import Places
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -61,8 +62,10 @@ class Arguments(Places):
 def parse_arguments(argv: list[str]) -> Arguments:
     """Read the options, whose defaults are those of the config file or of the resumed run."""
     default = Arguments(settings=source_of(argv).settings(DEFAULT_CONFIG))
-    description = f"{__doc__}\nDatasets: {DATASETS.help()}.\nMethods: {METHODS.help()}.\nNeurons: {NEURONS.help()}."
-    arguments = tyro.cli(Arguments, args=argv, default=default, description=description, prog=command_line("train"))
+    description = (
+        f"{__doc__}\n\nDatasets: {DATASETS.help()}.\n\nMethods: {METHODS.help()}.\n\nNeurons: {NEURONS.help()}."
+    )
+    arguments = read_options(Arguments, argv, command="train", description=description, default=default)
     own, training = {"validation_samples": arguments.validation}, {"device": arguments.device}
     return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.backends import require_lava
-from fsnn_lava.cli.script import Places, command_line
+from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.script import Places
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -64,10 +65,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     if source.config is None and source.resume is None:
         settings = dataclasses.replace(settings, network=dataclasses.replace(settings.network, dropout=0.0))
     default = Arguments(settings=settings)
-    description = f"{__doc__}\nDatasets: {DATASETS.help()}."
-    arguments = tyro.cli(
-        Arguments, args=argv, default=default, description=description, prog=command_line("train-on-lava")
-    )
+    description = f"{__doc__}\n\nDatasets: {DATASETS.help()}."
+    arguments = read_options(Arguments, argv, command="train-on-lava", description=description, default=default)
     own, training = {"train_samples": arguments.samples}, {"epochs": arguments.epochs}
     return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
 

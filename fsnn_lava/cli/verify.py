@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, command_line, show_next, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
@@ -42,7 +43,7 @@ class Arguments(RunPlaces):
 
 def main(argv: list[str]) -> int:
     """Verify a network and return the exit status: 0 if structure, rates and spikes agree, 1 if one does not."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__, prog=command_line("verify"))
+    arguments = read_options(Arguments, argv, command="verify", description=__doc__)
     if arguments.backends is not None:
         check_backends(arguments.backends, trained=True, stock_models=False)
     deployed = load_deployed(arguments.run, runs=arguments.runs)

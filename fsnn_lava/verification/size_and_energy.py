@@ -28,18 +28,15 @@ FLOAT_BITS = 64
 class EnergyModel:
     """Energy of an inference: synaptic operations x `pj_per_synaptic_operation`.
 
-    Parameters
-    ----------
-    pj_per_synaptic_operation : picojoules, more than 0.
-    source : where the figure is from and what it leaves out; printed wherever an energy is.
-
     Raises
     ------
     ConfigError : if the figure is not a positive number or has no source.
     """
 
     pj_per_synaptic_operation: float
+    """Picojoules, more than 0."""
     source: str
+    """Where the figure is from and what it leaves out; printed wherever an energy is."""
 
     def __post_init__(self) -> None:
         if not 0 < self.pj_per_synaptic_operation < float("inf"):
