@@ -13,6 +13,8 @@ PICTURES = {"rates": "deployment_firing_rate.svg", "steps": "deployment_time_ste
 """Name of the picture of each section of the kept figures."""
 STYLES = {"auto": "o-", "event": "s--", "dense": "^:"}
 """Marker and line of each engine."""
+YTICKS = [multiple * 10.0**power for power in range(-3, 4) for multiple in (1, 2, 5)]
+"""Where the logarithmic axis of the cost may have labels, in milliseconds."""
 
 
 def says(kept: Mapping[str, Any], section: str) -> str:
@@ -37,6 +39,7 @@ def draw_costs(kept: Mapping[str, Any], section: str, folder: Path) -> Path:
         axes.loglog(places, costs, STYLES[engine], label=engine, markersize=5)
     axes.set_xticks(places, [f"{place:.2g}" if by_rate else str(place) for place in places], minor=False)
     axes.minorticks_off()
+    axes.set_yticks([value for value in YTICKS if axes.get_ylim()[0] <= value <= axes.get_ylim()[1]])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("spikes per neuron and step, %" if by_rate else "time steps T")
     axes.set_ylabel("milliseconds per image")

@@ -102,13 +102,24 @@ class AnytimeReport:
             right.set_xlabel("time steps t")
             right.set_ylabel(f"mean rate error against {anytime.reference} rates")
             right.set_xscale("log")
-            for axes in (left, right):
+            _name_ticks(right.xaxis, multiples=(1, 2, 5))
+            for axes, multiples in ((left, (1, 1.5, 2, 3, 5, 7)), (right, (1, 2, 5))):
                 if any(np.any(line.get_ydata() > 0) for line in axes.lines):
                     axes.set_yscale("log")
+                    _name_ticks(axes.yaxis, multiples=multiples)
             figure.suptitle(f"{anytime.network}, {self.backend}, {anytime.samples} samples", fontsize=10)
             file = io.BytesIO()
             figure.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
+
+
+def _name_ticks(axis: Any, *, multiples: Sequence[float]) -> None:
+    """Label a logarithmic axis at these multiples of every power of ten, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=multiples))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 UNCONVERGED = (

@@ -1,6 +1,7 @@
 """Accuracy, rate error and early exit over the steps of one run."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from typing import Any
@@ -404,6 +405,20 @@ def test_the_picture_is_the_same_each_time() -> None:
         b"mean rate error against equilibrium rates",
     ):
         assert words in picture
+
+
+def test_logarithmic_axes_have_labels_that_can_be_read() -> None:
+    pytest.importorskip("matplotlib")
+    steps = 30
+    anytime = replace(
+        ANYTIME,
+        rate_error=np.linspace(0.2, 0.01, steps),
+        labels=np.ones(10, np.int64),
+        predictions=(np.arange(10) >= np.linspace(5, 1, steps)[:, None]).astype(np.int64),
+        margins=np.ones((steps, 10)),
+    )
+    labels = re.findall(r">([^<>]+)</text>", AnytimeReport("simulator", anytime, []).picture().decode())
+    assert {"1", "2", "5", "10", "20", "0.01", "0.02", "0.05", "0.1", "0.2", "0.15", "0.3", "0.5"} <= set(labels)
 
 
 def test_what_is_zero_is_no_trouble() -> None:
