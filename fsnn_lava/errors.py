@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose.
+"""Every error that this package raises on purpose, and how messages count.
 
 A message says where, what was found, what is allowed and what to do.
 """
@@ -74,3 +74,8 @@ class MissingDependencyError(FsnnError, ImportError):
 
 class OutputError(FsnnError, OSError):
     """A file or folder that cannot be written."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things for a message: "1 sample", "2 samples"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

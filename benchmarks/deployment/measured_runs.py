@@ -14,6 +14,7 @@ from benchmarks.deployment.lava_speed import time_lava
 from benchmarks.deployment.whole_sets import time_set
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import Samples, time_first
+from fsnn_lava.errors import counted
 from fsnn_lava.hardware import HardwareNetwork
 
 Say = Callable[[str], None]
@@ -97,9 +98,9 @@ def measure_lava(subjects: Mapping[str, Subject], say: Say) -> dict[str, Any]:
         case, network = subject.case, subject.network
         title = subject.facts["title"]
         shorter = dataclasses.replace(network, time_steps=case.stock_steps or network.time_steps)
-        say(f"{title} on Lava's own models, {case.stock_samples} images")
+        say(f"{title} on Lava's own models, {counted(case.stock_samples, 'image')}")
         stock = time_lava(shorter, _inputs(subject, shorter, case.stock_samples), stock_models=True)
-        say(f"{title} on our models, {case.our_samples} images")
+        say(f"{title} on our models, {counted(case.our_samples, 'image')}")
         ours = time_lava(network, _inputs(subject, network, case.our_samples), stock_models=False)
         found[key] = subject.facts | {"stock": asdict(stock), "ours": asdict(ours)}
     return found
@@ -115,7 +116,7 @@ def measure_sets(subjects: Mapping[str, Subject], say: Say) -> dict[str, Any]:
     """Times of whole test sets in the simulator, by network."""
     found = {}
     for key, subject in subjects.items():
-        say(f"{subject.facts['title']} in the simulator, {len(subject.test)} images")
+        say(f"{subject.facts['title']} in the simulator, {counted(len(subject.test), 'image')}")
         metrics = subject.network.provenance["metrics"]
         pytorch = {"accuracy": metrics["best_test_accuracy"], "samples": metrics.get("test_samples")}
         found[key] = subject.facts | asdict(time_set(subject.network, subject.test)) | {"pytorch": pytorch}

@@ -24,6 +24,7 @@ from torch.nn import functional
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import load_dataset
+from fsnn_lava.errors import counted
 from fsnn_lava.network import BoundNetwork, DenseSettings, FeedbackSNN, dense_run, split_tf32
 from fsnn_lava.training import (
     BEST,
@@ -72,7 +73,7 @@ def trained_network(arguments: Arguments) -> TrainedNetwork:
     )
     with tempfile.TemporaryDirectory() as folder:
         result = fit(config, load_dataset("mnist", arguments.data_dir), Path(folder))
-        console.print(f"trained {arguments.epochs} epochs: test accuracy {result.best_accuracy:.2%}")
+        console.print(f"trained {counted(arguments.epochs, 'epoch')}: test accuracy {result.best_accuracy:.2%}")
         return load_checkpoint(Path(folder) / BEST)
 
 

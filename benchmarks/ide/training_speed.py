@@ -35,7 +35,7 @@ from benchmarks.shared.memory import in_own_process, peak_increment
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
-from fsnn_lava.errors import DatasetError
+from fsnn_lava.errors import DatasetError, counted
 from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, FixedPoint, Map, Simulation, place, solve
 from fsnn_lava.training import (
     LAST,
@@ -319,7 +319,7 @@ def show(config: TrainConfig, dataset: Dataset, watch: Stopwatch, errors: Mappin
     network = config.network
     neurons = "IF" if network.leak == 1 else f"LIF, leak {network.leak}"
     threads = torch.get_num_threads()
-    cores = "1 thread" if threads == 1 else f"{threads} threads"
+    cores = counted(threads, "thread")
     where = cores if config.training.device == "cpu" else config.training.device
     conditions = f"{dataset.name}, T = {network.time_steps}, batch {config.training.batch_size}"
     table = Table("adjoint solver", "products", "forward", "solve", "rest", "total", "ratio", "dense limit", "of it")

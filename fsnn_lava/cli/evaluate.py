@@ -13,7 +13,7 @@ from rich.table import Table
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, show_next
 from fsnn_lava.datasets import check_time_steps, load_dataset
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import newest_run
 from fsnn_lava.network import open_device, place, prepared
 from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint, settling
@@ -66,10 +66,11 @@ def main(argv: list[str]) -> int:
         settled = settling(model, x, time_steps=time_steps)
     what = f"{trained.config.network.notation} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
-    console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {len(test)} samples")
+    console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {counted(len(test), 'sample')}")
     console.print(firing_table(found))
     console.print(
-        f"distance from the equilibrium, mean of {len(few)} samples; it falls as 1/t for IF, to a floor for LIF"
+        f"distance from the equilibrium, mean of {counted(len(few), 'sample')}; it falls as 1/t for IF, to a floor "
+        "for LIF"
     )
     console.print(curve_table(curve.tolist()))
     console.print(

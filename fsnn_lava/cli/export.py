@@ -19,7 +19,7 @@ from fsnn_lava.cli.script import RunPlaces, show_next, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import new_run_folder, newest_run
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.quantization import quantize
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
     floating, dataset, folder = imported(arguments) if arguments.from_nir else lowered(arguments)
     calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
-    with console.status(f"quantizing, and proving the 24-bit state over {floating.time_steps} steps"):
+    with console.status(f"quantizing, and proving the 24-bit state over {counted(floating.time_steps, 'step')}"):
         integer, quantization = quantize(floating, calibration, config=arguments.settings)
     report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
     measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     save_record(record, folder / RECORD)
     write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())
-    console.print(f"24-bit state proven for every allowed input over T = {integer.time_steps} steps")
+    console.print(f"24-bit state proven for every allowed input over T = {counted(integer.time_steps, 'step')}")
     console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, "run", f"--backend lava-fixed --run {folder}", data_dir=arguments.data_dir)
     return 0

@@ -17,7 +17,7 @@ from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, command_line, show_next
 from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
-from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.errors import IncompleteRunError, counted
 from fsnn_lava.hardware import Array, RunResult, accuracy
 
 console = Console()
@@ -101,6 +101,6 @@ def show(result: RunResult, labels: Array, seconds: float) -> None:
         neurons = counts[0].size
         table.add_row(name, str(neurons), f"{per_sample / neurons / result.time_steps:.4f}", f"{per_sample:.1f}")
     samples = len(result.logits)
-    console.print(f"{result.backend}: {samples} samples, T = {result.time_steps}, {seconds:.2f} s in all")
+    console.print(f"{result.backend}: {counted(samples, 'sample')}, T = {result.time_steps}, {seconds:.2f} s in all")
     console.print(table)
-    console.print(f"accuracy on {samples} test samples: {accuracy(result, labels):.2%}")
+    console.print(f"accuracy on {counted(samples, 'test sample')}: {accuracy(result, labels):.2%}")

@@ -22,6 +22,7 @@ from fsnn_lava.cli.script import Places
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
+from fsnn_lava.errors import counted
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
     FREE_ON_RESUME,
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
 
 def parts(config: TrainConfig, dataset: Dataset) -> str:
     """Say how many samples are used."""
-    count = f"{len(dataset.train)} samples"
+    count = counted(len(dataset.train), "sample")
     if config.validation_samples:
         count += f", {config.validation_samples} of them held out for validation"
     if config.train_samples or config.test_samples:
@@ -118,7 +119,7 @@ def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None
         apart = "by rounding" if config.training.sync_batch_norm else "in its batch norms, whose batches are others"
         console.print(f"processes ({found} -> {processes}): what follows differs {apart}", soft_wrap=True)
     if before.metrics["epoch"] >= config.training.epochs:
-        console.print(f"all {before.metrics['epoch']} epochs are done; more with --training.epochs", soft_wrap=True)
+        console.print(f"epochs done: all {before.metrics['epoch']}; more with --training.epochs", soft_wrap=True)
 
 
 def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) -> FitResult:

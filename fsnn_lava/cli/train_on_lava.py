@@ -23,7 +23,7 @@ from fsnn_lava.cli.script import Places
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
-from fsnn_lava.errors import BackendError
+from fsnn_lava.errors import BackendError, counted
 from fsnn_lava.training import (
     TOLERANCE,
     Agreement,
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     if arguments.check:
         show_agreement(check_on_lava(config, dataset, samples=arguments.check))
     folder = arguments.resume or new_folder(arguments.runs, f"{config.name}_on_lava", config)
-    what = f"{config.network.notation} on {config.dataset}, {config.training.epochs} epochs -> {folder}"
+    what = f"{config.network.notation} on {config.dataset}, {counted(config.training.epochs, 'epoch')} -> {folder}"
     console.print(escape(what), soft_wrap=True)
     result, kept = train(arguments, dataset, folder), "all whole updates of the next one are kept"
     return report(console, result, folder, command="train-on-lava", kept=kept, data_dir=arguments.data_dir)
@@ -103,9 +103,9 @@ def show_agreement(found: Agreement) -> None:
     """
     gradient, weight = max(found.gradient_error.values()), max(found.weight_error.values())
     console.print(
-        f"check: {found.samples} samples, {found.updates} updates, {found.spikes} spikes forward and "
-        f"{found.spikes_back} backward; different at {found.different} and {found.different_back} places; gradients "
-        f"within {gradient:.1e}, weights within {weight:.1e} of the largest",
+        f"check: {counted(found.samples, 'sample')}, {counted(found.updates, 'update')}, spikes forward: "
+        f"{found.spikes}, backward: {found.spikes_back}; different at {found.different} and "
+        f"{found.different_back} places; gradients within {gradient:.1e}, weights within {weight:.1e} of the largest",
         soft_wrap=True,
     )
     if found.disagreements:

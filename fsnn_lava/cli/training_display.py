@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import show_next
 from fsnn_lava.config import TrainConfig, read_config
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import new_run_folder, write_json
 from fsnn_lava.training import LAST, FitResult, epoch_warnings, load_checkpoint
 
@@ -128,7 +128,7 @@ def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoc
 def report(console: Console, result: FitResult, folder: Path, *, command: str, kept: str, data_dir: Path | None) -> int:
     """Say how a training ended (what is kept of an interrupted epoch), and what to run next; return the status."""
     if not result.finished:
-        console.print(f"interrupted after {result.epochs} whole epochs; {kept}")
+        console.print(f"interrupted after {counted(result.epochs, 'whole epoch')}; {kept}")
         show_next(console, command, f"--resume {folder}", data_dir=data_dir)
         return INTERRUPTED
     best = "" if "held-out" in result.chosen_on else "best "

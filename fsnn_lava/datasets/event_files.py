@@ -17,7 +17,7 @@ import numpy as np
 from fsnn_lava.datasets.files import cached, read_bytes, zip_contents
 from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.datasets.samples import packed_bytes
-from fsnn_lava.errors import DatasetError
+from fsnn_lava.errors import DatasetError, counted
 
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 """A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
@@ -54,7 +54,7 @@ def files_in(place: Path, pattern: str) -> list[tuple[str, str]]:
 def other_forms(place: Path) -> str:
     """Return a sentence on recordings there in formats that are not read here, with a space before it, or nothing."""
     endings = collections.Counter(Path(name).suffix.lower() for name, _ in files_in(place, "**/*"))
-    found = [f"{endings[e]} files of {name} ({e})" for e, name in _OTHER_FORMS.items() if endings[e]]
+    found = [f"{counted(endings[e], 'file')} of {name} ({e})" for e, name in _OTHER_FORMS.items() if endings[e]]
     return f" The {' and '.join(found)} there are another form of it, not read here." if found else ""
 
 
@@ -151,7 +151,7 @@ def equal_count_frames(events: Array, *, frames: int, sensor_size: int, size: in
     """
     count = len(events)
     if count < frames:
-        raise DatasetError(f"{count} events; {frames} frames need at least one event each")
+        raise DatasetError(f"{counted(count, 'event')}; {frames} frames need at least one event each")
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
     outside = (x < 0) | (x >= sensor_size) | (y < 0) | (y >= sensor_size)
     if outside.any():

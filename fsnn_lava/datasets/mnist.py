@@ -10,7 +10,7 @@ import numpy as np
 from fsnn_lava.datasets.files import data_root, read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.samples import Dataset, Samples
-from fsnn_lava.errors import DatasetError
+from fsnn_lava.errors import DatasetError, counted
 from fsnn_lava.files import known_format
 
 _IMAGES_MAGIC = 2051
@@ -66,7 +66,10 @@ def _read_split(source: _Source, root: Path, prefix: str) -> Samples:
     images = _read_idx(images_path, _IMAGES_MAGIC, (28, 28))
     labels = _read_idx(labels_path, _LABELS_MAGIC, ())
     if len(images) != len(labels):
-        raise DatasetError(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels; must agree.")
+        raise DatasetError(
+            f"{images_path} holds {counted(len(images), 'image')}, {labels_path} {counted(len(labels), 'label')}; "
+            "must agree."
+        )
     if labels.size and labels.max() >= len(source.classes):
         raise DatasetError(f"{labels_path}: found label {labels.max()}; allowed: 0 .. {len(source.classes) - 1}.")
     return Samples(images[:, None], labels.astype(np.int64))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava.datasets.input_coding import LEVELS, Array, InputCoding, code_arrays, plain_array
-from fsnn_lava.errors import ConfigError, DatasetError, InputError
+from fsnn_lava.errors import ConfigError, DatasetError, InputError, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +257,7 @@ def check_time_steps(dataset: Dataset, time_steps: int) -> None:
     if dataset.frames not in (None, time_steps):
         raise ConfigError(
             f"network.time_steps: found {time_steps}; allowed: {dataset.frames}, since each sample of "
-            f'"{dataset.name}" is {dataset.frames} event frames, one for each step'
+            f'"{dataset.name}" is {counted(dataset.frames, "event frame")}, one for each step'
         )
 
 
@@ -273,8 +273,8 @@ def check_classes(dataset: Dataset) -> None:
         missing = [f'{label} ("{dataset.classes[label]}")' for label in np.flatnonzero(counts == 0)]
         if missing:
             raise DatasetError(
-                f"{dataset.name}: the {part} part holds {len(samples)} samples, none of class {', '.join(missing)}; "
-                "every class must occur in both parts. Get the data again, or add such samples."
+                f"{dataset.name}: the {part} part holds {counted(len(samples), 'sample')}, none of class "
+                f"{', '.join(missing)}; every class must occur in both parts. Get the data again, or add such samples."
             )
 
 
@@ -288,7 +288,9 @@ def hold_out(samples: Samples, *, count: int, seed: int) -> tuple[Samples, Sampl
     DatasetError : if ``count`` is not in 1 .. n - 1.
     """
     if not 1 <= count < len(samples):
-        raise DatasetError(f"cannot hold out {count} of {len(samples)} samples; allowed: 1 .. {len(samples) - 1}.")
+        raise DatasetError(
+            f"cannot hold out {count} of {counted(len(samples), 'sample')}; allowed: 1 .. {len(samples) - 1}."
+        )
     held = _stratified_mask(samples.labels, count, seed)
     return samples.select(~held), samples.select(held)
 

@@ -7,7 +7,7 @@ The law is the populations' own (docs/network-format.md), without reset and thre
 
 import numpy as np
 
-from fsnn_lava.errors import NetworkError
+from fsnn_lava.errors import NetworkError, counted
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork, Integrators, Readout
 from fsnn_lava.hardware.neurons import DECAY_UNITY, STATE_PER_WEIGHT, IntegerNeuron
@@ -37,8 +37,9 @@ def quantize_readout(readout: Readout, *, decay: int, time_steps: int, weight_bi
     parts = next((p for p in range(1, weight.shape[1] + 1) if _worst_sum(weight, p) * horizon < POTENTIAL_LIMIT), None)
     if parts is None:
         raise NetworkError(
-            f'readout of "{readout.source}": {time_steps} spikes times a weight of {int(np.abs(weight).max())} reach '
-            f"{POTENTIAL_LIMIT} weight units, more than 24 bits hold; use fewer time steps or fewer weight_bits"
+            f'readout of "{readout.source}": {counted(time_steps, "spike")} times a weight of '
+            f"{int(np.abs(weight).max())} reach {POTENTIAL_LIMIT} weight units, "
+            "more than 24 bits hold; use fewer time steps or fewer weight_bits"
         )
     return Integrators(weight, 0, weight_bits, parts, scale)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fsnn_lava.errors import NetworkError
+from fsnn_lava.errors import NetworkError, counted
 from fsnn_lava.hardware.geometry import DENSE, Array, Geometry, Shape
 from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron, IntegerNeuron, Neuron
 
@@ -335,7 +335,9 @@ def _connection_violations(network: HardwareNetwork, connection: Connection) -> 
         found.append(Violation(where, f"delay {connection.delay}", f'at least 0; 0 from "{ALWAYS_ON}"'))
     local = network.local_delay(connection)
     if local < 0:
-        found.append(Violation(where, f"arrival {-local} steps before the target's window", "delay + start within it"))
+        found.append(
+            Violation(where, f"arrival {counted(-local, 'step')} before the target's window", "delay + start within it")
+        )
     return found
 
 
@@ -346,16 +348,16 @@ def _weight_violations(where: str, network: HardwareNetwork, connection: Connect
             found = f"{weight.dtype}, exponent {connection.weight_exponent}, {connection.weight_bits} bits"
             return [Violation(where, found, "float64 without exponent and bits in a float network")]
         bad = int(np.count_nonzero(~np.isfinite(weight)))
-        return [Violation(where, f"{bad} weights that are not finite", "finite numbers")] if bad else []
+        return [Violation(where, f"weights that are not finite: {bad}", "finite numbers")] if bad else []
     rules: list[Violation] = []
     if weight.dtype != np.int32:
         return [Violation(where, f"weights of type {weight.dtype}", "int32 mantissas")]
     if not 2 <= connection.weight_bits <= 8:
-        return [Violation(where, f"{connection.weight_bits} weight bits", "2 .. 8")]
+        return [Violation(where, counted(connection.weight_bits, "weight bit"), "2 .. 8")]
     half = 1 << (connection.weight_bits - 1)
     outside = int(np.count_nonzero((weight < -half) | (weight >= half)))
     if outside:
-        rules.append(Violation(where, f"{outside} mantissas out of range", f"-{half} .. {half - 1}"))
+        rules.append(Violation(where, f"{counted(outside, 'mantissa')} out of range", f"-{half} .. {half - 1}"))
     lowest = -8 if network.is_graded(connection) else 0
     if not lowest <= connection.weight_exponent <= 7:
         rules.append(Violation(where, f"weight exponent {connection.weight_exponent}", f"{lowest} .. 7"))
@@ -384,7 +386,7 @@ def _integrator_violations(network: HardwareNetwork, readout: Readout, integrato
         ("arithmetic float", network.arithmetic == "integer", "an integer network"),
         (f"{weight.dtype} {weight.shape}", weight.dtype == np.int32 and weight.shape == readout.weight.shape,
          f"int32 {readout.weight.shape}"),
-        (f"{integrators.weight_bits} weight bits", half > 0, "2 .. 8"),
+        (counted(integrators.weight_bits, "weight bit"), half > 0, "2 .. 8"),
         ("mantissas out of range", bool(((weight >= -half) & (weight < half)).all()), f"-{half} .. {half - 1}"),
         (f"weight exponent {integrators.weight_exponent}", 0 <= integrators.weight_exponent <= 7, "0 .. 7"),
         (f"{integrators.parts} parts", 1 <= integrators.parts <= size, f"1 .. {size}"),

@@ -9,7 +9,7 @@ from typing import final
 
 import numpy as np
 
-from fsnn_lava.errors import InputError
+from fsnn_lava.errors import InputError, counted
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import Arithmetic, HardwareNetwork, Readout
 
@@ -117,8 +117,8 @@ def accuracy(result: RunResult, labels: Array) -> float:
     """
     if labels.shape != result.predictions.shape:
         raise InputError(
-            f'run "{result.backend}" has {len(result.predictions)} samples; found labels of shape {labels.shape}; '
-            "give one class per sample"
+            f'run "{result.backend}" has {counted(len(result.predictions), "sample")}; found labels of shape '
+            f"{labels.shape}; give one class per sample"
         )
     return float(np.mean(result.predictions == labels))
 
@@ -158,8 +158,8 @@ def _check_shape(where: str, network: HardwareNetwork, shape: tuple[int, ...]) -
         raise InputError(f"{where}: {network.input.kind} inputs of shape {shape}; expected {expected}")
     if event and shape[0] != network.time_steps:
         raise InputError(
-            f"{where}: {shape[0]} event frames per sample; the network runs {network.time_steps} steps and needs "
-            f"as many frames, shape {expected}"
+            f"{where}: {counted(shape[0], 'event frame')} per sample; the network runs "
+            f"{counted(network.time_steps, 'step')} and needs as many frames, shape {expected}"
         )
     if shape[leading - 1] < 1:
         raise InputError(f"{where}: no sample in inputs of shape {shape}; expected at least one, shape {expected}")

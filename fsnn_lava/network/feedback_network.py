@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.fixed_point import FixedPoint, fixed_point_iteration
 from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse
@@ -208,7 +208,7 @@ class BoundNetwork:
             constant = mean if differentiable else mean.detach()
             return Drive(mean, x, lambda t: constant)
         if len(x) != time_steps:
-            raise ValueError(f"event input has {len(x)} frames; expected one per time step, {time_steps}")
+            raise ValueError(f"event input has {counted(len(x), 'frame')}; expected one per time step, {time_steps}")
         mean_input = self._weighted_mean(x)
         frames = first if differentiable else first.detached()
         normalisation = frames.frozen_normalisation(frames.linear(mean_input))

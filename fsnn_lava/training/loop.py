@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, with_given
 from fsnn_lava.datasets import Dataset
-from fsnn_lava.errors import CheckpointError, ConvergenceError, DatasetError
+from fsnn_lava.errors import CheckpointError, ConvergenceError, DatasetError, counted
 from fsnn_lava.network import (
     DenseSettings,
     FeedbackSNN,
@@ -317,7 +317,9 @@ class _Trainer(Session):
         """
         self._undone += 1
         if not self._sound.taken or self._undone == MOST_UNDONE:
-            raise self.diverged(f"the loss or its gradient is not finite after {self._undone} updates in a row")
+            raise self.diverged(
+                f"the loss or its gradient is not finite after {counted(self._undone, 'update')} in a row"
+            )
         self._sound.restore()
         self._updated = False
         self.progress.add({UNDONE: 1.0})

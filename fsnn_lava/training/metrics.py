@@ -110,7 +110,7 @@ def epoch_warnings(metrics: Mapping[str, float]) -> list[str]:
     undone = metrics.get("train/undone_steps", 0.0)
     if undone:
         found.append(
-            f"{undone:.0f} updates led to a loss that is not finite and were taken back: lower the learning rate"
+            f"updates taken back, since they led to a loss that is not finite: {undone:.0f}; lower the learning rate"
         )
     firing = {n: v for n, v in metrics.items() if n.startswith("train/backward_firing_rate/")}
     if firing and not any(firing.values()):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.backends import TrainingJob, TrainingOutcome
+from fsnn_lava.errors import counted
 from fsnn_lava.hardware import Array
 from fsnn_lava.network import FeedbackSNN
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates
@@ -65,7 +66,7 @@ class Agreement:
     def disagreements(self) -> tuple[str, ...]:
         """What differs by more than it may, in words: any spike, and arrays beyond `TOLERANCE`; empty if nothing."""
         found = [
-            f"{count} {phase} spikes"
+            counted(count, f"{phase} spike")
             for count, phase in ((self.different, "forward"), (self.different_back, "backward"))
             if count
         ]

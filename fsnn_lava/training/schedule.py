@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fsnn_lava.config import TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Dataset, Samples, check_time_steps, hold_out
-from fsnn_lava.errors import ConfigError, DatasetError
+from fsnn_lava.errors import ConfigError, DatasetError, counted
 from fsnn_lava.network import TRAINING_COPIES, check_memory
 
 _PART_SEED = 0
@@ -84,7 +84,7 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             )
     if len(dataset.coding.mean) != dataset.input_shape[0]:
         raise DatasetError(
-            f'dataset "{dataset.name}": {len(dataset.coding.mean)} channels are normalised; '
+            f'dataset "{dataset.name}": normalised channels: {len(dataset.coding.mean)}; '
             f"its samples have {dataset.input_shape[0]}; expected one mean and std for each"
         )
     if config.validation_samples >= len(dataset.train):
@@ -114,7 +114,8 @@ def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
     if processes > 1 and min(sizes) < least:
         raise ConfigError(
             f"training.batch_size: found {config.training.batch_size}, which leaves a batch of {min(sizes)} of "
-            f"{samples} samples to {processes} processes; allowed: batches of at least {least}; choose another size"
+            f"{counted(samples, 'sample')} to {processes} processes; allowed: batches of at least {least}; "
+            "choose another size"
             + (", fewer processes or training.sync_batch_norm" if own_statistics else " or fewer processes")
         )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsnn_lava.config import TrainConfig, changed_settings
 from fsnn_lava.datasets import Dataset
-from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, NetworkError
+from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, NetworkError, counted
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_training, new_model, not_finite, save_checkpoint
 from fsnn_lava.training.evaluation import evaluate
 from fsnn_lava.training.metrics import Progress, epoch_means, run_metrics
@@ -205,4 +205,6 @@ class Session(ABC):
         self._note_saved()
 
     def _note_saved(self) -> None:
-        self._saved = f"{self.progress.epoch} whole epochs and {self.progress.iteration} iterations"
+        self._saved = (
+            f"{counted(self.progress.epoch, 'whole epoch')} and {counted(self.progress.iteration, 'iteration')}"
+        )

@@ -21,7 +21,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from fsnn_lava.errors import BackendError, ConfigError, InputError
+from fsnn_lava.errors import BackendError, ConfigError, InputError, counted
 from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium_rates, evenly_spaced, rates_from_spikes
 
 Reference = Literal["equilibrium", "final"]
@@ -126,7 +126,8 @@ class AnytimeReadout:
         total = check_inputs(network, inputs)
         if labels.shape != (total,):
             raise InputError(
-                f'network "{network.name}": {total} samples; found labels of shape {labels.shape}; give one a sample'
+                f'network "{network.name}": {counted(total, "sample")}; found labels of shape {labels.shape}; '
+                "give one a sample"
             )
         if len(network.readout.bias) < 2:
             raise InputError(f'network "{network.name}": its readout has one class; a margin needs two or more')

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fsnn_lava.errors import MissingDependencyError
+from fsnn_lava.errors import MissingDependencyError, counted
 from fsnn_lava.verification.early_exit import EQUILIBRIUM_TOLERANCE, REFERENCES, Anytime, EarlyExit
 from fsnn_lava.verification.markdown_table import markdown_table
 
@@ -56,19 +56,20 @@ class AnytimeReport:
             (e.rule, f"{e.limit:g}", f"{e.accuracy:.2%}", f"{e.mean_steps:.2f}", f"{e.left_early:.1%}")
             for e in self.exits
         ]
-        stable = ", ".join(sorted({str(e.stable_steps) for e in self.exits}))
+        stable = ", ".join(counted(steps, "step") for steps in sorted({e.stable_steps for e in self.exits}))
         parts = [
             "# Anytime report",
-            f"{anytime.network} on {self.backend}: one run of {anytime.samples} test samples, "
-            f"{anytime.time_steps} time steps each.",
+            f"{anytime.network} on {self.backend}: one run of {counted(anytime.samples, 'test sample')}, "
+            f"{counted(anytime.time_steps, 'time step')} each.",
             "## Stopped after t steps",
             markdown_table(("t", "accuracy", "mean rate error"), steps),
             "Rate error: mean difference of the rates of the readout's population from "
-            f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and {anytime.rate_samples} samples.",
+            f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and "
+            f"{counted(anytime.rate_samples, 'sample')}.",
             *([] if anytime.reference_converged else [f"**{UNCONVERGED}**"]),
             "## Early exit",
             markdown_table(("rule", "limit", "accuracy", "mean steps", "left early"), exits),
-            f"A sample leaves when its class has stayed the same for {stable} steps, none of them before the first "
+            f"A sample leaves when its class has stayed the same for {stable}, none of them before the first "
             "spike of the readout's population, and, *settled*: in these steps its margin (largest logit less the "
             "second) has moved by less than the limit, a share of the margin; *margin*: its margin is above the limit, "
             "in logits.",
@@ -107,7 +108,7 @@ class AnytimeReport:
                 if any(np.any(line.get_ydata() > 0) for line in axes.lines):
                     axes.set_yscale("log")
                     _name_ticks(axes.yaxis, multiples=multiples)
-            figure.suptitle(f"{anytime.network}, {self.backend}, {anytime.samples} samples", fontsize=10)
+            figure.suptitle(f"{anytime.network}, {self.backend}, {counted(anytime.samples, 'sample')}", fontsize=10)
             file = io.BytesIO()
             figure.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fsnn_lava.errors import counted
 from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import Pair
 from fsnn_lava.verification.error_budget import SETTLING, Budget
@@ -105,7 +106,7 @@ class Report:
         verdict = f"**Not verified: {', '.join(failed)}.**" if failed else "Verified: all three checks hold."
         parts = [
             "# Verification report",
-            f"{verdict} {self.samples} test samples, {self.time_steps} time steps each.",
+            f"{verdict} {counted(self.samples, 'test sample')}, {counted(self.time_steps, 'time step')} each.",
             markdown_table(
                 ("check", "question", "holds"),
                 [(name, _QUESTIONS[name], "yes" if holds else "**no**") for name, holds in self.checks.items()],
@@ -204,7 +205,7 @@ def rates_text(rates: RateCheck, time_steps: int) -> str:
     return "\n\n".join(
         [
             f"Integer minus float firing rates, times T = {time_steps} (spikes a window), both in hardware timing and "
-            f"with the same threshold, on {rates.samples} samples, held against {rates.basis}.",
+            f"with the same threshold, on {counted(rates.samples, 'sample')}, held against {rates.basis}.",
             markdown_table(header, rows),
             _ALLOWED if any(p.neuron for p in rates.populations) else _STATED,
             *cause,
@@ -241,7 +242,7 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
         "for LIF to a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
         markdown_table(("distance", "compares", *populations), others),
         *(
-            [f"**Does not settle: {budget.unsettled_samples} samples; their distances mean nothing.**"]
+            [f"**Does not settle: {counted(budget.unsettled_samples, 'sample')}; their distances mean nothing.**"]
             if budget.unsettled_samples
             else []
         ),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fsnn_lava.errors import ConfigError, InputError
+from fsnn_lava.errors import ConfigError, InputError, counted
 from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, Connection, HardwareNetwork, RunResult, check_inputs, linear_map
 from fsnn_lava.verification.markdown_table import markdown_table
 
@@ -162,7 +162,8 @@ class Activity:
         work = [(c.name, f"{c.messages:,.1f}", f"{c.synaptic_operations:,.1f}") for c in self.connections]
         work.append(("total", "", f"{self.synaptic_operations:,.1f}"))
         parts = [
-            f"Per inference, mean of {self.samples} samples in the simulator, {self.time_steps} time steps each.",
+            f"Per inference, mean of {counted(self.samples, 'sample')} in the simulator, "
+            f"{counted(self.time_steps, 'time step')} each.",
             markdown_table(("population", "spikes"), spikes),
             markdown_table(("connection", "messages", "synaptic operations"), work),
             "A message is a spike, an input event, or an input code that is not zero in one step; a synaptic operation "

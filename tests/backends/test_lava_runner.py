@@ -261,7 +261,7 @@ def assert_kept(error: IncompleteRunError) -> None:
 def test_timeout_instead_of_a_hang() -> None:
     stopper = Interference(signal.SIGSTOP)
     message = (
-        r"of 200000 samples ended in sample \d+ at global step \d, after \d+ of 1400000 steps; \d+ samples are finished"
+        r"of 200000 samples ended in sample \d+ at global step \d, after \d+ of 1400000 steps; \d+ finished samples"
     )
     with pytest.raises(IncompleteRunError, match=message) as caught:
         LavaRunner(timeout_s=12).run(*slow_run(), record=["a"], progress=stopper)
@@ -294,7 +294,7 @@ def test_a_worker_that_dies() -> None:
 
 def test_interrupt_keeps_what_is_finished() -> None:
     interrupt = Interference(None)
-    with pytest.raises(IncompleteRunError, match=r"\d+ samples are finished.*the run was interrupted") as caught:
+    with pytest.raises(IncompleteRunError, match=r"\d+ finished samples.*the run was interrupted") as caught:
         LavaRunner().run(*slow_run(), record=["a"], progress=interrupt)
     interrupt.assert_all_gone()
     assert isinstance(caught.value.__cause__, KeyboardInterrupt)
@@ -310,7 +310,7 @@ def test_interrupt_in_the_sink_does_not_count_its_sample() -> None:
             raise KeyboardInterrupt
         handed.append(first)
 
-    with pytest.raises(IncompleteRunError, match="4 samples are finished") as caught:
+    with pytest.raises(IncompleteRunError, match="4 finished samples") as caught:
         LavaRunner().run(*slow_run(), record=["a"], sink=sink)
     assert handed == [0, 1, 2, 3]
     assert caught.value.result.spikes == {}
@@ -343,7 +343,7 @@ def test_side_by_side_keeps_one_result_per_network(monkeypatch: pytest.MonkeyPat
         add(self, spikes, potentials)
 
     monkeypatch.setattr(FinishedSamples, "add", interrupted)
-    with pytest.raises(IncompleteRunError, match="3 samples are finished") as caught:
+    with pytest.raises(IncompleteRunError, match="3 finished samples") as caught:
         run_side_by_side(LavaRunner(), [network, network], [inputs, inputs[98:]])
     first, second = caught.value.result
     assert np.array_equal(first.spike_counts["a"], expected_counts(3))

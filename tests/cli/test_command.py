@@ -15,7 +15,7 @@ from fsnn_lava import cli
 from fsnn_lava.cli import configs
 from fsnn_lava.cli.script import SCRIPTS, command_line, run_script, show_next
 from fsnn_lava.config import parse_spec, published_configs, read_config
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from script_loader import ROOT
 
 FSNN = ["-m", "fsnn_lava"]
@@ -49,6 +49,10 @@ def test_help_imports_nothing_that_takes_time() -> None:
 def test_help_of_commands_that_train_nothing_imports_no_torch(command: str) -> None:
     program = f"from fsnn_lava.cli import main\nsys.argv = ['fsnn', '{command}', '--help']\n"
     assert "torch" not in modules_after(f"{program}try: main()\nexcept SystemExit: pass")
+
+
+def test_messages_count_one_thing_as_one() -> None:
+    assert [counted(n, "whole epoch") for n in (0, 1, 2)] == ["0 whole epochs", "1 whole epoch", "2 whole epochs"]
 
 
 def test_unknown_command_is_refused_with_a_hint() -> None:

@@ -120,7 +120,7 @@ BEYOND = {"readout.weight": 0.0, "readout.bias": 2e-9}
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (Agreement(1, 1, 5, 5, 0, 1, RIGHT, RIGHT), "different 1 backward spikes; allowed: no other spike, and 1e-09"),
+        (Agreement(1, 1, 5, 5, 0, 1, RIGHT, RIGHT), "different 1 backward spike; allowed: no other spike, and 1e-09"),
         (Agreement(1, 1, 5, 5, 2, 0, RIGHT, RIGHT), "different 2 forward spikes; allowed"),
         (Agreement(1, 1, 5, 5, 0, 0, BEYOND, RIGHT), r"different the gradient of readout\.bias by 2\.0e-09; allowed"),
         (Agreement(1, 1, 5, 5, 0, 0, RIGHT, BEYOND), r"different the value of readout\.bias by 2\.0e-09; allowed"),

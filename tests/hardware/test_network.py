@@ -128,7 +128,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         with_connection(weight=np.ones((5, 3))),
         r"found weights of type float64; allowed: int32 mantissas",
     ),
-    "no bits": (with_connection(weight_bits=1), r"found 1 weight bits; allowed: 2 .. 8"),
+    "no bits": (with_connection(weight_bits=1), r"found 1 weight bit; allowed: 2 .. 8"),
     "nine bits": (with_connection(weight_bits=9), r"found 9 weight bits; allowed: 2 .. 8"),
     "mantissas": (
         with_connection(weight_bits=4, weight=np.full((5, 3), 8, np.int32)),
@@ -176,7 +176,7 @@ BROKEN_FLOAT: dict[str, tuple[dict[str, Any], str]] = {
     "exponent": (with_connection(neuron=FLOAT, weight_exponent=1), r"found float64, exponent 1, 0 bits"),
     "NaN": (
         with_connection(neuron=FLOAT, weight=np.array([[1.0, np.nan, np.inf]] * 5)),
-        r"found 10 weights that are not finite; allowed: finite numbers",
+        r"found weights that are not finite: 10; allowed: finite numbers",
     ),
 }
 

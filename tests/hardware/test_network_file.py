@@ -117,7 +117,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
         r"readout: found values that are not fin",
     ),
     "dangling": (_at(3, "source", "c"), r"connection .*found an end that does not exi"),
-    "mantissa": (_at(3, "weight_bits", 4), r'connection "b to a" .*found 1 mantissas out of range; allowed: -8 .. 7'),
+    "mantissa": (_at(3, "weight_bits", 4), r'connection "b to a" .*found 1 mantissa out of range; allowed: -8 .. 7'),
     "exponent": (_at(3, "weight_exponent", -1), r"found weight exponent -1; allowed: 0 .. 7"),
     "altered weight": (
         lambda f: f["connections/003/weight"].write_direct(np.array([[-2], [51]], np.int8)),
@@ -147,7 +147,9 @@ def test_nan_weights_of_float_networks_are_refused(tmp_path: Path) -> None:
     save_network(small_float_network(), tmp_path / "network.h5")
     with h5py.File(tmp_path / "network.h5", "r+") as file:
         file["connections/001/weight"][2, 3] = np.nan
-    with pytest.raises(NetworkError, match=r'network.h5": network "floats" (.|\n)* found 1 weights that are not'):
+    with pytest.raises(
+        NetworkError, match=r'network.h5": network "floats" (.|\n)* found weights that are not finite: 1'
+    ):
         load_network(tmp_path / "network.h5")
 
 

@@ -378,7 +378,7 @@ def test_markdown_holds_every_figure() -> None:
         "| margin | 4 |",
         "the rates at which the network settles",
         "2 samples",
-        "for 1 steps",
+        "for 1 step, none",
     ]
     assert [figure for figure in figures if figure not in text] == []
     assert "converge" not in text

@@ -15,7 +15,7 @@ from fsnn_lava.backends.lava.chip_limits import require_hardware
 from fsnn_lava.backends.lava.sample_ring import RING_BYTES, Device, GraphJob, ReadoutPlace, SampleRing
 from fsnn_lava.backends.lava.worker_process import WorkerRun
 from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
-from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError, UnsupportedError
+from fsnn_lava.errors import ConfigError, IncompleteRunError, MissingDependencyError, UnsupportedError, counted
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult, check_inputs
 
 
@@ -152,9 +152,9 @@ class Stream(WorkerRun):
         samples = max(f.finished for f in self._finished)
         results = [f.result() for f in self._finished] if samples else [None]
         message = (
-            f"Lava's run of {self._total} samples ended in sample {self._before + sample} at global step {step}, after "
-            f"{self.steps} of {self.job.steps} steps; {samples} samples are finished. Its processes were ended. "
-            f"Reason: {reason}"
+            f"Lava's run of {counted(self._total, 'sample')} ended in sample {self._before + sample} at global "
+            f"step {step}, after {self.steps} of {self.job.steps} steps; {counted(samples, 'finished sample')}. Its "
+            f"processes were ended. Reason: {reason}"
         )
         return IncompleteRunError(message, samples=samples, result=results[0] if len(results) == 1 else results)
 

@@ -18,7 +18,7 @@ from fsnn_lava.backends.lava.learning.job import (
 from fsnn_lava.backends.lava.learning.memory import TrainingMemory
 from fsnn_lava.backends.lava.runner import require_lava
 from fsnn_lava.backends.lava.worker_process import WorkerRun
-from fsnn_lava.errors import IncompleteRunError
+from fsnn_lava.errors import IncompleteRunError, counted
 
 
 def train_on_lava(
@@ -66,9 +66,9 @@ class _TrainingRun(WorkerRun):
         job, outcome = self._training, self.outcome()
         sample, step = divmod(self.steps, job.clock.sample_steps)
         message = (
-            f"Training on {len(job.labels)} samples ended in sample {sample} at step {step}, after {self.steps} "
-            f"of {job.steps} steps; {outcome.updates} of {len(job.batches)} updates are whole. Its processes "
-            f"were ended. Reason: {reason}"
+            f"Training on {counted(len(job.labels), 'sample')} ended in sample {sample} at step {step}, after "
+            f"{self.steps} of {job.steps} steps; {outcome.updates} of {len(job.batches)} updates are whole. Its "
+            f"processes were ended. Reason: {reason}"
         )
         return IncompleteRunError(message, samples=len(outcome.losses), result=outcome)
 
