@@ -23,9 +23,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cosmic_ray.ast import Visitor, get_ast
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.operators.provider import OperatorProvider
+try:
+    from cosmic_ray.ast import Visitor, get_ast
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.operators.provider import OperatorProvider
+except ImportError as error:
+    sys.stderr.write(f'tests/mutants.py needs cosmic-ray ({error}); install it with: pip install -e ".[mutation]"\n')
+    sys.exit(2)
 
 ROOT = Path(__file__).parents[1]
 # Area -> files that are mutated, and the tests that run, quick ones first.

@@ -105,6 +105,13 @@ def test_script_is_the_command(command: str, monkeypatch: pytest.MonkeyPatch) ->
     assert called == [command]
 
 
+def test_mutants_without_their_extra_say_what_to_install() -> None:
+    program = "import runpy, sys\nsys.modules['cosmic_ray'] = None\n"
+    done = started("-c", f"{program}runpy.run_path('tests/mutants.py', run_name='__main__')")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.endswith('install it with: pip install -e ".[mutation]"\n')
+
+
 INTERRUPT = """
 import os, signal, sys
 class Finder:
