@@ -116,28 +116,33 @@ def quantization_markdown(report: QuantizationReport) -> str:
     return "\n\n".join(
         [
             markdown_table(_CONNECTION, connections),
-            markdown_table(_POPULATION, populations),
-            converged
-            + _NOTES.format(
+            _CONNECTION_NOTES.format(
                 bits=bits,
                 samples=report.calibration_samples,
                 compared=report.compared_samples,
                 negligible=NEGLIGIBLE_SHARE,
             ),
+            markdown_table(_POPULATION, populations),
+            converged + _POPULATION_NOTES.format(limit=STATE_LIMIT, samples=report.calibration_samples),
         ]
     )
 
 
-_CONNECTION = ("connection", "exponent", "weights", "current", "clipped")
-_POPULATION = ("population", "reset r", "V", "scale", "24 bits", "rate error", "max")
-_NOTES = (
-    "Weights have {bits} bits. *Weights*: root mean square of their rounding errors, as a share of the weights. "
-    "*Current*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant "
-    "current, as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the "
-    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may "
-    "exceed the weights themselves. *Rate error*: of the rates at the equilibrium, mean and maximum over these "
-    "samples, spikes per step. *Reset r*, *V*: what a spike takes off the potential before the leak, and the "
-    "threshold, in weight units, of which one is *scale* in the trained network's unit. *24 bits*: how much of "
-    "the state's range the proof needs. *Clipped*: weights cut to the mantissa's end. *Exponent*: the largest, "
-    "where several connections (named _coarse, _part2, ...) stand for one together."
+_CONNECTION = ("connection", "exponent", "weight error", "current error", "clipped")
+_CONNECTION_NOTES = (
+    'Weights have {bits} bits. *Exponent*: a weight is its integer times 2 to this power, in weight units; "7 and '
+    'below", where several connections (named _coarse, _part2, ...) stand for one together: the largest of theirs. '
+    "*Weight error*: root mean square of the rounding errors of the weights, as a share of the weights. *Current "
+    "error*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant current, "
+    "as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the current "
+    "on {samples} training samples, so that errors of weights cancel there; those of small weights may exceed the "
+    "weights themselves. *Clipped*: weights cut to the largest integer that their bits hold."
+)
+_POPULATION = ("population", "reset r", "threshold V", "scale", "24 bits used", "mean rate error", "largest")
+_POPULATION_NOTES = (
+    "*Reset r*, *threshold V*: what a spike takes off the potential before the leak, and where a neuron fires, in "
+    "weight units. *Scale*: value of one weight unit in the trained network's unit. *24 bits used*: the largest "
+    "potential that any allowed input can lead to, as proven, as a share of the {limit:,} that 24 bits hold; 100% "
+    "still fits, and the larger r is, the finer the rounding. *Mean rate error*, *largest*: of the firing rates at the "
+    "equilibrium, over these neurons and the {samples} samples, in spikes per step."
 )

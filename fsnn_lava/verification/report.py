@@ -129,6 +129,7 @@ class Report:
             markdown_table(
                 ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
             ),
+            "*stage*: the networks between the steps above, after T steps, and two of them at their equilibrium.",
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -178,13 +179,17 @@ def rates_finding(rates: RateCheck) -> str:
     return f"{what}; cause: {rates.cause}"
 
 
+_OF_ALL = (
+    "*mean*, *mean absolute*: of the differences of all neurons and samples, with and without their sign, as expected "
+    "/ found / departure allowed. "
+)
 _ALLOWED = (
-    "Of all neurons: *expected / found / departure allowed*. Of the neuron that departs most, also what the rounding "
-    "of weights and constants predicts to first order. What is allowed is what honest samples exceed with a "
-    "probability of one in a million, and room for test samples that are unlike training samples."
+    f"{_OF_ALL}*neuron*: the one that departs most, then its mean difference; *predicted*: by the rounding of weights "
+    "and constants, to first order. What is allowed is what honest samples exceed with a probability of one in a "
+    "million, and room for test samples that are unlike training samples."
 )
 _STATED = (
-    "Of all neurons: *expected / found / departure allowed*. Nothing is known of single neurons; what is allowed is "
+    f"{_OF_ALL}Nothing is known of single neurons; what is allowed is "
     f"{STATED_SHARE:g} times the rounding error at the equilibrium and {STATED_SPIKES:g} spikes a window."
 )
 
@@ -221,7 +226,11 @@ def pairs_table(pairs: Sequence[Pair]) -> str:
         [_pair_row(pair) for pair in pairs],
     )
     words = " ".join(f"*{relation}*: {text}." for relation, text in requirements.items())
-    return f"{table}\n\nRates in spikes per step. {words}"
+    return (
+        f"{table}\n\n*mean rate difference*, *max*: of the firing rates of two runs, in spikes per step, over all "
+        "samples and neurons of the population where it is largest. *first divergence*: the earliest step at which "
+        f"one run spikes and the other does not, and where. *relation*: what is required; {words}"
+    )
 
 
 def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> str:
@@ -237,10 +246,13 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
     parts = [
         "A statement, on which no verdict rests.",
         markdown_table(("population", "mean rate", "mean distance", "max"), rows),
-        "The integer network's rates after T steps against the rates at which the trained network settles, in spikes "
-        f"per step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, down to what rounding leaves; "
-        "for LIF to a floor. A distance near the mean rate says that T is too short to speak of an equilibrium.",
+        "*mean distance*, *max*: of the integer network's rates after T steps from the rates at which the trained "
+        f"network settles, in spikes per step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, "
+        "down to what rounding leaves; for LIF to a floor. A distance near the mean rate says that T is too short to "
+        "speak of an equilibrium.",
         markdown_table(("distance", "compares", *populations), others),
+        "*compares*: which rates less which. Of each population: mean / largest of the absolute differences, in "
+        "spikes per step.",
         *(
             [f"**Does not settle: {counted(budget.unsettled_samples, 'sample')}; their distances mean nothing.**"]
             if budget.unsettled_samples
@@ -262,7 +274,10 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
                 ],
             )
         )
-        parts.append(f"*within*: {statements[0].requirement}.")
+        parts.append(
+            f"*within*: {statements[0].requirement}. *mean rate difference*, *max*: of the firing rates of both runs, "
+            "in spikes per step."
+        )
     return "\n\n".join(parts)
 
 
@@ -303,9 +318,9 @@ def _rate(difference: float) -> str:
 def budget_text(budget: Budget) -> str:
     """Write the steps from the trained network to the integers; in each column they add up to the total, as printed."""
     parts = [
-        "From the trained network to the integers, step by step after T steps, in spikes per step. *share*: what the "
-        "step adds to the mean absolute difference, *mean*: to the mean difference; both add up to the total. "
-        "*absolute* and *max* are the step's own, and do not."
+        "From the trained network to the integers, step by step after T steps, in spikes per step. *compares*: from "
+        "which network to which. *share*: what the step adds to the mean absolute difference, *mean*: to the mean "
+        "difference; both add up to the total. *absolute* and *max* are the step's own, and do not."
     ]
     for population in budget.causes[0].populations:
         rows = [cause.populations[population] for cause in budget.causes]

@@ -96,8 +96,9 @@ class NetworkSize:
         ]
         header = ("population", "neurons", "synapses", "weight bytes", "weight bytes, kernels not shared")
         note = (
-            "Synapses are weights that are not zero, between two neurons. A weight takes the bits of its mantissa, "
-            f"{FLOAT_BITS} in a float network; addresses are not counted."
+            "*Synapses* are weights that are not zero, between two neurons. *Weight bytes*: of these weights, each of "
+            f"which takes the bits of its mantissa, {FLOAT_BITS} in a float network; addresses are not counted. "
+            "*Kernels not shared*: as if every synapse of a convolution held a weight of its own."
         )
         return f"{markdown_table(header, rows)}\n\n{note}"
 
@@ -166,8 +167,8 @@ class Activity:
             f"{counted(self.time_steps, 'time step')} each.",
             markdown_table(("population", "spikes"), spikes),
             markdown_table(("connection", "messages", "synaptic operations"), work),
-            "A message is a spike, an input event, or an input code that is not zero in one step; a synaptic operation "
-            "is a message at a synapse.",
+            "A *message* is a spike, an input event, or an input code that is not zero in one step; a *synaptic "
+            "operation* is a message at a synapse.",
             f"Energy of the synaptic operations: {_energy(energy.microjoules(self.synaptic_operations))} µJ, at "
             f"{energy.pj_per_synaptic_operation:g} pJ each. Source: {energy.source}.",
         ]

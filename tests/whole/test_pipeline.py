@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -86,6 +87,29 @@ class Tampered:
 def words(text: str) -> str:
     """Printed text without the line breaks of an 80-column screen."""
     return " ".join(text.split())
+
+
+PLAIN = {"population", "connection", "neurons", "check", "question", "holds", "backend", "accuracy", "pair", "agrees"}
+"""Columns that need no explanation."""
+
+
+def unexplained(report: str) -> set[str]:
+    """Columns of a report's tables that the text of the same section does not explain."""
+    found = set()
+    for section in report.split("\n## "):
+        tables = [block for block in section.split("\n\n") if block.startswith("| ")]
+        text = " ".join(block for block in section.split("\n\n") if not block.startswith("| ")).casefold()
+        for table in tables:
+            columns = {c.strip() for c in re.split("[|/,]", table.splitlines()[0]) if c.strip()} - PLAIN
+            found |= {c for c in columns if c.casefold().removesuffix("s") not in text and c != "population1"}
+    return found
+
+
+def test_reports_explain_the_columns_of_their_tables(digits: Path) -> None:
+    backends = ["torch", "simulator", "simulator-float"]
+    assert verify.main(["--run", str(digits), "--samples", "20", "--backends", *backends]) == 0
+    assert unexplained((digits / "export.md").read_text()) == set()
+    assert unexplained((digits / "report.md").read_text()) == set()
 
 
 def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
