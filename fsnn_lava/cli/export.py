@@ -2,7 +2,8 @@
 
 Writes network-float.h5 and network-integer.h5 into the run's folder (their format: docs/network-format.md), a report of
 what rounding did, how large the network is and how much it works (export.md, export.json), the record that `verify`
-holds the networks against (export-record.npz), and what --to asks for.
+holds the networks against (export-record.npz), and what --to asks for. What an earlier export of other numbers left in
+the folder, as report.md, is renamed to report-of-earlier-export.md and the like.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from rich.markup import escape
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, show_next, write_report
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.conversion import calibration_codes, import_nir, lower, write_export
+from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import new_run_folder, newest_run
@@ -59,9 +60,15 @@ def main(argv: list[str]) -> int:
     with console.status("measuring how far rounding moves each neuron's rate"):
         record = record_export(floating, integer, measured)
     folder = folder or new_run_folder(arguments.runs, floating.name)
+    earlier = network_hashes(folder) if (folder / RECORD).exists() else {}  # an interrupted export leaves no record
+    written = []
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):
         (folder / RECORD).unlink(missing_ok=True)  # of an earlier export, not of the files that are written now
+        written.append(path)
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+    if network_hashes(folder) != earlier:
+        for old, new in set_aside(folder, written=written).items():
+            console.print(f"{old} is of an earlier export: renamed to {new}", soft_wrap=True)
     save_record(record, folder / RECORD)
     write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())
     console.print(f"24-bit state proven for every allowed input over T = {counted(integer.time_steps, 'step')}")

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
         calibration_codes as calibration_codes,
         load as load,
         load_deployed as load_deployed,
+        network_hashes as network_hashes,
         samples_to_test as samples_to_test,
         save as save,
+        set_aside as set_aside,
         training_samples as training_samples,
         write_export as write_export,
     )
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed samples_to_test save "
-        "training_samples write_export",
+        "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed network_hashes "
+        "samples_to_test save set_aside training_samples write_export",
         "fold_normalisation": "on_codes",
         "lowering": "lower run_torch",
         "netx_write": "write_netx",

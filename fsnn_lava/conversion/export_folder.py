@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,7 @@ from fsnn_lava.conversion.netx_write import write_netx
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
-from fsnn_lava.files import newest_run
+from fsnn_lava.files import newest_run, not_writable
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, evenly_spaced, load_network, save_network
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
 """Name of the exported network of each arithmetic in a run folder."""
+MADE_OF_NETWORKS = (
+    *(f"report.{ending}" for ending in ("md", "json")),
+    *(f"anytime{part}.{ending}" for part in ("", "-interrupted") for ending in ("md", "json", "svg")),
+    "network.net",
+    "network-float.nir",
+    "network-integer.nir",
+)
+"""Files of a run folder that are about the exported networks of their time."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -83,6 +92,35 @@ def write_export(
         path = folder / NETWORK_FILES[network.arithmetic]
         save_network(network, path)
         yield path
+
+
+def network_hashes(folder: Path) -> dict[str, str]:
+    """Hashes of the network files in a run folder, of those that are there."""
+    paths = [folder / name for name in NETWORK_FILES.values() if (folder / name).is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def set_aside(folder: Path, *, written: Collection[Path]) -> dict[str, str]:
+    """Rename what was made of an earlier export's networks, once others are there; return old and new names.
+
+    Parameters
+    ----------
+    written : files of the new export, which stay.
+
+    Raises
+    ------
+    OutputError : if a file cannot be renamed.
+    """
+    renamed = {}
+    for path in (folder / name for name in MADE_OF_NETWORKS):
+        if path.is_file() and path not in written:
+            aside = path.with_stem(f"{path.stem}-of-earlier-export")
+            try:
+                path.replace(aside)
+            except OSError as error:
+                raise not_writable(aside, error) from error
+            renamed[path.name] = aside.name
+    return renamed
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ import numpy as np
 
 from fsnn_lava.errors import BackendError, ConfigError, InputError, counted
 from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium_rates, evenly_spaced, rates_from_spikes
+from fsnn_lava.verification.structure import fingerprint
 
 Reference = Literal["equilibrium", "final"]
 """What rates are compared with: those at which the network settles on these inputs, or the run's own after T steps."""
@@ -45,7 +46,7 @@ class Anytime:
 
     Parameters
     ----------
-    network : its name.
+    network, fingerprint : its name, and what reports call it by.
     labels : (B,) right classes.
     predictions : (T, B) classes with the largest logit.
     margins : (T, B) float64, largest logit less the second largest.
@@ -58,6 +59,7 @@ class Anytime:
     """
 
     network: str
+    fingerprint: str
     labels: Array
     predictions: Array
     margins: Array
@@ -190,6 +192,7 @@ class AnytimeReadout:
         rate_samples = int((self._rated < self._taken).sum())
         return Anytime(
             self._network.name,
+            fingerprint(self._network),
             self._labels[: self._taken],
             self._predictions[:, : self._taken],
             self._margins[:, : self._taken],

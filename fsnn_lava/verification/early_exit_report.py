@@ -32,6 +32,7 @@ class AnytimeReport:
         exits = [asdict(e) | {"limit": None if e.limit == float("inf") else e.limit} for e in self.exits]
         return {
             "network": anytime.network,
+            "fingerprint": anytime.fingerprint,
             "backend": self.backend,
             "samples": anytime.samples,
             "time_steps": anytime.time_steps,
@@ -59,7 +60,8 @@ class AnytimeReport:
         stable = ", ".join(counted(steps, "step") for steps in sorted({e.stable_steps for e in self.exits}))
         parts = [
             "# Anytime report",
-            f"{anytime.network} on {self.backend}: one run of {counted(anytime.samples, 'test sample')}, "
+            f"{anytime.network} (fingerprint {anytime.fingerprint}) on {self.backend}: one run of "
+            f"{counted(anytime.samples, 'test sample')}, "
             f"{counted(anytime.time_steps, 'time step')} each.",
             "## Stopped after t steps",
             markdown_table(("t", "accuracy", "mean rate error"), steps),

@@ -16,6 +16,7 @@ from fsnn_lava.verification.size_and_energy import (
     network_size,
     run_activity,
 )
+from fsnn_lava.verification.structure import fingerprint
 
 WORK_SAMPLES = 32
 """Calibration samples on which spikes and synaptic operations are counted."""
@@ -28,6 +29,7 @@ class ExportReport:
     Parameters
     ----------
     network : its name.
+    fingerprint : by which other reports name the same integer network.
     quantization : errors and counts of rounding.
     size : neurons, synapses, weight bytes.
     activity : spikes and synaptic operations on calibration samples.
@@ -35,6 +37,7 @@ class ExportReport:
     """
 
     network: str
+    fingerprint: str
     quantization: QuantizationReport
     size: NetworkSize
     activity: Activity
@@ -44,6 +47,7 @@ class ExportReport:
         """Return nested dictionaries for JSON."""
         return {
             "network": self.network,
+            "fingerprint": self.fingerprint,
             "quantization": self.quantization.as_dict(),
             "size": self.size.as_dict(),
             "activity": self.activity.as_dict(self.energy),
@@ -53,6 +57,7 @@ class ExportReport:
         """Write the report for people."""
         parts = [
             f"# Export of {self.network}",
+            f"Fingerprint of the integer network: {self.fingerprint}. Reports on it name it so.",
             "## Rounding",
             quantization_markdown(self.quantization),
             "## Size",
@@ -79,7 +84,7 @@ def report_export(
         )
     some = network.input.take(calibration, slice(WORK_SAMPLES))
     activity = run_activity(network, IntegerSimulator().run(network, some), inputs=some)
-    return ExportReport(network.name, quantization, network_size(network), activity, energy)
+    return ExportReport(network.name, fingerprint(network), quantization, network_size(network), activity, energy)
 
 
 def quantization_markdown(report: QuantizationReport) -> str:

@@ -10,6 +10,7 @@ square to nine digits. A report says which of them were at hand.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,6 +191,13 @@ def arrays_of(network: HardwareNetwork) -> dict[str, Array]:
     if readout.integrators is not None:
         found["readout integrators"] = readout.integrators.weight
     return found
+
+
+def fingerprint(network: HardwareNetwork) -> str:
+    """Twelve hexadecimal digits by which reports name the network that they are about: of every number of it."""
+    digests = {place: ArraySummary.of(array).digest for place, array in arrays_of(network).items()}
+    text = json.dumps([numbers_of(network), digests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # ---- the check -------------------------------------------------------------------------------------------------

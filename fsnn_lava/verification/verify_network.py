@@ -35,6 +35,7 @@ from fsnn_lava.verification.structure import (
     against_summaries,
     arrays_of,
     cause_of,
+    fingerprint,
     merged,
     timing_deviations,
 )
@@ -333,6 +334,7 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
     as_trained = "as trained" if share == 1 else f"as trained, {share:g} of the reset amount"
     return {
         "name": integer.name,
+        "fingerprint": fingerprint(integer),
         "dataset": config["dataset"],
         **{name: str(value) for name, value in trained.items() if value is not None},
         "neurons": "IF" if neuron.leak == 1 else f"LIF, leak {neuron.leak}",

@@ -61,6 +61,7 @@ def settling(predictions: Any, margins: Any, labels: Any, first_spike: Any = 0) 
     steps, samples = predictions.shape
     return Anytime(
         network="made up",
+        fingerprint="0123456789ab",
         labels=np.array(labels),
         predictions=predictions,
         margins=np.array(margins, np.float64),
@@ -338,6 +339,7 @@ def test_what_is_recorded_is_the_population_of_the_readout() -> None:
 
 ANYTIME = Anytime(
     network="made up",
+    fingerprint="0123456789ab",
     labels=np.array([1, 0, 1]),
     predictions=np.array([[0, 0, 1], [1, 0, 1], [1, 0, 1], [1, 1, 1]]),
     margins=np.array([[1, 5, 2], [2, 5, 2], [3, 5, 2], [4, 0.5, 2]]),
@@ -354,8 +356,18 @@ REPORT = AnytimeReport("simulator", ANYTIME, EXITS)
 
 def test_json_has_the_promised_keys() -> None:
     values = json.loads(json.dumps(REPORT.as_dict(), allow_nan=False))
-    assert set(values) == {"network", "backend", "samples", "time_steps", "accuracy", "rate_error", "early_exit"}
+    assert set(values) == {
+        "network",
+        "fingerprint",
+        "backend",
+        "samples",
+        "time_steps",
+        "accuracy",
+        "rate_error",
+        "early_exit",
+    }
     assert (values["network"], values["backend"]) == ("made up", "simulator")
+    assert values["fingerprint"] == "0123456789ab"
     assert (values["samples"], values["time_steps"]) == (3, 4)
     assert values["accuracy"] == [2 / 3, 1, 1, 2 / 3]
     expected = {"reference": "equilibrium", "reference_converged": True, "samples": 2}
@@ -371,7 +383,12 @@ def test_json_has_the_promised_keys() -> None:
 
 def test_markdown_holds_every_figure() -> None:
     text = REPORT.as_markdown()
-    figures = ["| 1 | 66.67% | 0.25 |", "| 4 | 66.67% | 0.0312 |", "made up on simulator", "3 test samples"]
+    figures = [
+        "| 1 | 66.67% | 0.25 |",
+        "| 4 | 66.67% | 0.0312 |",
+        "made up (fingerprint 0123456789ab) on simulator",
+        "3 test samples",
+    ]
     figures += ["4 time steps", "| settled | 0 | 66.67% | 4.00 | 0.0% |", "| settled | 0.3 |"]
     figures += [
         "| settled | inf | 100.00% | 2.67 | 100.0% |",

@@ -129,6 +129,35 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     assert printed.endswith(f"next: fsnn run --backend lava-fixed --run {digits}")
 
 
+def test_export_sets_aside_what_is_of_another_export(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reports on networks that are no longer there must not pass for reports on those that are."""
+    few = ["--run", str(digits), "--calibration-samples", "50"]
+    assert export.main([*few, "--to", "nir"]) == 0
+    assert verify.main(["--run", str(digits), "--samples", "20", "--backends", "simulator", "simulator-float"]) == 0
+    kept = {p.name: p.read_bytes() for p in digits.iterdir() if p.is_file()}
+    assert export.main(few) == 0
+    assert {p.name: p.read_bytes() for p in digits.iterdir() if p.is_file()} == kept
+    assert "earlier export" not in capsys.readouterr().out
+
+    assert export.main([*few, "--weight-bits", "6"]) == 0
+    shown = words(capsys.readouterr().out)
+    for name in ("report.md", "report.json", "network-float.nir", "network-integer.nir"):
+        stem, ending = name.split(".")
+        aside = f"{stem}-of-earlier-export.{ending}"
+        assert f"{name} is of an earlier export: renamed to {aside}" in shown
+        assert not (digits / name).exists()
+        assert (digits / aside).read_bytes() == kept[name]
+    of_earlier = json.loads((digits / "report-of-earlier-export.json").read_text())["network"]["fingerprint"]
+    assert of_earlier == json.loads(kept["export.json"])["fingerprint"]
+    assert of_earlier != json.loads((digits / "export.json").read_text())["fingerprint"]
+    assert f"- fingerprint: {of_earlier}" in kept["report.md"].decode()
+
+    (digits / "report.md").write_text("of networks that an interrupted export wrote over")
+    (digits / "export-record.npz").unlink()
+    assert export.main([*few, "--weight-bits", "6"]) == 0
+    assert not (digits / "report.md").exists()
+
+
 def test_export_takes_the_newest_training(exported: Path, tmp_path: Path) -> None:
     runs = Path(shutil.copytree(exported, tmp_path / "runs"))
     for path in runs.glob("*/network-*.h5"):
@@ -224,7 +253,13 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
     assert list(report["accuracy"]) == ["torch", "simulator", "simulator-float"]
     assert all(0.5 < value <= 1 for value in report["accuracy"].values())
     said = {"name": "digits", "notation": "40 (F40)", "dataset": "digits", "neurons": "IF", "seed": "1", "epoch": "3"}
-    assert report["network"] == said | {"weights": "8 bits", "threshold": "as trained"}
+    exported = json.loads((digits / "export.json").read_text())
+    assert re.fullmatch("[0-9a-f]{12}", exported["fingerprint"])
+    assert report["network"] == said | {
+        "fingerprint": exported["fingerprint"],
+        "weights": "8 bits",
+        "threshold": "as trained",
+    }
     causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
     assert causes["lowering"] == causes["timing"] == {"signed": 0.0, "share": 0.0, "mean": 0.0, "maximum": 0.0}
     assert 0 < causes["total"]["mean"] == causes["rounding"]["mean"] <= 1 / 10
