@@ -22,6 +22,11 @@ EXAMPLE = re.search(
     (ROOT / "README.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
+PRINTED = re.search(
+    r"<!-- example's output: [^\n]*-->\n```\n(.*?)```\n<!-- end -->",
+    (ROOT / "README.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
 VERBS = ("train", "evaluate", "lower", "quantize", "run", "verify", "save", "load")
 
 
@@ -65,7 +70,14 @@ def test_example_is_short() -> None:
 
 @pytest.mark.lava
 def test_example_runs_as_it_is_printed(tmp_path: Path) -> None:
-    _check(started(EXAMPLE[1], tmp_path), "lava-fixed", tmp_path)
+    shown = started(EXAMPLE[1], tmp_path)
+    _check(shown, "lava-fixed", tmp_path)
+    found, printed = ([_word(word) for word in text.split()] for text in (shown, PRINTED[1]))
+    assert found == [pytest.approx(word, rel=0.1) if isinstance(word, float) else word for word in printed]
+
+
+def _word(word: str) -> str | float:
+    return float(word) if re.fullmatch(r"[0-9.e-]*[0-9][0-9.e-]*", word) else word
 
 
 def test_example_runs_without_lava(tmp_path: Path) -> None:
