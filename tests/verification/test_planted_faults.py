@@ -92,10 +92,29 @@ def convolutional() -> Exported:
     return exported(*networks, few, DeployConfig(calibration_samples=64))
 
 
-NETWORKS = {"digits": digits, "three populations": three_populations, "16C5s (F16C5) on MNIST": convolutional}
+@functools.cache
+def small_convolutional() -> Exported:
+    data = trained.digits()
+    networks = [trained_once("small", data, "8C3s (F8C3)", seed=seed) for seed in (1, 2)]
+    return exported(*networks, data, DeployConfig(calibration_samples=64))
 
 
-@pytest.fixture(params=NETWORKS)
+NETWORKS = {
+    "digits": digits,
+    "three populations": three_populations,
+    "8C3s (F8C3)": small_convolutional,
+    "16C5s (F16C5) on MNIST": convolutional,
+}
+BASES = ["recorded", "derived anew", "stated by the network"]
+
+
+def case(name: str, *basis: str) -> Any:
+    """A parameter: what is of full size, or derived anew from more than a single matrix, takes seconds."""
+    slow = "MNIST" in name or (basis == ("derived anew",) and name != "digits")
+    return pytest.param(name, *basis, marks=pytest.mark.slow if slow else [])
+
+
+@pytest.fixture(params=[case(name) for name in NETWORKS])
 def network(request: pytest.FixtureRequest) -> Exported:
     if "MNIST" in request.param:
         request.getfixturevalue("data_dir")
@@ -119,7 +138,7 @@ def names_cause(fault: Fault, said: list[str]) -> bool:
     return f"{fault.file} network, {fault.element} of {fault.place}" in line
 
 
-@pytest.mark.parametrize("basis", ["recorded", "derived anew", "stated by the network"])
+@pytest.mark.parametrize(("network", "basis"), [case(n, b) for n in NETWORKS for b in BASES], indirect=["network"])
 def test_every_planted_fault_is_noticed_and_named(network: Exported, basis: str) -> None:
     at_hand: dict[str, dict[str, Any]] = {
         "recorded": {"record": network.record},
@@ -180,10 +199,13 @@ FIRING = {
 
 
 def test_rates_alone_notice_what_fires_otherwise(network: Exported) -> None:
-    """As if nothing were known of the structure. Of 40 samples in four bits the smallest two are lost in rounding."""
-    small = ("threshold x 1.5", "leak off by 1 %") if network is three_populations() else ()
+    """As if nothing were known of the structure. Of 40 samples in four bits the smallest two are lost in rounding.
+
+    A leak that is off by so little is noticed in the small kernels, where it is taken for the reset.
+    """
+    small = {"three": ("threshold x 1.5", "leak off by 1 %"), "small": ("leak off by 1 %",)}
     for fault in planted_faults(network.floating, network.integer, another=network.another):
-        if fault.name in FIRING and fault.name not in small:
+        if fault.name in FIRING and fault.name not in small.get(network.trained.config.name, ()):
             rates = network.verified(fault.floating, fault.integer, record=network.record).rates
             assert not rates.agrees, fault.name
             assert rates.cause.startswith(FIRING[fault.name]), (fault.name, rates.cause)
