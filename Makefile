@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-slow lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,18 +14,25 @@ EXTRAS := lava,dev,notebooks,nir,events
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
 help:
-	@echo "make setup   make $(VENV) and install everything (the other targets do it when needed)"
-	@echo "make demo    train on digits, export, run on Lava's simulator, verify: about a minute the first time, after installation"
-	@echo "make test    run the whole test suite"
-	@echo "make lint    check style, imports between packages, and types"
-	@echo "make clean   remove $(VENV) and all caches; runs/ stays"
+	@echo "make setup       make $(VENV) and install everything (the other targets do it when needed)"
+	@echo "make demo        train on digits, export, run on Lava's simulator, verify: about a minute the first time, after installation"
+	@echo "make test        run the tests but those marked slow"
+	@echo "make test-slow   run those alone; both together are the whole test suite"
+	@echo "make lint        check style, imports between packages, and types"
+	@echo "make clean       remove $(VENV) and all caches; runs/ stays"
 
 setup: $(STAMP)
 
 # One process per test worker: the arithmetic libraries must not start threads of their own.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --require lava
+
 test: $(STAMP)
-	@echo "test: the whole suite, two tests at a time"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --require lava
+	@echo "test: all but the slow tests, two at a time"
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP)
+	@echo "test-slow: the slow tests alone, two at a time"
+	@$(PYTEST) -m slow
 
 lint: $(STAMP)
 	@echo "lint: ruff check, ruff format, import contracts, mypy"

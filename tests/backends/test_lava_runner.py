@@ -359,6 +359,7 @@ def test_an_ordinary_run_leaves_nothing_behind() -> None:
     assert_gone(seen)
 
 
+@pytest.mark.slow
 def test_runs_in_one_process_do_not_grow_its_memory() -> None:
     """Not by more than two percent after the first, and not by a single file descriptor."""
     network, inputs = slow_run()

@@ -184,7 +184,7 @@ def test_a_recorder_holds_the_run_up_until_the_next_sample_may_begin() -> None:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("stock", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_many_samples_through_two_slots(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
     """Graded and event input, batches of different length; the two samples of each case take turns."""
     cases = [random_case(seed) for seed in (0, 1, 2)]

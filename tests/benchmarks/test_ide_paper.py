@@ -365,6 +365,7 @@ def trained(folder: Path, name: str, dataset: Dataset) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's account of a process")
+@pytest.mark.slow
 def test_memory_and_time_are_kept(tmp_path: Path) -> None:
     """In a process of its own: those that it starts must find the script."""
     (tmp_path / "tiny.toml").write_text(TINY)

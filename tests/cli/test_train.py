@@ -318,7 +318,6 @@ def test_killed_run_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> 
     assert_same_tensors(folder, uninterrupted)
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_what_can_go_on(uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "digits"
     with running(*LONG, "--runs", str(tmp_path)) as process:

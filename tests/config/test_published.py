@@ -245,9 +245,8 @@ def stand_in(config: TrainConfig) -> Dataset:
 
 def is_slow(config: TrainConfig) -> bool:
     """Whether two iterations take more than a second or two on one core."""
-    network, method = config.network, config.training.method
-    wide = network.notation == CIFARNET and (network.time_steps == 100 or method == "spide")
-    return method == "bptt" or wide or network.notation == DVS
+    network = config.network
+    return config.training.method == "bptt" or network.notation in (CIFARNET, DVS) or network.time_steps == 100
 
 
 LONGEST, SHORTER = (f"cifar10_alexnet_bptt_lif_t{steps}" for steps in (100, 30))

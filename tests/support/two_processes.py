@@ -1,4 +1,4 @@
-"""What tests/test_distributed.py runs in two processes: each has its share, and compares with the whole batch."""
+"""What training/test_processes.py runs in two processes: each has its share, and compares with the whole batch."""
 
 import signal
 import sys

@@ -170,6 +170,7 @@ def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right() -> No
     )
 
 
+@pytest.mark.slow
 @lava
 def test_an_epoch_is_that_of_torch() -> None:
     """Weights after an epoch of momentum SGD in torch, in float64, with the gradients of `gradients.spide`.

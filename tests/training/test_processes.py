@@ -65,12 +65,16 @@ def test_shared_generator_repeats() -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    """Batch norm, dropout masks, the solver's stopping, whole trainings of both kinds, Ctrl-C: see two_processes.py.
-
-    All in one start of the processes, which takes longest.
-    """
-    names = ("batch_norm", "masks", "solver", "sums", "training", "spide", "interruption")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("batch_norm", "masks", "solver", "sums"),
+        pytest.param(("training", "spide", "interruption"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_two_processes_compute_what_one_does(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Batch norm, dropout masks, the solver's stopping; whole trainings of both kinds, Ctrl-C: see two_processes.py."""
     script = Path(__file__).parents[1] / "support" / "two_processes.py"
     (tmp_path / "runs").mkdir()
     shown = finish(torchrun(tmp_path / "logs", script, str(tmp_path / "runs"), *names))

@@ -66,6 +66,17 @@ def test_make_targets_in_the_readme_exist():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
+def test_a_change_is_merged_after_the_quick_and_the_slow_tests():
+    """Neither half leaves out what the other does."""
+    commands = re.findall(r"^make .*", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands == ["make lint", "make test", "make test-slow"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.findall(r"^(.+): .*\n\t@echo .*\n\t@\$\(PYTEST\)(.*)", makefile, re.MULTILINE) == [
+        ("test", ' -m "not slow"'),
+        ("test-slow", " -m slow"),
+    ]
+
+
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",

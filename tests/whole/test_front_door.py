@@ -68,6 +68,7 @@ def test_example_is_short() -> None:
     assert len(EXAMPLE[1].splitlines()) <= 25
 
 
+@pytest.mark.slow
 @pytest.mark.lava
 def test_example_runs_as_it_is_printed(tmp_path: Path) -> None:
     shown = started(EXAMPLE[1], tmp_path)

@@ -89,7 +89,6 @@ def test_deviation_from_the_equilibrium_falls_as_one_over_t(run: Run) -> None:
     assert slopes["LIF, leak 0.95"] > -0.5  # a floor
 
 
-@pytest.mark.slow
 def test_training_notebook_runs(run: Run, tmp_path: Path) -> None:
     notebook = run("02_train")
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")

@@ -16,7 +16,6 @@ from fsnn_lava.config import published_configs
 from fsnn_lava.files import CACHE_VARIABLE
 from script_loader import ROOT
 
-pytestmark = pytest.mark.slow
 SMALL = ["--network.notation", "24 (F24)", "--network.time-steps", "8", "--training.epochs", "2"]
 
 COMPARED = ["--backends", "simulator", "simulator-float"]
@@ -86,6 +85,7 @@ def test_the_command_and_the_module_are_those_of_the_wheel(environment: Path, tm
     assert module == started(environment, "fsnn", "--help", folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_everything_runs_from_an_empty_folder(environment: Path, exported: Path) -> None:
     shown = started(environment, "fsnn", "run", "--backend", "simulator", folder=exported)
     assert shown.splitlines()[-1] == "next: fsnn verify --run runs/digits"
@@ -98,6 +98,7 @@ def test_everything_runs_from_an_empty_folder(environment: Path, exported: Path)
     assert list((environment / "cache").rglob("*.nbc"))
 
 
+@pytest.mark.slow
 @pytest.mark.lava
 def test_lava_runs_from_the_wheel(environment: Path, exported: Path) -> None:
     """Its processes start without the checkout too."""
