@@ -24,7 +24,8 @@ from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, load_deployed, samples_to_test
 from fsnn_lava.datasets import Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.hardware import Array, HardwareNetwork, IntegerNeuron, Neuron, accuracy, equilibrium_rates
+from fsnn_lava.hardware import Array, HardwareNetwork, IntegerNeuron, Neuron, accuracy
+from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.quantization import quantize
 
 console = Console(width=120)

@@ -1,11 +1,9 @@
-"""The network as hardware sees it, in floats or integers: elements, rules, file, equilibrium, proof; NumPy alone."""
+"""The network as hardware sees it, in floats or integers: elements, rules, file, currents, proof; NumPy alone."""
 
-from fsnn_lava.hardware.equilibrium import (
-    EquilibriumRates as EquilibriumRates,
-    FloatType as FloatType,
+from fsnn_lava.hardware.currents import (
     constant_current as constant_current,
-    equilibrium_rates as equilibrium_rates,
     mean_input as mean_input,
+    real_weight as real_weight,
     summed_weight as summed_weight,
 )
 from fsnn_lava.hardware.geometry import (

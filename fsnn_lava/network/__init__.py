@@ -13,6 +13,10 @@ from fsnn_lava.network.devices import (
     shared_generator as shared_generator,
     tf32 as tf32,
 )
+from fsnn_lava.network.equilibrium import (
+    EquilibriumRates as EquilibriumRates,
+    equilibrium_rates as equilibrium_rates,
+)
 from fsnn_lava.network.event_maps import (
     PACKED_BYTES as PACKED_BYTES,
     EventMap as EventMap,
@@ -28,7 +32,13 @@ from fsnn_lava.network.feedback_network import (
     FeedbackSNN as FeedbackSNN,
     Simulation as Simulation,
 )
-from fsnn_lava.network.fixed_point import FixedPoint as FixedPoint, Map as Map, Sums as Sums, solve as solve
+from fsnn_lava.network.fixed_point import (
+    FixedPoint as FixedPoint,
+    Map as Map,
+    Sums as Sums,
+    solve as solve,
+    spectral_radii as spectral_radii,
+)
 from fsnn_lava.network.layers import (
     BoundSynapse as BoundSynapse,
     FrobeniusRestriction as FrobeniusRestriction,

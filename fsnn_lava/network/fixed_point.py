@@ -29,6 +29,9 @@ FALLBACKS = ("fixed_point", "anderson", "broyden")
 GROWTH = 4
 """Plain iterations in a row that enlarge the change of a sample after which it is given up."""
 
+POWER_STEPS = 16
+"""Products of the power iteration that finds a loop's gain."""
+
 
 @dataclass(frozen=True, eq=False)
 class FixedPoint:
@@ -126,6 +129,25 @@ def solve(
         better = solver(some, begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
         found = found.replaced(rows, better)
     return found
+
+
+def spectral_radii(times: Map, start: Tensor) -> Tensor:
+    """(B,) float64 spectral radius of each sample's linear map, by power iteration, on the CPU.
+
+    Geometric mean of the growth in the later half of `POWER_STEPS` products.
+
+    Parameters
+    ----------
+    times : linear map of the batch.
+    start : (B, *shape); of each sample the vector to start from, which should have a part of every direction.
+    """
+    vector, growth = start, torch.zeros(len(start), dtype=torch.float64)
+    for step in range(POWER_STEPS):
+        length = vector.flatten(1).norm(dim=1).clamp_min(1e-30)
+        vector = times(vector / length.view(-1, *[1] * (vector.dim() - 1)))
+        if step >= POWER_STEPS // 2:
+            growth += vector.flatten(1).norm(dim=1).clamp_min(1e-30).double().log().cpu()
+    return (growth / (POWER_STEPS - POWER_STEPS // 2)).exp()
 
 
 def fixed_point_iteration(

@@ -24,7 +24,6 @@ from fsnn_lava.hardware import (
     Connection,
     Dense,
     FloatNeuron,
-    FloatType,
     HardwareNetwork,
     IntegerNeuron,
     Population,
@@ -210,15 +209,13 @@ class Effort:
     compared : calibration samples on which candidates are compared.
     tried : reset synapses per population.
     finalists : of these, how many are compared by the equilibrium around the loop; the others by their own errors.
-    dtype, tolerance, final_tolerance : of the equilibria; the last for the report.
+    tolerance : of the equilibria by which candidates are compared.
     """
 
     compared: int
     tried: int
     finalists: int
-    dtype: FloatType
     tolerance: float
-    final_tolerance: float
 
     @classmethod
     def for_network(cls, network: HardwareNetwork) -> Effort:
@@ -228,8 +225,7 @@ class Effort:
         finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
         small = products <= _SMALL
         tried = 24 if products <= 10 * _SMALL else 8
-        exact = (np.float64, 1e-6, 1e-9) if small else (np.float32, 1e-5, 1e-5)
-        return cls(compared, tried, finalists, *exact)
+        return cls(compared, tried, finalists, 1e-6 if small else 1e-4)
 
 
 def _products(network: HardwareNetwork, connection: Connection) -> int:

@@ -31,7 +31,6 @@ from fsnn_lava.hardware import (
     Readout,
     bounds_alone,
     constant_current,
-    equilibrium_rates,
     evenly_spaced,
     leak_sum,
     linear_map,
@@ -39,6 +38,7 @@ from fsnn_lava.hardware import (
     quantize_readout,
     summed_weight,
 )
+from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of, reset_synapses, weight_units
 from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
@@ -100,7 +100,6 @@ def quantize(
         calibration=calibration,
         compared=search.compared,
         wanted=search.wanted,
-        effort=search.effort,
     )
     if not keep_lost:
         refuse_lost(report, network.time_steps)
@@ -138,9 +137,7 @@ class _Search:
     def __init__(self, network: HardwareNetwork, calibration: Array, config: DeployConfig) -> None:
         self.network = network
         self.effort = Effort.for_network(network)
-        self.wanted = equilibrium_rates(
-            network, calibration, tolerance=self.effort.final_tolerance, dtype=self.effort.dtype
-        )
+        self.wanted = equilibrium_rates(network, calibration)
         rates = self.wanted.firing_rates
         self.rounder = Rounder(network, rates, inputs=calibration, config=config)
         samples = network.input.samples(calibration)
@@ -247,7 +244,7 @@ class _Search:
             self.inputs,
             tolerance=self.effort.tolerance,
             start=self.rates,
-            dtype=self.effort.dtype,
+            with_gains=False,
         ).firing_rates
         return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.rates.items()]))
 

@@ -15,16 +15,15 @@ from fsnn_lava.hardware import (
     INPUT,
     Array,
     Connection,
-    EquilibriumRates,
     HardwareNetwork,
     IntegerNeuron,
-    equilibrium_rates,
     linear_map,
     mean_input,
     potential_bounds,
     summed_weight,
 )
-from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of
+from fsnn_lava.network import EquilibriumRates, equilibrium_rates
+from fsnn_lava.quantization.candidates import ResetSynapse, Rounder, parts_of
 
 LOST_SHARE = 0.5
 """A connection whose `current_error` is more than this is not the trained one any more."""
@@ -119,7 +118,6 @@ def report_of(
     calibration: Array,
     compared: Array,
     wanted: EquilibriumRates,
-    effort: Effort,
 ) -> QuantizationReport:
     """Measure what rounding with these reset synapses did to a float network.
 
@@ -129,9 +127,7 @@ def report_of(
     wanted : equilibrium of the float network on all of them.
     """
     network, integer = rounder.network, rounder.network_of(resets)
-    found = equilibrium_rates(
-        integer, calibration, tolerance=effort.final_tolerance, start=wanted.firing_rates, dtype=effort.dtype
-    )
+    found = equilibrium_rates(integer, calibration, start=wanted.firing_rates)
     inputs = network.input.take(calibration, compared)
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)

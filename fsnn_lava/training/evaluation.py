@@ -1,6 +1,5 @@
 """Figures of a network that is not being trained: accuracy, firing rates, distance from the equilibrium."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +10,11 @@ from torch.nn import functional
 
 from fsnn_lava.datasets import InputCoding, Samples, codes_of
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.network import FeedbackSNN, rate_from_count
+from fsnn_lava.network import FeedbackSNN, rate_from_count, spectral_radii
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.processes import ALONE, Ranks
 
-POWER_STEPS = 30
-"""Products of the power iteration that finds the loop's gain."""
 MOST_SILENT = 2 / 3
 """Share of neurons that never fire above which it is said."""
 MOST_DISTANCE = 0.1
@@ -167,7 +164,8 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
     gains = torch.zeros(len(rates), dtype=torch.float64)
     unsettled = 0
     if bound.feedback is not None:
-        gains = _gains(bound.transposed_jacobian(mapped), rates)
+        start = torch.rand(rates.shape, generator=torch.Generator().manual_seed(0)).to(rates)
+        gains = spectral_radii(bound.transposed_jacobian(mapped), start)
         unsettled = bound.equilibrium(drive.mean, start=rates, tolerance=1e-4, max_steps=500).unconverged
     each = torch.cat([r.flatten(1) for r in run.firing_rates], dim=1)
     return Settling(
@@ -180,18 +178,6 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
         never_fires=float((each == 0).all(0).double().mean()),
         distance=float(distance.mean()),
     )
-
-
-def _gains(times: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """(B,) spectral radius of each sample's map: geometric mean of the growth in the later half of the products."""
-    vector = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-    growth = torch.zeros(len(like), dtype=torch.float64)
-    for step in range(POWER_STEPS):
-        length = vector.flatten(1).norm(dim=1).clamp_min(1e-30)
-        vector = times(vector / length.view(-1, *[1] * (vector.dim() - 1)))
-        if step >= POWER_STEPS // 2:
-            growth += vector.flatten(1).norm(dim=1).clamp_min(1e-30).double().log().cpu()
-    return (growth / (POWER_STEPS - POWER_STEPS // 2)).exp()
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, equilibrium_rates, read_out, with_timing
+from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, read_out, with_timing
+from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.verification.compare_runs import Difference, difference
 from fsnn_lava.verification.rates import as_deployed
 

@@ -17,12 +17,12 @@ from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, InputError, UnsupportedError
 from fsnn_lava.hardware import with_timing
-from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron
 from fsnn_lava.hardware.run_io import RunResult
+from fsnn_lava.network.equilibrium import equilibrium_rates
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from simulated import names
 

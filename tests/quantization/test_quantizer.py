@@ -16,13 +16,13 @@ import trained
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.errors import InputError, NetworkError, PotentialBoundError, UnsupportedError
-from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Shape, TransposedConvolution
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import STATE_LIMIT, FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import bounds_alone, potential_bounds, prove
+from fsnn_lava.network.equilibrium import equilibrium_rates
 from fsnn_lava.quantization import candidates, input_correlations, rounding
 from fsnn_lava.quantization.candidates import Effort
 from fsnn_lava.quantization.input_correlations import from_rows, groups_of, patterns_of, weight_rows

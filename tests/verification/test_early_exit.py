@@ -13,11 +13,11 @@ import networks
 import small
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import BackendError, ConfigError, InputError, MissingDependencyError
-from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron
 from fsnn_lava.hardware.run_io import RunResult, accuracy, rates_from_spikes, read_out
+from fsnn_lava.network.equilibrium import equilibrium_rates
 from fsnn_lava.verification.early_exit import Anytime, AnytimeReadout, early_exits, running_means
 from fsnn_lava.verification.early_exit_report import AnytimeReport
 from random_networks import random_network

@@ -18,10 +18,10 @@ from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingC
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.hardware.equilibrium import equilibrium_rates
 from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
+from fsnn_lava.network.equilibrium import equilibrium_rates
 from fsnn_lava.quantization.candidates import parts_of
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.report import QuantizationReport
