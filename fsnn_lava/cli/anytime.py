@@ -5,7 +5,7 @@ Writes anytime.json, anytime.md and the picture anytime.svg into the run's folde
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,14 +18,9 @@ from fsnn_lava.conversion import load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError, IncompleteRunError
 from fsnn_lava.files import write_text
-from fsnn_lava.verification import (
-    AnytimeReadout,
-    AnytimeReport,
-    Reference,
-    check_exits,
-    early_exits,
-    require_matplotlib,
-)
+
+if TYPE_CHECKING:
+    from fsnn_lava.verification import AnytimeReadout
 
 console = Console()
 
@@ -45,7 +40,7 @@ class Arguments(RunPlaces):
     """Early exit by a second rule: a sample leaves when its margin is above this, in logits."""
     stable_steps: int = 2
     """For both, its class must have stayed the same for so many steps."""
-    reference: Reference = "equilibrium"
+    reference: Literal["equilibrium", "final"] = "equilibrium"
     """Rates that the rate error is against: equilibrium, or final: the same run's after all steps."""
     rate_samples: int = 200
     """How many of the samples the rate error is measured on: an equilibrium takes longer than a run."""
@@ -56,6 +51,8 @@ class Arguments(RunPlaces):
 def main(argv: list[str]) -> int:
     """Run a network, report on every step, and return the exit status, 0."""
     arguments = read_options(Arguments, argv, command="anytime", description=__doc__)
+    from fsnn_lava.verification import AnytimeReadout, check_exits, require_matplotlib  # torch, not needed by --help
+
     check_exits((*arguments.settled, *arguments.margins), stable_steps=arguments.stable_steps)
     if arguments.picture:
         require_matplotlib()
@@ -93,8 +90,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write(readout: AnytimeReadout, folder: Path, arguments: Arguments, *, name: str = "anytime") -> None:
+def write(readout: "AnytimeReadout", folder: Path, arguments: Arguments, *, name: str = "anytime") -> None:
     """Print and write the report of the samples that are done, under a name of its own if these are not all."""
+    from fsnn_lava.verification import AnytimeReport, early_exits
+
     anytime = readout.result()
     settled = early_exits(anytime, "settled", limits=arguments.settled, stable_steps=arguments.stable_steps)
     margin = early_exits(anytime, "margin", limits=arguments.margins, stable_steps=arguments.stable_steps)

@@ -476,11 +476,11 @@ def test_same_twice_with_convolutions() -> None:
 
 
 def test_large_networks_are_searched_with_less_effort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the effort of a large network: float32, few finalists, few samples; the outcome is nearly as good."""
+    """With the effort of a large network: few finalists, few samples; the outcome is nearly as good."""
     network = floating("4C3s-6C3s-5C3 (F4C3u)")
     codes = trained.some_codes(60)
     _, thorough = quantize(network, codes)
-    less = Effort(16, 8, 3, np.float32, 1e-5, 1e-5)
+    less = Effort(16, 8, 3, 1e-4)
     monkeypatch.setattr(Effort, "for_network", classmethod(lambda _, network: less))
     around_the_loop: list[Any] = []
     error = module._Search._error
@@ -495,8 +495,8 @@ def test_large_networks_are_searched_with_less_effort(monkeypatch: pytest.Monkey
 
 def test_effort_falls_with_size() -> None:
     small, large = Effort.for_network(floating("30 (F30)")), Effort.for_network(floating("64C5-512C3-512C3 (F64C3)"))
-    assert (small.tried, small.finalists, small.dtype, small.final_tolerance) == (24, 24, np.float64, 1e-9)
-    assert (large.tried, large.finalists, large.compared, large.dtype) == (8, 3, 8, np.float32)
+    assert (small.tried, small.finalists, small.tolerance) == (24, 24, 1e-6)
+    assert (large.tried, large.finalists, large.compared, large.tolerance) == (8, 3, 8, 1e-4)
 
 
 @pytest.mark.parametrize(("steps", "bits"), [(20, 8), (1000, 7)])
