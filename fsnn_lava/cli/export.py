@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, show_next, write_report
+from fsnn_lava.cli.script import RunPlaces, show_next, working, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
@@ -51,13 +51,14 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="export", description=__doc__)
     if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
-    floating, dataset, folder = imported(arguments) if arguments.from_nir else lowered(arguments)
-    calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
-    with console.status(f"quantizing, and proving the 24-bit state over {counted(floating.time_steps, 'step')}"):
-        integer, quantization = quantize(floating, calibration, config=arguments.settings)
-    report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
-    measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
-    with console.status("measuring how far rounding moves each neuron's rate"):
+    with working(console, "reading the network and its samples") as progress:
+        floating, dataset, folder = imported(arguments) if arguments.from_nir else lowered(arguments)
+        calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
+        integer, quantization = quantize(floating, calibration, config=arguments.settings, progress=progress)
+        progress("counting spikes and synaptic operations")
+        report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
+        progress("measuring how far rounding moves each neuron's rate")
+        measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
         record = record_export(floating, integer, measured)
     folder = folder or new_run_folder(arguments.runs, floating.name)
     earlier = network_hashes(folder) if (folder / RECORD).exists() else {}  # an interrupted export leaves no record

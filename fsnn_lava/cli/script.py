@@ -5,14 +5,18 @@ The subcommands of ``fsnn`` and the scripts of ``benchmarks/`` use it.
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
 from fsnn_lava.errors import FsnnError
@@ -28,6 +32,8 @@ SCRIPTS = {
     "anytime": "deploy/anytime.py",
 }
 """The script of a checkout that is the same as a subcommand."""
+SILENCE = 5.0
+"""Seconds after which a command that is at work says so again where no terminal can show it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,33 @@ def show_next(console: Console, command: str, options: str = "", *, data_dir: Pa
     """Say on one line which subcommand to run next, on the same datasets."""
     parts = [command_line(command), options, "" if data_dir is None else f"--data-dir {data_dir}"]
     console.print(f"next: {escape(' '.join(part for part in parts if part))}", soft_wrap=True)
+
+
+@contextmanager
+def working(console: Console, task: str) -> Iterator[Callable[[str], None]]:
+    """Show what a command is at: a spinner and the time on a terminal, a line now and then in a pipe or a file.
+
+    Yields a function that says what comes next.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    if console.is_terminal:
+        with Progress(*columns, console=console, transient=True) as progress:
+            shown = progress.add_task(task, total=None)
+            yield lambda text: progress.update(shown, description=text)
+        return
+    began, now, over = time.monotonic(), [task], Event()
+
+    def show() -> None:
+        while not over.wait(SILENCE):
+            console.print(f"{now[-1]} ({time.monotonic() - began:.0f} s)", markup=False, soft_wrap=True)
+
+    lines = Thread(target=show, daemon=True)
+    lines.start()
+    try:
+        yield now.append
+    finally:
+        over.set()
+        lines.join()
 
 
 def write_report(console: Console, folder: Path, name: str, *, markdown: str, values: Mapping[str, Any]) -> None:

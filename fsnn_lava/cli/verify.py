@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, command_line, show_next, write_report
+from fsnn_lava.cli.script import RunPlaces, command_line, show_next, working, write_report
 from fsnn_lava.conversion import load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     if record is None or not record.is_of(deployed.floating, deployed.integer):
         # What is not as recorded is derived anew, so that each integer that is wrong is known.
         calibration = training_samples(deployed.integer, data_dir=arguments.data_dir)
-    with console.status("") as status:
+    with working(console, "verifying") as progress:
         report = verify(
             trained,
             deployed.integer,
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
             record=record,
             calibration=calibration,
             stock_models=arguments.stock_models,
-            progress=status.update,
+            progress=progress,
         )
     write_report(console, deployed.folder, "report", markdown=report.as_markdown(), values=report.as_json())
     for line in report.findings():

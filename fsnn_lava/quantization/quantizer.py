@@ -54,6 +54,7 @@ def quantize(
     config: DeployConfig | None = None,
     bits: Literal[4, 6, 8] | None = None,
     keep_lost: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
     """Round a float network to the nearest integer one that is proven to stay in 24 bits; report what rounding did.
 
@@ -69,6 +70,7 @@ def quantize(
     config : weight bits, threshold, rounding and time steps.
     bits : weight bits, instead of the config's.
     keep_lost : return the network also where rounding left too little of a connection (`QuantizationReport.lost`).
+    progress : called with what is done next.
 
     Raises
     ------
@@ -89,11 +91,12 @@ def quantize(
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:
         network = dataclasses.replace(network, time_steps=config.time_steps)
-    search = _Search(network, calibration, config)
+    search = _Search(network, calibration, config, progress=progress)
     resets = search.largest_proven()
     for population in network.populations:
         resets[population.name] = search.best(population.name, resets)
     integer = search.rounder.network_of(resets)
+    progress("measuring what rounding did")
     report = report_of(
         search.rounder,
         resets,
@@ -134,10 +137,18 @@ def _integer_readout(integer: HardwareNetwork, bits: int) -> Readout:
 class _Search:
     """Search for the reset synapses of one network's populations."""
 
-    def __init__(self, network: HardwareNetwork, calibration: Array, config: DeployConfig) -> None:
-        self.network = network
+    def __init__(
+        self, network: HardwareNetwork, calibration: Array, config: DeployConfig, *, progress: Callable[[str], None]
+    ) -> None:
+        self.network, self._progress = network, progress
         self.effort = Effort.for_network(network)
-        self.wanted = equilibrium_rates(network, calibration)
+        progress("finding the equilibrium of the calibration samples")
+        self.wanted = equilibrium_rates(
+            network,
+            calibration,
+            progress=lambda done, total: progress(f"finding the equilibrium of calibration sample {done} of {total}"),
+        )
+        progress("measuring the correlations of the inputs")
         rates = self.wanted.firing_rates
         self.rounder = Rounder(network, rates, inputs=calibration, config=config)
         samples = network.input.samples(calibration)
@@ -153,6 +164,7 @@ class _Search:
         rising = reset_synapses()
         resets = {p.name: rising[0] for p in self.network.populations}
         for name in list(resets):
+            self._progress(f"{name}: the largest scale that is proven to fit 24 bits")
             found = _count_of_valid(rising, lambda reset, n=name: self._fits_alone(n, reset, nearest=True))  # type: ignore[misc]
             while found and not self._fits_alone(name, rising[found - 1], nearest=False):
                 found -= 1
@@ -162,6 +174,7 @@ class _Search:
                 raise PotentialBoundError(f"even the smallest scale is not proven to stay in range: {failure}")
             resets = {name: rising[rising.index(reset) * 9 // 10] for name, reset in resets.items()}
         for name in resets:
+            self._progress(f"{name}: the largest scale with which the whole network is proven")
             resets[name] = self._raised(name, resets)
         return resets
 
@@ -221,6 +234,7 @@ class _Search:
 
     def best(self, name: str, resets: Mapping[str, ResetSynapse]) -> ResetSynapse:
         """The reset of one population, at most its proven one, with the smallest error; of equal ones the largest."""
+        self._progress(f"{name}: comparing scales")
         largest = weight_units(resets[name])
         allowed = [reset for reset in reset_synapses() if largest / 4 <= weight_units(reset) <= largest]
         chosen = np.linspace(0, len(allowed) - 1, self.effort.tried)
