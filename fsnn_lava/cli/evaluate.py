@@ -74,9 +74,7 @@ def main(argv: list[str]) -> int:
     )
     console.print(curve_table(curve.tolist()))
     console.print(
-        f"on these: the loop's gain is {settled.mean_gain:.2f}, at most {settled.largest_gain:.2f}; "
-        f"{settled.silent:.0%} of the neurons are silent, {settled.saturated:.0%} saturated; after T steps rates are "
-        f"{settled.distance:.1%} of their size from the equilibrium",
+        f"on these: {settled.words()}",
         soft_wrap=True,
     )
     for warning in settled.warnings():

@@ -56,3 +56,4 @@ from fsnn_lava.network.run_dense import (
     shaped as shaped,
     split_tf32 as split_tf32,
 )
+from fsnn_lava.network.settling import Settling as Settling

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network.fixed_point import FixedPoint, fixed_point_iteration
+from fsnn_lava.network.fixed_point import FixedPoint, solve
 from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse
 from fsnn_lava.network.neuron import SpikeCounts, firing_rates, neuron_of, rate_from_count
 from fsnn_lava.network.run_by_events import event_run
@@ -320,9 +320,17 @@ class BoundNetwork:
 
     @torch.no_grad()
     def equilibrium(self, drive_mean: Tensor, *, start: Tensor, tolerance: float, max_steps: int) -> FixedPoint:
-        """The equilibrium a* = f(a*, x) of the last population, found by iteration from a start (B, *N)."""
-        return fixed_point_iteration(
-            lambda a: self.equilibrium_map(a, drive_mean), start, tolerance=tolerance, max_steps=max_steps
+        """The equilibrium a* = f(a*, x) of the last population from a start (B, *N), by iteration.
+
+        Of samples with which this does not converge, by Anderson acceleration and Broyden's method (`solve`).
+        """
+        return solve(
+            lambda a: self.equilibrium_map(a, drive_mean),
+            start,
+            method="fixed_point",
+            tolerance=tolerance,
+            max_steps=max_steps,
+            of_rows=lambda rows: lambda a: self.of_rows(rows).equilibrium_map(a, drive_mean[rows]),
         )
 
 

@@ -138,7 +138,12 @@ class _Search:
     """Search for the reset synapses of one network's populations."""
 
     def __init__(
-        self, network: HardwareNetwork, calibration: Array, config: DeployConfig, *, progress: Callable[[str], None]
+        self,
+        network: HardwareNetwork,
+        calibration: Array,
+        config: DeployConfig,
+        *,
+        progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network, self._progress = network, progress
         self.effort = Effort.for_network(network)

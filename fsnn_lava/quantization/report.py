@@ -22,7 +22,7 @@ from fsnn_lava.hardware import (
     potential_bounds,
     summed_weight,
 )
-from fsnn_lava.network import EquilibriumRates, equilibrium_rates
+from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
 from fsnn_lava.quantization.candidates import ResetSynapse, Rounder, parts_of
 
 LOST_SHARE = 0.5
@@ -89,13 +89,15 @@ class QuantizationReport:
     ----------
     calibration_samples : inputs on which the error of the rates was measured.
     compared_samples : those of them, evenly spread, on which candidates were compared.
-    unsettled_samples : for how many of them one of the networks found no equilibrium; their errors mean nothing.
+    unsettled_samples : for how many of them one of the networks does not settle; their errors mean nothing.
+    settling : of the "float" and of the "integer" network on the calibration samples, at the equilibrium.
     seconds : time that it took. Two reports are equal whatever this is.
     """
 
     calibration_samples: int
     compared_samples: int
     unsettled_samples: int
+    settling: Mapping[str, Settling]
     connections: Mapping[str, ConnectionReport]
     populations: Mapping[str, PopulationReport]
     seconds: float = dataclasses.field(default=0.0, compare=False)
@@ -150,6 +152,7 @@ def report_of(
         calibration_samples=len(error),
         compared_samples=len(compared),
         unsettled_samples=int((~(wanted.settled & found.settled)).sum()),
+        settling={"float": Settling.of(wanted), "integer": Settling.of(found)},
         connections={c.name: measured.connection(c) for c in network.connections},
         populations=populations,
     )

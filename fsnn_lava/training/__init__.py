@@ -10,7 +10,6 @@ from fsnn_lava.training.checkpoint import (
 from fsnn_lava.training.device_samples import DeviceSamples as DeviceSamples
 from fsnn_lava.training.evaluation import (
     Evaluation as Evaluation,
-    Settling as Settling,
     convergence_curve as convergence_curve,
     evaluate as evaluate,
     settling as settling,

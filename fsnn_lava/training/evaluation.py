@@ -10,15 +10,10 @@ from torch.nn import functional
 
 from fsnn_lava.datasets import InputCoding, Samples, codes_of
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.network import FeedbackSNN, rate_from_count, spectral_radii
+from fsnn_lava.network import EquilibriumRates, FeedbackSNN, Settling, rate_from_count, spectral_radii
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.processes import ALONE, Ranks
-
-MOST_SILENT = 2 / 3
-"""Share of neurons that never fire above which it is said."""
-MOST_DISTANCE = 0.1
-"""Distance from the equilibrium, as a share of the rates, above which T is called too short."""
 
 
 @dataclass(frozen=True)
@@ -100,51 +95,6 @@ def evaluate(
     return Evaluation(accuracy, loss_mean, dict(zip(names, spikes, strict=True)), dict(zip(names, rates, strict=True)))
 
 
-@dataclass(frozen=True)
-class Settling:
-    """Whether a network comes to rest at an equilibrium, over some samples.
-
-    Parameters
-    ----------
-    samples : how many.
-    unsettled : for how many of them the rates, iterated around the loop from those after T steps, come to no rest.
-    mean_gain, largest_gain : spectral radius of J = df/da at the rates after T steps, by power iteration; above 1 the
-        loop does not contract there.
-    silent, saturated : share of all neurons and samples at rate 0 and at rate 1.
-    never_fires : share of the neurons that fire for none of the samples.
-    distance : ||f(a) - a|| over ||a|| after T steps, mean over the samples, of the last population.
-    """
-
-    samples: int
-    unsettled: int
-    mean_gain: float
-    largest_gain: float
-    silent: float
-    saturated: float
-    never_fires: float
-    distance: float
-
-    def warnings(self) -> list[str]:
-        """Say in plain words what speaks against an equilibrium."""
-        found = []
-        if self.unsettled:
-            found.append(
-                f"does not settle: {self.unsettled} of {self.samples} samples, the loop's gain is up to "
-                f"{self.largest_gain:.2f}; distances from an equilibrium mean nothing there"
-            )
-        if self.silent + self.saturated == 1:
-            found.append(
-                "every neuron is silent or saturated, nothing flows around the loop: this is not called settled"
-            )
-        if self.never_fires > MOST_SILENT:
-            found.append(f"{self.never_fires:.0%} of the neurons never fire")
-        if self.distance > MOST_DISTANCE and not self.unsettled:
-            found.append(
-                f"T is too short to speak of an equilibrium: the rates are {self.distance:.0%} of their size from it"
-            )
-        return found
-
-
 @torch.no_grad()
 def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
     """Measure whether the network settles on these inputs; in evaluation mode, the model's mode is left as it was.
@@ -158,26 +108,21 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
     drive = bound.drive(x, time_steps=time_steps)
     run = bound.simulate(drive, time_steps=time_steps)
     model.train(training)
-    rates = run.firing_rates[-1]
-    mapped = bound.rates_around(rates, drive.mean)
-    distance = (mapped[-1] - rates).flatten(1).norm(dim=1) / rates.flatten(1).norm(dim=1).clamp_min(1e-30)
-    gains = torch.zeros(len(rates), dtype=torch.float64)
-    unsettled = 0
+    last = run.firing_rates[-1]
+    residuals, gains, done, steps = torch.zeros(len(last)), torch.zeros(len(last)), torch.ones(len(last)).bool(), 0
     if bound.feedback is not None:
-        start = torch.rand(rates.shape, generator=torch.Generator().manual_seed(0)).to(rates)
-        gains = spectral_radii(bound.transposed_jacobian(mapped), start)
-        unsettled = bound.equilibrium(drive.mean, start=rates, tolerance=1e-4, max_steps=500).unconverged
-    each = torch.cat([r.flatten(1) for r in run.firing_rates], dim=1)
-    return Settling(
-        samples=len(rates),
-        unsettled=unsettled,
-        mean_gain=float(gains.mean()),
-        largest_gain=float(gains.max()),
-        silent=float((each == 0).double().mean()),
-        saturated=float((each == 1).double().mean()),
-        never_fires=float((each == 0).all(0).double().mean()),
-        distance=float(distance.mean()),
+        found = bound.equilibrium(drive.mean, start=last, tolerance=1e-5, max_steps=100)
+        last, residuals, done, steps = found.value, found.residuals, found.done, found.steps
+    rates = bound.rates_around(last, drive.mean)
+    if bound.feedback is not None:
+        start = torch.rand(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
+        gains = spectral_radii(bound.transposed_jacobian(rates), start)
+    equilibrium, after = (
+        {name: r.cpu().numpy() for name, r in zip(model.population_names, some, strict=True)}
+        for some in (rates, run.firing_rates)
     )
+    settled = (done & (gains < 1)).numpy()
+    return Settling.of(EquilibriumRates(equilibrium, residuals.numpy(), gains.numpy(), settled, steps), after)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 
 from fsnn_lava.errors import MissingDependencyError, counted
 from fsnn_lava.verification.early_exit import EQUILIBRIUM_TOLERANCE, REFERENCES, Anytime, EarlyExit
-from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.markdown_tables import markdown_table
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
 from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, read_out, with_timing
-from fsnn_lava.network import equilibrium_rates
+from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
 from fsnn_lava.verification.compare_runs import Difference, difference
 from fsnn_lava.verification.rates import as_deployed
 
@@ -72,8 +72,9 @@ class Budget:
     distances : rounding at the equilibrium, finite time (float and integer) and settling: the theory.
     mean_rates : population -> mean firing rate of the integer run, spikes per step.
     accuracy : stage -> share of samples classified rightly.
-    unsettled_samples : for how many one of the networks found no equilibrium; their distances mean nothing.
+    unsettled_samples : for how many one of the networks does not settle; their distances mean nothing.
     equilibrium_converged : whether there are none.
+    settling : of the float network after T steps in sequential timing, "float", and of the integers, "integer".
     """
 
     causes: tuple[Cause, ...]
@@ -82,6 +83,7 @@ class Budget:
     accuracy: Mapping[str, float]
     unsettled_samples: int
     equilibrium_converged: bool
+    settling: Mapping[str, Settling]
 
 
 def error_budget(
@@ -117,7 +119,7 @@ def error_budget(
     rounded = rounded or IntegerSimulator().run(integer, inputs)
     settled, found = _at_equilibrium(floating, inputs, sequential)
     settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
-    unsettled = int((~(found & found_integer)).sum())
+    unsettled = int((~(found.settled & found_integer.settled)).sum())
     start = sequential if trained is None else trained
     steps = [
         ("lowering", "trained -> float, sequential", start, sequential),
@@ -150,14 +152,18 @@ def error_budget(
         {name: accuracy(run, labels) for name, run in stages.items()},
         unsettled,
         not unsettled,
+        {
+            "float": Settling.of(found, sequential.firing_rates),
+            "integer": Settling.of(found_integer, rounded.firing_rates),
+        },
     )
 
 
-def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, Array]:
-    """Return the run as if it had settled, and which samples (B,) did."""
+def _at_equilibrium(network: HardwareNetwork, inputs: Array, run: RunResult) -> tuple[RunResult, EquilibriumRates]:
+    """Return the run as if it had settled, and the equilibrium."""
     found = equilibrium_rates(network, inputs, tolerance=1e-7)
     logits = read_out(network.readout, found.firing_rates)
-    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found.settled
+    return dataclasses.replace(run, firing_rates=found.firing_rates, logits=logits, spikes={}), found
 
 
 def _distance(name: str, compares: str, a: RunResult, b: RunResult) -> Distance:

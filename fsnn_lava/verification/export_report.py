@@ -7,7 +7,7 @@ from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import STATE_LIMIT, Array, HardwareNetwork
 from fsnn_lava.quantization import NEGLIGIBLE_SHARE, QuantizationReport
-from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.markdown_tables import markdown_table, settling_markdown
 from fsnn_lava.verification.size_and_energy import (
     LOIHI_1,
     Activity,
@@ -112,12 +112,6 @@ def quantization_markdown(report: QuantizationReport) -> str:
         for name, p in report.populations.items()
     ]
     bits = min(c.weight_bits for c in report.connections.values())  # constant currents always have 8
-    converged = (
-        f"**Does not settle: {report.unsettled_samples} of {report.calibration_samples} samples; rate errors mean "
-        "nothing there.** "
-        if report.unsettled_samples
-        else ""
-    )
     return "\n\n".join(
         [
             markdown_table(_CONNECTION, connections),
@@ -128,7 +122,9 @@ def quantization_markdown(report: QuantizationReport) -> str:
                 negligible=NEGLIGIBLE_SHARE,
             ),
             markdown_table(_POPULATION, populations),
-            converged + _POPULATION_NOTES.format(limit=STATE_LIMIT, samples=report.calibration_samples),
+            _POPULATION_NOTES.format(limit=STATE_LIMIT, samples=report.calibration_samples),
+            "Settling, on the same training samples:",
+            settling_markdown(report.settling),
         ]
     )
 

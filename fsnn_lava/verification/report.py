@@ -11,7 +11,7 @@ from fsnn_lava.errors import counted
 from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import Pair
 from fsnn_lava.verification.error_budget import SETTLING, Budget
-from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.markdown_tables import markdown_table, settling_markdown
 from fsnn_lava.verification.rates import STATED_SHARE, STATED_SPIKES, RateCheck
 from fsnn_lava.verification.structure import Structure
 
@@ -253,11 +253,7 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
         markdown_table(("distance", "compares", *populations), others),
         "*compares*: which rates less which. Of each population: mean / largest of the absolute differences, in "
         "spikes per step.",
-        *(
-            [f"**Does not settle: {counted(budget.unsettled_samples, 'sample')}; their distances mean nothing.**"]
-            if budget.unsettled_samples
-            else []
-        ),
+        settling_markdown(budget.settling),
     ]
     if statements:
         parts.append(

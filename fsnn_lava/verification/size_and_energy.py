@@ -18,7 +18,7 @@ import numpy as np
 
 from fsnn_lava.errors import ConfigError, InputError, counted
 from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, Connection, HardwareNetwork, RunResult, check_inputs, linear_map
-from fsnn_lava.verification.markdown_table import markdown_table
+from fsnn_lava.verification.markdown_tables import markdown_table
 
 FLOAT_BITS = 64
 """Width of a weight of a float network."""

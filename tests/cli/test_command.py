@@ -1,18 +1,21 @@
 """The command fsnn: finding the subcommand, help, Ctrl-C from the first moment, and the scripts that do the same."""
 
 import importlib
+import io
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from fsnn_lava import cli
-from fsnn_lava.cli import configs
+from fsnn_lava.cli import configs, script
 from fsnn_lava.cli.script import SCRIPTS, command_line, run_script, show_next
 from fsnn_lava.config import parse_spec, published_configs, read_config
 from fsnn_lava.errors import ConfigError, counted
@@ -236,3 +239,40 @@ def test_next_command_stays_on_the_same_datasets(capsys: pytest.CaptureFixture[s
 def test_next_command_is_started_as_this_one_was(started: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", [started])
     assert command_line("verify") == shown
+
+
+def test_a_command_at_work_says_so_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line every `SILENCE` seconds with what comes next and the time; nothing before, nothing after."""
+    monkeypatch.setattr(script, "SILENCE", 0.05)
+    output = io.StringIO()
+    console = Console(file=output)
+    with script.working(console, "reading [1]") as progress:
+        time.sleep(0.2)
+        progress("counting")
+        time.sleep(0.2)
+    said = output.getvalue()
+    assert "reading [1] (0 s)\n" in said
+    assert said.endswith("counting (0 s)\n")
+    time.sleep(0.2)
+    assert output.getvalue() == said
+    with script.working(console, "quick"):
+        pass
+    assert output.getvalue() == said
+
+
+def test_a_command_at_work_shows_it_on_a_terminal() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=80)
+    with script.working(console, "reading [1]") as progress:
+        time.sleep(0.2)
+        progress("counting")
+        time.sleep(0.2)
+    assert "reading [1]" in output.getvalue()
+    assert "counting" in output.getvalue()
+
+
+def test_working_ends_where_the_work_fails() -> None:
+    threads = threading.active_count()
+    with pytest.raises(ConfigError, match="no"), script.working(Console(file=io.StringIO()), "reading"):
+        raise ConfigError("no")
+    assert threading.active_count() == threads

@@ -895,3 +895,12 @@ def test_others_have_an_exponent(geometry: Any, graded: bool, exponent: int) -> 
     small = replace(c, weight=weight / 1e4)
     (fine,), _ = round_weights(small, 1.0, bits=8, graded=graded)
     assert fine.weight_exponent == (-8 if graded else 0)
+
+
+def test_progress_says_what_is_done() -> None:
+    said: list[str] = []
+    quantize(floating("24-20 (F24)"), trained.some_codes(10), progress=said.append)
+    assert said[0] == "finding the equilibrium of the calibration samples"
+    assert said[1] == "finding the equilibrium of calibration sample 10 of 10"
+    assert said[-2:] == ["population2: comparing scales", "measuring what rounding did"]
+    assert len([line for line in said if "proven" in line]) == 4

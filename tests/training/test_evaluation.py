@@ -162,6 +162,6 @@ def test_too_few_steps_are_said() -> None:
     found = settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=4)
     assert found.distance > 0.1
     assert found.warnings() == [
-        f"T is too short to speak of an equilibrium: the rates are {found.distance:.0%} of their size from it"
+        f"T is too short to speak of an equilibrium: the rates are {found.distance:.0%} of their mean from it"
     ]
     assert settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=1000).warnings() == []

@@ -17,6 +17,7 @@ from fsnn_lava.errors import ConfigError, InputError
 from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
+from fsnn_lava.network import Settling
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
 from fsnn_lava.verification.compare_runs import Difference, Divergence, Pair, compare_all
@@ -47,6 +48,10 @@ BUDGET = Budget(
     {"trained": 0.975, "integer": 0.9625},
     unsettled_samples=0,
     equilibrium_converged=True,
+    settling={
+        "float": Settling(80, 0, 0.31, 0.42, 0.53, 0.01, 0.12, 0.0321),
+        "integer": Settling(80, 0, 0.33, 0.44, 0.55, 0.02, 0.13, None),
+    },
 )
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
 LOWERING = SpikeAgreement(80, (TIE,), ())
@@ -143,7 +148,7 @@ def test_markdown_holds_every_figure() -> None:
 def test_markdown_tables_are_rectangular() -> None:
     """Every row has as many cells as the header above it."""
     blocks = [block for block in REPORT.as_markdown().split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
@@ -218,10 +223,18 @@ def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    budget = dataclasses.replace(BUDGET, unsettled_samples=7, equilibrium_converged=False)
+    restless = Settling(80, 7, 0.9, 1.4, 0.7, 0.3, 0.7, 0.25)
+    settling = {**BUDGET.settling, "integer": restless}
+    budget = dataclasses.replace(BUDGET, unsettled_samples=7, equilibrium_converged=False, settling=settling)
     report = dataclasses.replace(REPORT, budget=budget)
-    assert "**Does not settle: 7 samples; their distances mean nothing.**" in report.as_markdown()
-    assert "not settle" not in REPORT.as_markdown()
+    text = report.as_markdown()
+    assert "- **integer network: does not settle: 7 of 80 samples, the loop's gain is up to 1.40; distances" in text
+    assert "- **integer network: every neuron is silent or saturated, nothing flows around the loop" in text
+    assert "- **integer network: 70% of the neurons never fire**" in text
+    assert "- **integer network: T is too short to speak of an equilibrium: the rates are 25% of their mean" in text
+    assert "network: " not in REPORT.as_markdown()
+    assert "| float | 0.31 | 0.42 | 0 of 80 | 53% | 1% | 12% | 3.2% |" in text
+    assert "| integer | 0.33 | 0.44 | 0 of 80 | 55% | 2% | 13% | not run |" in REPORT.as_markdown()
 
 
 NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)

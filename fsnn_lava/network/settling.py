@@ -1,0 +1,100 @@
+"""Whether a network comes to rest at an equilibrium, in figures and in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsnn_lava.errors import counted
+from fsnn_lava.hardware import Array
+from fsnn_lava.network.equilibrium import EquilibriumRates
+
+MOST_SILENT = 2 / 3
+"""Share of neurons that never fire above which it is said."""
+MOST_DISTANCE = 0.1
+"""Distance from the equilibrium, as a share of the mean rate, above which T is called too short."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Whether a network comes to rest at an equilibrium, over some samples.
+
+    Parameters
+    ----------
+    samples : how many.
+    unsettled : for how many of them no equilibrium was found, or one that the network leaves, where the gain is 1 or
+        more.
+    mean_gain, largest_gain : spectral radius of the loop's Jacobian at the equilibrium, by power iteration.
+    silent, saturated : share of all neurons and samples at rate 0 and at rate 1, after T steps if there was a run, else
+        at the equilibrium.
+    never_fires : share of the neurons that fire for none of the samples.
+    distance : mean |a - a*| over the mean of a, of the last population after T steps, over the samples that settle;
+        None without a run, or if none settles.
+    """
+
+    samples: int
+    unsettled: int
+    mean_gain: float
+    largest_gain: float
+    silent: float
+    saturated: float
+    never_fires: float
+    distance: float | None
+
+    @classmethod
+    def of(cls, found: EquilibriumRates, run: Mapping[str, Array] | None = None) -> Settling:
+        """Sum up equilibria and a run of the same inputs, both population -> (B, *N) rates, the last population last.
+
+        Raises
+        ------
+        ValueError : if the gains were not measured.
+        """
+        if found.gains is None:
+            raise ValueError("the gains were not measured")
+        batch = len(found.settled)
+        each = np.concatenate([r.reshape(batch, -1) for r in (run or found.firing_rates).values()], axis=1)
+        distance = None
+        if run is not None and found.settled.any():
+            last = list(run)[-1]
+            a, rest = run[last][found.settled], found.firing_rates[last][found.settled]
+            distance = float(np.abs(a - rest).mean() / max(float(a.mean()), 1e-30))
+        return cls(
+            samples=batch,
+            unsettled=found.unsettled,
+            mean_gain=float(found.gains.mean()),
+            largest_gain=float(found.gains.max()),
+            silent=float((each == 0).mean()),
+            saturated=float((each == 1).mean()),
+            never_fires=float((each == 0).all(axis=0).mean()),
+            distance=distance,
+        )
+
+    def words(self) -> str:
+        """Say the figures in one sentence."""
+        far = "" if self.distance is None else f"; after T steps the rates are {self.distance:.1%} of their mean away"
+        return (
+            f"at the equilibrium the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}; "
+            f"{self.silent:.0%} of the neurons are silent, {self.saturated:.0%} saturated{far}"
+        )
+
+    def warnings(self) -> list[str]:
+        """Say in plain words what speaks against an equilibrium."""
+        found = []
+        if self.unsettled:
+            found.append(
+                f"does not settle: {self.unsettled} of {counted(self.samples, 'sample')}, the loop's gain is up to "
+                f"{self.largest_gain:.2f}; distances from an equilibrium mean nothing there"
+            )
+        if self.silent + self.saturated == 1:
+            found.append(
+                "every neuron is silent or saturated, nothing flows around the loop: this is not called settled"
+            )
+        if self.never_fires > MOST_SILENT:
+            found.append(f"{self.never_fires:.0%} of the neurons never fire")
+        if self.distance is not None and self.distance > MOST_DISTANCE:
+            found.append(
+                f"T is too short to speak of an equilibrium: the rates are {self.distance:.0%} of their mean from it"
+            )
+        return found
