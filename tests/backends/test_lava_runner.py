@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,11 @@ from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, MissingDependencyError, UnsupportedError
-from fsnn_lava.hardware import Readout, with_timing
+from fsnn_lava.hardware import Readout, RunResult, with_timing
 from fsnn_lava.hardware.geometry import Array
-from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Arithmetic, Connection, HardwareNetwork, InputSpec, Population
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
-from random_networks import Case, random_case
+from random_networks import random_case
 from side_by_side import run_side_by_side
 
 pytestmark = pytest.mark.lava
@@ -58,62 +56,87 @@ BY_HAND = {
     "float IF": (FloatNeuron(100.0, 100.0, 1.0), 60.0, [0, 1, 0, 1, 1]),
     "float LIF": (FloatNeuron(100.0, 200.0, 0.5), 120.0, [1, 0, 1, 1, 0]),
 }
+ARITHMETIC: dict[Arithmetic, list[str]] = {
+    "integer": ["IF", "LIF", "IF, reset with an exponent"],
+    "float": ["float IF", "float LIF"],
+}
 
 
-@pytest.mark.parametrize("arithmetic", ["integer", "float"])
-def test_one_neuron_by_hand(arithmetic: Arithmetic) -> None:
-    cases = [case for case in BY_HAND.values() if isinstance(case[1], int) == (arithmetic == "integer")]
-    networks = [one_neuron(neuron, (constant(current),)) for neuron, current, _ in cases]
-    results = run_side_by_side(LavaRunner(arithmetic), networks, [ONE_INPUT] * len(cases))
-    for (neuron, _, expected), result in zip(cases, results, strict=True):
-        assert result.spikes["a"].dtype == np.uint8
-        assert result.spikes["a"].ravel().tolist() == expected
-        assert result.spike_counts["a"].tolist() == [[sum(expected)]]
-        powers = np.array([neuron.leak ** (4 - t) for t in range(5)])
-        assert result.firing_rates["a"].item() == pytest.approx((powers * expected).sum() / powers.sum(), abs=1e-15)
-        assert result.logits.item() == result.firing_rates["a"].item()
-
-
-def test_delays_count_global_steps() -> None:
-    """A frame at step 0 arrives at 3, one step into the window; its spike returns two steps later, then again."""
-    echo = Connection("echo", "a", "a", weights(100), 2, 0, 8)
+def echo() -> tuple[HardwareNetwork, Array]:
+    """A spike that comes back two steps later."""
+    back = Connection("echo", "a", "a", weights(100), 2, 0, 8)
     pulse = Connection("in", INPUT, "a", weights(100), 3, 0, 8)
-    network = one_neuron(IntegerNeuron(100, 100, 0, 0, 1.0), (pulse, echo), spec=EVENT)
     frames = np.zeros((5, 2, 1), dtype=np.int64)
     frames[0, 0] = 1
-    result = LavaRunner().run(network, frames, record=["a"])
-    assert result.spikes["a"][:, :, 0].T.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
+    return one_neuron(IntegerNeuron(100, 100, 0, 0, 1.0), (pulse, back), spec=EVENT), frames
 
 
-def test_negative_exponent_rounds_the_sum_down() -> None:
-    """-3 codes times 1/4: floor(2 * -3 / 4) * 64 = -128 units of state: one weight unit, not three quarters."""
-    drain = Connection("in", INPUT, "a", weights(-1), 2, -2, 8)
-    network = one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), (drain, constant(1)))
-    result = LavaRunner().run(network, np.array([[0], [3]]), record=["a"])
-    assert result.spikes["a"][:, :, 0].T.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
+def drain() -> tuple[HardwareNetwork, Array]:
+    """A weight with a negative exponent, against a constant current of 1."""
+    connections = (Connection("in", INPUT, "a", weights(-1), 2, -2, 8), constant(1))
+    return one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), connections), np.array([[0], [3]])
 
 
-def test_the_most_negative_weight_is_not_clipped() -> None:
-    """128 - 128 + 1 per step, threshold and reset 2. Left to guess, Lava would make -255 of the doubled -128."""
+def opposites() -> tuple[HardwareNetwork, Array]:
+    """128 - 128 + 1 per step; the second is the most negative weight."""
     connections = (
         Connection("plus", ALWAYS_ON, "a", weights(64), 0, 1, 8),
         Connection("minus", ALWAYS_ON, "a", weights(-128), 0, 0, 8),
         constant(1),
     )
-    network = one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), connections)
-    assert LavaRunner().run(network, ONE_INPUT, record=["a"]).spikes["a"].ravel().tolist() == [0, 1, 0, 1, 0]
+    return one_neuron(IntegerNeuron(2, 2, 0, 0, 1.0), connections), ONE_INPUT
+
+
+@pytest.fixture(scope="module")
+def by_hand() -> dict[str, RunResult]:
+    """What all of them give: one run of Lava for the integers, one for the floats."""
+    found: dict[str, RunResult] = {}
+    for arithmetic, own in ARITHMETIC.items():
+        jobs = {name: (one_neuron(BY_HAND[name][0], (constant(BY_HAND[name][1]),)), ONE_INPUT) for name in own}
+        if arithmetic == "integer":
+            jobs |= {"echo": echo(), "drain": drain(), "opposites": opposites()}
+        networks, inputs = zip(*jobs.values(), strict=True)
+        found |= dict(zip(jobs, run_side_by_side(LavaRunner(arithmetic), networks, inputs), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_one_neuron_by_hand(name: str, by_hand: dict[str, RunResult]) -> None:
+    neuron, _, expected = BY_HAND[name]
+    result = by_hand[name]
+    assert result.spikes["a"].dtype == np.uint8
+    assert result.spikes["a"].ravel().tolist() == expected
+    assert result.spike_counts["a"].tolist() == [[sum(expected)]]
+    powers = np.array([neuron.leak ** (4 - t) for t in range(5)])
+    assert result.firing_rates["a"].item() == pytest.approx((powers * expected).sum() / powers.sum(), abs=1e-15)
+    assert result.logits.item() == result.firing_rates["a"].item()
+
+
+def test_delays_count_global_steps(by_hand: dict[str, RunResult]) -> None:
+    """A frame at step 0 arrives at 3, one step into the window; its spike returns two steps later, then again."""
+    assert by_hand["echo"].spikes["a"][:, :, 0].T.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
+
+
+def test_negative_exponent_rounds_the_sum_down(by_hand: dict[str, RunResult]) -> None:
+    """-3 codes times 1/4: floor(2 * -3 / 4) * 64 = -128 units of state: one weight unit, not three quarters."""
+    assert by_hand["drain"].spikes["a"][:, :, 0].T.tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 0]]
+
+
+def test_the_most_negative_weight_is_not_clipped(by_hand: dict[str, RunResult]) -> None:
+    """128 - 128 + 1 per step, threshold and reset 2. Left to guess, Lava would make -255 of the doubled -128."""
+    assert by_hand["opposites"].spikes["a"].ravel().tolist() == [0, 1, 0, 1, 0]
 
 
 def test_samples_are_independent() -> None:
-    """A batch in one Lava run gives what every sample gives alone in a fresh one."""
+    """A batch in one network gives what every sample gives alone in a fresh one."""
     network, inputs, spikes = next(c for c in map(random_case, range(20)) if len(c.network.populations) == 3)
     axis = int(network.input.kind == "event")
     assert any((s[:, 0] != s[:, 1]).any() for s in spikes.values())
     inputs = np.concatenate([inputs, np.flip(inputs, axis)], axis)
     names = [p.name for p in network.populations]
     together = LavaRunner().run(network, inputs, record=names)
-    for b in range(2):
-        alone = LavaRunner().run(network, inputs.take([b], axis), record=names)
+    each = run_side_by_side(LavaRunner(), [network, network], [inputs.take([b], axis) for b in range(2)])
+    for b, alone in enumerate(each):
         for name in names:
             assert np.array_equal(together.spikes[name][:, b], alone.spikes[name][:, 0])
             assert np.array_equal(together.spikes[name][:, b], together.spikes[name][:, 3 - b])
@@ -146,22 +169,6 @@ def test_float_agrees_with_the_float_simulator() -> None:
         assert 0.05 < lava.firing_rates[name].mean() < 0.95
         np.testing.assert_allclose(lava.firing_rates[name], simulated.firing_rates[name], atol=1e-12)
     np.testing.assert_allclose(lava.logits, simulated.logits, atol=1e-12)
-
-
-def with_integrators(case: Case) -> Case:
-    """The same network, which can be read out on Lava."""
-    readout = case.network.readout
-    neuron = case.network.population(readout.source).neuron
-    integrators = quantize_readout(readout, decay=neuron.decay, time_steps=case.network.time_steps, weight_bits=8)
-    readout = replace(readout, integrators=integrators)
-    return case._replace(network=replace(case.network, readout=readout))
-
-
-def test_the_readout_on_lava_is_the_same_with_fast_models() -> None:
-    case = with_integrators(random_case(0))
-    fast, stock = (LavaRunner(stock_models=stock, readout="lava").run(*case[:2]) for stock in (False, True))
-    assert np.array_equal(fast.logits, stock.logits)
-    assert len(np.unique(fast.logits)) > 1
 
 
 def test_refuses_what_it_cannot_run() -> None:

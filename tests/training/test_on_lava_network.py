@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from feedback_networks import SPIDE
+from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning.runner import train_on_lava
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import Augmentation, Dataset, InputCoding, load_dataset
@@ -120,22 +121,27 @@ def test_a_batch_is_that_of_gradients_spide(notation: str, leak: float, time_ste
     assert max(found.weight_error.values()) < 1e-12
 
 
-@lava
-def test_a_difference_would_be_found() -> None:
-    """One weight of the reference is another one."""
-    config, dataset = CONFIG, digits(8)
+@pytest.fixture(scope="module")
+def outcome() -> tuple[FeedbackSNN, TrainingJob, TrainingOutcome]:
+    """A network, its first batch of eight samples, and what Lava made of it."""
+    model, dataset = network_of(CONFIG), digits(8)
     samples = DeviceSamples(dataset.train, dataset.coding, device="cpu")
-    model = network_of(config)
     job = training_job(
-        plastic_network(model), config, samples, [torch.arange(8)], epoch=0, first_iteration=0, recorded=8
+        plastic_network(model), CONFIG, samples, [torch.arange(8)], epoch=0, first_iteration=0, recorded=8
     )
-    outcome = train_on_lava(job)
-    assert compare_with_spide(model, job, outcome).disagreements == ()
+    return model, job, train_on_lava(job)
+
+
+@lava
+def test_a_difference_would_be_found(outcome: tuple[FeedbackSNN, TrainingJob, TrainingOutcome]) -> None:
+    """One weight of the reference is another one."""
+    model, job, trained = outcome
+    assert compare_with_spide(model, job, trained).disagreements == ()
     other = job.network.feedforward[0]
     weight = other.weight.copy()
     weight[0, 20] += 0.5
     wrong = replace(job.network, feedforward=(replace(other, weight=weight),))
-    found = compare_with_spide(model, replace(job, network=wrong), outcome)
+    found = compare_with_spide(model, replace(job, network=wrong), trained)
     assert found.disagreements
     assert found.different > 0
     assert found.different_back > 0
@@ -144,23 +150,20 @@ def test_a_difference_would_be_found() -> None:
 
 
 @lava
-def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right() -> None:
+def test_wrong_gradients_and_weights_are_told_where_every_spike_is_right(
+    outcome: tuple[FeedbackSNN, TrainingJob, TrainingOutcome],
+) -> None:
     """Of one entry, by as little as float32 would change it; and what is rounding is let pass."""
-    model, dataset = network_of(CONFIG), digits(8)
-    samples = DeviceSamples(dataset.train, dataset.coding, device="cpu")
-    job = training_job(
-        plastic_network(model), CONFIG, samples, [torch.arange(8)], epoch=0, first_iteration=0, recorded=8
-    )
-    outcome = train_on_lava(job)
+    model, job, trained = outcome
 
     def disagreements(share: float) -> tuple[str, ...]:
-        weight, gradient = outcome.network.readout.weight.copy(), outcome.gradients["feedback"][0]
+        weight, gradient = trained.network.readout.weight.copy(), trained.gradients["feedback"][0]
         gradient = gradient.copy()
         for array in (weight, gradient):
             array[0, 0] += share * np.abs(array).max()
-        network = replace(outcome.network, readout=replace(outcome.network.readout, weight=weight))
-        gradients = {**outcome.gradients, "feedback": (gradient, None)}
-        wrong = replace(outcome, network=network, gradients=gradients)
+        network = replace(trained.network, readout=replace(trained.network.readout, weight=weight))
+        gradients = {**trained.gradients, "feedback": (gradient, None)}
+        wrong = replace(trained, network=network, gradients=gradients)
         return compare_with_spide(model, job, wrong).disagreements
 
     assert disagreements(1e-12) == ()
