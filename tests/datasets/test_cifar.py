@@ -280,6 +280,7 @@ def real(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
         yield cifar._load(cifar._CIFAR10, data_dir)
 
 
+@pytest.mark.slow
 def test_real_jpeg_copies(real: Dataset) -> None:
     assert real.train.codes.shape == (50_000, 3, 32, 32)
     assert real.test.codes.shape == (10_000, 3, 32, 32)

@@ -191,8 +191,17 @@ def test_rates_have_the_populations_shapes() -> None:
     assert found.firing_rates["a"].shape == (2, 1, 1, 1)
 
 
-@pytest.mark.parametrize("kind", ["float", "integer, full", "integer, half"])
-@pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
+@pytest.mark.parametrize(
+    ("notation", "kind"),
+    [
+        ("40 (F40)", "float"),
+        ("40 (F40)", "integer, full"),
+        ("40 (F40)", "integer, half"),
+        ("24-20 (F24)", "float"),
+        pytest.param("24-20 (F24)", "integer, full", marks=pytest.mark.slow),
+        pytest.param("24-20 (F24)", "integer, half", marks=pytest.mark.slow),
+    ],
+)
 def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> None:
     """IF, hardware timing, T = 10 .. 1000: slope of the mean deviation in log-log between -0.8 and -1.2.
 

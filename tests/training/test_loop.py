@@ -556,6 +556,7 @@ SPIDE = changed(network={"batch_norm": False, "v_threshold": 1.0, "spectral_norm
 POPULATIONS = ("population1", "population2")
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_as_well_as_by_implicit_differentiation(tmp_path: Path) -> None:
     whole = read_config("digits_spide")
     dataset = load_dataset("digits")

@@ -69,6 +69,16 @@ def quantized(notation: str, leak: float) -> tuple[HardwareNetwork, HardwareNetw
     return floating, *quantize(floating, trained.digits().train.codes[:64])
 
 
+@functools.cache
+def event_network(leak: float) -> tuple[TrainedNetwork, HardwareNetwork, HardwareNetwork, Array]:
+    """One as for CIFAR10-DVS, small: trained, float and integer in hardware timing; and frames (T, B, 2, 8, 8)."""
+    coding = InputCoding("event", 1, 1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
+    network = spide_network("6C5s (F6C3)", leak, shape=(2, 8, 8), coding=coding)
+    frames = (np.random.default_rng(2).random((T, 40, 2, 8, 8)) < 0.2).astype(np.uint8)
+    floating = lower(network)
+    return network, floating, quantize(floating, frames)[0], frames
+
+
 def assert_fires(spikes: Array, name: str) -> None:
     assert 0.02 < spikes.mean() < 0.98, f"{name} is silent or saturated: the test says nothing"
 
@@ -100,10 +110,12 @@ def test_simulator_fires_as_the_page_says(notation: str, leak: float) -> None:
 @pytest.mark.lava
 @pytest.mark.parametrize("leak", [1.0, 0.95], ids=["IF", "LIF"])
 def test_lava_fires_as_the_simulator(leak: float) -> None:
-    networks = [quantized(notation, leak)[1] for notation in ON_LAVA]
-    codes = trained.some_codes(8)
-    found = run_side_by_side(LavaRunner(), networks, [codes] * len(networks))
-    for network, result in zip(networks, found, strict=True):
+    """Also where the input is event frames."""
+    jobs = [(quantized(notation, leak)[1], trained.some_codes(4)) for notation in ON_LAVA]
+    jobs.append((event_network(leak)[2], event_network(leak)[3][:, :4]))
+    networks, inputs = zip(*jobs, strict=True)
+    found = run_side_by_side(LavaRunner(), networks, inputs)
+    for (network, codes), result in zip(jobs, found, strict=True):
         expected = IntegerSimulator().run(network, codes, record=names(network)).spikes
         for name, spikes in expected.items():
             assert np.array_equal(result.spikes[name], spikes), (str(network.provenance["config"]["network"]), name)
@@ -119,16 +131,6 @@ def test_lavas_own_models_fire_as_the_simulator() -> None:
         assert all(np.array_equal(result.spikes[name], spikes) for name, spikes in expected.items())
 
 
-@functools.cache
-def event_network(leak: float) -> tuple[TrainedNetwork, HardwareNetwork, HardwareNetwork, Array]:
-    """One as for CIFAR10-DVS, small: trained, float and integer in hardware timing; and frames (T, B, 2, 8, 8)."""
-    coding = InputCoding("event", 1, 1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
-    network = spide_network("6C5s (F6C3)", leak, shape=(2, 8, 8), coding=coding)
-    frames = (np.random.default_rng(2).random((T, 40, 2, 8, 8)) < 0.2).astype(np.uint8)
-    floating = lower(network)
-    return network, floating, quantize(floating, frames)[0], frames
-
-
 @pytest.mark.parametrize("leak", [1.0, 0.95])
 def test_event_frames_are_taken_too(leak: float) -> None:
     network, floating, integer, frames = event_network(leak)
@@ -138,15 +140,6 @@ def test_event_frames_are_taken_too(leak: float) -> None:
     assert_fires(expected, "population1")
     spikes = reference_spikes(integer, some)["population1"]
     assert np.array_equal(IntegerSimulator().run(integer, some, record=["population1"]).spikes["population1"], spikes)
-
-
-@pytest.mark.lava
-def test_lava_takes_event_frames_too() -> None:
-    networks = [event_network(leak)[2] for leak in (1.0, 0.95)]
-    some = event_network(1.0)[3][:, :6]
-    for network, found in zip(networks, run_side_by_side(LavaRunner(), networks, [some, some]), strict=True):
-        expected = IntegerSimulator().run(network, some, record=["population1"])
-        assert np.array_equal(found.spikes["population1"], expected.spikes["population1"])
 
 
 @pytest.mark.parametrize(("notation", "leak"), [("16-12 (F16)", 0.95), ("3C3-P2-4C3-P2-10", 1.0)])
