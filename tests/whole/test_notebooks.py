@@ -80,6 +80,16 @@ def test_notebook_defines_no_function(path: Path) -> None:
             assert not found, f"{path.name}: {found} in\n{cell.source}"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_imports_is_there(path: Path) -> None:
+    """The small version of running it: names that have moved are noticed at once."""
+    cells = (cell.source for cell in _read(path.stem).cells if cell.cell_type == "code")
+    nodes = (node for source in cells for node in ast.walk(ast.parse(source)))
+    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert imports
+    exec(compile(ast.Module(imports, type_ignores=[]), path.name, "exec"), {})
+
+
 @pytest.mark.slow
 def test_deviation_from_the_equilibrium_falls_as_one_over_t(run: Run) -> None:
     slopes = _last_value(run("01_equilibrium"))
