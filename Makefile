@@ -24,11 +24,11 @@ help:
 setup: $(STAMP)
 
 # One process per test worker: the arithmetic libraries must not start threads of their own.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --require lava
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --require lava
 
 test: $(STAMP)
 	@echo "test: all but the slow tests, two at a time"
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) --no-loadscope-reorder -m "not slow"
 
 test-slow: $(STAMP)
 	@echo "test-slow: the slow tests alone, two at a time"

@@ -72,7 +72,7 @@ def test_a_change_is_merged_after_the_quick_and_the_slow_tests():
     assert commands == ["make lint", "make test", "make test-slow"]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.findall(r"^(.+): .*\n\t@echo .*\n\t@\$\(PYTEST\)(.*)", makefile, re.MULTILINE) == [
-        ("test", ' -m "not slow"'),
+        ("test", ' --no-loadscope-reorder -m "not slow"'),
         ("test-slow", " -m slow"),
     ]
 
