@@ -191,7 +191,7 @@ def test_a_pulse_through_a_kernel_by_hand(stock: bool) -> None:
     assert spikes.tolist() == [first, np.zeros((3, 4), int).tolist(), first]
 
 
-@pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("stock", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_readout_on_lava(monkeypatch: pytest.MonkeyPatch, stock: bool) -> None:
     """Every potential of every integrator, in sources of any place, leak and shape; some in several parts."""
     cases = [random_case(seed) for seed in range(20, 26)]

@@ -189,7 +189,7 @@ def test_many_samples_through_two_slots(monkeypatch: pytest.MonkeyPatch, stock: 
     """Graded and event input, batches of different length; the two samples of each case take turns."""
     cases = [random_case(seed) for seed in (0, 1, 2)]
     assert {c.network.input.kind for c in cases} == {"graded", "event"}
-    lengths = (9, 14, 5)
+    lengths = (5, 7, 3)
     inputs = []
     for case, length in zip(cases, lengths, strict=True):
         axis = 1 if case.network.input.kind == "event" else 0

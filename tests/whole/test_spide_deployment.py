@@ -108,7 +108,7 @@ def test_simulator_fires_as_the_page_says(notation: str, leak: float) -> None:
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("leak", [1.0, 0.95], ids=["IF", "LIF"])
+@pytest.mark.parametrize("leak", [1.0, pytest.param(0.95, marks=pytest.mark.slow)], ids=["IF", "LIF"])
 def test_lava_fires_as_the_simulator(leak: float) -> None:
     """Also where the input is event frames."""
     jobs = [(quantized(notation, leak)[1], trained.some_codes(4)) for notation in ON_LAVA]
