@@ -29,6 +29,8 @@ FALLBACKS = ("fixed_point", "anderson", "broyden")
 GROWTH = 4
 """Plain iterations in a row that enlarge the change of a sample after which it is given up."""
 
+MOST_SOURCES = 8
+"""Iterates that are kept before those of which no sample's is the best are let go."""
 POWER_STEPS = 16
 """Products of the power iteration that finds a loop's gain."""
 
@@ -222,53 +224,61 @@ def broyden(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_no
 class _Best:
     """Each sample's iterate with the smallest residual so far, and when to stop.
 
-    Iterates are copied only when a sample is done or gets worse. What is known of the samples are NumPy arrays (B,),
-    whose operations take a tenth of the time of torch's at this size.
+    No iterate is copied before the end: of each sample it is known which tensor holds its best one. What is known of
+    the samples are NumPy arrays (B,), whose operations take a tenth of the time of torch's at this size.
     """
 
     def __init__(self, start: Tensor, tolerance: float, least_norm: float, *, image_is_nearer: bool = False) -> None:
         self._tolerance, self._least_norm, self._image_is_nearer = tolerance, least_norm, image_is_nearer
         self._steps = 0
-        self._value = self._last = start
         batch = len(start)
+        self._sources = {0: start}
+        self._best = np.zeros(batch, np.int64)  # keys of the sources
         self._residuals = np.full(batch, np.inf)
-        self._done, self._is_last = np.zeros((2, batch), bool)  # is_last: the best iterate is the last one, not copied
+        self._done = np.zeros(batch, bool)
         self._grown = np.zeros(batch, np.int64)
         self._gains = np.full(batch, np.nan)
         self._change = _norms(start) if image_is_nearer else self._gains
 
-    @np.errstate(divide="ignore", invalid="ignore")
+    @np.errstate(invalid="ignore")  # of infinite norms
     def update(self, x: Tensor, image: Tensor) -> bool:
         """Note one evaluation; true once every sample is done or given up."""
         self._steps += 1
         change, norm = _norms(image - x), np.maximum(_norms(image), self._least_norm)
-        residuals = np.where(norm > 0, change / norm, change)
+        residuals = (
+            change / norm if self._least_norm > 0 else np.divide(change, norm, out=change.copy(), where=norm > 0)
+        )
         better = ~self._done & (residuals < self._residuals)  # false where it is not a number
-        self._keep(self._is_last & ~better, self._last)
         reached = better & (residuals <= self._tolerance)
-        self._keep(reached, image if self._image_is_nearer else x)
+        self._best[better] = 2 * self._steps
+        self._sources[2 * self._steps] = x
         if self._image_is_nearer:
+            self._best[reached] += 1
+            self._sources[2 * self._steps + 1] = image
             known = ~self._done & np.isfinite(change) & (self._change > 0)
-            self._gains = np.where(known, change / self._change, self._gains)
-            self._grown = np.where(change > self._change, self._grown + 1, 0)
+            np.divide(change, self._change, out=self._gains, where=known)
+            grown = change > self._change
+            self._grown += grown
+            self._grown *= grown
             self._change = change
-        self._residuals = np.where(better, residuals, self._residuals)
+        if len(self._sources) > MOST_SOURCES:
+            self._sources = {key: self._sources[key] for key in np.unique(self._best)}
+        np.copyto(self._residuals, residuals, where=better)
         self._done |= reached
-        self._is_last, self._last = better & ~reached, x
-        return bool((self._done | (self._grown >= GROWTH) | ~np.isfinite(residuals)).all())
-
-    def _keep(self, rows: Array, source: Tensor) -> None:
-        if rows.all():
-            self._value = source
-        elif rows.any():  # all rows by one vectorised pass, which is faster than gathering some
-            where = torch.from_numpy(rows).to(source.device).view(-1, *[1] * (source.dim() - 1))
-            self._value = torch.where(where, source, self._value)
+        return bool(self._done.all() or (self._done | (self._grown >= GROWTH) | ~np.isfinite(residuals)).all())
 
     def result(self) -> FixedPoint:
-        self._keep(self._is_last, self._last)
+        keys, counts = np.unique(self._best, return_counts=True)
+        most = keys[counts.argmax()]
+        value = self._sources[most]
+        if len(keys) > 1:
+            value = value.clone()
+            for key in keys[keys != most]:
+                rows = torch.from_numpy((self._best == key).nonzero()[0]).to(value.device)
+                value.index_copy_(0, rows, self._sources[key].index_select(0, rows))
         found = (torch.from_numpy(values) for values in (self._residuals, self._done, self._gains))
         residuals, done, gains = found
-        return FixedPoint(self._value, residuals, self._steps, done, gains)
+        return FixedPoint(value, residuals, self._steps, done, gains)
 
 
 def _norms(x: Tensor) -> Array:

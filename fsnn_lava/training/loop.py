@@ -42,7 +42,7 @@ from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.gradients.ide import UNCONVERGED, largest_gain
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
-from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures
+from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
     batches_of_epoch,
@@ -203,8 +203,11 @@ class _Trainer(Session):
         for module in self.model.modules():
             if isinstance(module, Synapse):
                 module.over_processes = training.sync_batch_norm and ranks.size > 1
+        # Listed once: going through all modules takes longer than an update of a small network.
+        self._parameters = list(self.model.parameters())
+        self._running = [buffer for name, buffer in self.model.named_buffers() if "running_" in name]
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
+            self._parameters,
             lr=training.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
@@ -271,7 +274,8 @@ class _Trainer(Session):
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(overall)
         x, labels, generator = self._batch(indices, overall)
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         weighted, loss, logits, implicit = self.loss(x, labels, generator)
         self.optimizer.zero_grad()
         if bool(self.ranks.sums((~loss.detach().isfinite()).float())):
@@ -284,25 +288,23 @@ class _Trainer(Session):
         figures = iteration_figures(
             self.model.population_names, implicit, loss=loss, logits=logits, labels=labels, total=len(indices)
         )
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        length = float(norm)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        length = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         if not math.isfinite(length):
             return self._undo(stop)
         if length > training.max_gradient_norm > 0:
             torch._foreach_mul_(gradients, training.max_gradient_norm / length)
         if overall % KEPT_EVERY == 0 or not self._sound.taken:
             self._sound.take()
-        figures["gradient_norm"] = norm.double() * figures[SAMPLES]
-        stopping = torch.full_like(figures[SAMPLES], float(stop.is_set()))
-        *values, stopped = self.ranks.sums(torch.stack([*figures.values(), stopping])).tolist()
-        summed = dict(zip(figures, values, strict=True))
+        figures |= {"gradient_norm": length * len(labels), "stopping": float(stop.is_set())}
+        *values, stopped = self.ranks.sums(packed(figures, self.device)).tolist()
+        summed = dict(zip(figures, values, strict=False))
         self.optimizer.step()
         gain = self.ranks.largest(largest_gain(implicit), device=self.device)
         if self.model.feedback is not None and gain > training.contraction > 0:
             self.model.feedback.scale_back(training.contraction / gain)
         if not self.config.training.sync_batch_norm:
-            average([b for n, b in self.model.named_buffers() if "running_" in n], self.ranks)
+            average(self._running, self.ranks)
         self._undone = 0 if self._updated else self._undone  # the update before has led to a finite gradient
         self._updated = True
         self.progress.add(summed)
@@ -356,7 +358,7 @@ class _Snapshot:
     """Weights and running statistics to go back to; `restore` sets the momenta to zero."""
 
     def __init__(self, model: FeedbackSNN, optimizer: torch.optim.SGD) -> None:
-        self._model, self._optimizer = model, optimizer
+        self._tensors, self._optimizer = [*(p.detach() for p in model.parameters()), *model.buffers()], optimizer
         self._kept: list[Tensor] = []
 
     @property
@@ -364,21 +366,18 @@ class _Snapshot:
         """Whether there is something to go back to."""
         return bool(self._kept)
 
-    def _tensors(self) -> list[Tensor]:
-        return [*(p.detach() for p in self._model.parameters()), *self._model.buffers()]
-
     @torch.no_grad()
     def take(self) -> None:
         """Keep what is there now."""
         if not self._kept:
-            self._kept = [tensor.clone() for tensor in self._tensors()]
+            self._kept = [tensor.clone() for tensor in self._tensors]
             return
-        torch._foreach_copy_(self._kept, self._tensors())
+        torch._foreach_copy_(self._kept, self._tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Go back."""
-        torch._foreach_copy_(self._tensors(), self._kept)
+        torch._foreach_copy_(self._tensors, self._kept)
         for state in self._optimizer.state.values():
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()

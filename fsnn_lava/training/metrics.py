@@ -56,8 +56,8 @@ class Progress:
 
 def iteration_figures(
     names: tuple[str, ...], implicit: ImplicitRates, *, loss: Tensor, logits: Tensor, labels: Tensor, total: int
-) -> dict[str, Tensor]:
-    """Sum figures over one batch, or over this process's part of it; each () float64 on the network's device.
+) -> dict[str, Tensor | float]:
+    """Sum figures over one batch, or over this process's part of it; a tensor () is on the network's device.
 
     Parameters
     ----------
@@ -66,17 +66,26 @@ def iteration_figures(
     total : samples of the whole batch.
     """
     count = float(len(labels))
-    figures = {
-        SAMPLES: torch.full_like(loss, count),
+    figures: dict[str, Tensor | float] = {
+        SAMPLES: count,
         "loss": loss.detach() * count,
         CORRECT: (logits.argmax(1) == labels).sum(),
     }
     for name, mean in zip(names, implicit.simulation.mean_spikes, strict=True):
         figures[f"firing_rate/{name}"] = mean.mean() * count
     for found in implicit.passes:
-        for name, value in implicit.figures(found, names, count=count, total=total).items():
-            figures[name] = value if isinstance(value, Tensor) else torch.full_like(loss, value)
-    return {name: value.detach().double() for name, value in figures.items()}
+        figures |= implicit.figures(found, names, count=count, total=total)
+    return figures
+
+
+def packed(figures: Mapping[str, Tensor | float], device: torch.device) -> Tensor:
+    """(n,) float64 figures on a device, by one copy of the plain numbers."""
+    plain = torch.tensor([0.0 if isinstance(v, Tensor) else v for v in figures.values()], dtype=torch.float64)
+    plain = plain.to(device)
+    of_tensors = {i: v for i, v in enumerate(figures.values()) if isinstance(v, Tensor)}
+    if of_tensors:
+        plain[list(of_tensors)] = torch.stack([v.detach().double() for v in of_tensors.values()])
+    return plain
 
 
 def epoch_means(sums: dict[str, float]) -> dict[str, float]:
