@@ -1,0 +1,39 @@
+"""Rounding of single connections, and the reset synapses to choose from, by hand and by counting."""
+
+import numpy as np
+import pytest
+
+from fsnn_lava.hardware.geometry import Convolution
+from fsnn_lava.hardware.network import Connection
+from fsnn_lava.quantization.candidates import reset_synapses, weight_units
+from fsnn_lava.quantization.rounding import mean_floor, round_weights
+
+
+def test_reset_synapses_are_all_that_eight_bits_and_an_exponent_can_say() -> None:
+    """Each value once, rising, with the smallest exponent that its mantissa of 8 bits allows."""
+    found = reset_synapses()
+    values = [weight_units(reset) for reset in found]
+    assert values == sorted({m << e for m in range(1, 256) for e in range(7)})
+    assert all(e == 0 or m >= 128 for m, e in found)
+
+
+@pytest.mark.parametrize("exponent", [0, -1, -2, -3, -8])
+def test_mean_loss_by_rounding_down_is_that_of_all_sums(exponent: int) -> None:
+    """A sum of whole mantissas times 2**exponent, rounded down to whole half units as `hardware.currents` does."""
+    sums = np.arange(-(2**10), 2**10)
+    lost = np.ldexp(sums, exponent) - np.floor(np.ldexp(sums, exponent + 1)) / 2
+    assert mean_floor(exponent) == lost.mean()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_kernels_that_are_too_large_are_clipped_to_four_connections(bits: int) -> None:
+    """Four connections of b bits reach from -4 * 2**(b - 1) to 4 * (2**(b - 1) - 1), and no further."""
+    top = 2 ** (bits - 1) - 1
+    weight = np.array([-9.0 * top, 9.0 * top, -4.0 * top - 4, -4.0 * top - 5, 4.0 * top, 1.0]).reshape(6, 1, 1, 1)
+    kernels = Connection("c", "a", "b", weight, 1, geometry=Convolution())
+    parts, clipped = round_weights(kernels, 1.0, bits=bits, graded=False)
+    assert len(parts) == 4
+    total = sum(part.weight.astype(np.int64) for part in parts)
+    assert total.ravel().tolist() == [-4 * top - 4, 4 * top, -4 * top - 4, -4 * top - 4, 4 * top, 1]
+    assert clipped == 3
+    assert all(-top - 1 <= part.weight.min() and part.weight.max() <= top for part in parts)
