@@ -3,9 +3,9 @@
     python tests/mutants.py --count 120 --seed 0
 
 Needs the extra `mutation`: the operators are cosmic-ray's. Positions are drawn, the same number in each area, and one
-mutation at each. Annotations, texts, asserts and the interning of literals (``is`` for ``==``) are left alone. Each
-mutant is applied in a copy of the tree, and the tests of its area run until the first failure. A survivor is a missing
-test, or a mutant that changes nothing.
+mutation at each. Annotations, texts, asserts, decorators, ``strict=`` and the interning of literals (``is`` for ``==``)
+are left alone. Each mutant is applied in a copy of the tree, and the tests of its area run until the first failure. A
+survivor is a missing test, or a mutant that changes nothing.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def left_alone(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     nodes: list[Any] = []
     for node in ast.walk(ast.parse(source)):
         nodes += [getattr(node, name, None) for name in ("annotation", "returns")]
-        nodes += [node] if isinstance(node, LEFT_ALONE) else []
+        nodes += [node] if isinstance(node, LEFT_ALONE) or getattr(node, "arg", None) == "strict" else []
+        nodes += getattr(node, "decorator_list", [])
     return [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in nodes if n is not None]
 
 

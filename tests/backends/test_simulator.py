@@ -15,7 +15,7 @@ from fsnn_lava.backends.simulator import (
 )
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
-from fsnn_lava.backends.simulator.plan import float_dtype
+from fsnn_lava.backends.simulator.plan import float_dtype, make_plan
 from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.hardware import with_timing
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
@@ -650,3 +650,19 @@ def test_interruption_in_a_batch_keeps_those_before(call: int, samples: int, mon
         IntegerSimulator(engine="event", batch_size=4).run(network, inputs)
     assert error.value.samples == samples
     assert (error.value.result is None) == (samples == 0)
+
+
+@pytest.mark.parametrize(("exponent", "dtype"), [(2, np.float32), (3, np.float64)])
+def test_sums_are_added_in_the_narrowest_type_that_is_exact(exponent: int, dtype: type[np.floating[Any]]) -> None:
+    """Sums in half units: 127 * 2**14 * 2**(2 + 1) is just below 2**24, twice that is not; a sign changes nothing."""
+    weight = np.tile(np.array([[127, -127]], np.int32), (1, 8192))
+    neuron = IntegerNeuron(100, 100, 0, 0, 1.0)
+    populations = (Population("a", (2**14,), neuron, 1), Population("b", (1,), neuron, 2))
+    connections = (
+        Connection("in", INPUT, "a", np.zeros((2**14, 1), np.int32), 1, 0, 8),
+        Connection("a to b", "a", "b", weight, 1, exponent, 8),
+    )
+    readout = Readout("b", np.ones((1, 1)), np.zeros(1))
+    network = HardwareNetwork("wide", InputSpec((1,), "graded", 1), populations, connections, readout, 3)
+    assert (127 * 2**14 * 2 ** (exponent + 1) < 2**24) == (dtype is np.float32)
+    assert make_plan(network).sum_dtype is dtype

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import SOLVERS
 from fsnn_lava.errors import ConvergenceError
-from fsnn_lava.network.fixed_point import FixedPoint, Solver, solve
+from fsnn_lava.network.fixed_point import FixedPoint, Solver, solve, spectral_radii
 
 SOLVER_NAMES = tuple(SOLVERS)
 SIZE, BATCH = 12, 3
@@ -328,3 +328,27 @@ def test_start_that_is_not_finite_is_refused(poison: float) -> None:
     start = torch.tensor([[0.0], [poison]])
     with pytest.raises(ConvergenceError, match=r"the start of a solve is not finite.* lower the learning rate"):
         solve(lambda x: 0.5 * x, start, method="fixed_point", tolerance=1e-6, max_steps=50)
+
+
+def matrices(*spectra: tuple[float, ...]) -> Tensor:
+    """(B, n, n) with these eigenvalues, their eigenvectors at any angles to each other."""
+    generator = torch.Generator().manual_seed(3)
+    n = len(spectra[0])
+    vectors = torch.eye(n).double() + 0.3 * torch.rand(len(spectra), n, n, generator=generator).double()
+    return vectors @ torch.diag_embed(torch.tensor(spectra).double()) @ torch.linalg.inv(vectors)
+
+
+def test_spectral_radii_are_the_largest_magnitudes_of_eigenvalues() -> None:
+    """Sample by sample, of any sign and size; also where the first products shrink or grow otherwise than the last."""
+    maps = matrices((0.9, 0.1, 0.05, 0.0), (-1.7, 0.3, 0.2, 0.1), (1e-3, 1e-4, 0.0, 0.0), (30.0, 1.0, 0.5, 0.1))
+    maps[0, 0] += 5 * torch.tensor([0.0, 0.0, 0.0, 1.0])  # what a first product makes of a start is not its radius
+    expected = torch.linalg.eigvals(maps).abs().amax(1)
+    found = spectral_radii(lambda v: (maps @ v[..., None])[..., 0], torch.ones(4, 4).double())
+    assert found.dtype == torch.float64
+    assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+def test_spectral_radii_take_images_and_maps_that_let_nothing_through() -> None:
+    found = spectral_radii(lambda v: v * torch.tensor([0.5, 0.0]).view(2, 1, 1, 1), torch.ones(2, 3, 2, 2))
+    assert found[0] == pytest.approx(0.5, rel=1e-6)
+    assert found[1] < 1e-20

@@ -31,7 +31,8 @@ from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
 from fsnn_lava.network.fixed_point import FALLBACKS, FixedPoint
 from fsnn_lava.network.layers import Synapse
-from fsnn_lava.training.gradients.ide import AdjointSettings, implicit_rates, with_implicit_gradient
+from fsnn_lava.training.gradients import ide
+from fsnn_lava.training.gradients.ide import UNCONVERGED, AdjointSettings, implicit_rates, with_implicit_gradient
 
 CASES = [
     pytest.param("5 (F5)", (1, 2, 3), False, 1.0, id="dense"),
@@ -406,3 +407,13 @@ def test_training_gradient_is_that_of_the_published_formula(notation: str, neuro
         # The solve stops at a relative residual of 1e-14; sums of some thousand terms.
         assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
     check_by_differences(lambda: (mapped()[2] * g).sum().detach() + loss_at(reference, a).detach(), reference, found)
+
+
+def test_figures_count_a_residual_that_is_not_finite_as_one() -> None:
+    residuals, gains = torch.tensor([0.25, float("inf"), 0.5]), torch.tensor([0.4, float("nan"), 0.2])
+    found = FixedPoint(torch.zeros(3, 2), residuals, 7, torch.tensor([True, False, True]), gains)
+    figures = ide._figures(found, (), count=3.0, total=3)
+    assert figures["adjoint_residual"] == 1.75
+    assert figures["adjoint_steps"] == 21
+    assert figures["loop_gain"] == pytest.approx(0.6)
+    assert figures[UNCONVERGED] == 1
