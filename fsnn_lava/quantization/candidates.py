@@ -39,7 +39,7 @@ ResetSynapse = tuple[int, int]
 """Mantissa and exponent of the weight by which a neuron's spike inhibits itself."""
 
 _SMALL = 5_000_000
-"""Products of one sample up to which a network is iterated in float64."""
+"""Products of one sample up to which candidates are compared by rates that are exact to 1e-5, not to 1e-4."""
 _PRODUCTS_PER_CANDIDATE = 5e8
 """Products in one iteration over all compared samples."""
 _PRODUCTS_PER_POPULATION = 3e9
@@ -225,7 +225,7 @@ class Effort:
         finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
         small = products <= _SMALL
         tried = 24 if products <= 10 * _SMALL else 8
-        return cls(compared, tried, finalists, 1e-6 if small else 1e-4)
+        return cls(compared, tried, finalists, 1e-5 if small else 1e-4)
 
 
 def _products(network: HardwareNetwork, connection: Connection) -> int:

@@ -164,6 +164,7 @@ def test_row_has_the_published_settings(config: TrainConfig) -> None:
         warmup_iterations=400 if cifar else 0,
         momentum=0.9,
         weight_decay=5e-4,
+        max_gradient_norm=2.0 if cifar and not bptt else 0.0,
         adjoint_tolerance=1e-2 if cifar and not bptt else TrainingConfig().adjoint_tolerance,
     )
     assert replace(config.training, threads=0) == expected
