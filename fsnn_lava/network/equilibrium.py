@@ -14,7 +14,6 @@ correction. It is small, so that a float32's seven digits of it are enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.config import SOLVERS
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -35,14 +35,14 @@ from fsnn_lava.hardware import (
     constant_current,
     real_weight,
 )
-from fsnn_lava.network.fixed_point import Map, solve, spectral_radii
+from fsnn_lava.network.fixed_point import Solver, spectral_radii
 
 SOLVE_TOLERANCE = 1e-5
 """Relative residual of a solve in float32, whose own rounding is a tenth of it."""
-MAX_STEPS = 60
-"""Sweeps that Anderson acceleration, and then Broyden's method, may take for a sample."""
-SOLVES = 5
-"""Solves at most, each of a correction to the last; each gains about five digits."""
+SOLVES = (*["anderson"] * 5, "broyden")
+"""Methods of the solves, each of a correction to the last, for the samples that are not done; most need two."""
+MAX_STEPS = 20
+"""Sweeps of one solve: not more, because a solve takes as long for all samples as for the one that needs most."""
 ROUNDING = 1e-6
 """Relative error of a sweep in float32, at most."""
 CHUNK_NUMBERS = 2**21
@@ -243,13 +243,9 @@ class _Correction:
                 self._offset[name] = ((c if current is None else current.add_(c)) - rates[name]).float()
                 self._low[name], self._high[name] = (-rates[name]).float(), (1 - rates[name]).float()
 
-    def map_of(self, rows: Tensor | None = None) -> Map:
-        """Map of the carried corrections' vectors (B, D) by one sweep; of some samples alone."""
-        some = self
-        if rows is not None:
-            some = copy(self)
-            some._offset, some._low, some._high = (_rows_of(v, rows) for v in (self._offset, self._low, self._high))
-        return lambda joined: some._loop.joined(some.sweep(some._loop.split(joined)))
+    def map(self, joined: Tensor) -> Tensor:
+        """The carried corrections' vectors (B, D) after one sweep."""
+        return self._loop.joined(self.sweep(self._loop.split(joined)))
 
     def sweep(self, carried: Mapping[str, Tensor]) -> _Values:
         """Corrections of all populations by one sweep."""
@@ -278,16 +274,15 @@ def _solved(loop: _Loop, constant: _Values, start: _Values, *, tolerance: float)
     found = {name: torch.zeros_like(value) for name, value in constant.items()}
     residuals, steps = np.full(batch, np.inf), 0
     going, carried = np.arange(batch), loop.joined(start).float()
-    for solves in range(SOLVES):
-        correction = _Correction(loop, _rows_of(constant, going), _rows_of(found, going) if solves else None)
-        result = solve(
-            correction.map_of(),
+    for number, method in enumerate(SOLVES):
+        correction = _Correction(loop, _rows_of(constant, going), _rows_of(found, going) if number else None)
+        solver: Solver = SOLVERS.get(method)
+        result = solver(
+            correction.map,
             carried,
-            method="anderson",
             tolerance=SOLVE_TOLERANCE,
             max_steps=MAX_STEPS,
             least_norm=tolerance / SOLVE_TOLERANCE,
-            of_rows=correction.map_of,
         )
         once = correction.sweep(loop.split(result.value))
         twice = correction.sweep({name: once[name] for name in loop.carried})
@@ -298,7 +293,7 @@ def _solved(loop: _Loop, constant: _Values, start: _Values, *, tolerance: float)
         residuals[rows] = change[better]
         for name, value in correction.added(once).items():
             found[name][torch.from_numpy(rows)] = value[torch.from_numpy(better)]
-        going = going[result.done.numpy() & (change > tolerance)]
+        going = going[change > tolerance]
         if not len(going):
             break
         carried = torch.zeros_like(carried[: len(going)])

@@ -209,13 +209,14 @@ class Effort:
     compared : calibration samples on which candidates are compared.
     tried : reset synapses per population.
     finalists : of these, how many are compared by the equilibrium around the loop; the others by their own errors.
-    tolerance : of the equilibria by which candidates are compared.
+    tolerance, final_tolerance : of the equilibria by which candidates are compared, and of those of the report.
     """
 
     compared: int
     tried: int
     finalists: int
     tolerance: float
+    final_tolerance: float
 
     @classmethod
     def for_network(cls, network: HardwareNetwork) -> Effort:
@@ -225,7 +226,7 @@ class Effort:
         finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
         small = products <= _SMALL
         tried = 24 if products <= 10 * _SMALL else 8
-        return cls(compared, tried, finalists, 1e-5 if small else 1e-4)
+        return cls(compared, tried, finalists, *((1e-5, 1e-9) if small else (1e-4, 1e-4)))
 
 
 def _products(network: HardwareNetwork, connection: Connection) -> int:

@@ -103,6 +103,8 @@ def quantize(
         calibration=calibration,
         compared=search.compared,
         wanted=search.wanted,
+        tolerance=search.effort.final_tolerance,
+        progress=lambda done, total: progress(f"measuring what rounding did to sample {done} of {total}"),
     )
     if not keep_lost:
         refuse_lost(report, network.time_steps)
@@ -151,6 +153,7 @@ class _Search:
         self.wanted = equilibrium_rates(
             network,
             calibration,
+            tolerance=self.effort.final_tolerance,
             progress=lambda done, total: progress(f"finding the equilibrium of calibration sample {done} of {total}"),
         )
         progress("measuring the correlations of the inputs")

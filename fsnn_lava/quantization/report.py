@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,8 @@ def report_of(
     calibration: Array,
     compared: Array,
     wanted: EquilibriumRates,
+    tolerance: float,
+    progress: Callable[[int, int], None],
 ) -> QuantizationReport:
     """Measure what rounding with these reset synapses did to a float network.
 
@@ -127,9 +129,11 @@ def report_of(
     ----------
     compared : which of the calibration inputs candidates were compared on.
     wanted : equilibrium of the float network on all of them.
+    tolerance : of the integer network's equilibrium.
+    progress : called with the samples done and all samples.
     """
     network, integer = rounder.network, rounder.network_of(resets)
-    found = equilibrium_rates(integer, calibration, start=wanted.firing_rates)
+    found = equilibrium_rates(integer, calibration, tolerance=tolerance, start=wanted.firing_rates, progress=progress)
     inputs = network.input.take(calibration, compared)
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)

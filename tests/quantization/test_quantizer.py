@@ -480,7 +480,7 @@ def test_large_networks_are_searched_with_less_effort(monkeypatch: pytest.Monkey
     network = floating("4C3s-6C3s-5C3 (F4C3u)")
     codes = trained.some_codes(60)
     _, thorough = quantize(network, codes)
-    less = Effort(16, 8, 3, 1e-4)
+    less = Effort(16, 8, 3, 1e-4, 1e-4)
     monkeypatch.setattr(Effort, "for_network", classmethod(lambda _, network: less))
     around_the_loop: list[Any] = []
     error = module._Search._error
@@ -902,5 +902,9 @@ def test_progress_says_what_is_done() -> None:
     quantize(floating("24-20 (F24)"), trained.some_codes(10), progress=said.append)
     assert said[0] == "finding the equilibrium of the calibration samples"
     assert said[1] == "finding the equilibrium of calibration sample 10 of 10"
-    assert said[-2:] == ["population2: comparing scales", "measuring what rounding did"]
+    assert said[-3:] == [
+        "population2: comparing scales",
+        "measuring what rounding did",
+        "measuring what rounding did to sample 10 of 10",
+    ]
     assert len([line for line in said if "proven" in line]) == 4
