@@ -73,7 +73,9 @@ class Settling:
 
     def words(self) -> str:
         """Say the figures in one sentence."""
-        far = "" if self.distance is None else f"; after T steps the rates are {self.distance:.1%} of their mean away"
+        far = ""
+        if self.distance is not None:
+            far = f"; after T steps the rates are {self.distance:.1%} of their mean away from it"
         return (
             f"at the equilibrium the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}; "
             f"{self.silent:.0%} of the neurons are silent, {self.saturated:.0%} saturated{far}"
@@ -95,6 +97,6 @@ class Settling:
             found.append(f"{self.never_fires:.0%} of the neurons never fire")
         if self.distance is not None and self.distance > MOST_DISTANCE:
             found.append(
-                f"T is too short to speak of an equilibrium: the rates are {self.distance:.0%} of their mean from it"
+                f"T is too short to speak of an equilibrium: the rates are {self.distance:.0%} of their mean away from it"
             )
         return found

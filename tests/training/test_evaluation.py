@@ -147,6 +147,11 @@ def test_loop_that_does_not_contract_is_said_not_to_settle() -> None:
     assert found.warnings()[0].startswith("does not settle: 3 of 3 samples, the loop's gain is up to 1.50; distances")
     calm = settling(single(-0.5, bias=0.9), x, time_steps=300)
     assert (calm.unsettled, calm.warnings()) == (0, [])
+    assert calm.distance is not None
+    assert calm.words() == (
+        "at the equilibrium the loop's gain is 0.50, at most 0.50; 0% of the neurons are silent, 0% saturated; "
+        f"after T steps the rates are {calm.distance:.1%} of their mean away from it"
+    )
     assert calm.largest_gain == pytest.approx(0.5, rel=1e-5)
 
 
@@ -162,6 +167,6 @@ def test_too_few_steps_are_said() -> None:
     found = settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=4)
     assert found.distance > 0.1
     assert found.warnings() == [
-        f"T is too short to speak of an equilibrium: the rates are {found.distance:.0%} of their mean from it"
+        f"T is too short to speak of an equilibrium: the rates are {found.distance:.0%} of their mean away from it"
     ]
     assert settling(single(0.5, bias=0.37), torch.zeros(2, 4), time_steps=1000).warnings() == []
