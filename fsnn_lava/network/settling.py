@@ -97,6 +97,7 @@ class Settling:
             found.append(f"{self.never_fires:.0%} of the neurons never fire")
         if self.distance is not None and self.distance > MOST_DISTANCE:
             found.append(
-                f"T is too short to speak of an equilibrium: the rates are {self.distance:.0%} of their mean away from it"
+                "T is too short to speak of an equilibrium: "
+                f"the rates are {self.distance:.0%} of their mean away from it"
             )
         return found
