@@ -105,7 +105,8 @@ def write_report(console: Console, folder: Path, name: str, *, markdown: str, va
 def run_script(main: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> NoReturn:
     """End the program with main's exit status.
 
-    An error of this package becomes one message on stderr and `REFUSED`; Ctrl-C becomes `INTERRUPTED`.
+    An error of this package becomes one message on stderr and `REFUSED`; Ctrl-C becomes `INTERRUPTED`, also where it
+    ended a run, whose error then says how many samples were finished.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def run_script(main: Callable[[list[str]], int], argv: Sequence[str] | None = No
         status = main(list(sys.argv[1:] if argv is None else argv))
     except FsnnError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True, highlight=False)
-        status = REFUSED
+        status = INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else REFUSED
     except KeyboardInterrupt:
         console.print("interrupted")
         status = INTERRUPTED

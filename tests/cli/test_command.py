@@ -18,7 +18,7 @@ from fsnn_lava import cli
 from fsnn_lava.cli import configs, script
 from fsnn_lava.cli.script import SCRIPTS, command_line, run_script, show_next
 from fsnn_lava.config import parse_spec, published_configs, read_config
-from fsnn_lava.errors import ConfigError, counted
+from fsnn_lava.errors import ConfigError, IncompleteRunError, counted
 from script_loader import ROOT
 
 FSNN = ["-m", "fsnn_lava"]
@@ -276,3 +276,16 @@ def test_working_ends_where_the_work_fails() -> None:
     with pytest.raises(ConfigError, match="no"), script.working(Console(file=io.StringIO()), "reading"):
         raise ConfigError("no")
     assert set(threading.enumerate()) <= before, "fewer are possible: what an earlier test started may end meanwhile"
+
+
+@pytest.mark.parametrize(("cause", "status"), [(KeyboardInterrupt(), 130), (OSError("broken"), 2), (None, 2)])
+def test_a_run_that_ctrl_c_ended_has_the_status_of_ctrl_c(
+    cause: BaseException | None, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(argv: list[str]) -> int:
+        raise IncompleteRunError("3 of 10 samples are finished", samples=3) from cause
+
+    with pytest.raises(SystemExit) as caught:
+        run_script(ended, [])
+    assert caught.value.code == status
+    assert "3 of 10 samples are finished" in capsys.readouterr().err
