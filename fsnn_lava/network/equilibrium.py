@@ -36,13 +36,16 @@ from fsnn_lava.hardware import (
     real_weight,
 )
 from fsnn_lava.network.fixed_point import Solver, spectral_radii
+from fsnn_lava.network.settling import Settling
 
 SOLVE_TOLERANCE = 1e-5
 """Relative residual of a solve in float32, whose own rounding is a tenth of it."""
-SOLVES = (*["anderson"] * 5, "broyden")
-"""Methods of the solves, each of a correction to the last, for the samples that are not done; most need two."""
-MAX_STEPS = 20
-"""Sweeps of one solve: not more, because a solve takes as long for all samples as for the one that needs most."""
+SOLVES = (*[("anderson", 20)] * 5, ("broyden", 20), *[("fixed_point", 1000)] * 3)
+"""Methods of the solves and their sweeps at most; each finds a correction to the last, for samples that are not done.
+
+Most samples need two. The first are short, because a solve takes as long for all samples as for the one that needs most. Plain
+iteration comes last, for loops of many equally strong directions, along which mixing of iterates helps little.
+"""
 ROUNDING = 1e-6
 """Relative error of a sweep in float32, at most."""
 CHUNK_NUMBERS = 2**21
@@ -82,6 +85,11 @@ class EquilibriumRates:
     def unsettled(self) -> int:
         """How many samples have not."""
         return int((~self.settled).sum())
+
+    def settling(self, run: Mapping[str, Array] | None = None) -> Settling:
+        """Sum up how the network settles; ``run``: rates of the same inputs after T steps. The gains must be known."""
+        assert self.gains is not None
+        return Settling.of(self.firing_rates, gains=self.gains, settled=self.settled, run=run)
 
 
 def equilibrium_rates(
@@ -137,16 +145,14 @@ class _Loop:
 
     def __init__(self, network: HardwareNetwork) -> None:
         self._shapes = {p.name: p.shape for p in network.populations}
-        self._incoming: dict[str, list[Connection]] = {name: [] for name in self._shapes}
-        self._weights: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._incoming: dict[str, list[tuple[Connection, dict[torch.dtype, Tensor]]]] = {n: [] for n in self._shapes}
         order = list(self._shapes)
         back = set()
         for c in network.connections:
             if c.source not in (INPUT, ALWAYS_ON):
-                self._incoming[c.target].append(c)
-                weight = real_weight(c) / network.population(c.target).neuron.reset_amount
-                for dtype in (torch.float32, torch.float64):
-                    self._weights[c.name, dtype] = _images_last(torch.from_numpy(weight).to(dtype))
+                weight = torch.from_numpy(real_weight(c) / network.population(c.target).neuron.reset_amount)
+                weights = {dtype: _images_last(weight.to(dtype)) for dtype in (torch.float32, torch.float64)}
+                self._incoming[c.target].append((c, weights))
                 if order.index(c.source) >= order.index(c.target):
                     back.add(c.source)
         self.carried = tuple(name for name in order if name in back)
@@ -155,9 +161,9 @@ class _Loop:
     def current(self, target: str, values: Mapping[str, Tensor]) -> Tensor | None:
         """(B, *N) what the values of all populations send to one, a new tensor; None where none sends to it."""
         total = None
-        for c in self._incoming[target]:
+        for c, weights in self._incoming[target]:
             x = values[c.source]
-            product = self._product(c, x, self._weights[c.name, x.dtype])
+            product = self._product(c, x, weights[x.dtype])
             total = product if total is None else total.add_(product)
         return total
 
@@ -274,14 +280,14 @@ def _solved(loop: _Loop, constant: _Values, start: _Values, *, tolerance: float)
     found = {name: torch.zeros_like(value) for name, value in constant.items()}
     residuals, steps = np.full(batch, np.inf), 0
     going, carried = np.arange(batch), loop.joined(start).float()
-    for number, method in enumerate(SOLVES):
+    for number, (method, max_steps) in enumerate(SOLVES):
         correction = _Correction(loop, _rows_of(constant, going), _rows_of(found, going) if number else None)
         solver: Solver = SOLVERS.get(method)
         result = solver(
             correction.map,
             carried,
             tolerance=SOLVE_TOLERANCE,
-            max_steps=MAX_STEPS,
+            max_steps=max_steps,
             least_norm=tolerance / SOLVE_TOLERANCE,
         )
         once = correction.sweep(loop.split(result.value))
@@ -293,7 +299,8 @@ def _solved(loop: _Loop, constant: _Values, start: _Values, *, tolerance: float)
         residuals[rows] = change[better]
         for name, value in correction.added(once).items():
             found[name][torch.from_numpy(rows)] = value[torch.from_numpy(better)]
-        going = going[change > tolerance]
+        # What plain iteration does not bring to rest does not settle.
+        going = going[(change > tolerance) & (result.done.numpy() | (method != "fixed_point"))]
         if not len(going):
             break
         carried = torch.zeros_like(carried[: len(going)])

@@ -133,17 +133,19 @@ def solve(
     return found
 
 
-def spectral_radii(times: Map, start: Tensor) -> Tensor:
+def spectral_radii(times: Map, like: Tensor) -> Tensor:
     """(B,) float64 spectral radius of each sample's linear map, by power iteration, on the CPU.
 
-    Geometric mean of the growth in the later half of `POWER_STEPS` products.
+    Geometric mean of the growth in the later half of `POWER_STEPS` products. All samples start from one random vector,
+    which has a part of every direction, so that a sample's radius does not depend on its neighbours.
 
     Parameters
     ----------
     times : linear map of the batch.
-    start : (B, *shape); of each sample the vector to start from, which should have a part of every direction.
+    like : (B, *shape), what the map takes; its shape and type count.
     """
-    vector, growth = start, torch.zeros(len(start), dtype=torch.float64)
+    one = torch.rand(like.shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
+    vector, growth = one.expand_as(like), torch.zeros(len(like), dtype=torch.float64)
     for step in range(POWER_STEPS):
         length = vector.flatten(1).norm(dim=1).clamp_min(1e-30)
         vector = times(vector / length.view(-1, *[1] * (vector.dim() - 1)))
@@ -245,9 +247,7 @@ class _Best:
         """Note one evaluation; true once every sample is done or given up."""
         self._steps += 1
         change, norm = _norms(image - x), np.maximum(_norms(image), self._least_norm)
-        residuals = (
-            change / norm if self._least_norm > 0 else np.divide(change, norm, out=change.copy(), where=norm > 0)
-        )
+        residuals = np.divide(change, norm, out=change.copy(), where=norm > 0)
         better = ~self._done & (residuals < self._residuals)  # false where it is not a number
         reached = better & (residuals <= self._tolerance)
         self._best[better] = 2 * self._steps

@@ -9,7 +9,6 @@ import numpy as np
 
 from fsnn_lava.errors import counted
 from fsnn_lava.hardware import Array
-from fsnn_lava.network.equilibrium import EquilibriumRates
 
 MOST_SILENT = 2 / 3
 """Share of neurons that never fire above which it is said."""
@@ -44,27 +43,33 @@ class Settling:
     distance: float | None
 
     @classmethod
-    def of(cls, found: EquilibriumRates, run: Mapping[str, Array] | None = None) -> Settling:
-        """Sum up equilibria and a run of the same inputs, both population -> (B, *N) rates, the last population last.
+    def of(
+        cls,
+        equilibrium: Mapping[str, Array],
+        *,
+        gains: Array,
+        settled: Array,
+        run: Mapping[str, Array] | None = None,
+    ) -> Settling:
+        """Sum up equilibria, and a run of the same inputs.
 
-        Raises
-        ------
-        ValueError : if the gains were not measured.
+        Parameters
+        ----------
+        equilibrium, run : population -> (B, *N) rates, the last population last.
+        gains, settled : (B,) as of `EquilibriumRates`.
         """
-        if found.gains is None:
-            raise ValueError("the gains were not measured")
-        batch = len(found.settled)
-        each = np.concatenate([r.reshape(batch, -1) for r in (run or found.firing_rates).values()], axis=1)
+        batch = len(settled)
+        each = np.concatenate([r.reshape(batch, -1) for r in (run or equilibrium).values()], axis=1)
         distance = None
-        if run is not None and found.settled.any():
+        if run is not None and settled.any():
             last = list(run)[-1]
-            a, rest = run[last][found.settled], found.firing_rates[last][found.settled]
+            a, rest = run[last][settled], equilibrium[last][settled]
             distance = float(np.abs(a - rest).mean() / max(float(a.mean()), 1e-30))
         return cls(
             samples=batch,
-            unsettled=found.unsettled,
-            mean_gain=float(found.gains.mean()),
-            largest_gain=float(found.gains.max()),
+            unsettled=int((~settled).sum()),
+            mean_gain=float(gains.mean()),
+            largest_gain=float(gains.max()),
             silent=float((each == 0).mean()),
             saturated=float((each == 1).mean()),
             never_fires=float((each == 0).all(axis=0).mean()),

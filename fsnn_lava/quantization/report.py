@@ -156,7 +156,7 @@ def report_of(
         calibration_samples=len(error),
         compared_samples=len(compared),
         unsettled_samples=int((~(wanted.settled & found.settled)).sum()),
-        settling={"float": Settling.of(wanted), "integer": Settling.of(found)},
+        settling={"float": wanted.settling(), "integer": found.settling()},
         connections={c.name: measured.connection(c) for c in network.connections},
         populations=populations,
     )

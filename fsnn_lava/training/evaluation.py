@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fsnn_lava.datasets import InputCoding, Samples, codes_of
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.network import EquilibriumRates, FeedbackSNN, Settling, rate_from_count, spectral_radii
+from fsnn_lava.network import FeedbackSNN, Settling, rate_from_count, spectral_radii
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.processes import ALONE, Ranks
@@ -109,20 +109,17 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
     run = bound.simulate(drive, time_steps=time_steps)
     model.train(training)
     last = run.firing_rates[-1]
-    residuals, gains, done, steps = torch.zeros(len(last)), torch.zeros(len(last)), torch.ones(len(last)).bool(), 0
-    if bound.feedback is not None:
+    if bound.feedback is None:
+        rates, gains, done = bound.rates_around(last, drive.mean), torch.zeros(len(last)), torch.ones(len(last)).bool()
+    else:
         found = bound.equilibrium(drive.mean, start=last, tolerance=1e-5, max_steps=100)
-        last, residuals, done, steps = found.value, found.residuals, found.done, found.steps
-    rates = bound.rates_around(last, drive.mean)
-    if bound.feedback is not None:
-        start = torch.rand(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
-        gains = spectral_radii(bound.transposed_jacobian(rates), start)
+        rates, done = bound.rates_around(found.value, drive.mean), found.done
+        gains = spectral_radii(bound.transposed_jacobian(rates), last)
     equilibrium, after = (
         {name: r.cpu().numpy() for name, r in zip(model.population_names, some, strict=True)}
         for some in (rates, run.firing_rates)
     )
-    settled = (done & (gains < 1)).numpy()
-    return Settling.of(EquilibriumRates(equilibrium, residuals.numpy(), gains.numpy(), settled, steps), after)
+    return Settling.of(equilibrium, gains=gains.numpy(), settled=(done & (gains < 1)).numpy(), run=after)
 
 
 @torch.no_grad()

@@ -203,7 +203,7 @@ class _Trainer(Session):
         for module in self.model.modules():
             if isinstance(module, Synapse):
                 module.over_processes = training.sync_batch_norm and ranks.size > 1
-        # Listed once: going through all modules takes longer than an update of a small network.
+        # Listed once: going through all modules would take a part of each iteration that shows in a small network.
         self._parameters = list(self.model.parameters())
         self._running = [buffer for name, buffer in self.model.named_buffers() if "running_" in name]
         self.optimizer = torch.optim.SGD(
@@ -297,8 +297,9 @@ class _Trainer(Session):
         if overall % KEPT_EVERY == 0 or not self._sound.taken:
             self._sound.take()
         figures |= {"gradient_norm": length * len(labels), "stopping": float(stop.is_set())}
-        *values, stopped = self.ranks.sums(packed(figures, self.device)).tolist()
-        summed = dict(zip(figures, values, strict=False))
+        values = self.ranks.sums(packed(figures, self.device)).tolist()
+        summed = dict(zip(figures, values, strict=True))
+        stopped = summed.pop("stopping")
         self.optimizer.step()
         gain = self.ranks.largest(largest_gain(implicit), device=self.device)
         if self.model.feedback is not None and gain > training.contraction > 0:

@@ -153,8 +153,8 @@ def error_budget(
         unsettled,
         not unsettled,
         {
-            "float": Settling.of(found, sequential.firing_rates),
-            "integer": Settling.of(found_integer, rounded.firing_rates),
+            "float": found.settling(sequential.firing_rates),
+            "integer": found_integer.settling(rounded.firing_rates),
         },
     )
 

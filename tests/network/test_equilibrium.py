@@ -184,6 +184,58 @@ def test_refuses_inputs_that_do_not_fit() -> None:
         equilibrium_rates(loop(), np.array([[5]]))
 
 
+def two_neurons(*feedback: Array) -> HardwareNetwork:
+    """Two neurons, r = 1, constant current 0.3 each, with connections to themselves that all have one name."""
+    connections = (
+        Connection("on", ALWAYS_ON, "a", np.full((2, 1), 0.3)),
+        *(Connection("back", "a", "a", weight, delay=1) for weight in feedback),
+    )
+    population = Population("a", (2,), FloatNeuron(1.0, 1.0, 1.0))
+    readout = Readout("a", np.ones((1, 2)), np.zeros(1))
+    return HardwareNetwork("two", InputSpec((1,), "graded", 1), (population,), connections, readout, 10)
+
+
+def test_connections_of_one_name_keep_their_own_weights() -> None:
+    """a = 0.3 + 0.2 a + 0.4 a."""
+    found = equilibrium_rates(two_neurons(0.2 * np.eye(2), 0.4 * np.eye(2)), np.array([[0]]))
+    np.testing.assert_allclose(found.firing_rates["a"], 0.75, rtol=0, atol=1e-9)
+
+
+def test_gain_is_found_where_it_lies_in_a_difference_between_neurons() -> None:
+    """Eigenvalues 0, of both alike, and 1.5, of one against the other: two neurons of which one would win."""
+    found = equilibrium_rates(two_neurons(np.array([[0.75, -0.75], [-0.75, 0.75]])), np.array([[0]]))
+    np.testing.assert_allclose(found.firing_rates["a"], 0.3, rtol=0, atol=1e-9)
+    assert found.gains is not None
+    np.testing.assert_allclose(found.gains, 1.5, rtol=1e-5)
+    assert not found.converged
+
+
+def test_sample_that_needs_more_sweeps_than_one_solve_takes_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring of 40 neurons that hand on 0.9 of their rate: eigenvalues on a circle, where mixing helps little."""
+    size = 40
+    ring = 0.9 * np.roll(np.eye(size), 1, axis=0)
+    current = np.random.default_rng(5).random((size, 1)) / 10
+    neuron = FloatNeuron(1.0, 1.0, 1.0)
+    connections = (
+        Connection("in", INPUT, "a", current),
+        Connection("back", "a", "a", ring, delay=1),
+    )
+    readout = Readout("a", np.ones((1, size)), np.zeros(1))
+    population = Population("a", (size,), neuron)
+    network = HardwareNetwork("ring", InputSpec((1,), "graded", 1), (population,), connections, readout, 10)
+    codes = np.array([[1], [0], [1]])
+    found = equilibrium_rates(network, codes)
+    exact = np.linalg.solve(np.eye(size) - ring, current[:, 0])
+    assert 0.1 < exact.min() < exact.max() < 1
+    assert found.residuals.max() <= 1e-9
+    assert found.converged
+    assert found.steps > 100
+    np.testing.assert_allclose(found.firing_rates["a"], [exact, 0 * exact, exact], rtol=0, atol=1e-8)  # 1e-9 / 0.1
+    monkeypatch.setattr(module, "SOLVES", [solve for solve in module.SOLVES if solve[0] != "fixed_point"])
+    given_up = equilibrium_rates(network, codes)
+    assert given_up.settled.tolist() == [False, True, False]
+
+
 def test_rates_have_the_populations_shapes() -> None:
     shaped = loop()
     populations = tuple(replace(p, shape=(1, 1, 1)) for p in shaped.populations)
