@@ -43,8 +43,8 @@ SOLVE_TOLERANCE = 1e-5
 SOLVES = (*[("anderson", 20)] * 5, ("broyden", 20), *[("fixed_point", 1000)] * 3)
 """Methods of the solves and their sweeps at most; each finds a correction to the last, for samples that are not done.
 
-Most samples need two. The first are short, because a solve takes as long for all samples as for the one that needs most. Plain
-iteration comes last, for loops of many equally strong directions, along which mixing of iterates helps little.
+Most samples need two. The first are short, because a solve takes as long for all samples as for the one that needs
+most. Plain iteration comes last, for loops of many equally strong directions, where mixing of iterates helps little.
 """
 ROUNDING = 1e-6
 """Relative error of a sweep in float32, at most."""
