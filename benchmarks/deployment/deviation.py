@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     if not arguments.runs:
         raise ConfigError("no run is named; name folders of exported runs, e.g. runs/digits")
     for run in arguments.runs:
-        deployed = load_deployed(run, runs=run.parent)
+        deployed = load_deployed(run)
         samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples)
         dataset = load_dataset(deployed.integer.provenance["config"]["dataset"], arguments.data_dir)
         calibration = calibration_codes(dataset, count=128)

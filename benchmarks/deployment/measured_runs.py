@@ -86,7 +86,7 @@ def read_subject(key: str, folder: Path, *, data_dir: Path | None, images: int |
     case = CASES[key]
     if quick:
         case = dataclasses.replace(case, stock_samples=2, our_samples=3, images=20)
-    network = load_deployed(folder, runs=folder.parent).integer
+    network = load_deployed(folder).integer
     test = samples_to_test(network, data_dir=data_dir, count=min(case.images, images or case.images))
     return Subject(case, folder.name, network, test)
 

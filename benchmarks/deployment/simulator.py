@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 def subject(arguments: Arguments) -> tuple[HardwareNetwork, Array]:
     """Load the integer network and the images."""
     if arguments.run is not None:
-        network = load_deployed(arguments.run, runs=arguments.run.parent).integer
+        network = load_deployed(arguments.run).integer
         return network, samples_to_test(network, data_dir=arguments.data_dir, count=arguments.images).codes
     config = TrainConfig(name="untrained", network=NetworkConfig(notation=arguments.notation))
     coding = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.1307,), std=(0.3081,))

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, write_report
-from fsnn_lava.conversion import load_deployed, samples_to_test
+from fsnn_lava.cli.script import RunPlaces, chosen_run, working, write_report
+from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
-from fsnn_lava.errors import ConfigError, IncompleteRunError
+from fsnn_lava.errors import ConfigError, IncompleteRunError, counted
 from fsnn_lava.files import write_text
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
     check_exits((*arguments.settled, *arguments.margins), stable_steps=arguments.stable_steps)
     if arguments.picture:
         require_matplotlib()
-    deployed = load_deployed(arguments.run, runs=arguments.runs)
+    deployed = load_deployed(chosen_run(console, arguments, NETWORK_FILES["integer"]))
     if arguments.stable_steps >= deployed.integer.time_steps:
         raise ConfigError(
             f"--stable-steps: found {arguments.stable_steps}; allowed: less than T = {deployed.integer.time_steps}"
@@ -73,14 +72,13 @@ def main(argv: list[str]) -> int:
         rate_samples=min(arguments.rate_samples, len(samples)),
     )
     try:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(arguments.backend, total=len(samples))
+        with working(console, arguments.backend) as say:
             backend.run(
                 deployed.integer,
                 codes,
                 record=readout.record,
                 sink=readout,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                progress=lambda done, total: say(f"{arguments.backend}: {done} of {counted(total, 'sample')}"),
             )
     except IncompleteRunError:
         if readout.samples:

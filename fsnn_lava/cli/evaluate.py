@@ -5,16 +5,14 @@ Reads best.safetensors in the run's folder; without arguments, of the newest run
 
 from dataclasses import dataclass
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, show_next
+from fsnn_lava.cli.script import RunPlaces, chosen_run, show_next, working
 from fsnn_lava.datasets import check_time_steps, load_dataset
 from fsnn_lava.errors import ConfigError, counted
-from fsnn_lava.files import newest_run
 from fsnn_lava.network import open_device, place, prepared
 from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint, settling
 
@@ -26,11 +24,11 @@ class Arguments(RunPlaces):
     """Evaluate a trained network."""
 
     samples: int = 0
-    """Test samples, from the first; 0: all."""
+    """Test samples, evenly spread over the test set; 0: all."""
     time_steps: int = 0
     """Steps T of the spiking run; 0: as trained."""
     curve_samples: int = 100
-    """Test samples over which the distance from the equilibrium is averaged."""
+    """How many of them the distance from the equilibrium is averaged over, evenly spread."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
 
@@ -48,35 +46,32 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="evaluate", description=__doc__)
     check(arguments)
     device = open_device(arguments.device)
-    folder = arguments.run or newest_run(arguments.runs, BEST)
+    folder = chosen_run(console, arguments, BEST)
     trained = load_checkpoint(folder / BEST)
-    dataset = load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
+    with working(console, f"reading {trained.config.dataset}"):
+        dataset = load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
     time_steps = arguments.time_steps or trained.config.network.time_steps
     check_time_steps(dataset, time_steps)
-    test = dataset.test
-    if arguments.samples:
-        test = test.select(np.arange(min(arguments.samples, len(test))))
+    test = dataset.test.spread(arguments.samples or len(dataset.test))
     model = trained.model()
     place(model, device)
-    few = DeviceSamples(test.select(np.arange(min(arguments.curve_samples, len(test)))), trained.coding, device=device)
+    few = DeviceSamples(test.spread(arguments.curve_samples), trained.coding, device=device)
     x, _ = next(few.ordered(len(few)))
-    with prepared(device):
+    with prepared(device), working(console, f"evaluating {counted(len(test), 'sample')}") as say:
         found = evaluate(model, test, trained.coding, time_steps=time_steps)
+        say(f"distance from the equilibrium, {counted(len(few), 'sample')}")
         curve = convergence_curve(model, x, time_steps=time_steps)
         settled = settling(model, x, time_steps=time_steps)
     what = f"{trained.config.network.notation} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
-    console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on {counted(len(test), 'sample')}")
+    console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on test samples: {test.chosen}")
     console.print(firing_table(found))
     console.print(
         f"distance from the equilibrium, mean of {counted(len(few), 'sample')}; it falls as 1/t for IF, to a floor "
         "for LIF"
     )
     console.print(curve_table(curve.tolist()))
-    console.print(
-        f"on these: {settled.words()}",
-        soft_wrap=True,
-    )
+    console.print(f"on these: {settled.words()}", soft_wrap=True)
     for warning in settled.warnings():
         console.print(f"warning: {warning}", soft_wrap=True)
     show_next(console, "export", f"--to lava --run {folder}", data_dir=arguments.data_dir)

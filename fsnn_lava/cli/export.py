@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, show_next, working, write_report
+from fsnn_lava.cli.script import RunPlaces, chosen_run, show_next, working, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, counted
-from fsnn_lava.files import new_run_folder, newest_run
+from fsnn_lava.files import new_run_folder
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.quantization import quantize
 from fsnn_lava.training import BEST, load_checkpoint
@@ -51,8 +51,9 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="export", description=__doc__)
     if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
+    run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
     with working(console, "reading the network and its samples") as progress:
-        floating, dataset, folder = imported(arguments) if arguments.from_nir else lowered(arguments)
+        floating, dataset = imported(arguments) if run is None else lowered(arguments, run)
         calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
         integer, quantization = quantize(floating, calibration, config=arguments.settings, progress=progress)
         progress("counting spikes and synaptic operations")
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
         progress("measuring how far rounding moves each neuron's rate")
         measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
         record = record_export(floating, integer, measured)
-    folder = folder or new_run_folder(arguments.runs, floating.name)
+    folder = run or new_run_folder(arguments.runs, floating.name)
     earlier = network_hashes(folder) if (folder / RECORD).exists() else {}  # an interrupted export leaves no record
     written = []
     for path in write_export(arguments.to, folder, floating=floating, integer=integer):
@@ -78,18 +79,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def lowered(arguments: Arguments) -> tuple[HardwareNetwork, Dataset, Path]:
-    """Lower a training: its float network in hardware timing, its dataset, its folder."""
-    folder = arguments.run or newest_run(arguments.runs, BEST)
-    trained = load_checkpoint(folder / BEST)
+def lowered(arguments: Arguments, run: Path) -> tuple[HardwareNetwork, Dataset]:
+    """Lower a training: its float network in hardware timing, and its dataset."""
+    trained = load_checkpoint(run / BEST)
     floating = lower(trained)
     if arguments.settings.time_steps:
         floating = dataclasses.replace(floating, time_steps=arguments.settings.time_steps)
-    return floating, load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes), folder
+    return floating, load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
 
 
-def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset, None]:
-    """Read a NIR graph: its float network in hardware timing, its dataset, and no folder yet."""
+def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:
+    """Read a NIR graph: its float network in hardware timing, and its dataset."""
     assert arguments.from_nir is not None and arguments.dataset is not None
     dataset = load_dataset(arguments.dataset, arguments.data_dir)
-    return import_nir(arguments.from_nir, dataset, time_steps=arguments.settings.time_steps or None), dataset, None
+    return import_nir(arguments.from_nir, dataset, time_steps=arguments.settings.time_steps or None), dataset

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, command_line, show_next
-from fsnn_lava.conversion import load_deployed, samples_to_test
-from fsnn_lava.datasets import time_first
+from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next, working
+from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test
+from fsnn_lava.datasets import Samples, time_first
 from fsnn_lava.errors import IncompleteRunError, counted
-from fsnn_lava.hardware import Array, RunResult, accuracy
+from fsnn_lava.hardware import RunResult, accuracy
 
 console = Console()
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Arguments(RunPlaces):
 def main(argv: list[str]) -> int:
     """Run a network and return the exit status, 0."""
     arguments = read_options(Arguments, argv, command="run", description=f"{__doc__}\n\nBackends: {BACKENDS.help()}.")
-    deployed = load_deployed(arguments.run, runs=arguments.runs)
+    deployed = load_deployed(chosen_run(console, arguments, NETWORK_FILES["integer"]))
     values = {name: getattr(arguments, name) for name in ("engine", "stock_models", "readout")}
     settings = {name: value for name, value in values.items() if value != getattr(Arguments, name)}
     from fsnn_lava import training  # imports torch, which --help does not need
@@ -73,34 +72,34 @@ def main(argv: list[str]) -> int:
             if arguments.record:
                 recorder = SpikeRecorder(arguments.record, network, record=names, samples=len(samples))
                 stack.enter_context(recorder)
-            progress = stack.enter_context(Progress(console=console, transient=True))
-            task = progress.add_task(arguments.backend, total=len(samples))
+            say = stack.enter_context(working(console, arguments.backend))
             result = backend.run(
                 network,
                 time_first(samples.codes),
                 record=names,
                 sink=recorder.add if recorder else None,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                progress=lambda done, total: say(f"{arguments.backend}: {done} of {counted(total, 'sample')}"),
             )
     except IncompleteRunError as error:
         if isinstance(error.result, RunResult):
-            show(error.result, samples.labels[: error.samples], time.monotonic() - started)
+            show(error.result, samples[: error.samples], time.monotonic() - started)
         raise
-    show(result, samples.labels, time.monotonic() - started)
+    show(result, samples, time.monotonic() - started)
     if arguments.record:
         console.print(f"spikes: {escape(str(arguments.record))}", soft_wrap=True)
     show_next(console, "verify", f"--run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
 
 
-def show(result: RunResult, labels: Array, seconds: float) -> None:
+def show(result: RunResult, samples: Samples, seconds: float) -> None:
     """Show a table of firing per population, and the accuracy."""
     table = Table("population", "neurons", "spikes per neuron and step", "spikes per sample")
     for name, counts in result.spike_counts.items():
         per_sample = counts.reshape(len(counts), -1).sum(axis=1).mean()
         neurons = counts[0].size
         table.add_row(name, str(neurons), f"{per_sample / neurons / result.time_steps:.4f}", f"{per_sample:.1f}")
-    samples = len(result.logits)
-    console.print(f"{result.backend}: {counted(samples, 'sample')}, T = {result.time_steps}, {seconds:.2f} s in all")
+    count = counted(len(samples), "sample")
+    console.print(f"{result.backend}: {count}, T = {result.time_steps}, {seconds:.2f} s in all")
     console.print(table)
-    console.print(f"accuracy on {counted(samples, 'test sample')}: {accuracy(result, labels):.2%}")
+    which = samples.chosen or f"{len(samples)}, the first that were to run"
+    console.print(f"accuracy {accuracy(result, samples.labels):.2%} on test samples: {which}")

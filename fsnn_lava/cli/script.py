@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
-from fsnn_lava.errors import FsnnError
-from fsnn_lava.files import write_json, write_text
+from fsnn_lava.errors import ConfigError, FsnnError
+from fsnn_lava.files import newest_run, write_json, write_text
 
 SCRIPTS = {
     "train": "train/train.py",
@@ -54,6 +54,24 @@ class RunPlaces(Places):
     """Run folder; default: the newest one that holds what is needed."""
 
 
+def chosen_run(console: Console, places: RunPlaces, holding: str) -> Path:
+    """Return the folder that --run names, or else the newest run that holds a file of this name; then say which it is.
+
+    Raises
+    ------
+    ConfigError : if there is no such folder, or no run with such a file.
+    """
+    if places.run is not None:
+        if not places.run.is_dir():
+            there = ", ".join(sorted(str(path) for path in places.runs.glob("*/") if path.is_dir()))
+            raise ConfigError(f"--run {places.run}: no such folder; in {places.runs} there are: {there or 'none'}")
+        return places.run
+    folder, without = newest_run(places.runs, holding)
+    newer = f"; newer, but without it: {', '.join(map(str, without))}" if without else ""
+    console.print(f"run: {escape(str(folder))}, the newest with {holding}{escape(newer)}", soft_wrap=True)
+    return folder
+
+
 def command_line(command: str) -> str:
     """How a user who started this program as they did starts a subcommand: as ``fsnn``, as a module, or as a script."""
     started = "/".join(Path(sys.argv[0]).parts[-2:])
@@ -70,9 +88,9 @@ def show_next(console: Console, command: str, options: str = "", *, data_dir: Pa
 
 @contextmanager
 def working(console: Console, task: str) -> Iterator[Callable[[str], None]]:
-    """Show what a command is at: a spinner and the time on a terminal, a line now and then in a pipe or a file.
+    """Show what a command is at: a spinner and the time on a terminal, a line every `SILENCE` in a pipe or a file.
 
-    Yields a function that says what comes next.
+    Yields a function that says what comes next, or how far it is.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     if console.is_terminal:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import Places
+from fsnn_lava.cli.script import Places, working
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -68,7 +68,10 @@ def parse_arguments(argv: list[str]) -> Arguments:
     )
     arguments = read_options(Arguments, argv, command="train", description=description, default=default)
     own, training = {"validation_samples": arguments.validation}, {"device": arguments.device}
-    return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
+    settings = with_given(arguments.settings, own=own, training=training)
+    if settings.dataset != default.settings.dataset and settings.name == default.settings.name:
+        settings = dataclasses.replace(settings, name=settings.dataset.replace("-", "_"))  # not the config's any more
+    return dataclasses.replace(arguments, settings=settings)
 
 
 def main(argv: list[str]) -> int:
@@ -80,7 +83,8 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
-    dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
+    with working(console, f"reading {config.dataset}"):
+        dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
     check_dataset(config, dataset)  # refuses before anything is written
     check_shares(config, len(dataset.train), processes=ranks.size)
     where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")

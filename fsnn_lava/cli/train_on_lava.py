@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from fsnn_lava.backends import require_lava
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import Places
+from fsnn_lava.cli.script import Places, working
 from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
     config = arguments.settings
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    dataset = load_dataset(config.dataset, arguments.data_dir)
+    with working(console, f"reading {config.dataset}"):
+        dataset = load_dataset(config.dataset, arguments.data_dir)
     require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)

@@ -1,26 +1,30 @@
 """What the two training commands share: where their settings come from, and how a training's course is shown."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
 from fsnn_lava.cli import INTERRUPTED
-from fsnn_lava.cli.script import show_next
+from fsnn_lava.cli.script import show_next, working
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.errors import ConfigError, counted
-from fsnn_lava.files import new_run_folder, write_json
+from fsnn_lava.files import SETTINGS, new_run_folder, write_json
 from fsnn_lava.training import LAST, FitResult, epoch_warnings, load_checkpoint
 
-SECONDS_BETWEEN_LINES = 60.0
-"""How often the progress within an epoch is shown where no terminal can show a bar."""
 Lines = Callable[[int, Mapping[str, float]], Iterator[str]]
 """What to show of an epoch, given its number and its metrics."""
 
@@ -57,7 +61,7 @@ def source_of(argv: list[str]) -> Source:
 def new_folder(runs: Path, name: str, settings: TrainConfig) -> Path:
     """Make the folder of a new run, with its settings in it."""
     folder = new_run_folder(runs, name)
-    write_json(folder / "config.json", dataclasses.asdict(settings))
+    write_json(folder / SETTINGS, dataclasses.asdict(settings))
     return folder
 
 
@@ -88,41 +92,60 @@ class TensorBoardLog:
 
 
 class Screen:
-    """An observer that shows a training's course, and has it logged: a progress bar, and some lines per epoch."""
+    """An observer that shows a training's course, and has it logged: how far it is, and some lines per epoch.
 
-    def __init__(self, progress: Progress, log: TensorBoardLog, lines: Lines, *, starting: str) -> None:
-        self._progress, self._log, self._lines = progress, log, lines
-        self._task = progress.add_task(starting, total=None)
-        self._shown = time.monotonic()
+    Parameters
+    ----------
+    show : called with the iterations done and all iterations of the epoch, and with what to say of them.
+    """
+
+    def __init__(
+        self, console: Console, log: TensorBoardLog, lines: Lines, show: Callable[[int, int, str], object]
+    ) -> None:
+        self._console, self._log, self._lines, self._show = console, log, lines, show
 
     def iteration(
         self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
     ) -> None:
-        """Move the bar; where there is none, show a line from time to time."""
+        """Show how far the epoch is; after its last iteration, that it is tested."""
         self._log.iteration(epoch=epoch, done=done, total=total, loss=loss, figures=figures)
-        if not self._progress.console.is_terminal:
-            if time.monotonic() - self._shown > SECONDS_BETWEEN_LINES:
-                self._shown = time.monotonic()
-                self._progress.console.print(f"epoch {epoch + 1:3d}  {done}/{total}  loss {loss:.4f}")
-            return
-        self._progress.update(
-            self._task, completed=done, total=total, description=f"epoch {epoch + 1}  loss {loss:.4f}"
-        )
+        self._show(done, total, f"epoch {epoch + 1}  loss {loss:.4f}" + (", testing" if done == total else ""))
 
     def epoch(self, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Show the epoch's lines and what it warns of."""
         self._log.epoch(epoch=epoch, metrics=metrics)
         warnings = (f"           warning: {warning}" for warning in epoch_warnings(metrics))
         for line in (*self._lines(epoch, metrics), *warnings):
-            self._progress.console.print(line, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
 
 @contextmanager
 def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoch 1") -> Iterator[Screen]:
-    """Show a training on the console, and log it into its folder."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress, closing(TensorBoardLog(folder)) as log:
-        yield Screen(progress, log, lines, starting=starting)
+    """Show a training on the console, by a bar on a terminal and by lines elsewhere, and log it into its folder."""
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(TensorBoardLog(folder)))
+        if console.is_terminal:
+            progress = stack.enter_context(Progress(*_COLUMNS, console=console, transient=True))
+            task = progress.add_task(starting, total=None)
+
+            def show(done: int, total: int, text: str) -> None:
+                progress.update(task, completed=done, total=total, description=text)
+        else:
+            say = stack.enter_context(working(console, starting))
+
+            def show(done: int, total: int, text: str) -> None:
+                say(f"{text}, {done}/{total}")
+
+        yield Screen(console, log, lines, show)
+
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def report(console: Console, result: FitResult, folder: Path, *, command: str, kept: str, data_dir: Path | None) -> int:

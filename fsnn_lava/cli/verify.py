@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, command_line, show_next, working, write_report
-from fsnn_lava.conversion import load_deployed, samples_to_test, training_samples
+from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next, working, write_report
+from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
 from fsnn_lava.verification import RECORD, TORCH, check_backends, load_record, verify
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="verify", description=__doc__)
     if arguments.backends is not None:
         check_backends(arguments.backends, trained=True, stock_models=False)
-    deployed = load_deployed(arguments.run, runs=arguments.runs)
+    deployed = load_deployed(chosen_run(console, arguments, NETWORK_FILES["integer"]))
     trained: TrainedNetwork | None = None
     if (deployed.folder / BEST).exists():
         trained = load_checkpoint(deployed.folder / BEST)

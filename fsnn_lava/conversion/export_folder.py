@@ -12,8 +12,8 @@ from fsnn_lava.conversion.netx_write import write_netx
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
-from fsnn_lava.files import newest_run, not_writable
-from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, evenly_spaced, load_network, save_network
+from fsnn_lava.files import not_writable
+from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, load_network, save_network
 
 if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork
@@ -140,15 +140,14 @@ class Deployed:
         return dict(trained.metrics) != self.floating.provenance.get("metrics")
 
 
-def load_deployed(run: Path | None, *, runs: Path) -> Deployed:
-    """Load the exported networks of a run folder; without one, of the newest export below `runs`.
+def load_deployed(folder: Path) -> Deployed:
+    """Load the exported networks of a run folder.
 
     Raises
     ------
     ConfigError : if nothing was exported.
     NetworkError : if a file is damaged, or the two are not of one export.
     """
-    folder = newest_run(runs, NETWORK_FILES["integer"]) if run is None else run
     missing = [name for name in NETWORK_FILES.values() if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
@@ -171,8 +170,6 @@ def samples_to_test(
 ) -> Samples:
     """Load test samples of the dataset that a network was trained on, evenly spread over the test set.
 
-    (Files may list the classes one after the other.)
-
     Parameters
     ----------
     count : how many; None: all.
@@ -185,10 +182,10 @@ def samples_to_test(
     """
     test = _dataset(network, data_dir).test
     if count is None:
-        return test if most is None or most >= len(test) else test.select(evenly_spaced(len(test), most))
+        return test.spread(len(test) if most is None else most)
     if not 1 <= count <= len(test):
         raise ConfigError(f"--samples: found {count}; allowed: 1 .. {len(test)}, the size of the test set")
-    return test.select(evenly_spaced(len(test), count))
+    return test.spread(count)
 
 
 def training_samples(network: HardwareNetwork, *, data_dir: Path | None) -> Samples:
@@ -206,7 +203,7 @@ def calibration_codes(dataset: Dataset, *, count: int) -> Array:
 
     Event frames come time first, (T, count, *shape), as networks take them.
     """
-    return time_first(dataset.train.select(evenly_spaced(len(dataset.train), min(count, len(dataset.train)))).codes)
+    return time_first(dataset.train.spread(count).codes)
 
 
 def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:

@@ -10,6 +10,7 @@ from fsnn_lava.datasets.samples import (
     check_classes as check_classes,
     check_time_steps as check_time_steps,
     codes_of as codes_of,
+    evenly_spaced as evenly_spaced,
     hold_out as hold_out,
     pack as pack,
     time_first as time_first,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ class Samples:
     labels : int64 (n,), classes from 0.
     packed_frame : shape (C, H, W) of frames whose 0/1 codes are kept eight to a byte, the first in the highest bit;
         None if the codes are kept as they are. See `pack`.
+    chosen : how they were chosen from a larger set, for reports: "100 of 360, evenly spread"; empty if nobody says.
 
     Raises
     ------
@@ -36,6 +38,7 @@ class Samples:
     stored: Array
     labels: Array
     packed_frame: tuple[int, ...] | None = None
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         if self.stored.dtype != np.uint8 or self.labels.dtype != np.int64:
@@ -82,6 +85,17 @@ class Samples:
     def select(self, which: Array) -> Samples:
         """Copy the samples at those indices, or where that mask holds; packed ones stay packed."""
         return Samples(self.stored[which], self.labels[which], self.packed_frame)
+
+    def spread(self, count: int) -> Samples:
+        """Take so many samples, evenly spread over all: files may list one class after another."""
+        count = min(count, len(self))
+        chosen = f"all {count}" if count == len(self) else f"{count} of {len(self)}, evenly spread"
+        return dataclasses.replace(self.select(evenly_spaced(len(self), count)), chosen=chosen)
+
+
+def evenly_spaced(total: int, count: int) -> Array:
+    """(count,) rising indices below `total`, the first and the last among them: samples that stand for all."""
+    return np.asarray(np.linspace(0, total - 1, count).round().astype(np.int64))
 
 
 def codes_of(inputs: Samples | Array, coding: InputCoding | None, *, shape: tuple[int, ...]) -> Array:

@@ -9,6 +9,7 @@ from fsnn_lava.files.atomic_write import (
 from fsnn_lava.files.known_formats import known_format as known_format
 from fsnn_lava.files.run_folder import (
     CACHE_VARIABLE as CACHE_VARIABLE,
+    SETTINGS as SETTINGS,
     new_run_folder as new_run_folder,
     newest_run as newest_run,
     user_cache as user_cache,

@@ -14,6 +14,9 @@ from fsnn_lava.files.atomic_write import write_whole
 CACHE_VARIABLE = "FSNN_CACHE"
 """Environment variable that names the cache folder; without it, that of the operating system is taken."""
 
+SETTINGS = "config.json"
+"""File of a training's run folder that is written first: its settings."""
+
 
 def new_run_folder(parent: Path, name: str) -> Path:
     """Make a new folder parent/name, or parent/name-2, -3, ... if that exists.
@@ -38,17 +41,23 @@ def new_run_folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def newest_run(parent: Path, holding: str) -> Path:
-    """Find the run folder below parent whose file of that name was written last.
+def newest_run(parent: Path, holding: str) -> tuple[Path, list[Path]]:
+    """Find the run folder below parent whose file of that name was written last, and newer ones without such a file.
 
     Raises
     ------
     ConfigError : if no run holds such a file.
     """
-    found = sorted(parent.glob(f"*/{holding}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(parent.glob(f"*/{holding}"), key=_written)
+    without = [path.parent for path in parent.glob(f"*/{SETTINGS}") if not (path.parent / holding).exists()]
     if not found:
-        raise ConfigError(f"{parent}: no run holds {holding}; train and export first: fsnn train")
-    return found[-1].parent
+        there = f"; without it: {', '.join(sorted(map(str, without)))}" if without else ""
+        raise ConfigError(f"{parent}: no run holds {holding}{there}; train and export first: fsnn train")
+    return found[-1].parent, sorted(path for path in without if _written(path / SETTINGS) > _written(found[-1]))
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def write_text(path: Path, text: str) -> None:

@@ -61,7 +61,6 @@ from fsnn_lava.hardware.run_io import (
     RunResult as RunResult,
     accuracy as accuracy,
     check_inputs as check_inputs,
-    evenly_spaced as evenly_spaced,
     rate_weights as rate_weights,
     rates_from_spikes as rates_from_spikes,
     read_out as read_out,

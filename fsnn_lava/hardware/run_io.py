@@ -145,11 +145,6 @@ def check_inputs(network: HardwareNetwork, inputs: Array, *, record: Sequence[st
     return network.input.samples(inputs)
 
 
-def evenly_spaced(total: int, count: int) -> Array:
-    """(count,) rising indices below `total`, the first and the last among them: samples that stand for all."""
-    return np.asarray(np.linspace(0, total - 1, count).round().astype(np.int64))
-
-
 def _check_shape(where: str, network: HardwareNetwork, shape: tuple[int, ...]) -> None:
     event, leading = network.input.kind == "event", network.input.batch_axis + 1
     sizes = ", ".join(map(str, network.input.shape))

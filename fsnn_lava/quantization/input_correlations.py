@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from fsnn_lava.datasets import evenly_spaced
 from fsnn_lava.hardware import (
     Array,
     Convolution,
@@ -21,7 +22,6 @@ from fsnn_lava.hardware import (
     LinearMap,
     Shape,
     TransposedConvolution,
-    evenly_spaced,
 )
 
 DAMPING = 0.03

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.datasets import Samples, time_first
+from fsnn_lava.datasets import Samples, evenly_spaced, time_first
 from fsnn_lava.errors import NetworkError, PotentialBoundError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -31,7 +31,6 @@ from fsnn_lava.hardware import (
     Readout,
     bounds_alone,
     constant_current,
-    evenly_spaced,
     leak_sum,
     linear_map,
     prove,
@@ -85,8 +84,7 @@ def quantize(
     if bits is not None:
         config = dataclasses.replace(config, weight_bits=bits)
     if isinstance(calibration, Samples):
-        count = min(config.calibration_samples, len(calibration))
-        calibration = time_first(calibration.select(evenly_spaced(len(calibration), count)).codes)
+        calibration = time_first(calibration.spread(config.calibration_samples).codes)
     if network.arithmetic != "float":
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:

@@ -21,8 +21,9 @@ from typing import Literal, final
 
 import numpy as np
 
+from fsnn_lava.datasets import evenly_spaced
 from fsnn_lava.errors import BackendError, ConfigError, InputError, counted
-from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, evenly_spaced, rates_from_spikes
+from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, rates_from_spikes
 from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.verification.structure import fingerprint
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
+from fsnn_lava.datasets import evenly_spaced
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.files import write_whole
-from fsnn_lava.hardware import Array, HardwareNetwork, evenly_spaced
+from fsnn_lava.hardware import Array, HardwareNetwork
 from fsnn_lava.verification.rates import RateDifferences, as_deployed, joined, row_effects
 from fsnn_lava.verification.structure import ArraySummary, arrays_of, numbers_of
 

@@ -19,7 +19,7 @@ from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, in
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
-from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, accuracy, evenly_spaced, with_timing
+from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, accuracy, with_timing
 from fsnn_lava.quantization import quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
@@ -231,16 +231,14 @@ def _measured(calibration: Samples | Array, reference: HardwareNetwork) -> Array
     """Inputs on which to measure rates: as many training samples as there are, if more than the export's are given."""
     if not isinstance(calibration, Samples):
         return calibration
-    count = min(RATE_SAMPLES, len(calibration))
-    return inputs_of(reference, calibration.select(evenly_spaced(len(calibration), count)))
+    return inputs_of(reference, calibration.spread(RATE_SAMPLES))
 
 
 def _calibration_codes(calibration: Samples | Array, reference: HardwareNetwork, network: HardwareNetwork) -> Array:
     """Inputs on which the export was calibrated, as a backend takes them."""
     if not isinstance(calibration, Samples):
         return calibration
-    count = min(_deployment(network).calibration_samples, len(calibration))
-    return inputs_of(reference, calibration.select(evenly_spaced(len(calibration), count)))
+    return inputs_of(reference, calibration.spread(_deployment(network).calibration_samples))
 
 
 def _about(floating: HardwareNetwork, record: ExportRecord) -> dict[str, Array]:

@@ -59,7 +59,7 @@ def test_one_run_writes_every_file(folder: Path, capsys: pytest.CaptureFixture[s
     pytest.importorskip("matplotlib")
     assert anytime.main(["--runs", str(folder.parent), "--samples", "150", "--rate-samples", "40"]) == 0
     values = json.loads((folder / "anytime.json").read_text())
-    network = load_deployed(folder, runs=folder.parent).integer
+    network = load_deployed(folder).integer
     samples = samples_to_test(network, data_dir=None, count=150)
     result = IntegerSimulator().run(network, samples.codes)
     assert values["accuracy"][-1] == accuracy(result, samples.labels)
@@ -116,7 +116,7 @@ def test_an_interrupted_run_keeps_what_was_done(folder: Path, monkeypatch: pytes
         anytime.main(command)
     assert not (folder / "anytime.json").exists()  # a whole report would have stayed
     values = json.loads((folder / "anytime-interrupted.json").read_text())
-    network = load_deployed(folder, runs=folder.parent).integer
+    network = load_deployed(folder).integer
     samples = samples_to_test(network, data_dir=None, count=12)
     result = IntegerSimulator().run(network, samples.codes[:7])
     assert values["samples"] == 7
@@ -132,8 +132,8 @@ def test_mistakes_are_refused_before_the_run(folder: Path, monkeypatch: pytest.M
         anytime.main(["--run", str(folder), "--stable-steps", "0", "--no-picture"])
     with pytest.raises(ConfigError, match="--stable-steps: found 99; allowed: less than T = "):
         anytime.main(["--run", str(folder), "--stable-steps", "99", "--no-picture"])
-    with pytest.raises(ConfigError, match=r"holds no network-float\.h5 and no network-integer\.h5; export first"):
-        anytime.main(["--run", str(folder / "empty"), "--no-picture"])
+    with pytest.raises(ConfigError, match=r"--run .*empty: no such folder; in .* there are: .*digits"):
+        anytime.main(["--run", str(folder / "empty"), "--runs", str(folder.parent), "--no-picture"])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r'install it with: pip install "fsnn-lava\[plots\]"'):
         anytime.main(["--run", str(folder)])

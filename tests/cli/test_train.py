@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fsnn_lava.cli import evaluate, train, training_display
+from fsnn_lava.cli import evaluate, script, train
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST
@@ -214,10 +214,23 @@ def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.
 def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(script, "SILENCE", 1e-3)
     assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
-    lines = re.findall(r"^epoch   1  (\d+)/12  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
-    assert lines == [str(done) for done in range(1, 13)]
+    shown = capsys.readouterr().out
+    assert re.search(r"^reading digits \(\d+ s\)$", shown, re.MULTILINE)
+    lines = re.findall(r"^epoch 1  loss \d\.\d{4}(, testing)?, (\d+)/12 \(\d+ s\)$", shown, re.MULTILINE)
+    assert lines[-1] == (", testing", "12"), "the last thing that is done in an epoch"
+    assert [int(done) for _, done in lines] == sorted(int(done) for _, done in lines)
+
+
+def test_a_run_on_another_dataset_is_not_named_after_the_config() -> None:
+    def name(*options: str) -> str:
+        return train.parse_arguments(list(options)).settings.name
+
+    assert name() == "digits"
+    assert name("--dataset", "fashion-mnist") == "fashion_mnist"
+    assert name("--dataset", "fashion-mnist", "--name", "mine") == "mine"
+    assert name("--config", "mnist_conv_if", "--dataset", "mnist") == "mnist_conv_if"
 
 
 def test_second_run_of_a_name_gets_a_folder_of_its_own(trained: Path) -> None:
@@ -232,7 +245,7 @@ def test_evaluation_shows_the_accuracy_of_the_best_epoch(trained: Path, capsys: 
     assert evaluate.main(["--run", str(trained)]) == 0
     shown = capsys.readouterr().out
     assert f"test accuracy {progress['best_accuracy']:.2%}" in shown
-    assert "on 360 samples" in shown
+    assert "on test samples: all 360" in shown
     rates = re.search(r"population1 │ (\d\.\d{4}) +│ (\d\.\d{4})", shown)
     assert rates[1] == rates[2], "without leak both rates are the same"
     assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5"]
@@ -245,7 +258,7 @@ def test_evaluation_takes_samples_and_steps(trained: Path, capsys: pytest.Captur
     assert evaluate.main(options) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "T = 30" in shown
-    assert "on 50 samples" in shown
+    assert "on test samples: 50 of 360, evenly spread" in shown
     assert "mean of 7 samples" in shown
     assert re.findall(r"│ (\d+) +│ \d+\.\d{4}", shown) == ["1", "2", "5", "10", "20", "30"]
 

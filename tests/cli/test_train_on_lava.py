@@ -17,7 +17,7 @@ from torch import Tensor
 from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning.runner import train_on_lava
-from fsnn_lava.cli import export, run, train, train_on_lava as on_lava, training_display
+from fsnn_lava.cli import export, run, script, train, train_on_lava as on_lava
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import (
@@ -192,23 +192,24 @@ def test_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch:
 def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(script, "SILENCE", 1e-2)
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
-    lines = re.findall(r"^epoch   1  (\d+)/80  loss \d\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
-    assert lines
+    shown = capsys.readouterr().out
+    assert re.search(r"^starting Lava \(\d+ s\)$", shown, re.MULTILINE)
+    lines = re.findall(r"^epoch 1  loss \d\.\d{4}(?:, testing)?, (\d+)/80 \(\d+ s\)$", shown, re.MULTILINE)
     assert lines[-1] == "80"
-    assert [int(done) for done in lines] == sorted({int(done) for done in lines})
+    assert [int(done) for done in lines] == sorted(int(done) for done in lines)
 
 
 @pytest.mark.lava
 def test_progress_is_shown_from_time_to_time_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_display, "SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(script, "SILENCE", 1e9)
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
-    assert "/80  loss" not in capsys.readouterr().out
+    assert "/80 (" not in capsys.readouterr().out
 
 
 @pytest.mark.lava

@@ -1,6 +1,5 @@
 """Exported networks in run folders, and the samples to try them on."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def export(folder: Path, networks: dict[Arithmetic, HardwareNetwork]) -> Path:
 
 
 def test_loads_both_networks(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
-    deployed = load_deployed(export(tmp_path / "a", networks), runs=tmp_path)
+    deployed = load_deployed(export(tmp_path / "a", networks))
     assert deployed.folder == tmp_path / "a"
     assert deployed.network("float") is deployed.floating
     assert deployed.network("integer") is deployed.integer
@@ -39,21 +38,12 @@ def test_loads_both_networks(tmp_path: Path, networks: dict[Arithmetic, Hardware
             assert np.array_equal(a.weight, b.weight)
 
 
-def test_takes_the_newest_export(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
-    for age, name in ((300, "b"), (100, "c"), (200, "a")):
-        path = export(tmp_path / name, networks) / NETWORK_FILES["integer"]
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert load_deployed(None, runs=tmp_path).folder == tmp_path / "c"
-
-
 def test_refuses_where_nothing_was_exported(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
-    with pytest.raises(ConfigError, match=r"no run holds network-integer\.h5; train and export first"):
-        load_deployed(None, runs=tmp_path)
     with pytest.raises(ConfigError, match=r"nowhere: holds no network-float\.h5 and no network-integer\.h5; export"):
-        load_deployed(tmp_path / "nowhere", runs=tmp_path)
+        load_deployed(tmp_path / "nowhere")
     half = export(tmp_path / "half", {"float": networks["float"]})
     with pytest.raises(ConfigError, match=r"holds no network-integer\.h5; export first: .*--run .*half"):
-        load_deployed(half, runs=tmp_path)
+        load_deployed(half)
 
 
 def test_refuses_a_damaged_file(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
@@ -61,7 +51,7 @@ def test_refuses_a_damaged_file(tmp_path: Path, networks: dict[Arithmetic, Hardw
     path = folder / NETWORK_FILES["integer"]
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(NetworkError, match=r"network-integer\.h5.*truncated, damaged"):
-        load_deployed(folder, runs=tmp_path)
+        load_deployed(folder)
 
 
 def test_refuses_files_of_two_exports(tmp_path: Path, networks: dict[Arithmetic, HardwareNetwork]) -> None:
@@ -71,7 +61,7 @@ def test_refuses_files_of_two_exports(tmp_path: Path, networks: dict[Arithmetic,
     for number, floating in enumerate((longer, retrained, networks["integer"])):
         folder = export(tmp_path / str(number), {"float": floating, "integer": networks["integer"]})
         with pytest.raises(NetworkError, match=r"are not of one export: found .*; export again"):
-            load_deployed(folder, runs=tmp_path)
+            load_deployed(folder)
 
 
 def test_samples_are_spread_over_the_test_set(networks: dict[Arithmetic, HardwareNetwork]) -> None:

@@ -15,7 +15,7 @@ from fsnn_lava.datasets import load_dataset
 from fsnn_lava.datasets.files import read_bytes, zip_contents
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from fsnn_lava.files import CACHE_VARIABLE, known_format, user_cache
-from fsnn_lava.files.run_folder import new_run_folder, newest_run, write_json, write_text
+from fsnn_lava.files.run_folder import SETTINGS, new_run_folder, newest_run, write_json, write_text
 from fsnn_lava.training import load_checkpoint
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -104,12 +104,20 @@ def test_newest_run_is_the_one_whose_file_was_written_last(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
         (tmp_path / name / "best").write_text("")
         os.utime(tmp_path / name / "best", (second, second))
-    (tmp_path / "newer, without the file").mkdir()
-    assert newest_run(tmp_path, "best") == tmp_path / "a"
+    (tmp_path / "not a run, without the file").mkdir()
+    for second, name in ((1, "older, unfinished"), (3, "newer, unfinished")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SETTINGS).write_text("{}")
+        os.utime(tmp_path / name / SETTINGS, (second, second))
+    assert newest_run(tmp_path, "best") == (tmp_path / "a", [tmp_path / "newer, unfinished"])
 
 
 def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run holds best; .*fsnn train"):
+        newest_run(tmp_path, "best")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / SETTINGS).write_text("{}")
+    with pytest.raises(ConfigError, match=r"no run holds best; without it: .*begun; train and export first"):
         newest_run(tmp_path, "best")
 
 

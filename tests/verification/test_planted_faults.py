@@ -250,7 +250,7 @@ def test_the_command_ends_with_status_one_and_says_why(
 ) -> None:
     """The files are written anew, with valid checksums, and the record beside them is not."""
     run = Path(shutil.copytree(folder, tmp_path / "run"))
-    deployed = load_deployed(run, runs=tmp_path)
+    deployed = load_deployed(run)
     options = ["--run", str(run), "--backends", "torch", "simulator", "--samples", "20"]
     assert verify.main(options) == 0
     another = dataclasses.replace(deployed.integer)

@@ -41,7 +41,7 @@ def test_events_are_trained_exported_and_run(
     capsys.readouterr()
     # As many samples as steps: a swap of the two axes would fit.
     assert run.main(["--backend", "simulator", "--samples", "30"]) == 0
-    assert "accuracy on 30 test samples" in capsys.readouterr().out
+    assert "on test samples: all 30" in capsys.readouterr().out
     assert verify.main(["--backends", "torch", "simulator-float", "--samples", "30"]) == 0
     report = json.loads((tmp_path / "runs" / "events" / "report.json").read_text())
     assert report["samples"] == 30

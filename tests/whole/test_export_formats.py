@@ -38,7 +38,7 @@ def test_nir_and_back_is_the_same_float_network(run_folder: Path, tmp_path: Path
     assert (run_folder / "network-integer.nir").is_file()
     runs = tmp_path / "runs"
     assert export.main(["--from-nir", str(graph), "--dataset", "digits", "--runs", str(runs), *FEW]) == 0
-    ours, theirs = load_deployed(run_folder, runs=run_folder), load_deployed(None, runs=runs)
+    ours, theirs = load_deployed(run_folder), load_deployed(runs / "digits")
     codes = trained.some_codes(20)
     names = [p.name for p in ours.floating.populations]
     a, b = (FloatSimulator().run(d.floating, codes, record=names) for d in (ours, theirs))
@@ -74,7 +74,7 @@ def test_foreign_graphs_take_the_values_of_a_dataset(tmp_path: Path) -> None:
     nir.write(str(tmp_path / "graph.nir"), nir.NIRGraph(nodes=nodes, edges=edges))
     options = ["--from-nir", str(tmp_path / "graph.nir"), "--dataset", "digits", "--runs", str(tmp_path), *FEW]
     assert export.main([*options, "--time-steps", "9"]) == 0
-    found = load_deployed(tmp_path / "graph", runs=tmp_path).floating
+    found = load_deployed(tmp_path / "graph").floating
     assert (found.input.kind, found.input.maximum, found.time_steps) == ("graded", 16, 9)
     current = currents(found)
     values = network.coding.decode(trained.some_codes(5)).reshape(5, -1)
@@ -117,7 +117,7 @@ def test_an_interrupted_export_leaves_no_partial_file(run_folder: Path, monkeypa
     assert after["network-integer.h5"] == before["network-integer.h5"]
     assert after["network-float.h5"] != before["network-float.h5"]
     with pytest.raises(NetworkError, match="are not of one export"):
-        load_deployed(run_folder, runs=run_folder)
+        load_deployed(run_folder)
 
 
 def _interrupt(*_: Any) -> None:

@@ -115,7 +115,7 @@ def test_reports_explain_the_columns_of_their_tables(digits: Path) -> None:
 def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--to", "lava", "--weight-bits", "6", "--threshold", "half", "--time-steps", "17"]
     assert export.main(["--run", str(digits), *options, "--calibration-samples", "30"]) == 0
-    deployed = load_deployed(digits, runs=digits.parent)
+    deployed = load_deployed(digits)
     assert deployed.floating.time_steps == deployed.integer.time_steps == 17
     assert deployed.integer.populations[0].start == deployed.floating.populations[0].start == 1
     expected = {"weight_bits": 6, "threshold": "half", "time_steps": 17, "calibration_samples": 30}
@@ -158,21 +158,28 @@ def test_export_sets_aside_what_is_of_another_export(digits: Path, capsys: pytes
     assert not (digits / "report.md").exists()
 
 
-def test_export_takes_the_newest_training(exported: Path, tmp_path: Path) -> None:
+def test_export_takes_the_newest_training(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And says which that is, and which newer ones have no whole epoch yet."""
     runs = Path(shutil.copytree(exported, tmp_path / "runs"))
     for path in runs.glob("*/network-*.h5"):
         path.unlink()
     os.utime(runs / "digits" / "best.safetensors", (1e9, 1e9))
+    (runs / "begun").mkdir()
+    (runs / "begun" / "config.json").write_text("{}")
     assert export.main(["--runs", str(runs), "--calibration-samples", "20"]) == 0
+    taken = f"run: {runs / 'deep'}, the newest with best.safetensors; newer, but without it: {runs / 'begun'}"
+    assert taken in words(capsys.readouterr().out)
     assert sorted(p.parent.name for p in runs.glob("*/network-*.h5")) == ["deep", "deep"]
 
 
 def test_export_refuses(tmp_path: Path, digits: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run holds best\.safetensors; train and export first"):
         export.main(["--runs", str(tmp_path / "empty")])
-    with pytest.raises(CheckpointError, match=r"no such file; train first: fsnn train"):
-        export.main(["--run", str(tmp_path / "empty")])
     (tmp_path / "begun").mkdir()
+    with pytest.raises(ConfigError, match=r"--run .*empty: no such folder; in .* there are: .*begun"):
+        export.main(["--run", str(tmp_path / "empty"), "--runs", str(tmp_path)])
+    with pytest.raises(CheckpointError, match=r"no such file; train first: fsnn train"):
+        export.main(["--run", str(tmp_path / "begun")])
     shutil.copy(digits / "best.safetensors", tmp_path / "begun" / "last.safetensors")
     with pytest.raises(CheckpointError, match=r"no epoch is whole yet; go on: fsnn train --resume .*begun"):
         export.main(["--run", str(tmp_path / "begun")])
@@ -194,7 +201,7 @@ def test_run_on_all_test_samples(backend: str, exported: Path, capsys: pytest.Ca
     test = trained.digits().test
     result = get_backend(backend).run(network, test.codes)
     assert f"{backend}: 360 samples, T = 10" in printed
-    assert f"accuracy on 360 test samples: {np.mean(result.predictions == test.labels):.2%}" in printed
+    assert f"accuracy {np.mean(result.predictions == test.labels):.2%} on test samples: all 360" in printed
     assert f"{result.spike_counts['population1'].mean() / 10:.4f}" in printed
     assert printed.endswith(f"next: fsnn verify --run {exported / 'digits'}")
 
@@ -380,7 +387,7 @@ def test_verify_refuses(digits: Path, tmp_path: Path) -> None:
 @pytest.mark.lava
 @pytest.mark.parametrize("name", ["digits", "deep"])
 def test_lava_fires_spike_by_spike_as_the_simulator(name: str, exported: Path) -> None:
-    network = load_deployed(exported / name, runs=exported).integer
+    network = load_deployed(exported / name).integer
     codes = trained.some_codes(20)
     names = [p.name for p in network.populations]
     expected, found = (get_backend(b).run(network, codes, record=names) for b in ("simulator", "lava-fixed"))
