@@ -28,7 +28,7 @@ class Arguments(RunPlaces):
     time_steps: int = 0
     """Steps T of the spiking run; 0: as trained."""
     curve_samples: int = 100
-    """How many of them the distance from the equilibrium is averaged over, evenly spread."""
+    """On how many of them the equilibrium is looked for, evenly spread."""
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     x, _ = next(few.ordered(len(few)))
     with prepared(device), working(console, f"evaluating {counted(len(test), 'sample')}") as say:
         found = evaluate(model, test, trained.coding, time_steps=time_steps)
-        say(f"distance from the equilibrium, {counted(len(few), 'sample')}")
+        say(f"looking for the equilibrium of {counted(len(few), 'sample')}")
         curve = convergence_curve(model, x, time_steps=time_steps)
         settled = settling(model, x, time_steps=time_steps)
     what = f"{trained.config.network.notation} on {trained.config.dataset}"
@@ -67,8 +67,8 @@ def main(argv: list[str]) -> int:
     console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on test samples: {test.chosen}")
     console.print(firing_table(found))
     console.print(
-        f"distance from the equilibrium, mean of {counted(len(few), 'sample')}; it falls as 1/t for IF, to a floor "
-        "for LIF"
+        f"residual of the equilibrium's equation, mean of {counted(len(few), 'sample')}; it falls as 1/t for IF, to a "
+        "floor for LIF"
     )
     console.print(curve_table(curve.tolist()))
     console.print(f"on these: {settled.words()}", soft_wrap=True)
@@ -87,7 +87,7 @@ def firing_table(found: Evaluation) -> Table:
 
 
 def curve_table(curve: list[float]) -> Table:
-    """Distance ||f(a[t]) - a[t]|| of the last population at t = 1, 2, 5, 10, 20, 50, ... and T."""
+    """Residual ||f(a[t]) - a[t]|| of the last population at t = 1, 2, 5, 10, 20, 50, ... and T."""
     table = Table("t", escape("||f(a[t]) - a[t]||"))
     steps = {factor * 10**power for power in range(len(str(len(curve)))) for factor in (1, 2, 5)} | {len(curve)}
     for t in sorted(steps):

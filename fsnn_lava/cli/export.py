@@ -20,7 +20,7 @@ from fsnn_lava.cli.script import RunPlaces, chosen_run, show_next, working, writ
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
-from fsnn_lava.errors import ConfigError, counted
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.quantization import quantize
@@ -73,7 +73,9 @@ def main(argv: list[str]) -> int:
             console.print(f"{old} is of an earlier export: renamed to {new}", soft_wrap=True)
     save_record(record, folder / RECORD)
     write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())
-    console.print(f"24-bit state proven for every allowed input over T = {counted(integer.time_steps, 'step')}")
+    for warning in report.warnings():
+        console.print(f"warning: {escape(warning)}", soft_wrap=True)
+    console.print(report.proof, soft_wrap=True)
     console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, "run", f"--backend lava-fixed --run {folder}", data_dir=arguments.data_dir)
     return 0

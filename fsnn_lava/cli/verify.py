@@ -1,9 +1,13 @@
 """Verify an exported network: its structure against the export, its rates against the float network's, and its spikes.
 
-Exit status 1 if one of these checks fails. Writes report.json and report.md into the run's folder.
+Exit status 1 if one of these checks fails. Writes report.json and report.md into the run's folder; an earlier report
+on the same network that rests on more samples is kept under another name.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
@@ -16,7 +20,7 @@ from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next,
 from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
-from fsnn_lava.verification import RECORD, TORCH, check_backends, load_record, verify
+from fsnn_lava.verification import RECORD, TORCH, Report, check_backends, load_record, verify
 
 console = Console()
 SAMPLES = 100
@@ -74,11 +78,29 @@ def main(argv: list[str]) -> int:
             stock_models=arguments.stock_models,
             progress=progress,
         )
+    for line in keep_stronger(deployed.folder, report):
+        console.print(escape(line), soft_wrap=True)
     write_report(console, deployed.folder, "report", markdown=report.as_markdown(), values=report.as_json())
-    for line in report.findings():
+    console.print(f"{report.verdict} {report.scope}", soft_wrap=True)
+    for line in (*report.findings(), *(f"warning: {line}" for line in report.warnings())):
         console.print(escape(line), soft_wrap=True)
     console.print(f"report: {escape(str(deployed.folder / 'report.md'))} and report.json", soft_wrap=True)
     if not report.agrees:
         return 1
     show_next(console, "anytime", f"--run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
+
+
+def keep_stronger(folder: Path, report: Report) -> Iterator[str]:
+    """Rename an earlier report on the same network if it rests on more samples, and say so."""
+    try:
+        earlier = json.loads((folder / "report.json").read_text())
+        network, samples = earlier["network"]["fingerprint"], int(earlier["samples"])
+    except (OSError, ValueError, LookupError, TypeError):  # none, or none of ours
+        return
+    if network == report.network["fingerprint"] and samples > report.samples:
+        for old in (folder / "report.json", folder / "report.md"):
+            if old.exists():
+                new = old.with_stem(f"report-{samples}-samples")
+                old.replace(new)
+                yield f"{old.name} rests on more samples, {samples}: kept as {new.name}"

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 NETWORK_FILES: dict[Arithmetic, str] = {"float": "network-float.h5", "integer": "network-integer.h5"}
 """Name of the exported network of each arithmetic in a run folder."""
 MADE_OF_NETWORKS = (
-    *(f"report.{ending}" for ending in ("md", "json")),
+    *(f"report{part}.{ending}" for part in ("", "-*-samples") for ending in ("md", "json")),
     *(f"anytime{part}.{ending}" for part in ("", "-interrupted") for ending in ("md", "json", "svg")),
     "network.net",
     "network-float.nir",
     "network-integer.nir",
 )
-"""Files of a run folder that are about the exported networks of their time."""
+"""Files of a run folder that are about the exported networks of their time; * stands for a number."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -112,7 +112,7 @@ def set_aside(folder: Path, *, written: Collection[Path]) -> dict[str, str]:
     OutputError : if a file cannot be renamed.
     """
     renamed = {}
-    for path in (folder / name for name in MADE_OF_NETWORKS):
+    for path in (path for name in MADE_OF_NETWORKS for path in sorted(folder.glob(name))):
         if path.is_file() and path not in written:
             aside = path.with_stem(f"{path.stem}-of-earlier-export")
             try:

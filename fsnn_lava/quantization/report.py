@@ -40,6 +40,7 @@ class ConnectionReport:
     ----------
     parts : integer connections that stand for it together.
     weight_bits, weight_exponent : mantissa width and power of two (of the coarse one, where two carry a current).
+    used_bits : width that the largest of the mantissas needs, with its sign.
     max_error, rms_error : of a weight, in the float network's unit. A constant current differs on purpose: it makes up
         for the mean of what the other connections' rounding costs.
     relative_error : rms error over rms weight.
@@ -52,6 +53,7 @@ class ConnectionReport:
     parts: int
     weight_bits: int
     weight_exponent: int
+    used_bits: int
     max_error: float
     rms_error: float
     relative_error: float
@@ -187,6 +189,7 @@ class _Measured:
             parts=len(parts),
             weight_bits=parts[0].weight_bits,
             weight_exponent=parts[0].weight_exponent,
+            used_bits=max(_signed_bits(part.weight) for part in parts),
             max_error=float(np.abs(error).max()),
             rms_error=_rms(error),
             relative_error=_share(error, wanted.weight),
@@ -203,6 +206,11 @@ class _Measured:
             sent = self.rates[wanted.source].reshape(len(self.rates[wanted.source]), -1)
         weights = linear_map(network, wanted)
         return _share(weights.with_weight(error).product(sent), weights.product(sent))
+
+
+def _signed_bits(mantissas: Array) -> int:
+    """Bits of the two's complement that holds all of them: 8 for -128 .. 127."""
+    return 1 + max(int(mantissas.max(initial=0)), -1 - int(mantissas.min(initial=0))).bit_length()
 
 
 def _rms(values: Array) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsnn_lava.backends import IntegerSimulator
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import STATE_LIMIT, Array, HardwareNetwork
 from fsnn_lava.quantization import NEGLIGIBLE_SHARE, QuantizationReport
 from fsnn_lava.verification.markdown_tables import markdown_table, settling_markdown
@@ -43,12 +43,27 @@ class ExportReport:
     activity: Activity
     energy: EnergyModel
 
+    @property
+    def proof(self) -> str:
+        """What has been proven of the network's potentials."""
+        steps = counted(self.activity.time_steps, "step")
+        return f"24-bit state proven: no allowed input makes a potential leave 24 bits within T = {steps}."
+
+    def warnings(self) -> list[str]:
+        """Say which weights were cut."""
+        return [
+            f"{name}: {counted(c.clipped, 'weight')} cut to the largest integer that {c.weight_bits} bits hold"
+            for name, c in self.quantization.connections.items()
+            if c.clipped
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return nested dictionaries for JSON."""
         return {
             "network": self.network,
             "fingerprint": self.fingerprint,
             "quantization": self.quantization.as_dict(),
+            "warnings": self.warnings(),
             "size": self.size.as_dict(),
             "activity": self.activity.as_dict(self.energy),
         }
@@ -60,6 +75,8 @@ class ExportReport:
             f"Fingerprint of the integer network: {self.fingerprint}. Reports on it name it so.",
             "## Rounding",
             quantization_markdown(self.quantization),
+            *(f"- **warning: {line}**" for line in self.warnings()),
+            self.proof,
             "## Size",
             self.size.as_markdown(),
             "## Work",
@@ -93,6 +110,7 @@ def quantization_markdown(report: QuantizationReport) -> str:
         (
             name,
             str(c.weight_exponent) if c.parts == 1 else f"{c.weight_exponent} and below",
+            str(c.used_bits),
             f"{c.relative_error:.1%}",
             f"{c.current_error:.1%}",
             str(c.clipped),
@@ -129,15 +147,16 @@ def quantization_markdown(report: QuantizationReport) -> str:
     )
 
 
-_CONNECTION = ("connection", "exponent", "weight error", "current error", "clipped")
+_CONNECTION = ("connection", "exponent", "bits used", "weight error", "current error", "clipped")
 _CONNECTION_NOTES = (
-    'Weights have {bits} bits. *Exponent*: a weight is its integer times 2 to this power, in weight units; "7 and '
+    'Weights may have {bits} bits. *Exponent*: a weight is its integer times 2 to this power, in weight units; "7 and '
     'below", where several connections (named _coarse, _part2, ...) stand for one together: the largest of theirs. '
-    "*Weight error*: root mean square of the rounding errors of the weights, as a share of the weights. *Current "
-    "error*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant current, "
-    "as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the current "
-    "on {samples} training samples, so that errors of weights cancel there; those of small weights may exceed the "
-    "weights themselves. *Clipped*: weights cut to the largest integer that their bits hold."
+    "*Bits used*: what the largest of the integers takes, with its sign; the 24 bits of the potential may leave them "
+    "fewer. *Weight error*: root mean square of the rounding errors of the weights, as a share of the weights. "
+    "*Current error*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant "
+    "current, as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the "
+    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may exceed "
+    "the weights themselves. *Clipped*: weights cut to the largest integer that their bits hold."
 )
 _POPULATION = ("population", "reset r", "threshold V", "scale", "24 bits used", "mean rate error", "largest")
 _POPULATION_NOTES = (

@@ -11,12 +11,21 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-_SETTLING = ("network", "gain", "largest gain", "does not settle", "silent", "saturated", "never fire", "distance")
+_SETTLING = (
+    "network",
+    "gain",
+    "largest gain",
+    "does not settle",
+    "silent",
+    "saturated",
+    "never fire",
+    "relative distance",
+)
 _SETTLING_NOTES = (
     "*Gain*: the factor by which a small disturbance of the rates grows once around the loop, mean over the samples "
     "and *largest gain*; a sample *does not settle* where it is 1 or more, or where no equilibrium was found. *Silent* "
     "and *saturated*: share of neurons and samples at rate 0 and at rate 1; *never fire*: share of the neurons, for no "
-    "sample; after T steps, or at the equilibrium where the last column says not run. *Distance*: of the last "
+    "sample; after T steps, or at the equilibrium where the last column says not run. *Relative distance*: of the last "
     "population's rates after T steps from the equilibrium, as a share of their mean."
 )
 

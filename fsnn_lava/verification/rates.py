@@ -44,6 +44,8 @@ SLACK = 0.25
 """Share of a neuron's (a population's) usual difference that is allowed on top."""
 PRIOR = 16
 """Samples that a population's mean variance counts as in that of each of its neurons: most differ in no sample."""
+CLEAR_SPIKES = 1.0
+"""Spikes a window by which a neuron may depart unnoticed before too few samples are said to tell too little."""
 STATED_SHARE, STATED_SPIKES = 2.0, 0.25
 """Without a record: the mean absolute difference may be so many times the rounding error at the equilibrium, and so
 many spikes a window on top."""
@@ -102,6 +104,7 @@ class PopulationRates:
     ----------
     shift, size : mean difference integer - float, and mean absolute difference: (expected, found, allowed departure).
     neuron : the neuron that departs most, as a share of what is allowed; None: no record tells what to expect of it.
+    noticed : by how much a neuron's mean difference must depart to be noticed, median over neurons; None: likewise.
     departing : neurons beyond what is allowed.
     agrees : whether all of them are within what is allowed.
     """
@@ -110,6 +113,7 @@ class PopulationRates:
     shift: tuple[float, float, float]
     size: tuple[float, float, float]
     neuron: NeuronDeparture | None
+    noticed: float | None
     departing: int
     agrees: bool
 
@@ -133,6 +137,11 @@ class RateCheck:
     def agrees(self) -> bool:
         """Whether every population's rates are as expected."""
         return all(p.agrees for p in self.populations)
+
+    @property
+    def blind(self) -> tuple[str, ...]:
+        """Populations of which a neuron may fire `CLEAR_SPIKES` more or fewer per window without being noticed."""
+        return tuple(p.population for p in self.populations if (p.noticed or 0.0) > CLEAR_SPIKES)
 
     @property
     def first(self) -> PopulationRates | None:
@@ -312,7 +321,8 @@ def _held(
         float(allowed[worst]) * time_steps,
     )
     agrees = not departing and all(abs(b - a) <= room for a, b, room in figures)
-    return PopulationRates(name, figures[0], figures[1], neuron, departing, agrees)
+    noticed = float(np.median(allowed)) * time_steps
+    return PopulationRates(name, figures[0], figures[1], neuron, noticed, departing, agrees)
 
 
 def _stated(name: str, now: RateDifferences, rounding: float, time_steps: int) -> PopulationRates:
@@ -320,7 +330,7 @@ def _stated(name: str, now: RateDifferences, rounding: float, time_steps: int) -
     room = STATED_SHARE * rounding * time_steps + STATED_SPIKES
     shift, size = now.shift[0] * time_steps, now.size[0] * time_steps
     agrees = abs(shift) <= room and size <= room
-    return PopulationRates(name, (0.0, shift, room), (0.0, size, room), None, 0, agrees)
+    return PopulationRates(name, (0.0, shift, room), (0.0, size, room), None, None, 0, agrees)
 
 
 def _spread(values: Array) -> tuple[float, float, float]:

@@ -24,6 +24,7 @@ class Report:
     ----------
     network : name, notation and other facts of the network, JSON-compatible.
     samples, time_steps : how many test samples ran, for how many steps each.
+    chosen : how these were chosen, as of `Samples`.
     accuracy : backend -> share of samples classified rightly.
     structure : both networks against what they were made from, entry by entry.
     rates : the integer network's firing rates against the float one's, as the export measured them.
@@ -35,6 +36,7 @@ class Report:
 
     network: Mapping[str, Any]
     samples: int
+    chosen: str
     time_steps: int
     accuracy: Mapping[str, float]
     structure: Structure
@@ -80,15 +82,38 @@ class Report:
         ]
         return found
 
+    @property
+    def verdict(self) -> str:
+        """Whether all checks hold, in a sentence."""
+        failed = [name for name, holds in self.checks.items() if not holds]
+        return f"Not verified: {', '.join(failed)}." if failed else "Verified: all three checks hold."
+
+    @property
+    def scope(self) -> str:
+        """Which samples ran and for how long, in a sentence."""
+        which = f"Test samples: {self.chosen}" if self.chosen else counted(self.samples, "test sample")
+        return f"{which}; {counted(self.time_steps, 'time step')} each."
+
+    def warnings(self) -> list[str]:
+        """Say what the checks could not have noticed."""
+        return [
+            f"rates of {p.population}: with {counted(self.samples, 'sample')} a neuron is noticed only where it "
+            f"departs by {p.noticed:.3g} spikes a window; with more samples, where it departs by less"
+            for p in self.rates.populations
+            if p.population in self.rates.blind
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return nested dictionaries for JSON: the fields of the data classes, and each check with its verdict."""
         return {
             "network": dict(self.network),
             "samples": self.samples,
+            "chosen": self.chosen,
             "time_steps": self.time_steps,
             "agrees": self.agrees,
             "checks": self.checks,
             "findings": self.findings(),
+            "warnings": self.warnings(),
             "accuracy": dict(self.accuracy),
             "structure": {**dataclasses.asdict(self.structure), "agrees": self.structure.agrees},
             "rates": {**dataclasses.asdict(self.rates), "agrees": self.rates.agrees},
@@ -102,16 +127,15 @@ class Report:
         facts = [f"- {name}: {value}" for name, value in self.network.items()]
         spikes = [pair for pair in self.pairs if pair.relation != "statistical"]
         statements = [pair for pair in self.pairs if pair.relation == "statistical"]
-        failed = [name for name, holds in self.checks.items() if not holds]
-        verdict = f"**Not verified: {', '.join(failed)}.**" if failed else "Verified: all three checks hold."
         parts = [
             "# Verification report",
-            f"{verdict} {counted(self.samples, 'test sample')}, {counted(self.time_steps, 'time step')} each.",
+            f"{self.verdict if self.agrees else f'**{self.verdict}**'} {self.scope}",
             markdown_table(
                 ("check", "question", "holds"),
                 [(name, _QUESTIONS[name], "yes" if holds else "**no**") for name, holds in self.checks.items()],
             ),
             *(f"- {line}" for line in self.findings()),
+            *(f"- **warning: {line}**" for line in self.warnings()),
             "\n".join(facts),
             "## Accuracy",
             markdown_table(("backend", "accuracy"), [(name, f"{value:.2%}") for name, value in self.accuracy.items()]),
@@ -147,7 +171,8 @@ def structure_text(structure: Structure) -> str:
     """Write what the networks were held against, and everything that deviates."""
     basis = "\n".join(f"- {line}" for line in structure.basis)
     text = (
-        f"{structure.entries:,} weights of both networks, and every other number of them, were held against:\n\n{basis}"
+        f"{structure.entries:,} entries of both networks' arrays (weights, zeros among them, constant currents and the "
+        f"readout), and every other number of them, were held against:\n\n{basis}"
     )
     if structure.agrees:
         return f"{text}\n\nNothing deviates."
@@ -179,33 +204,39 @@ def rates_finding(rates: RateCheck) -> str:
     return f"{what}; cause: {rates.cause}"
 
 
-_OF_ALL = (
-    "*mean*, *mean absolute*: of the differences of all neurons and samples, with and without their sign, as expected "
-    "/ found / departure allowed. "
-)
 _ALLOWED = (
-    f"{_OF_ALL}*neuron*: the one that departs most, then its mean difference; *predicted*: by the rounding of weights "
-    "and constants, to first order. What is allowed is what honest samples exceed with a probability of one in a "
-    "million, and room for test samples that are unlike training samples."
+    "*Mean difference*, *mean absolute difference*: over all neurons and samples, with and without their sign. "
+    "*Neuron*: the mean difference of the one that departs most. *Predicted*: by the rounding of weights and "
+    "constants, to first order. *Allowed*: how far what is found may be from what is expected; honest samples exceed "
+    "it with a probability of one in a million, and there is room for test samples that are unlike training samples. "
+    "*Any neuron*: from which departure on one is noticed, median over neurons: the more samples, the smaller."
 )
 _STATED = (
-    f"{_OF_ALL}Nothing is known of single neurons; what is allowed is "
-    f"{STATED_SHARE:g} times the rounding error at the equilibrium and {STATED_SPIKES:g} spikes a window."
+    "*Mean difference*, *mean absolute difference*: over all neurons and samples, with and without their sign. Nothing "
+    f"is known of single neurons; allowed is {STATED_SHARE:g} times the rounding error at the equilibrium and "
+    f"{STATED_SPIKES:g} spikes a window."
 )
 
 
 def rates_text(rates: RateCheck, time_steps: int) -> str:
     """Write the rates of every population beside what was expected of them."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for p in rates.populations:
-        shift, size = "{:+.3f} / {:+.3f} / {:.3f}".format(*p.shift), "{:.3f} / {:.3f} / {:.3f}".format(*p.size)
-        n = p.neuron
-        worst = "", ""
-        if n is not None:
-            numbers = f"{n.predicted:+.3f} / {n.expected:+.3f} / {n.found:+.3f} / {n.allowed:.3f}"
-            worst = str(n.neuron), numbers
-        rows.append((p.population, shift, size, *worst, "yes" if p.agrees else "**no**"))
-    header = ("population", "mean", "mean absolute", "neuron", "predicted / expected / found / allowed", "holds")
+        for name, (expected, found, allowed), signed in (
+            ("mean difference", p.shift, "+"),
+            ("mean absolute difference", p.size, ""),
+        ):
+            holds = "yes" if abs(found - expected) <= allowed else "**no**"
+            rows.append(
+                (p.population, name, "", f"{expected:{signed}.3f}", f"{found:{signed}.3f}", f"{allowed:.3f}", holds)
+            )
+        if p.neuron is not None:
+            n = p.neuron
+            holds = "**no**" if p.departing else "yes"
+            figures = f"{n.predicted:+.3f}", f"{n.expected:+.3f}", f"{n.found:+.3f}", f"{n.allowed:.3f}"
+            rows.append((p.population, f"neuron {n.neuron}", *figures, holds))
+            rows.append((p.population, "any neuron", "", "", "", f"{p.noticed:.3f}", ""))
+    header = ("population", "of", "predicted", "expected", "found", "allowed", "holds")
     cause = [] if rates.agrees else [f"Cause, by what moves the rates otherwise than at the export: {rates.cause}."]
     return "\n\n".join(
         [
@@ -250,7 +281,7 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
         f"network settles, in spikes per step. For IF the distance shrinks as 1/T, which is {1 / time_steps:.4g}, "
         "down to what rounding leaves; for LIF to a floor. A distance near the mean rate says that T is too short to "
         "speak of an equilibrium.",
-        markdown_table(("distance", "compares", *populations), others),
+        markdown_table(("difference", "compares", *populations), others),
         "*compares*: which rates less which. Of each population: mean / largest of the absolute differences, in "
         "spikes per step.",
         settling_markdown(budget.settling),
@@ -291,7 +322,7 @@ def lowering_text(lowering: SpikeAgreement) -> str:
     return (
         f"{text} The others part at these spikes. A tie is a potential within {lowering.tolerance:g} of the threshold, "
         "as a share of it: sums in another order may fall on either side.\n\n"
-        + markdown_table(("", "sample", "population", "step", "neuron", "distance from the threshold"), rows)
+        + markdown_table(("", "sample", "population", "step", "neuron", "potential less threshold"), rows)
     )
 
 

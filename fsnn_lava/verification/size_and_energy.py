@@ -98,7 +98,8 @@ class NetworkSize:
         note = (
             "*Synapses* are weights that are not zero, between two neurons. *Weight bytes*: of these weights, each of "
             f"which takes the bits of its mantissa, {FLOAT_BITS} in a float network; addresses are not counted. "
-            "*Kernels not shared*: as if every synapse of a convolution held a weight of its own."
+            "*Kernels not shared*: as if every synapse of a convolution held a weight of its own. The readout runs on "
+            "the host, and is not counted."
         )
         return f"{markdown_table(header, rows)}\n\n{note}"
 

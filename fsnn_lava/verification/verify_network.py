@@ -125,6 +125,7 @@ def verify(
     return Report(
         network=network_facts(floating, network),
         samples=len(classes),
+        chosen=samples.chosen if isinstance(samples, Samples) else "",
         time_steps=network.time_steps,
         accuracy={results[name].backend: accuracy(results[name], classes) for name in compared},
         structure=structure,
@@ -336,6 +337,6 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
         "dataset": config["dataset"],
         **{name: str(value) for name, value in trained.items() if value is not None},
         "neurons": "IF" if neuron.leak == 1 else f"LIF, leak {neuron.leak}",
-        "weights": f"{deployment['weight_bits']} bits",
+        "weights": f"{deployment['weight_bits']} bits at most",
         "threshold": "half the reset amount" if deployment["threshold"] == "half" else as_trained,
     }

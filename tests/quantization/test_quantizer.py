@@ -908,3 +908,17 @@ def test_progress_says_what_is_done() -> None:
         "measuring what rounding did to sample 10 of 10",
     ]
     assert len([line for line in said if "proven" in line]) == 4
+
+
+def test_used_bits_are_what_the_largest_mantissa_needs() -> None:
+    floating = trained.on_hardware(trained.random_network("16-12 (F16)"))
+    for bits in (4, 8):
+        integer, report = quantize(floating, trained.some_codes(10), bits=bits)
+        for c in floating.connections:
+            mantissas = np.concatenate([part.weight.ravel() for part in candidates.parts_of(integer, c)])
+            used = report.connections[c.name].used_bits
+            assert used <= report.connections[c.name].weight_bits
+            for held, width in ((True, used), (False, used - 1)):
+                half = 2.0 ** (width - 1)
+                assert (-half <= mantissas.min() and mantissas.max() < half) == held
+    assert {c.used_bits for c in report.connections.values()} != {8}, "the 24 bits of the state leave some fewer"

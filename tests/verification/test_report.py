@@ -22,6 +22,7 @@ from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
 from fsnn_lava.verification.compare_runs import Difference, Divergence, Pair, compare_all
 from fsnn_lava.verification.error_budget import SETTLING, Budget, Cause, Contribution, Distance, error_budget
+from fsnn_lava.verification.export_report import report_export
 from fsnn_lava.verification.rates import NeuronDeparture, PopulationRates, RateCheck
 from fsnn_lava.verification.report import Report
 from fsnn_lava.verification.size_and_energy import LOIHI_1, EnergyModel, network_size, run_activity
@@ -60,12 +61,13 @@ NEURON_19 = NeuronDeparture(19, -0.011, 0.012, 0.113, 0.314)
 RATES = RateCheck(
     "what the export measured",
     80,
-    (PopulationRates("population1", (0.001, 0.002, 0.033), (0.044, 0.055, 0.066), NEURON_19, 0, agrees=True),),
+    (PopulationRates("population1", (0.001, 0.002, 0.033), (0.044, 0.055, 0.066), NEURON_19, 0.222, 0, agrees=True),),
     "",
 )
 REPORT = Report(
     network={"name": "digits", "notation": "24-20 (F24)"},
     samples=80,
+    chosen="80 of 360, evenly spread",
     time_steps=30,
     accuracy={"torch": 0.9725, "lava-fixed": 0.9375},
     structure=STRUCTURE,
@@ -91,11 +93,12 @@ def test_json_has_the_promised_keys() -> None:
     """Other programs read them: a change here is a change of an interface."""
     values = json.loads(json.dumps(REPORT.as_json(), allow_nan=False))
     promised = {"accuracy", "pairs", "lowering", "budget", "network", "samples", "time_steps", "structure", "rates"}
-    assert set(values) == promised | {"agrees", "checks", "findings"}
+    assert set(values) == promised | {"agrees", "checks", "chosen", "findings", "warnings"}
     assert values["checks"] == {"structure": True, "rates": True, "spikes": True}
     assert set(values["structure"]) == {"basis", "entries", "deviations", "cause", "agrees"}
     assert set(values["rates"]) == {"basis", "samples", "populations", "cause", "agrees"}
-    assert set(values["rates"]["populations"][0]) == {"population", "shift", "size", "neuron", "departing", "agrees"}
+    promised = {"population", "shift", "size", "neuron", "noticed", "departing", "agrees"}
+    assert set(values["rates"]["populations"][0]) == promised
     promised = {"a", "b", "relation", "agrees", "mean_rate_difference", "max_rate_difference", "first_divergence"}
     for pair in values["pairs"]:
         assert set(pair) == promised | {"requirement", "populations"}
@@ -120,7 +123,7 @@ def test_json_of_real_runs_holds_finite_numbers_only() -> None:
     names = [p.name for p in floating.populations]
     runs = [FloatSimulator().run(floating, codes), IntegerSimulator().run(integer, codes, record=names)]
     budget = error_budget(floating, integer, codes, labels)
-    report = Report({}, 10, 20, {}, STRUCTURE, RATES, compare_all(runs), SpikeAgreement(10, (), ()), budget)
+    report = Report({}, 10, "", 20, {}, STRUCTURE, RATES, compare_all(runs), SpikeAgreement(10, (), ()), budget)
     found = list(numbers(json.loads(json.dumps(report.as_json(), allow_nan=False))))
     assert len(found) > 30
     assert all(map(math.isfinite, found))
@@ -128,14 +131,24 @@ def test_json_of_real_runs_holds_finite_numbers_only() -> None:
 
 def test_markdown_holds_every_figure() -> None:
     text = REPORT.as_markdown()
-    figures = ["80 test samples", "30 time steps", "97.25%", "93.75%", "97.50%", "96.25%", "0.0461", "0.789"]
+    figures = [
+        "Test samples: 80 of 360, evenly spread; 30 time steps each.",
+        "97.25%",
+        "93.75%",
+        "97.50%",
+        "96.25%",
+        "0.0461",
+        "0.789",
+    ]
     figures += [
         "| population1 | 0.107 | 0.0321 | 0.654 |",
         "| timing | one -> other | 0.01020 | -0.00210 | 0.0123 | 0.456 |",
         "0.0311 / 0.643",
-        "12,345 weights",
-        "| population1 | +0.001 / +0.002 / 0.033 | 0.044 / 0.055 / 0.066 | 19 |",
-        "| 19 | -0.011 / +0.012 / +0.113 / 0.314 | yes |",
+        "12,345 entries",
+        "| population1 | mean difference |  | +0.001 | +0.002 | 0.033 | yes |",
+        "| population1 | mean absolute difference |  | 0.044 | 0.055 | 0.066 | yes |",
+        "| population1 | neuron 19 | -0.011 | +0.012 | +0.113 | 0.314 | yes |",
+        "| population1 | any neuron |  |  |  | 0.222 |  |",
         "24-20 (F24)",
         "torch / lava-fixed",
         "simulator / lava-fixed",
@@ -196,6 +209,22 @@ def test_rates_say_by_what_they_are_limited() -> None:
     text = dataclasses.replace(REPORT, rates=stated).as_markdown()
     assert "2 times the rounding error at the equilibrium and 0.25 spikes a window" in text
     assert "a million" not in text
+
+
+def test_too_few_samples_are_said_to_tell_too_little() -> None:
+    """One sample's rates differ by many spikes by chance, so that the check holds whatever the neurons do."""
+    assert REPORT.warnings() == []
+    (population,) = RATES.populations
+    weak = dataclasses.replace(RATES, populations=(dataclasses.replace(population, noticed=8.25),))
+    report = dataclasses.replace(REPORT, rates=weak, samples=1, chosen="")
+    (line,) = report.warnings()
+    assert line.startswith(
+        "rates of population1: with 1 sample a neuron is noticed only where it departs by 8.25 spikes"
+    )
+    assert report.agrees
+    assert f"- **warning: {line}**" in report.as_markdown()
+    assert "1 test sample; 30 time steps each." in report.as_markdown()
+    assert report.as_json()["warnings"] == [line]
 
 
 def test_rates_name_the_neuron_or_the_population() -> None:
@@ -456,3 +485,19 @@ def test_refuses_what_is_not_of_one_run() -> None:
         run_activity(network, missing, inputs=inputs)
     with pytest.raises(InputError, match=r'network "image": graded inputs of shape \(3, 2, 4\)'):
         run_activity(network, result, inputs=inputs[..., 0])
+
+
+def test_an_export_says_which_weights_it_cut() -> None:
+    floating = trained.on_hardware(trained.random_network("16 (F16)"))
+    codes = trained.some_codes(10)
+    integer, quantization = quantize(floating, codes, bits=4)
+    report = report_export(integer, codes, quantization=quantization)
+    assert [line.split(":")[0] for line in report.warnings()] == [
+        name for name, c in quantization.connections.items() if c.clipped
+    ]
+    cut = dataclasses.replace(quantization.connections["feedback"], clipped=3)
+    quantization = dataclasses.replace(quantization, connections={"feedback": cut})
+    report = dataclasses.replace(report, quantization=quantization)
+    line = "feedback: 3 weights cut to the largest integer that 4 bits hold"
+    assert report.warnings() == report.as_json()["warnings"] == [line]
+    assert f"- **warning: {line}**" in report.as_markdown()

@@ -124,9 +124,29 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
     for name in ("input_to_population1", "population1_current", "feedback"):
         assert name in printed
-    assert "24-bit state proven for every allowed input over T = 17 steps" in printed
-    assert "Weights have 6 bits." in (digits / "export.md").read_text()
+    proven = "24-bit state proven: no allowed input makes a potential leave 24 bits within T = 17 steps."
+    assert proven in printed
+    assert proven in (digits / "export.md").read_text()
+    assert "Weights may have 6 bits." in (digits / "export.md").read_text()
     assert printed.endswith(f"next: fsnn run --backend lava-fixed --run {digits}")
+
+
+def test_a_weaker_verification_keeps_the_stronger_one(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--run", str(digits), "--backends", "simulator", "simulator-float"]
+    for samples in (40, 1, 2):
+        assert verify.main([*options, "--samples", str(samples)]) == 0
+        shown = words(capsys.readouterr().out)
+        assert ("report.md rests on more samples, 40: kept as report-40-samples.md" in shown) == (samples == 1)
+        text = f"Verified: all three checks hold. Test samples: {samples} of 360, evenly spread; 10 time steps each."
+        assert text in shown
+        assert ("warning: rates of population1: with 1 sample a neuron is noticed only" in shown) == (samples == 1)
+    assert json.loads((digits / "report.json").read_text())["samples"] == 2
+    assert "40 of 360" in (digits / "report-40-samples.md").read_text()
+    assert export.main(["--run", str(digits), "--calibration-samples", "50", "--weight-bits", "6"]) == 0
+    assert {path.name for path in digits.glob("report-40*")} == {
+        "report-40-samples-of-earlier-export.json",
+        "report-40-samples-of-earlier-export.md",
+    }
 
 
 def test_export_sets_aside_what_is_of_another_export(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,7 +284,7 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
     assert re.fullmatch("[0-9a-f]{12}", exported["fingerprint"])
     assert report["network"] == said | {
         "fingerprint": exported["fingerprint"],
-        "weights": "8 bits",
+        "weights": "8 bits at most",
         "threshold": "as trained",
     }
     causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
