@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, load_deployed, samples_to_test
@@ -51,7 +52,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.deployment.deviation", description=__doc__)
     steps = np.unique(np.geomspace(arguments.shortest, arguments.longest, arguments.points).round().astype(int))
     if not arguments.runs:
         raise ConfigError("no run is named; name folders of exported runs, e.g. runs/digits")

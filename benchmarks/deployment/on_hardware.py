@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 from benchmarks.shared.results import README, RESULTS, commit, stored
 from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, lower, run_torch
@@ -69,7 +69,9 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status: 0, or 1 if Lava's spikes differ from the simulator's."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(
+        Arguments, argv, command="python -m benchmarks.deployment.on_hardware", description=__doc__
+    )
     kept = stored(RESULT) or {}
     for name in () if arguments.readme else arguments.configs:
         folder = next((f / name for f in arguments.runs if (f / name / BEST).exists()), arguments.runs[0] / name)

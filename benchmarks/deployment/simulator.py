@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.shared.timing import medians
 from fsnn_lava.backends import IntegerSimulator, get_backend
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig
 from fsnn_lava.conversion import load_deployed, lower, samples_to_test
@@ -55,7 +55,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.deployment.simulator", description=__doc__)
     network, images = subject(arguments)
     matrix = np.random.default_rng(arguments.seed).random((SGEMM, SGEMM), dtype=np.float32)
     networks = {t: dataclasses.replace(network, time_steps=t) for t in arguments.time_steps}

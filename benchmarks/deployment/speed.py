@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tyro
 from rich.console import Console
 
 from benchmarks.deployment.engine_cost import engine_costs
@@ -24,6 +23,7 @@ from benchmarks.deployment.tables import tables
 from benchmarks.shared.machine import conditions
 from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
 from benchmarks.shared.text_table import with_blocks
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
@@ -74,7 +74,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status: 0, or 1 if Lava's spike counts differ from the simulator's."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.deployment.speed", description=__doc__)
     folder = arguments.results or (None if arguments.quick else RESULTS)
     kept: dict[str, Any] = (stored(folder / RESULT) if folder else None) or {}
     if arguments.readme:

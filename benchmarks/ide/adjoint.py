@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import SOLVERS, TrainConfig
 from fsnn_lava.datasets import Dataset, load_dataset
@@ -68,7 +69,7 @@ class Measured:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.adjoint", description=__doc__)
     torch.set_num_threads(arguments.threads)
     columns: dict[str, dict[Choice, Measured]] = {}
     for run in arguments.runs:

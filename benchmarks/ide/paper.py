@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from benchmarks.ide.published import TITLES, Row, published_rows
@@ -18,6 +17,7 @@ from benchmarks.ide.tables import accuracy_table, convergence_table, memory_tabl
 from benchmarks.ide.trainings import TRAININGS, RunResult, read_run, save_result, stored_results
 from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, stored
 from benchmarks.shared.text_table import TextTable, with_blocks
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, DatasetError
@@ -48,7 +48,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.paper", description=__doc__)
     rows = published_rows()
     if arguments.runs:
         keep(rows, arguments)

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from benchmarks.ide.published import published_rows
 from benchmarks.ide.trainings import extent, read_run
 from benchmarks.shared.pictures import drawn_from, new_figure, save_figure
 from benchmarks.shared.results import RESULTS, commit, stored
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError
@@ -59,7 +59,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.paper_convergence", description=__doc__)
     torch.set_num_threads(arguments.threads)
     path = arguments.results / "convergence.json"
     curves: dict[str, Any] = stored(path) or {}

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from benchmarks.ide.published import TITLES
@@ -26,6 +25,7 @@ from benchmarks.ide.tables import METHODS, growth
 from benchmarks.shared.iteration import iteration
 from benchmarks.shared.memory import in_own_process, peak_increment
 from benchmarks.shared.results import RESULTS, commit
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
@@ -69,7 +69,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.paper_memory", description=__doc__)
     device = torch.device(arguments.device)
     check_precision(arguments.precision, device)
     config = read_config(arguments.config)

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import load_dataset
@@ -162,7 +162,7 @@ def gradient(trained: TrainedNetwork, x: Tensor, labels: Tensor, settings: Adjoi
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.precision", description=__doc__)
     torch.set_num_threads(arguments.threads)
     trained = trained_network(arguments)
     dataset = load_dataset(trained.config.dataset, arguments.data_dir)

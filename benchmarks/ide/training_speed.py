@@ -22,7 +22,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,6 +31,7 @@ from benchmarks.ide.plain_training import plain_broyden, plain_gradient, plain_r
 from benchmarks.shared.dense_work import dense_products, machine_rate, now
 from benchmarks.shared.iteration import iteration
 from benchmarks.shared.memory import in_own_process, peak_increment
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import PrecisionName, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
@@ -104,7 +104,7 @@ class Variant:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.ide.training_speed", description=__doc__)
     all_threads = torch.get_num_threads()
     for config in configurations(arguments):
         torch.set_num_threads(arguments.threads or config.training.threads or all_threads)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tyro
 from rich.console import Console
 
 from benchmarks.shared.results import BENCHMARKS_README, RESULTS, stored
@@ -24,6 +23,7 @@ from benchmarks.shared.text_table import with_blocks
 from benchmarks.spide.cases import Case, energy_of, error_of, memory_of, read_cases, speed_of
 from benchmarks.spide.energy import EnergyCosts
 from benchmarks.spide.tables import tables
+from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
@@ -74,7 +74,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit status, 0."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    arguments = read_options(Arguments, argv, command="python -m benchmarks.spide.training", description=__doc__)
     path = arguments.results / RESULT
     kept: dict[str, Any] = stored(path) or {}
     if arguments.readme:

@@ -60,8 +60,14 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # While torch is imported nothing is there to be cleaned up, and a KeyboardInterrupt may be lost in there.
         signal.signal(signal.SIGINT, _leave)
+    at_terminal = sys.stderr.isatty()
+    if at_terminal:
+        sys.stderr.write("loading\r")  # torch takes seconds; what comes next overwrites the word
+        sys.stderr.flush()
     script = importlib.import_module("fsnn_lava.cli.script")
     command = importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}")
+    if at_terminal:
+        sys.stderr.write("\x1b[2K")
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     script.run_script(command.main, sys.argv[1:] if arguments is None else arguments)

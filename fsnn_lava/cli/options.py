@@ -26,6 +26,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from fsnn_lava.cli import COMMANDS
 from fsnn_lava.cli.script import command_line
 
 Options = TypeVar("Options")
@@ -38,16 +39,18 @@ def read_options(
 
     Parameters
     ----------
+    command : subcommand of ``fsnn``, or how another program is started.
     kind : data class of the options; the docstring under a field is its help. A field whose default is None must say
         in its help what no value means.
     description : paragraphs that --help shows first, with an empty line between them.
     default : options that are not given; None: the fields' defaults.
     """
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in description.split("\n\n"))
+    program = command_line(command) if command in COMMANDS else command
     with _REGISTRY:
         if default is None:
-            return tyro.cli(kind, args=argv, description=text, prog=command_line(command))
-        return tyro.cli(kind, args=argv, default=default, description=text, prog=command_line(command))
+            return tyro.cli(kind, args=argv, description=text, prog=program)
+        return tyro.cli(kind, args=argv, default=default, description=text, prog=program)
 
 
 _REGISTRY = ConstructorRegistry()

@@ -4,6 +4,7 @@ The subcommands of ``fsnn`` and the scripts of ``benchmarks/`` use it.
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,10 @@ def command_line(command: str) -> str:
     started = "/".join(Path(sys.argv[0]).parts[-2:])
     if command in SCRIPTS and started in SCRIPTS.values():
         return f"python {SCRIPTS[command]}"
-    return f"{'python -m fsnn_lava' if started == 'fsnn_lava/__main__.py' else 'fsnn'} {command}"
+    if started == "fsnn_lava/__main__.py":
+        return f"python -m fsnn_lava {command}"
+    on_path = shutil.which("fsnn") is not None or Path(sys.argv[0]).name != "fsnn"
+    return f"{'fsnn' if on_path else os.path.relpath(sys.argv[0])} {command}"  # as of an environment that is not active
 
 
 def show_next(console: Console, command: str, options: str = "", *, data_dir: Path | None) -> None:

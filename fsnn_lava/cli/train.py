@@ -137,7 +137,8 @@ def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) ->
 
 def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
     """The line of an epoch."""
+    held_out = f"validation {metrics['validation/accuracy']:.2%}  " if "validation/accuracy" in metrics else ""
     yield (
-        f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  "
+        f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  {held_out}"
         f"test {metrics['test/accuracy']:.2%}  {metrics['train/seconds']:.1f} s"
     )

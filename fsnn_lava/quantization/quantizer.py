@@ -240,7 +240,6 @@ class _Search:
 
     def best(self, name: str, resets: Mapping[str, ResetSynapse]) -> ResetSynapse:
         """The reset of one population, at most its proven one, with the smallest error; of equal ones the largest."""
-        self._progress(f"{name}: comparing scales")
         largest = weight_units(resets[name])
         allowed = [reset for reset in reset_synapses() if largest / 4 <= weight_units(reset) <= largest]
         chosen = np.linspace(0, len(allowed) - 1, self.effort.tried)
@@ -248,7 +247,11 @@ class _Search:
         if len(tried) > self.effort.finalists:
             tried = sorted(tried, key=lambda reset: self._local_error(name, {**resets, name: reset}))
             tried = sorted(tried[: self.effort.finalists], key=weight_units, reverse=True)
-        by_error = sorted(tried, key=lambda reset: self._error({**resets, name: reset}) * self._price(name, reset))
+        errors = {}
+        for number, reset in enumerate(tried, start=1):
+            self._progress(f"{name}: comparing scale {number} of {len(tried)}")
+            errors[reset] = self._error({**resets, name: reset}) * self._price(name, reset)
+        by_error = sorted(tried, key=errors.__getitem__)
         # A smaller reset rounds differently, so that it is not proven because a larger one is; the given one is.
         return next((reset for reset in by_error if self._failure({**resets, name: reset}) is None), resets[name])
 

@@ -165,9 +165,10 @@ class Session(ABC):
     def diverged(self, what: str) -> ConvergenceError:
         """Return the error of a training that cannot go on, with the way out."""
         at = f"epoch {self.progress.epoch + 1}, iteration {self.progress.iteration + 1}"
+        rate = self.config.training.learning_rate
         return ConvergenceError(
             f"{at}: {what}; {self.folder / LAST} keeps the last good state ({self._saved}). To go on from it would end "
-            "the same way: train anew with a lower training.learning_rate, or with training.warmup_iterations"
+            f"the same way: train anew with a training.learning_rate below {rate:g}, or with training.warmup_iterations"
         )
 
     def save(self, name: str) -> None:

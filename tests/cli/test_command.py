@@ -238,7 +238,26 @@ def test_next_command_stays_on_the_same_datasets(capsys: pytest.CaptureFixture[s
 )
 def test_next_command_is_started_as_this_one_was(started: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", [started])
+    monkeypatch.setattr(script.shutil, "which", lambda name: f"/bin/{name}")
     assert command_line("verify") == shown
+
+
+def test_next_command_of_an_environment_that_is_not_active_has_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script.shutil, "which", lambda name: None)
+    monkeypatch.setattr("sys.argv", [os.path.abspath(".venv/bin/fsnn")])
+    assert command_line("verify") == ".venv/bin/fsnn verify"
+
+
+def test_a_terminal_shows_that_a_command_loads() -> None:
+    """Before torch is there, which takes seconds; and the word is gone afterwards."""
+    inner, outer = os.openpty()
+    with subprocess.Popen([sys.executable, *FSNN, "evaluate", "--runs", "nowhere"], stderr=outer, cwd=ROOT) as process:
+        assert process.wait() == 2
+    shown = os.read(inner, 4096).decode()
+    os.close(inner)
+    os.close(outer)
+    assert shown.startswith("loading\r\x1b[2K")
+    assert "no run holds" in shown
 
 
 def test_a_command_at_work_says_so_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def test_validation_is_said_with_the_accuracy_that_it_chose(tmp_path: Path, caps
     assert train.main(options) == 0
     shown = capsys.readouterr().out
     assert "1437 samples, 300 of them held out for validation" in shown
+    assert re.search(r"train \d+\.\d\d%  validation \d+\.\d\d%  test \d+\.\d\d%  ", shown)
     assert re.search(r"\ntest accuracy \d+\.\d\d% \(epoch 1 of 1, chosen on 300 held-out training samples\)\n", shown)
     with pytest.raises(ConfigError, match="validation_samples: found 1437; the training part holds 1437; allowed: few"):
         train.main([*options, "--validation", "1437"])

@@ -148,6 +148,11 @@ FEEDBACK_FORMS = f"expected <channels>C<kernel>[u] or <units> after the F, e.g. 
         ("  ", "no layers found"),
         ("(F64C5)", "no layers found"),
         ("64C5s-64D3", f'layer 2 of "64C5s-64D3": cannot read "64D3"; {LAYER_FORMS}'),
+        (
+            "64C5 F64C5",
+            f'layer 1 of "64C5 F64C5": cannot read "64C5 F64C5"; {LAYER_FORMS} A feedback stands in parentheses at the '
+            "end: 64C5s (F64C5).",
+        ),
         ("64C5--3", f'layer 2 of "64C5--3": cannot read ""; {LAYER_FORMS}'),
         ("64C5-", f'layer 2 of "64C5-": cannot read ""; {LAYER_FORMS}'),
         ("-5", f'layer 1 of "-5": cannot read ""; {LAYER_FORMS}'),

@@ -903,7 +903,7 @@ def test_progress_says_what_is_done() -> None:
     assert said[0] == "finding the equilibrium of the calibration samples"
     assert said[1] == "finding the equilibrium of calibration sample 10 of 10"
     assert said[-3:] == [
-        "population2: comparing scales",
+        "population2: comparing scale 24 of 24",
         "measuring what rounding did",
         "measuring what rounding did to sample 10 of 10",
     ]
