@@ -23,7 +23,7 @@ from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.fixed_point import FixedPoint, solve
-from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse
+from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse, TransposedProduct
 from fsnn_lava.network.neuron import SpikeCounts, firing_rates, neuron_of, rate_from_count
 from fsnn_lava.network.run_by_events import event_run
 from fsnn_lava.network.run_dense import DenseSettings, dense_run
@@ -296,7 +296,7 @@ class BoundNetwork:
         return tuple(rates)
 
     @torch.no_grad()
-    def transposed_jacobian(self, rates: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
+    def transposed_jacobian(self, rates: tuple[Tensor, ...]) -> TransposedJacobian:
         """The map g -> J^T g, (B, *N) to (B, *N), with J = df/da and running statistics; without graph.
 
         Parameters
@@ -306,17 +306,11 @@ class BoundNetwork:
         assert self.feedback is not None
         loop = zip((self.feedback, *self.feedforward[1:]), rates, strict=True)
         # Each factor of f in turn, last population first: its slope 1/r or 0, then its connection.
-        factors = [
+        products = [
             synapse.adjoint(((rate > 0) & (rate < 1)).to(rate.dtype) / self.neuron.reset_amount)
             for synapse, rate in loop
-        ][::-1]
-
-        def times(g: Tensor) -> Tensor:
-            for factor in factors:
-                g = factor(g)
-            return g
-
-        return times
+        ]
+        return TransposedJacobian(tuple(products[::-1]))
 
     @torch.no_grad()
     def equilibrium(self, drive_mean: Tensor, *, start: Tensor, tolerance: float, max_steps: int) -> FixedPoint:
@@ -332,6 +326,23 @@ class BoundNetwork:
             max_steps=max_steps,
             of_rows=lambda rows: lambda a: self.of_rows(rows).equilibrium_map(a, drive_mean[rows]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedJacobian:
+    """The map g -> J^T g, (B, *N) to (B, *N), of a loop: the products of its connections, the last one's first."""
+
+    products: tuple[TransposedProduct, ...]
+
+    def __call__(self, g: Tensor) -> Tensor:
+        """Return J^T g."""
+        for product in self.products:
+            g = product(g)
+        return g
+
+    def of_rows(self, rows: Tensor) -> TransposedJacobian:
+        """The same for some samples of the batch, (b,) their numbers."""
+        return TransposedJacobian(tuple(product.of_rows(rows) for product in self.products))
 
 
 def _connection_into(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from fsnn_lava.errors import ConvergenceError
 from fsnn_lava.hardware import Array
 
 Map = Callable[[Tensor], Tensor]
+OfRows = Callable[[Tensor], Map]
+"""Gives a map for some samples of its batch alone, (b,) their numbers."""
 Sums = Callable[[Tensor], Tensor]
 """Adds up values over several processes that hold a part of the batch each."""
 
@@ -76,9 +79,10 @@ class FixedPoint:
         wins = better.residuals < self.residuals[rows]
         rows, value = rows[wins], self.value.clone()
         value[rows.to(value.device)] = better.value[wins.to(value.device)]
-        residuals, done = self.residuals.clone(), self.done.clone()
+        residuals, done, gains = self.residuals.clone(), self.done.clone(), self.gains.clone()
         residuals[rows], done[rows] = better.residuals[wins], better.done[wins]
-        return FixedPoint(value, residuals, self.steps + better.steps, done, self.gains)
+        gains[rows] = torch.where(better.gains[wins].isnan(), gains[rows], better.gains[wins])
+        return FixedPoint(value, residuals, self.steps + better.steps, done, gains)
 
 
 class Solver(Protocol):
@@ -98,7 +102,7 @@ def solve(
     tolerance: float,
     max_steps: int,
     least_norm: float = 0.0,
-    of_rows: Callable[[Tensor], Map] | None = None,
+    of_rows: OfRows | None = None,
 ) -> FixedPoint:
     """Fixed point of f by the named method, and by the more robust ones for samples with which it does not converge.
 
@@ -109,7 +113,7 @@ def solve(
     tolerance : relative residual at which a sample is done.
     max_steps : largest number of evaluations of f by each method.
     least_norm : a sample's residual is relative to its own norm, but at least to this one.
-    of_rows : gives f for some samples alone, (b,) their numbers; None: f takes any number of samples.
+    of_rows : f for some samples alone; None: f takes any number of samples.
 
     Raises
     ------
@@ -118,17 +122,19 @@ def solve(
     """
     if not math.isfinite(float(torch.linalg.vector_norm(start))):
         raise ConvergenceError("the start of a solve is not finite, so no solution can be: lower the learning rate")
+    some = of_rows or (lambda rows: f)
     solver: Solver = SOLVERS.get(method)
+    if solver is fixed_point_iteration:
+        solver = partial(fixed_point_iteration, of_rows=some)
     found = solver(f, start, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
     behind = FALLBACKS[FALLBACKS.index(method) + 1 :] if method in FALLBACKS else FALLBACKS[1:]
     for name in behind:
         if found.converged:
             break
         rows = (~found.done).nonzero().flatten()
-        some = f if of_rows is None else of_rows(rows)
         solver = SOLVERS.get(name)
         begin = found.value[rows.to(start.device)]
-        better = solver(some, begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
+        better = solver(some(rows), begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
         found = found.replaced(rows, better)
     return found
 
@@ -155,17 +161,50 @@ def spectral_radii(times: Map, like: Tensor) -> Tensor:
 
 
 def fixed_point_iteration(
-    f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0
+    f: Map,
+    start: Tensor,
+    *,
+    tolerance: float,
+    max_steps: int,
+    least_norm: float = 0.0,
+    of_rows: OfRows | None = None,
+    last_change: Array | None = None,
 ) -> FixedPoint:
-    """x <- f(x): the cheapest step; converges as the powers of the Jacobian do (Neumann series if f is linear)."""
-    best = _Best(start, tolerance, least_norm, image_is_nearer=True)
+    """x <- f(x): the cheapest step; converges as the powers of the Jacobian do (Neumann series if f is linear).
+
+    Parameters
+    ----------
+    of_rows : f for some samples alone: once half of the samples are done, the others go on by themselves. None: all
+        samples go on until the last one is done.
+    last_change : (B,) norm of the change that led to the start; None: of the start itself, as if it came from zero.
+    """
+    change = _norms(start) if last_change is None else last_change
+    best = _Best(start, tolerance, least_norm, last_change=change)
     x = start
-    for _ in range(max_steps):
+    for step in range(1, max_steps + 1):
         image = f(x)
         if best.update(x, image):
             break
+        left = best.left
+        if of_rows is not None and len(left) <= len(x) // 2 and step < max_steps:
+            rows = torch.from_numpy(left)
+            rest = fixed_point_iteration(
+                of_rows(rows),
+                image[rows.to(image.device)],
+                tolerance=tolerance,
+                max_steps=max_steps - step,
+                least_norm=least_norm,
+                of_rows=_within(of_rows, rows),
+                last_change=best.change[left],
+            )
+            return best.result().replaced(rows, rest)
         x = image
     return best.result()
+
+
+def _within(of_rows: OfRows, rows: Tensor) -> OfRows:
+    """`of_rows` for numbers that count these rows alone."""
+    return lambda some: of_rows(rows[some])
 
 
 def anderson(f: Map, start: Tensor, *, tolerance: float, max_steps: int, least_norm: float = 0.0) -> FixedPoint:
@@ -230,8 +269,9 @@ class _Best:
     the samples are NumPy arrays (B,), whose operations take a tenth of the time of torch's at this size.
     """
 
-    def __init__(self, start: Tensor, tolerance: float, least_norm: float, *, image_is_nearer: bool = False) -> None:
-        self._tolerance, self._least_norm, self._image_is_nearer = tolerance, least_norm, image_is_nearer
+    def __init__(self, start: Tensor, tolerance: float, least_norm: float, *, last_change: Array | None = None) -> None:
+        """Note a start; the change that led to it, (B,), if iterates are images, which are then one step nearer."""
+        self._tolerance, self._least_norm, self._plain = tolerance, least_norm, last_change is not None
         self._steps = 0
         batch = len(start)
         self._sources = {0: start}
@@ -239,8 +279,11 @@ class _Best:
         self._residuals = np.full(batch, np.inf)
         self._done = np.zeros(batch, bool)
         self._grown = np.zeros(batch, np.int64)
+        self.left = np.arange(batch)
+        """Samples that are neither done nor given up."""
         self._gains = np.full(batch, np.nan)
-        self._change = _norms(start) if image_is_nearer else self._gains
+        self.change = self._gains if last_change is None else last_change
+        """(B,) norm of the last change."""
 
     @np.errstate(invalid="ignore")  # of infinite norms
     def update(self, x: Tensor, image: Tensor) -> bool:
@@ -252,20 +295,21 @@ class _Best:
         reached = better & (residuals <= self._tolerance)
         self._best[better] = 2 * self._steps
         self._sources[2 * self._steps] = x
-        if self._image_is_nearer:
+        if self._plain:
             self._best[reached] += 1
             self._sources[2 * self._steps + 1] = image
-            known = ~self._done & np.isfinite(change) & (self._change > 0)
-            np.divide(change, self._change, out=self._gains, where=known)
-            grown = change > self._change
+            known = ~self._done & np.isfinite(change) & (self.change > 0)
+            np.divide(change, self.change, out=self._gains, where=known)
+            grown = change > self.change
             self._grown += grown
             self._grown *= grown
-            self._change = change
+            self.change = change
         if len(self._sources) > MOST_SOURCES:
             self._sources = {key: self._sources[key] for key in np.unique(self._best)}
         np.copyto(self._residuals, residuals, where=better)
         self._done |= reached
-        return bool(self._done.all() or (self._done | (self._grown >= GROWTH) | ~np.isfinite(residuals)).all())
+        self.left = (~(self._done | (self._grown >= GROWTH) | ~np.isfinite(residuals))).nonzero()[0]
+        return not len(self.left)
 
     def result(self) -> FixedPoint:
         keys, counts = np.unique(self._best, return_counts=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +20,7 @@ from fsnn_lava.config import LayerSpec, layer_kind
 from fsnn_lava.errors import SpecError, UnsupportedError
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
 from fsnn_lava.network.devices import SharedGenerator
-from fsnn_lava.network.event_maps import event_map, is_sparse
+from fsnn_lava.network.event_maps import EventMap, event_map, is_sparse
 from fsnn_lava.network.initial_weights import InitialWeights, initial_weight, pool_weight
 from fsnn_lava.network.run_by_events import EventConnection
 
@@ -358,13 +357,13 @@ class BoundSynapse:
             response = functional.avg_pool2d(response, self.synapse.pool.kernel)
         return response if self.mask is None else response * self.mask
 
-    def adjoint(self, slope: Tensor) -> Callable[[Tensor], Tensor]:
+    def adjoint(self, slope: Tensor) -> TransposedProduct:
         """The map y -> A^T (slope y), (B, *N) to (B, *input_shape), A being `current` without bias; without gradients.
 
         Batch norm takes its running statistics. Products are taken in the type of the weight, and returned in that of
         the slope; on a CPU a slope of few nonzero values, which silent neurons have, makes them event-driven.
         """
-        layer, pool, source = self.synapse.layer, self.synapse.pool, self.synapse.input_shape
+        layer, source = self.synapse.layer, self.synapse.input_shape
         factor = slope if self.mask is None else slope * self.mask
         norm = self.synapse.batch_norm
         if norm is not None:
@@ -375,16 +374,7 @@ class BoundSynapse:
         ready = None
         if slope.device.type == "cpu" and is_sparse(factor, layer):
             ready = event_map(layer, weight.to(slope.dtype), source, adjoint=True)
-
-        def times(y: Tensor) -> Tensor:
-            y = y * factor
-            if pool is not None:
-                y = y.repeat_interleave(pool.kernel, -1).repeat_interleave(pool.kernel, -2) / pool.kernel**2
-            if ready is not None:
-                return ready.product(y, source)
-            return apply_transpose(layer, weight, y.to(weight.dtype), source).to(slope.dtype)
-
-        return times
+        return TransposedProduct(layer, self.synapse.pool, source, weight, factor, ready)
 
     def frozen_normalisation(self, response: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """Scale and shift of the batch norm with statistics that stay, to apply to any response; with gradients.
@@ -414,6 +404,40 @@ class BoundSynapse:
         if normalisation is not None:
             response = response * normalisation[0] + normalisation[1]
         return self.finish(response)
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedProduct:
+    """The map y -> A^T (factor y), (B, *N) to (B, *shape), of a synapse's connection A; without gradients.
+
+    Parameters
+    ----------
+    shape : of the connection's input.
+    weight : in the type in which products are taken.
+    factor : (B, *N), by what each neuron's value is multiplied first.
+    events : the weights as an event-driven product takes them; None: a dense one.
+    """
+
+    layer: LayerSpec
+    pool: LayerSpec | None
+    shape: tuple[int, ...]
+    weight: Tensor
+    factor: Tensor
+    events: EventMap | None
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Return the product, in the factor's type."""
+        y = y * self.factor
+        if self.pool is not None:
+            y = y.repeat_interleave(self.pool.kernel, -1).repeat_interleave(self.pool.kernel, -2) / self.pool.kernel**2
+        if self.events is not None:
+            return self.events.product(y, self.shape)
+        transposed = apply_transpose(self.layer, self.weight, y.to(self.weight.dtype), self.shape)
+        return transposed.to(self.factor.dtype)
+
+    def of_rows(self, rows: Tensor) -> TransposedProduct:
+        """The same for some samples of the batch, (b,) their numbers."""
+        return dataclasses.replace(self, factor=self.factor[rows])
 
 
 def _outside_product(layer: LayerSpec, weight: Tensor, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Solvers are tried each by itself (`alone`); what `solve` hands from one to the next comes last.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import SOLVERS
 from fsnn_lava.errors import ConvergenceError
-from fsnn_lava.network.fixed_point import FixedPoint, Solver, solve, spectral_radii
+from fsnn_lava.network.fixed_point import FixedPoint, OfRows, Solver, fixed_point_iteration, solve, spectral_radii
 
 SOLVER_NAMES = tuple(SOLVERS)
 SIZE, BATCH = 12, 3
@@ -297,14 +298,42 @@ def test_what_plain_iteration_cannot_do_is_handed_on_and_changes_no_other_sample
 
     options = {"method": "fixed_point", "tolerance": 1e-10, "max_steps": 200}
     found = solve(mixed, start, **options, of_rows=of_rows)  # type: ignore[arg-type]
-    assert rows[0] == [1]
-    assert all(which == [1] for which in rows)
+    assert rows[:3] == [[2, 3], [3], [1]], "half of them go on alone once the others are done or given up"
+    assert all(which == [1] for which in rows[2:])
     assert found.converged
     assert found.steps > alone(mixed, start, **options).steps  # type: ignore[arg-type]
     assert_close(mixed(found.value), found.value, rtol=0, atol=1e-8)
     assert found.gains[1].item() == pytest.approx(1.9, rel=1e-9)
     others = solve(calm, start[:3], **options)  # type: ignore[arg-type]
     assert_close(found.value[[0, 2, 3]], others.value, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 128])
+def test_samples_that_go_on_alone_take_the_same_course(batch: int) -> None:
+    """Half of the samples after another: values, residuals, gains and evaluations are those of the whole batch."""
+    radii = torch.linspace(0.05, 0.9, batch, dtype=torch.float64)[torch.randperm(batch)]
+    asked: list[int] = []
+
+    def turning(which: Tensor) -> Callable[[Tensor], Tensor]:
+        """Maps of these radii whose sums are the same in any batch."""
+        return lambda x: radii[which, None] * x.roll(1, 1) + torch.arange(SIZE) / SIZE
+
+    def of_rows(which: Tensor) -> Callable[[Tensor], Tensor]:
+        asked.append(len(which))
+        return turning(which)
+
+    def found(max_steps: int, **alone: OfRows) -> FixedPoint:
+        start = torch.ones(batch, SIZE, dtype=torch.float64)
+        return fixed_point_iteration(turning(torch.arange(batch)), start, tolerance=1e-9, max_steps=max_steps, **alone)
+
+    for most in (500, 9, 4):
+        asked.clear()
+        together, alone = found(most), found(most, of_rows=of_rows)
+        assert alone.steps == together.steps
+        for name in ("value", "residuals", "gains", "done"):
+            assert torch.equal(getattr(alone, name), getattr(together, name)), name
+        assert all(2 * b <= a for a, b in itertools.pairwise([batch, *asked]))
+        assert most < 500 or bool(asked) == (batch > 1)
 
 
 def test_what_no_solver_can_do_is_counted_and_keeps_its_best_iterate() -> None:

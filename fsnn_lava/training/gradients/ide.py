@@ -140,8 +140,8 @@ def with_implicit_gradient(
             return gradient
 
         def of_rows(rows: Tensor) -> Map:
-            some = loop.of_rows(rows).transposed_jacobian(tuple(rate[rows] for rate in here))
-            return lambda g: some(g).add_(gradient[rows])
+            some, constant = times.of_rows(rows), gradient[rows]
+            return lambda g: some(g).add_(constant)
 
         fixed_point = solve(
             lambda g: times(g).add_(gradient),
