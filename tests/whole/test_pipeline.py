@@ -16,7 +16,7 @@ import pytest
 import trained
 from fsnn_lava.backends import get_backend
 from fsnn_lava.backends.simulator import IntegerSimulator
-from fsnn_lava.cli import evaluate, export, run, verify
+from fsnn_lava.cli import anytime, evaluate, export, run, script, verify
 from fsnn_lava.conversion.export_folder import NETWORK_FILES, load_deployed
 from fsnn_lava.errors import (
     CheckpointError,
@@ -224,6 +224,17 @@ def test_run_on_all_test_samples(backend: str, exported: Path, capsys: pytest.Ca
     assert f"accuracy {np.mean(result.predictions == test.labels):.2%} on test samples: all 360" in printed
     assert f"{result.spike_counts['population1'].mean() / 10:.4f}" in printed
     assert printed.endswith(f"next: fsnn verify --run {exported / 'digits'}")
+
+
+@pytest.mark.parametrize("command", [evaluate, run, anytime], ids=["evaluate", "run", "anytime"])
+def test_a_command_at_work_says_how_far_it_is_in_a_pipe(
+    command: ModuleType, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "SILENCE", 1e-4)
+    options = {evaluate: [], run: ["--backend", "simulator"], anytime: ["--no-picture"]}
+    assert command.main(["--run", str(digits), *options[command]]) == 0
+    said = {evaluate: "evaluating 360 samples", run: "simulator", anytime: "simulator: "}
+    assert re.search(rf"^{said[command]}.*\(\d+ s\)$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_run_takes_the_newest_export(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
