@@ -52,6 +52,10 @@ def main(argv: list[str]) -> int:
         dataset = load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
     time_steps = arguments.time_steps or trained.config.network.time_steps
     check_time_steps(dataset, time_steps)
+    if arguments.samples > len(dataset.test):
+        raise ConfigError(
+            f"--samples: found {arguments.samples}; allowed: 0 (all) .. {len(dataset.test)}, the size of the test set"
+        )
     test = dataset.test.spread(arguments.samples or len(dataset.test))
     model = trained.model()
     place(model, device)
@@ -80,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 def firing_table(found: Evaluation) -> Table:
     """Firing of every population, spikes per neuron and step."""
-    table = Table("population", "spikes per step", "leak-weighted rate")
+    table = Table("population", "spikes per neuron and step", "leak-weighted rate")
     for name, mean in found.mean_spikes.items():
         table.add_row(name, f"{mean:.4f}", f"{found.firing_rates[name]:.4f}")
     return table

@@ -75,6 +75,8 @@ def main(argv: list[str]) -> int:
     write_report(console, folder, "export", markdown=report.as_markdown(), values=report.as_json())
     for warning in report.warnings():
         console.print(f"warning: {escape(warning)}", soft_wrap=True)
+    for note in report.notes():
+        console.print(escape(note), soft_wrap=True)
     console.print(report.proof, soft_wrap=True)
     console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, "run", f"--backend lava-fixed --run {folder}", data_dir=arguments.data_dir)

@@ -34,7 +34,7 @@ from fsnn_lava.training import (
     chosen_samples,
     fit,
     joined,
-    load_checkpoint,
+    load_training,
     ranks_of_environment,
 )
 
@@ -70,7 +70,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
     own, training = {"validation_samples": arguments.validation}, {"device": arguments.device}
     settings = with_given(arguments.settings, own=own, training=training)
     if settings.dataset != default.settings.dataset and settings.name == default.settings.name:
-        settings = dataclasses.replace(settings, name=settings.dataset.replace("-", "_"))  # not the config's any more
+        settings = dataclasses.replace(settings, name=settings.dataset)  # not the config's any more
     return dataclasses.replace(arguments, settings=settings)
 
 
@@ -91,7 +91,9 @@ def main(argv: list[str]) -> int:
     with joined(ranks, device):
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
         folder = arguments.resume or Path(ranks.same_text(str(made)))
-        what = f"{config.network.notation} on {config.dataset}, {parts(config, dataset)}, on {where}"
+        kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
+        how = f"by {config.training.method}, {kind} neurons, T = {config.network.time_steps}"
+        what = f"{config.network.notation} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
         if arguments.resume is not None:
             tell_of_resume(config, arguments.resume, processes=ranks.size)
@@ -112,7 +114,9 @@ def parts(config: TrainConfig, dataset: Dataset) -> str:
 
 def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None:
     """Say what changes when a run goes on, or that it is done; what may not change is refused later."""
-    before = load_checkpoint(folder / LAST)
+    before, progress, _ = load_training(folder / LAST)
+    done = f"{counted(progress['epoch'], 'whole epoch')} and {counted(progress['iteration'], 'iteration')} of the next"
+    console.print(f"goes on after {done}", soft_wrap=True)
     if changed_settings(before.config, config, free=FREE_ON_RESUME):
         return
     changed = changed_settings(before.config, config, free=EXACT_ON_RESUME)

@@ -1,7 +1,7 @@
 """Verify an exported network: its structure against the export, its rates against the float network's, and its spikes.
 
 Exit status 1 if one of these checks fails. Writes report.json and report.md into the run's folder; an earlier report
-on the same network that rests on more samples is kept under another name.
+that rests on more samples, or is on another network, is kept under another name.
 """
 
 import json
@@ -92,15 +92,19 @@ def main(argv: list[str]) -> int:
 
 
 def keep_stronger(folder: Path, report: Report) -> Iterator[str]:
-    """Rename an earlier report on the same network if it rests on more samples, and say so."""
+    """Rename an earlier report if it is on another network or rests on more samples, and say so."""
     try:
         earlier = json.loads((folder / "report.json").read_text())
         network, samples = earlier["network"]["fingerprint"], int(earlier["samples"])
     except (OSError, ValueError, LookupError, TypeError):  # none, or none of ours
         return
-    if network == report.network["fingerprint"] and samples > report.samples:
-        for old in (folder / "report.json", folder / "report.md"):
-            if old.exists():
-                new = old.with_stem(f"report-{samples}-samples")
-                old.replace(new)
-                yield f"{old.name} rests on more samples, {samples}: kept as {new.name}"
+    if network != report.network["fingerprint"]:
+        why, kept = f"is on another network, {network}", f"report-of-{network}"
+    elif samples > report.samples:
+        why, kept = f"rests on more samples, {samples}", f"report-{samples}-samples"
+    else:
+        return
+    for old in (folder / "report.json", folder / "report.md"):
+        if old.exists():
+            old.replace(old.with_stem(kept))
+            yield f"{old.name} {why}: kept as {kept}{old.suffix}"

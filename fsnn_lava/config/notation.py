@@ -252,7 +252,9 @@ def _parse_layer(part: str, number: int, text: str) -> LayerSpec:
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from None
     if layer is None:
-        hint = " A feedback stands in parentheses at the end: 64C5s (F64C5)." if "F" in part else ""
+        hint = ""
+        if "F" in part or (not part.strip() and "(" in text):
+            hint = " A feedback stands in parentheses at the end, without a dash: 64C5s (F64C5)."
         raise SpecError(f'{where}: cannot read "{part.strip()}"; {_layer_forms()}{hint}')
     return layer
 

@@ -31,6 +31,7 @@ class Settling:
     never_fires : share of the neurons that fire for none of the samples.
     distance : mean |a - a*| over the mean of a, of the last population after T steps, over the samples that settle;
         None without a run, or if none settles.
+    ran : whether there was a run, of whose rates silent, saturated and never_fires are then.
     """
 
     samples: int
@@ -41,6 +42,7 @@ class Settling:
     saturated: float
     never_fires: float
     distance: float | None
+    ran: bool
 
     @classmethod
     def of(
@@ -74,17 +76,17 @@ class Settling:
             saturated=float((each == 1).mean()),
             never_fires=float((each == 0).all(axis=0).mean()),
             distance=distance,
+            ran=run is not None,
         )
 
     def words(self) -> str:
         """Say the figures in one sentence."""
-        far = ""
+        firing = f"{self.silent:.0%} of the neurons are silent, {self.saturated:.0%} saturated"
+        if self.ran:
+            firing = f"after T steps {firing}"
         if self.distance is not None:
-            far = f"; after T steps the rates are {self.distance:.1%} of their mean away from it"
-        return (
-            f"at the equilibrium the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}; "
-            f"{self.silent:.0%} of the neurons are silent, {self.saturated:.0%} saturated{far}"
-        )
+            firing = f"{firing}, and the rates are {self.distance:.1%} of their mean away from it"
+        return f"at the equilibrium the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}; {firing}"
 
     def warnings(self) -> list[str]:
         """Say in plain words what speaks against an equilibrium."""

@@ -7,3 +7,4 @@ from fsnn_lava.quantization.report import (
     NEGLIGIBLE_SHARE as NEGLIGIBLE_SHARE,
     QuantizationReport as QuantizationReport,
 )
+from fsnn_lava.quantization.rounding import CURRENT_BITS as CURRENT_BITS

@@ -57,6 +57,15 @@ class ExportReport:
             if c.clipped
         ]
 
+    def notes(self) -> list[str]:
+        """Say which weights the state leaves fewer bits than they may have."""
+        return [
+            f"{name}: its weights use {c.used_bits} of {c.weight_bits} bits; all connections into a population share "
+            "one scale, which is as fine as 24 bits of state allow"
+            for name, c in self.quantization.connections.items()
+            if c.parts == 1 and c.used_bits < c.weight_bits - 1
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """Return nested dictionaries for JSON."""
         return {
@@ -64,6 +73,7 @@ class ExportReport:
             "fingerprint": self.fingerprint,
             "quantization": self.quantization.as_dict(),
             "warnings": self.warnings(),
+            "notes": self.notes(),
             "size": self.size.as_dict(),
             "activity": self.activity.as_dict(self.energy),
         }
@@ -76,6 +86,7 @@ class ExportReport:
             "## Rounding",
             quantization_markdown(self.quantization),
             *(f"- **warning: {line}**" for line in self.warnings()),
+            *(f"- {line}" for line in self.notes()),
             self.proof,
             "## Size",
             self.size.as_markdown(),
@@ -120,7 +131,7 @@ def quantization_markdown(report: QuantizationReport) -> str:
     populations = [
         (
             name,
-            f"{p.reset_amount:.1f}",
+            f"{p.reset_amount:g}",
             str(p.v_threshold),
             f"{p.scale:.3g}",
             f"{p.potential_bound / STATE_LIMIT:.0%}",
@@ -149,14 +160,15 @@ def quantization_markdown(report: QuantizationReport) -> str:
 
 _CONNECTION = ("connection", "exponent", "bits used", "weight error", "current error", "clipped")
 _CONNECTION_NOTES = (
-    'Weights may have {bits} bits. *Exponent*: a weight is its integer times 2 to this power, in weight units; "7 and '
-    'below", where several connections (named _coarse, _part2, ...) stand for one together: the largest of theirs. '
-    "*Bits used*: what the largest of the integers takes, with its sign; the 24 bits of the potential may leave them "
-    "fewer. *Weight error*: root mean square of the rounding errors of the weights, as a share of the weights. "
-    "*Current error*: that of the connection's current at the equilibrium, on {compared} of the samples; of a constant "
-    "current, as a share of itself, or of {negligible:.0%} of the reset r where it is less. Rounding is chosen for the "
-    "current on {samples} training samples, so that errors of weights cancel there; those of small weights may exceed "
-    "the weights themselves. *Clipped*: weights cut to the largest integer that their bits hold."
+    "Weights may have {bits} bits, constant currents 8. *Exponent*: a weight is its integer times 2 to this power, in "
+    'weight units; "7 and below", where several connections (named _coarse, _part2, ...) stand for one together: the '
+    "largest of theirs. *Bits used*: what the largest of the integers takes, with its sign; the 24 bits of the "
+    "potential may leave them fewer. *Weight error*: root mean square of the rounding errors of the weights, as a "
+    "share of the weights. *Current error*: that of the connection's current at the equilibrium, on {compared} of "
+    "the samples; of a constant current, as a share of itself, or of {negligible:.0%} of the reset r where it is "
+    "less. Rounding is chosen for the current on {samples} training samples, so that errors of weights cancel there;"
+    " those of small weights may exceed the weights themselves. *Clipped*: weights cut to the largest integer that "
+    "their bits hold."
 )
 _POPULATION = ("population", "reset r", "threshold V", "scale", "24 bits used", "mean rate error", "largest")
 _POPULATION_NOTES = (

@@ -164,7 +164,7 @@ class Activity:
         work = [(c.name, f"{c.messages:,.1f}", f"{c.synaptic_operations:,.1f}") for c in self.connections]
         work.append(("total", "", f"{self.synaptic_operations:,.1f}"))
         parts = [
-            f"Per inference, mean of {counted(self.samples, 'sample')} in the simulator, "
+            f"Per inference, mean of {counted(self.samples, 'training sample')} in the simulator, "
             f"{counted(self.time_steps, 'time step')} each.",
             markdown_table(("population", "spikes"), spikes),
             markdown_table(("connection", "messages", "synaptic operations"), work),

@@ -20,7 +20,7 @@ from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
 from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, accuracy, with_timing
-from fsnn_lava.quantization import quantize
+from fsnn_lava.quantization import CURRENT_BITS, quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
 from fsnn_lava.verification.error_budget import error_budget
@@ -337,6 +337,6 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
         "dataset": config["dataset"],
         **{name: str(value) for name, value in trained.items() if value is not None},
         "neurons": "IF" if neuron.leak == 1 else f"LIF, leak {neuron.leak}",
-        "weights": f"{deployment['weight_bits']} bits at most",
+        "weights": f"{deployment['weight_bits']} bits at most, of constant currents {CURRENT_BITS}",
         "threshold": "half the reset amount" if deployment["threshold"] == "half" else as_trained,
     }

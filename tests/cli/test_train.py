@@ -203,6 +203,7 @@ def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.
     resume = ["--resume", str(folder)]
     assert train.main(resume) == 0
     shown = capsys.readouterr().out
+    assert "goes on after 2 whole epochs and 0 iterations of the next" in shown
     assert "epochs done: all 2; more with --training.epochs" in shown
     assert "differs" not in shown
     assert train.main([*resume, "--training.epochs", "3", "--training.precision", "bf16"]) == 0
@@ -229,8 +230,8 @@ def test_a_run_on_another_dataset_is_not_named_after_the_config() -> None:
         return train.parse_arguments(list(options)).settings.name
 
     assert name() == "digits"
-    assert name("--dataset", "fashion-mnist") == "fashion_mnist"
-    assert name("--dataset", "fashion-mnist", "--name", "mine") == "mine"
+    assert name("--dataset", "fashion_mnist") == "fashion_mnist"
+    assert name("--dataset", "fashion_mnist", "--name", "mine") == "mine"
     assert name("--config", "mnist_conv_if", "--dataset", "mnist") == "mnist_conv_if"
 
 
@@ -272,6 +273,8 @@ def test_evaluation_refuses_what_it_cannot_do(trained: Path, tmp_path: Path) -> 
     for option in ("--samples", "--time-steps"):
         with pytest.raises(ConfigError, match=f"{option}: found -1; allowed: at least 0"):
             evaluate.main(["--run", str(trained), option, "-1"])
+    with pytest.raises(ConfigError, match=r"--samples: found 361; allowed: 0 \(all\) \.\. 360"):
+        evaluate.main(["--run", str(trained), "--samples", "361"])
 
 
 @pytest.mark.slow

@@ -151,7 +151,12 @@ FEEDBACK_FORMS = f"expected <channels>C<kernel>[u] or <units> after the F, e.g. 
         (
             "64C5 F64C5",
             f'layer 1 of "64C5 F64C5": cannot read "64C5 F64C5"; {LAYER_FORMS} A feedback stands in parentheses at the '
-            "end: 64C5s (F64C5).",
+            "end, without a dash: 64C5s (F64C5).",
+        ),
+        (
+            "64C5-(F64C5)",
+            f'layer 2 of "64C5-(F64C5)": cannot read ""; {LAYER_FORMS} A feedback stands in parentheses at the end, '
+            "without a dash: 64C5s (F64C5).",
         ),
         ("64C5--3", f'layer 2 of "64C5--3": cannot read ""; {LAYER_FORMS}'),
         ("64C5-", f'layer 2 of "64C5-": cannot read ""; {LAYER_FORMS}'),

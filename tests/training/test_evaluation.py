@@ -149,8 +149,8 @@ def test_loop_that_does_not_contract_is_said_not_to_settle() -> None:
     assert (calm.unsettled, calm.warnings()) == (0, [])
     assert calm.distance is not None
     assert calm.words() == (
-        "at the equilibrium the loop's gain is 0.50, at most 0.50; 0% of the neurons are silent, 0% saturated; "
-        f"after T steps the rates are {calm.distance:.1%} of their mean away from it"
+        "at the equilibrium the loop's gain is 0.50, at most 0.50; after T steps 0% of the neurons are silent, "
+        f"0% saturated, and the rates are {calm.distance:.1%} of their mean away from it"
     )
     assert calm.largest_gain == pytest.approx(0.5, rel=1e-5)
 

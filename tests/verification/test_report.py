@@ -50,8 +50,8 @@ BUDGET = Budget(
     unsettled_samples=0,
     equilibrium_converged=True,
     settling={
-        "float": Settling(80, 0, 0.31, 0.42, 0.53, 0.01, 0.12, 0.0321),
-        "integer": Settling(80, 0, 0.33, 0.44, 0.55, 0.02, 0.13, None),
+        "float": Settling(80, 0, 0.31, 0.42, 0.53, 0.01, 0.12, 0.0321, ran=True),
+        "integer": Settling(80, 0, 0.33, 0.44, 0.55, 0.02, 0.13, None, ran=False),
     },
 )
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
@@ -252,7 +252,7 @@ def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    restless = Settling(80, 7, 0.9, 1.4, 0.7, 0.3, 0.7, 0.25)
+    restless = Settling(80, 7, 0.9, 1.4, 0.7, 0.3, 0.7, 0.25, ran=True)
     settling = {**BUDGET.settling, "integer": restless}
     budget = dataclasses.replace(BUDGET, unsettled_samples=7, equilibrium_converged=False, settling=settling)
     report = dataclasses.replace(REPORT, budget=budget)
@@ -262,8 +262,8 @@ def test_markdown_says_that_nothing_converged() -> None:
     assert "- **integer network: 70% of the neurons never fire**" in text
     assert "- **integer network: T is too short to speak of an equilibrium: the rates are 25% of their mean" in text
     assert "network: " not in REPORT.as_markdown()
-    assert "| float | 0.31 | 0.42 | 0 of 80 | 53% | 1% | 12% | 3.2% |" in text
-    assert "| integer | 0.33 | 0.44 | 0 of 80 | 55% | 2% | 13% | not run |" in REPORT.as_markdown()
+    assert "| float | 0.31 | 0.42 | 0 of 80 | after T steps | 53% | 1% | 12% | 3.2% |" in text
+    assert "| integer | 0.33 | 0.44 | 0 of 80 | equilibrium | 55% | 2% | 13% |  |" in REPORT.as_markdown()
 
 
 NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)
@@ -465,7 +465,7 @@ def test_markdown_holds_every_figure_and_the_source() -> None:
     for connection in activity.connections:
         assert f"| {connection.name} | {connection.messages:,.1f} |" in text
     assert f"| total |  | {activity.synaptic_operations:,.1f} |" in text
-    assert "mean of 3 samples in the simulator, 6 time steps each" in text
+    assert "mean of 3 training samples in the simulator, 6 time steps each" in text
     assert f"| a | 48 | {size.populations[0].synapses:,} | {size.populations[0].weight_bytes:,} |" in size.as_markdown()
     for table in (block for t in (text, size.as_markdown()) for block in t.split("\n\n") if block.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1

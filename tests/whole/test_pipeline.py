@@ -127,7 +127,7 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     proven = "24-bit state proven: no allowed input makes a potential leave 24 bits within T = 17 steps."
     assert proven in printed
     assert proven in (digits / "export.md").read_text()
-    assert "Weights may have 6 bits." in (digits / "export.md").read_text()
+    assert "Weights may have 6 bits, constant currents 8." in (digits / "export.md").read_text()
     assert printed.endswith(f"next: fsnn run --backend lava-fixed --run {digits}")
 
 
@@ -142,6 +142,13 @@ def test_a_weaker_verification_keeps_the_stronger_one(digits: Path, capsys: pyte
         assert ("warning: rates of population1: with 1 sample a neuron is noticed only" in shown) == (samples == 1)
     assert json.loads((digits / "report.json").read_text())["samples"] == 2
     assert "40 of 360" in (digits / "report-40-samples.md").read_text()
+    another = json.loads((digits / "report.json").read_text())
+    another["network"]["fingerprint"] = "0123456789ab"
+    (digits / "report.json").write_text(json.dumps(another))
+    assert verify.main([*options, "--samples", "9"]) == 0
+    kept = "report.json is on another network, 0123456789ab: kept as report-of-0123456789ab.json"
+    assert kept in words(capsys.readouterr().out)
+    assert json.loads((digits / "report-of-0123456789ab.json").read_text()) == another
     assert export.main(["--run", str(digits), "--calibration-samples", "50", "--weight-bits", "6"]) == 0
     assert {path.name for path in digits.glob("report-40*")} == {
         "report-40-samples-of-earlier-export.json",
@@ -295,7 +302,7 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
     assert re.fullmatch("[0-9a-f]{12}", exported["fingerprint"])
     assert report["network"] == said | {
         "fingerprint": exported["fingerprint"],
-        "weights": "8 bits at most",
+        "weights": "8 bits at most, of constant currents 8",
         "threshold": "as trained",
     }
     causes = {c["name"]: c["populations"]["population1"] for c in report["budget"]["causes"]}
