@@ -32,7 +32,7 @@ Reference = Literal["equilibrium", "final"]
 ExitRule = Literal["settled", "margin"]
 """When a sample leaves: see the top of this file."""
 REFERENCES: Mapping[Reference, str] = {
-    "equilibrium": "the rates at which the network settles",
+    "equilibrium": "the rates at which the integer network settles",
     "final": "the same run's rates after all steps",
 }
 

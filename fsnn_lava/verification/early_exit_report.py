@@ -65,7 +65,7 @@ class AnytimeReport:
             f"{counted(anytime.time_steps, 'time step')} each.",
             "## Stopped after t steps",
             markdown_table(("t", "accuracy", "mean rate error"), steps),
-            "Rate error: mean difference of the rates of the readout's population from "
+            "*Mean rate error*: mean absolute difference of the rates of the readout's population from "
             f"{REFERENCES[anytime.reference]}, spikes per step, over its neurons and "
             f"{counted(anytime.rate_samples, 'sample')}.",
             *([] if anytime.reference_converged else [f"**{UNCONVERGED}**"]),
@@ -74,7 +74,8 @@ class AnytimeReport:
             f"A sample leaves when its class has stayed the same for {stable}, none of them before the first "
             "spike of the readout's population, and, *settled*: in these steps its margin (largest logit less the "
             "second) has moved by less than the limit, a share of the margin; *margin*: its margin is above the limit, "
-            "in logits.",
+            "in logits. *Mean steps*, *left early*: over all samples. A limit that is chosen by this table is chosen on the "
+            "samples that it is measured on.",
         ]
         return "\n\n".join(parts) + "\n"
 

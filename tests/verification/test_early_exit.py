@@ -393,7 +393,7 @@ def test_markdown_holds_every_figure() -> None:
     figures += [
         "| settled | inf | 100.00% | 2.67 | 100.0% |",
         "| margin | 4 |",
-        "the rates at which the network settles",
+        "the rates at which the integer network settles",
         "2 samples",
         "for 1 step, none",
     ]
