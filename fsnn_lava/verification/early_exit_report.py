@@ -74,8 +74,8 @@ class AnytimeReport:
             f"A sample leaves when its class has stayed the same for {stable}, none of them before the first "
             "spike of the readout's population, and, *settled*: in these steps its margin (largest logit less the "
             "second) has moved by less than the limit, a share of the margin; *margin*: its margin is above the limit, "
-            "in logits. *Mean steps*, *left early*: over all samples. A limit that is chosen by this table is chosen on "
-            "the samples that it is measured on.",
+            "in logits. *Mean steps*, *left early*: over all samples. A limit that is chosen by this table is chosen "
+            "on the samples that it is measured on.",
         ]
         return "\n\n".join(parts) + "\n"
 
