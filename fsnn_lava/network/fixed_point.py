@@ -113,7 +113,7 @@ def solve(
     tolerance : relative residual at which a sample is done.
     max_steps : largest number of evaluations of f by each method.
     least_norm : a sample's residual is relative to its own norm, but at least to this one.
-    of_rows : f for some samples alone; None: f takes any number of samples.
+    of_rows : f for some samples alone; None: where a method fails, f takes any number of samples.
 
     Raises
     ------
@@ -122,10 +122,9 @@ def solve(
     """
     if not math.isfinite(float(torch.linalg.vector_norm(start))):
         raise ConvergenceError("the start of a solve is not finite, so no solution can be: lower the learning rate")
-    some = of_rows or (lambda rows: f)
     solver: Solver = SOLVERS.get(method)
     if solver is fixed_point_iteration:
-        solver = partial(fixed_point_iteration, of_rows=some)
+        solver = partial(fixed_point_iteration, of_rows=of_rows)
     found = solver(f, start, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
     behind = FALLBACKS[FALLBACKS.index(method) + 1 :] if method in FALLBACKS else FALLBACKS[1:]
     for name in behind:
@@ -134,7 +133,8 @@ def solve(
         rows = (~found.done).nonzero().flatten()
         solver = SOLVERS.get(name)
         begin = found.value[rows.to(start.device)]
-        better = solver(some(rows), begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
+        some = f if of_rows is None else of_rows(rows)
+        better = solver(some, begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
         found = found.replaced(rows, better)
     return found
 
