@@ -250,15 +250,9 @@ def test_a_command_at_work_says_how_far_it_is(
     monkeypatch.setattr(command, "working", heard)
     options = {evaluate: [], run: ["--backend", "simulator"], anytime: ["--no-picture"]}
     assert command.main(["--run", str(digits), *options[command]]) == 0
-    done = "simulator: 360 of 360 samples"
-    assert (
-        said
-        == {
-            evaluate: ["reading digits", "evaluating 360 samples", "looking for the equilibrium of 100 samples"],
-            run: ["simulator", done],
-            anytime: ["simulator", done],
-        }[command]
-    )
+    last = "looking for the equilibrium of 100 samples" if command is evaluate else "simulator: 360 of 360 samples"
+    assert said[0] == ("reading digits" if command is evaluate else "simulator")
+    assert said[-1] == last
 
 
 def test_run_takes_the_newest_export(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
