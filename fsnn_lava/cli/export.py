@@ -52,15 +52,19 @@ def main(argv: list[str]) -> int:
     if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
         raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
     run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
-    with working(console, "reading the network and its samples") as progress:
-        floating, dataset = imported(arguments) if run is None else lowered(arguments, run)
-        calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
-        integer, quantization = quantize(floating, calibration, config=arguments.settings, progress=progress)
-        progress("counting spikes and synaptic operations")
-        report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
-        progress("measuring how far rounding moves each neuron's rate")
-        measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
-        record = record_export(floating, integer, measured)
+    try:
+        with working(console, "reading the network and its samples") as progress:
+            floating, dataset = imported(arguments) if run is None else lowered(arguments, run)
+            calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
+            integer, quantization = quantize(floating, calibration, config=arguments.settings, progress=progress)
+            progress("counting spikes and synaptic operations")
+            report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
+            progress("measuring how far rounding moves each neuron's rate")
+            measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
+            record = record_export(floating, integer, measured)
+    except KeyboardInterrupt:
+        console.print("nothing was written; an earlier export is as it was", soft_wrap=True)
+        raise
     folder = run or new_run_folder(arguments.runs, floating.name)
     earlier = network_hashes(folder) if (folder / RECORD).exists() else {}  # an interrupted export leaves no record
     written = []

@@ -174,8 +174,8 @@ def fixed_point_iteration(
 
     Parameters
     ----------
-    of_rows : f for some samples alone: once half of the samples are done, the others go on by themselves. None: all
-        samples go on until the last one is done.
+    of_rows : f for some samples alone: once half of the samples are done or given up, the others go on by
+        themselves. None: all samples go on until the last one is done.
     last_change : (B,) norm of the change that led to the start; None: of the start itself, as if it came from zero.
     """
     change = _norms(start) if last_change is None else last_change

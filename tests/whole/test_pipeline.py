@@ -158,6 +158,20 @@ def test_a_weaker_verification_keeps_the_stronger_one(digits: Path, capsys: pyte
     }
 
 
+def test_an_interrupted_export_says_that_it_wrote_nothing(
+    digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()}
+    monkeypatch.setattr(export, "quantize", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export.main(["--run", str(digits)])
+    assert "nothing was written; an earlier export is as it was" in words(capsys.readouterr().out)
+    assert {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()} == before
+
+
 def test_export_sets_aside_what_is_of_another_export(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Reports on networks that are no longer there must not pass for reports on those that are."""
     few = ["--run", str(digits), "--calibration-samples", "50"]
