@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fsnn_lava.cli import evaluate, script, train
+from fsnn_lava.cli import evaluate, train, training_display
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST
 from fsnn_lava.training.checkpoint import load_training
 from process_group import wait_for_epochs
-from script_loader import ROOT, status_of
+from script_loader import ROOT, said_by, status_of
 
 pytestmark = pytest.mark.usefixtures("_threads")
 CONFIG = published_configs()["fashion_mnist_fc_lif"]
@@ -213,16 +213,15 @@ def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.
     assert "training.epochs" not in shown
 
 
-def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_progress_within_an_epoch_is_said_where_there_is_no_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "SILENCE", 1e-3)
+    said = said_by(monkeypatch, train, training_display)
     assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"^reading digits \(\d+ s\)$", shown, re.MULTILINE)
-    lines = re.findall(r"^epoch 1  loss \d\.\d{4}(, testing)?, (\d+)/12 \(\d+ s\)$", shown, re.MULTILINE)
-    assert lines[-1] == (", testing", "12"), "the last thing that is done in an epoch"
-    assert [int(done) for _, done in lines] == sorted(int(done) for _, done in lines)
+    assert said[:2] == ["reading digits", "epoch 1"]
+    lines = [re.fullmatch(r"epoch 1  loss \d\.\d{4}(, testing)?, (\d+)/12", line) for line in said[2:]]
+    assert [line[2] for line in lines] == [str(done) for done in range(1, 13)]
+    assert [line[1] for line in lines] == [None] * 11 + [", testing"]
 
 
 def test_a_run_on_another_dataset_is_not_named_after_the_config() -> None:

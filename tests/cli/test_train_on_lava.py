@@ -17,7 +17,7 @@ from torch import Tensor
 from fsnn_lava.backends.lava import runner as lava_runner
 from fsnn_lava.backends.lava.learning.job import TrainingJob, TrainingOutcome
 from fsnn_lava.backends.lava.learning.runner import train_on_lava
-from fsnn_lava.cli import export, run, script, train, train_on_lava as on_lava
+from fsnn_lava.cli import export, run, script, train, train_on_lava as on_lava, training_display
 from fsnn_lava.config import TrainConfig, published_configs, read_config
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import (
@@ -37,7 +37,7 @@ from fsnn_lava.training.on_lava import fit_on_lava
 from fsnn_lava.training.on_lava_check import Agreement
 from fsnn_lava.training.on_lava_network import parameters_of
 from on_chip_jobs import part
-from script_loader import ROOT
+from script_loader import ROOT, said_by
 
 pytestmark = pytest.mark.usefixtures("_threads")
 CONFIG = published_configs()["digits_spide"]
@@ -189,17 +189,16 @@ def test_runs_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.lava
-def test_progress_within_an_epoch_is_shown_where_there_is_no_bar(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_progress_within_an_epoch_is_said_where_there_is_no_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "SILENCE", 1e-2)
+    said = said_by(monkeypatch, training_display)
     options = [*SHORT, "--network.time-steps", "3", "--training.time-steps-back", "4", "--epochs", "1"]
     assert on_lava.main([*options, "--runs", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"^starting Lava \(\d+ s\)$", shown, re.MULTILINE)
-    lines = re.findall(r"^epoch 1  loss \d\.\d{4}(?:, testing)?, (\d+)/80 \(\d+ s\)$", shown, re.MULTILINE)
-    assert lines[-1] == "80"
-    assert [int(done) for done in lines] == sorted(int(done) for done in lines)
+    assert said[0] == "starting Lava"
+    done = [int(re.fullmatch(r"epoch 1  loss \d\.\d{4}(?:, testing)?, (\d+)/80", line)[1]) for line in said[1:]]
+    assert done[-1] == 80
+    assert done == sorted(done)
 
 
 @pytest.mark.lava

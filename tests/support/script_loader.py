@@ -5,10 +5,13 @@ import importlib.util
 import runpy
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
 from fsnn_lava.cli.script import SCRIPTS as SCRIPT_OF
 
@@ -55,3 +58,17 @@ def script_of(command: str) -> tuple[ModuleType, list[str]]:
 def command_module(name: str) -> ModuleType:
     """The file of a subcommand of fsnn."""
     return importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}")
+
+
+def said_by(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> list[str]:
+    """All that commands in these modules say of what they are at, whether or not there is time to show it."""
+    said: list[str] = []
+
+    @contextmanager
+    def heard(console: Console, task: str) -> Iterator[Callable[[str], None]]:
+        said.append(task)
+        yield said.append
+
+    for module in modules:
+        monkeypatch.setattr(module, "working", heard)
+    return said

@@ -4,8 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import trained
 from fsnn_lava.backends import get_backend
@@ -35,7 +33,7 @@ from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.hardware.run_io import RunResult
 from fsnn_lava.training.checkpoint import load_checkpoint, save_checkpoint
 from fsnn_lava.verification import verify_network
-from script_loader import status_of
+from script_loader import said_by, status_of
 
 
 @pytest.fixture(scope="module")
@@ -254,14 +252,7 @@ def test_a_command_at_work_says_how_far_it_is(
     command: ModuleType, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through `working`, which shows it at a terminal and in a pipe."""
-    said: list[str] = []
-
-    @contextmanager
-    def heard(console: Console, task: str) -> Iterator[Callable[[str], None]]:
-        said.append(task)
-        yield said.append
-
-    monkeypatch.setattr(command, "working", heard)
+    said = said_by(monkeypatch, command)
     options = {evaluate: [], run: ["--backend", "simulator"], anytime: ["--no-picture"]}
     assert command.main(["--run", str(digits), *options[command]]) == 0
     last = "looking for the equilibrium of 100 samples" if command is evaluate else "simulator: 360 of 360 samples"
