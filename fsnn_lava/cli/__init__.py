@@ -68,6 +68,7 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> NoReturn:
     command = importlib.import_module(f"fsnn_lava.cli.{name.replace('-', '_')}")
     if at_terminal:
         sys.stderr.write("\x1b[2K")
+        sys.stderr.flush()
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     script.run_script(command.main, sys.argv[1:] if arguments is None else arguments)

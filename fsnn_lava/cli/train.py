@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
-from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
+from fsnn_lava.cli.training_display import named, new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import counted
@@ -69,9 +69,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
     arguments = read_options(Arguments, argv, command="train", description=description, default=default)
     own, training = {"validation_samples": arguments.validation}, {"device": arguments.device}
     settings = with_given(arguments.settings, own=own, training=training)
-    if settings.dataset != default.settings.dataset and settings.name == default.settings.name:
-        settings = dataclasses.replace(settings, name=settings.dataset)  # not the config's any more
-    return dataclasses.replace(arguments, settings=settings)
+    return dataclasses.replace(arguments, settings=named(settings, default.settings))
 
 
 def main(argv: list[str]) -> int:

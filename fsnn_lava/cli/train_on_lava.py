@@ -20,7 +20,7 @@ from rich.markup import escape
 from fsnn_lava.backends import require_lava
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
-from fsnn_lava.cli.training_display import new_folder, report, shown, source_of
+from fsnn_lava.cli.training_display import named, new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import BackendError, counted
@@ -68,7 +68,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     description = f"{__doc__}\n\nDatasets: {DATASETS.help()}."
     arguments = read_options(Arguments, argv, command="train-on-lava", description=description, default=default)
     own, training = {"train_samples": arguments.samples}, {"epochs": arguments.epochs}
-    return dataclasses.replace(arguments, settings=with_given(arguments.settings, own=own, training=training))
+    chosen = with_given(arguments.settings, own=own, training=training)
+    return dataclasses.replace(arguments, settings=named(chosen, settings))
 
 
 def main(argv: list[str]) -> int:

@@ -58,6 +58,13 @@ def source_of(argv: list[str]) -> Source:
     return tyro.cli(Source, args=options, return_unknown_args=True)[0]
 
 
+def named(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
+    """Settings whose name is their dataset's, where this is not the default's any more and no name was given."""
+    if settings.dataset == default.dataset or settings.name != default.name:
+        return settings
+    return dataclasses.replace(settings, name=settings.dataset)
+
+
 def new_folder(runs: Path, name: str, settings: TrainConfig) -> Path:
     """Make the folder of a new run, with its settings in it."""
     folder = new_run_folder(runs, name)
@@ -120,7 +127,7 @@ class Screen:
 
 
 @contextmanager
-def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "epoch 1") -> Iterator[Screen]:
+def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "starting") -> Iterator[Screen]:
     """Show a training on the console, by a bar on a terminal and by lines elsewhere, and log it into its folder."""
     with ExitStack() as stack:
         log = stack.enter_context(closing(TensorBoardLog(folder)))

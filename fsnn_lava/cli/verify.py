@@ -19,6 +19,7 @@ from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next, working, write_report
 from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.files import not_writable
 from fsnn_lava.training import BEST, TrainedNetwork, load_checkpoint
 from fsnn_lava.verification import RECORD, TORCH, Report, check_backends, load_record, verify
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
             stock_models=arguments.stock_models,
             progress=progress,
         )
-    for line in keep_stronger(deployed.folder, report):
+    for line in keep_earlier(deployed.folder, report):
         console.print(escape(line), soft_wrap=True)
     write_report(console, deployed.folder, "report", markdown=report.as_markdown(), values=report.as_json())
     console.print(f"{report.verdict} {report.scope}", soft_wrap=True)
@@ -91,8 +92,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def keep_stronger(folder: Path, report: Report) -> Iterator[str]:
-    """Rename an earlier report if it is on another network or rests on more samples, and say so."""
+def keep_earlier(folder: Path, report: Report) -> Iterator[str]:
+    """Rename an earlier report if it is on another network or rests on more samples, and say so.
+
+    `conversion.set_aside` knows these names too.
+
+    Raises
+    ------
+    OutputError : if a file cannot be renamed.
+    """
     try:
         earlier = json.loads((folder / "report.json").read_text())
         network, samples = earlier["network"]["fingerprint"], int(earlier["samples"])
@@ -106,5 +114,8 @@ def keep_stronger(folder: Path, report: Report) -> Iterator[str]:
         return
     for old in (folder / "report.json", folder / "report.md"):
         if old.exists():
-            old.replace(old.with_stem(kept))
+            try:
+                old.replace(old.with_stem(kept))
+            except OSError as error:
+                raise not_writable(old.with_stem(kept), error) from error
             yield f"{old.name} {why}: kept as {kept}{old.suffix}"

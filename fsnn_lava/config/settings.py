@@ -135,7 +135,7 @@ class TrainConfig:
     """Everything that determines a training run."""
 
     name: str = "digits"
-    """Name of the run's folder; where the dataset is not the config's, its name if none is given."""
+    """Name of the run's folder. A run on another dataset than its config's is named after that, if no name is given."""
     dataset: str = "digits"
     """Name of a dataset: of `fsnn_lava.datasets.DATASETS`, listed at the top of --help."""
     published: str = ""

@@ -131,9 +131,9 @@ def solve(
         if found.converged:
             break
         rows = (~found.done).nonzero().flatten()
+        some = f if of_rows is None else of_rows(rows)
         solver = SOLVERS.get(name)
         begin = found.value[rows.to(start.device)]
-        some = f if of_rows is None else of_rows(rows)
         better = solver(some, begin, tolerance=tolerance, max_steps=max_steps, least_norm=least_norm)
         found = found.replaced(rows, better)
     return found
@@ -270,7 +270,10 @@ class _Best:
     """
 
     def __init__(self, start: Tensor, tolerance: float, least_norm: float, *, last_change: Array | None = None) -> None:
-        """Note a start; the change that led to it, (B,), if iterates are images, which are then one step nearer."""
+        """Begin with a start and, for plain iteration, with the norm (B,) of the change that led to it.
+
+        Of a sample that plain iteration has solved the image is kept, which is one step nearer.
+        """
         self._tolerance, self._least_norm, self._plain = tolerance, least_norm, last_change is not None
         self._steps = 0
         batch = len(start)

@@ -6,7 +6,7 @@ from typing import Any
 from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import STATE_LIMIT, Array, HardwareNetwork
-from fsnn_lava.quantization import NEGLIGIBLE_SHARE, QuantizationReport
+from fsnn_lava.quantization import CURRENT_BITS, NEGLIGIBLE_SHARE, QuantizationReport
 from fsnn_lava.verification.markdown_tables import markdown_table, settling_markdown
 from fsnn_lava.verification.size_and_energy import (
     LOIHI_1,
@@ -61,7 +61,7 @@ class ExportReport:
         """Say which weights the state leaves fewer bits than they may have."""
         return [
             f"{name}: its weights use {c.used_bits} of {c.weight_bits} bits; all connections into a population share "
-            "one scale, which is as fine as 24 bits of state allow"
+            "one scale, which the 24 bits of state bound"
             for name, c in self.quantization.connections.items()
             if c.parts == 1 and c.used_bits < c.weight_bits - 1
         ]
@@ -140,12 +140,13 @@ def quantization_markdown(report: QuantizationReport) -> str:
         )
         for name, p in report.populations.items()
     ]
-    bits = min(c.weight_bits for c in report.connections.values())  # constant currents always have 8
+    bits = min(c.weight_bits for c in report.connections.values())  # constant currents always have CURRENT_BITS
     return "\n\n".join(
         [
             markdown_table(_CONNECTION, connections),
             _CONNECTION_NOTES.format(
                 bits=bits,
+                current_bits=CURRENT_BITS,
                 samples=report.calibration_samples,
                 compared=report.compared_samples,
                 negligible=NEGLIGIBLE_SHARE,
@@ -160,10 +161,10 @@ def quantization_markdown(report: QuantizationReport) -> str:
 
 _CONNECTION = ("connection", "exponent", "bits used", "weight error", "current error", "clipped")
 _CONNECTION_NOTES = (
-    "Weights may have {bits} bits, constant currents 8. *Exponent*: a weight is its integer times 2 to this power, in "
-    'weight units; "7 and below", where several connections (named _coarse, _part2, ...) stand for one together: the '
-    "largest of theirs. *Bits used*: what the largest of the integers takes, with its sign; the 24 bits of the "
-    "potential may leave them fewer. *Weight error*: root mean square of the rounding errors of the weights, as a "
+    "Weights may have {bits} bits, constant currents {current_bits}. *Exponent*: a weight is its integer times 2 to "
+    'this power, in weight units; "7 and below", where several connections (named _coarse, _part2, ...) stand for one '
+    "together: the largest of theirs. *Bits used*: what the largest of the integers takes, with its sign; the 24 "
+    "bits of the potential may leave them fewer. *Weight error*: root mean square of the rounding errors of the weights, as a "
     "share of the weights. *Current error*: that of the connection's current at the equilibrium, on {compared} of "
     "the samples; of a constant current, as a share of itself, or of {negligible:.0%} of the reset r where it is "
     "less. Rounding is chosen for the current on {samples} training samples, so that errors of weights cancel there;"

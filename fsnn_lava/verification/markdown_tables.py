@@ -26,8 +26,8 @@ _SETTLING_NOTES = (
     "*Gain*: the factor by which a small disturbance of the rates grows once around the loop, mean over the samples "
     "and *largest gain*; a sample *does not settle* where it is 1 or more, or where no equilibrium was found. *Silent* "
     "and *saturated*: share of neurons and samples at rate 0 and at rate 1, *never fire*: share of the neurons that "
-    "fire for no sample, by the *rates* at the equilibrium or after T steps. *Relative distance*: of the last "
-    "population's rates after T steps from the equilibrium, as a share of their mean."
+    "fire for no sample, by the *rates* after T steps (at T) or at the equilibrium (at rest). *Relative distance*: of "
+    "the last population's rates after T steps from the equilibrium, as a share of their mean."
 )
 
 
@@ -39,7 +39,7 @@ def settling_markdown(settling: Mapping[str, Settling]) -> str:
             f"{s.mean_gain:.2f}",
             f"{s.largest_gain:.2f}",
             f"{s.unsettled} of {s.samples}",
-            "after T steps" if s.ran else "equilibrium",
+            "at T" if s.ran else "at rest",
             f"{s.silent:.0%}",
             f"{s.saturated:.0%}",
             f"{s.never_fires:.0%}",

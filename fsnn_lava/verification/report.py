@@ -322,7 +322,7 @@ def lowering_text(lowering: SpikeAgreement) -> str:
     return (
         f"{text} The others part at these spikes. A tie is a potential within {lowering.tolerance:g} of the threshold, "
         "as a share of it: sums in another order may fall on either side.\n\n"
-        + markdown_table(("", "sample", "population", "step", "neuron", "potential less threshold"), rows)
+        + markdown_table(("", "sample", "population", "step", "neuron", "distance from the threshold"), rows)
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fsnn_lava.cli import evaluate, train, training_display
+from fsnn_lava.cli import evaluate, train, train_on_lava as on_lava, training_display
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST
@@ -194,6 +194,7 @@ def test_part_of_the_data_is_marked(tmp_path: Path, capsys: pytest.CaptureFixtur
     options = ["--runs", str(tmp_path), "--training.epochs", "1", "--train-samples", "200", "--test-samples", "50"]
     assert train.main([*SHORT, *options]) == 0
     shown = capsys.readouterr().out
+    assert "on digits, by ide, IF neurons, T = " in shown
     assert "200 samples, tested on 50 (a part of the data: not comparable with published figures), on " in shown
 
 
@@ -218,7 +219,7 @@ def test_progress_within_an_epoch_is_said_where_there_is_no_bar(
 ) -> None:
     said = said_by(monkeypatch, train, training_display)
     assert train.main([*SHORT, "--runs", str(tmp_path), "--training.epochs", "1"]) == 0
-    assert said[:2] == ["reading digits", "epoch 1"]
+    assert said[:2] == ["reading digits", "starting"]
     lines = [re.fullmatch(r"epoch 1  loss \d\.\d{4}(, testing)?, (\d+)/12", line) for line in said[2:]]
     assert [line[2] for line in lines] == [str(done) for done in range(1, 13)]
     assert [line[1] for line in lines] == [None] * 11 + [", testing"]
@@ -229,6 +230,8 @@ def test_a_run_on_another_dataset_is_not_named_after_the_config() -> None:
         return train.parse_arguments(list(options)).settings.name
 
     assert name() == "digits"
+    assert on_lava.parse_arguments(["--dataset", "mnist"]).settings.name == "mnist"
+    assert on_lava.parse_arguments([]).settings.name == "digits_spide"
     assert name("--dataset", "fashion_mnist") == "fashion_mnist"
     assert name("--dataset", "fashion_mnist", "--name", "mine") == "mine"
     assert name("--config", "mnist_conv_if", "--dataset", "mnist") == "mnist_conv_if"

@@ -262,8 +262,8 @@ def test_markdown_says_that_nothing_converged() -> None:
     assert "- **integer network: 70% of the neurons never fire**" in text
     assert "- **integer network: T is too short to speak of an equilibrium: the rates are 25% of their mean" in text
     assert "network: " not in REPORT.as_markdown()
-    assert "| float | 0.31 | 0.42 | 0 of 80 | after T steps | 53% | 1% | 12% | 3.2% |" in text
-    assert "| integer | 0.33 | 0.44 | 0 of 80 | equilibrium | 55% | 2% | 13% |  |" in REPORT.as_markdown()
+    assert "| float | 0.31 | 0.42 | 0 of 80 | at T | 53% | 1% | 12% | 3.2% |" in text
+    assert "| integer | 0.33 | 0.44 | 0 of 80 | at rest | 55% | 2% | 13% |  |" in REPORT.as_markdown()
 
 
 NEURON = IntegerNeuron(100, 100, 0, 0, 1.0)
@@ -495,9 +495,14 @@ def test_an_export_says_which_weights_it_cut() -> None:
     assert [line.split(":")[0] for line in report.warnings()] == [
         name for name, c in quantization.connections.items() if c.clipped
     ]
-    cut = dataclasses.replace(quantization.connections["feedback"], clipped=3)
-    quantization = dataclasses.replace(quantization, connections={"feedback": cut})
+    cut = dataclasses.replace(quantization.connections["feedback"], clipped=3, used_bits=4)
+    few = dataclasses.replace(cut, clipped=0, used_bits=2)
+    quantization = dataclasses.replace(quantization, connections={"feedback": cut, "few": few})
     report = dataclasses.replace(report, quantization=quantization)
     line = "feedback: 3 weights cut to the largest integer that 4 bits hold"
     assert report.warnings() == report.as_json()["warnings"] == [line]
+    (note,) = report.notes()
+    assert note.startswith("few: its weights use 2 of 4 bits; all connections into a population share one scale")
+    assert report.as_json()["notes"] == [note]
+    assert f"- {note}" in report.as_markdown()
     assert f"- **warning: {line}**" in report.as_markdown()

@@ -133,6 +133,7 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
 
 def test_a_weaker_verification_keeps_the_stronger_one(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--run", str(digits), "--backends", "simulator", "simulator-float"]
+    noticed = []
     for samples in (40, 1, 2):
         assert verify.main([*options, "--samples", str(samples)]) == 0
         shown = words(capsys.readouterr().out)
@@ -140,6 +141,9 @@ def test_a_weaker_verification_keeps_the_stronger_one(digits: Path, capsys: pyte
         text = f"Verified: all three checks hold. Test samples: {samples} of 360, evenly spread; 10 time steps each."
         assert text in shown
         assert ("warning: rates of population1: with 1 sample a neuron is noticed only" in shown) == (samples == 1)
+        (population,) = json.loads((digits / "report.json").read_text())["rates"]["populations"]
+        noticed.append(population["noticed"])
+    assert 0 < noticed[0] < noticed[2] < noticed[1], "the fewer samples, the less is noticed"
     assert json.loads((digits / "report.json").read_text())["samples"] == 2
     assert "40 of 360" in (digits / "report-40-samples.md").read_text()
     another = json.loads((digits / "report.json").read_text())
