@@ -162,14 +162,14 @@ def quantization_markdown(report: QuantizationReport) -> str:
 _CONNECTION = ("connection", "exponent", "bits used", "weight error", "current error", "clipped")
 _CONNECTION_NOTES = (
     "Weights may have {bits} bits, constant currents {current_bits}. *Exponent*: a weight is its integer times 2 to "
-    'this power, in weight units; "7 and below", where several connections (named _coarse, _part2, ...) stand for one '
-    "together: the largest of theirs. *Bits used*: what the largest of the integers takes, with its sign; the 24 "
-    "bits of the potential may leave them fewer. *Weight error*: root mean square of the rounding errors of the weights, as a "
-    "share of the weights. *Current error*: that of the connection's current at the equilibrium, on {compared} of "
-    "the samples; of a constant current, as a share of itself, or of {negligible:.0%} of the reset r where it is "
-    "less. Rounding is chosen for the current on {samples} training samples, so that errors of weights cancel there;"
-    " those of small weights may exceed the weights themselves. *Clipped*: weights cut to the largest integer that "
-    "their bits hold."
+    'this power, in weight units; "7 and below", where several connections (named _coarse, _part2, ...) stand for '
+    "one together: the largest of theirs. *Bits used*: what the largest of the integers takes, with its sign; the "
+    "24 bits of the potential may leave them fewer. *Weight error*: root mean square of the rounding errors of the "
+    "weights, as a share of the weights. *Current error*: that of the connection's current at the equilibrium, on "
+    "{compared} of the samples; of a constant current, as a share of itself, or of {negligible:.0%} of the reset r "
+    "where it is less. Rounding is chosen for the current on {samples} training samples, so that errors of weights "
+    "cancel there; those of small weights may exceed the weights themselves. *Clipped*: weights cut to the largest "
+    "integer that their bits hold."
 )
 _POPULATION = ("population", "reset r", "threshold V", "scale", "24 bits used", "mean rate error", "largest")
 _POPULATION_NOTES = (
