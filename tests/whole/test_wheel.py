@@ -52,6 +52,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def started(environment: Path, *command: str, folder: Path) -> str:
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     variables[CACHE_VARIABLE] = str(environment / "cache")
+    variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{variables['PATH']}"  # the environment is active
     program = str(environment / "bin" / command[0])
     done = subprocess.run([program, *command[1:]], cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
