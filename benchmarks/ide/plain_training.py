@@ -23,6 +23,7 @@ def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulati
     zeros = [drive.mean.new_zeros((len(drive.mean), *synapse.synapse.shape)) for synapse in bound.feedforward]
     v, spikes, weighted, total = (list(zeros) for _ in range(4))
     for t in range(time_steps):
+        returned = rate_from_count(weighted[-1], time_steps=time_steps, leak=neuron.leak)  # up to the step before
         for layer in layers:
             if layer > 0:
                 current = bound.feedforward[layer].current(spikes[layer - 1])
@@ -35,7 +36,7 @@ def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulati
             weighted[layer] = neuron.leak * weighted[layer] + spikes[layer]
             total[layer] = total[layer] + spikes[layer]
     rates = tuple(rate_from_count(w, time_steps=time_steps, leak=neuron.leak) for w in weighted)
-    return Simulation(rates, tuple(count / time_steps for count in total), None)
+    return Simulation(rates, tuple(count / time_steps for count in total), None, returned)
 
 
 def plain_gradient(

@@ -38,8 +38,8 @@ class Arguments(RunPlaces):
     """Verify an exported network, and compare backends on the same test samples."""
 
     backends: tuple[Backend, ...] | None = None
-    """Two or more; default: torch simulator lava-fixed. torch is the trained network itself, in float64 and the papers'
-    timing; a network that was not trained here (a NIR graph) has none."""
+    """Two or more; default: torch simulator lava-fixed. torch is the trained network itself, in float64 and the timing
+    of its training; a network that was not trained here (a NIR graph) has none."""
     samples: int | None = None
     """How many test samples, evenly spread over the test set; default: 100."""
     stock_models: bool = False

@@ -90,7 +90,7 @@ _GRADIENTS = "fsnn_lava.training.gradients"
 METHODS.register(
     "ide",
     GradientMethod(
-        f"{_GRADIENTS}.ide:ide", ("adjoint_solver", "adjoint_tolerance", "adjoint_max_steps", "contraction")
+        f"{_GRADIENTS}.ide:ide", ("adjoint", "adjoint_solver", "adjoint_tolerance", "adjoint_max_steps", "contraction")
     ),
     help="implicitly, at the equilibrium",
 )

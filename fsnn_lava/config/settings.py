@@ -33,6 +33,9 @@ PrecisionName = Literal["float32", "tf32", "bf16"]
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
 
+_UNCHANGED = {"timing": "sequential", "adjoint": "equilibrium"}
+"""Settings under [training] that older versions did not know, and with which a run is as theirs."""
+
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
@@ -77,6 +80,9 @@ class TrainingConfig:
 
     method: Annotated[str, one_of(METHODS)] = "ide"
     """How gradients are found: by a method of `fsnn_lava.config.METHODS`, listed at the top of --help."""
+    timing: Literal["sequential", "hardware"] = "sequential"
+    """Delays of the network while it is trained. sequential: as in the papers, 0 forwards and 1 back; hardware: 1 on
+    every connection, so that what is trained is what runs on Lava. With one population they are the same."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -97,6 +103,9 @@ class TrainingConfig:
     """Length to which a longer gradient is cut, all parameters as one vector; 0: never."""
     seed: int = 0
     """Seed of the weights, the order of samples and the dropout masks."""
+    adjoint: Literal["equilibrium", "window"] = "equilibrium"
+    """ide alone: of what the gradient is. equilibrium: of the rates at rest, as published; window: of those after T
+    steps, in which a spike comes round the loop at most (T - 1) / loop delay times: better where T is a few loops."""
     adjoint_solver: Annotated[str, one_of(SOLVERS)] = "fixed_point"
     """ide alone: solver of g = dL/da + J^T g."""
     adjoint_tolerance: float = 6e-3
@@ -306,6 +315,9 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         del values["validation_samples"]
     if config.network.neuron == "lif":
         del values["network"]["neuron"]
+    for name, default in _UNCHANGED.items():
+        if values["training"][name] == default:
+            del values["training"][name]
     values["training"]["milestones"] = list(config.training.milestones)
     return values
 

@@ -80,7 +80,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
 
 @torch.no_grad()
 def run_torch(
-    trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int = 1
+    trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int | None = None
 ) -> RunResult:
     """Run the trained network itself in PyTorch, in float64, on the inputs that the hardware is given.
 
@@ -89,7 +89,7 @@ def run_torch(
     network : its lowered form, against whose input the codes are checked.
     codes : (B, *shape) graded codes or (T, B, *shape) event frames.
     loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' timing, the number of
-        populations on hardware.
+        populations on hardware; None: as trained.
 
     Raises
     ------

@@ -225,8 +225,8 @@ def run_samples(
 ) -> None:
     """Run all steps of every sample, one sample after the other, so that its potentials stay in the cache.
 
-    In each step the populations follow each other, first to last, and see the spikes of this step from below
-    (sequential timing); the feedback comes `loop_delay` steps late.
+    In each step the populations follow each other, first to last, and see the spikes of this step from below; the
+    feedback comes `loop_delay` steps late.
 
     Parameters
     ----------
@@ -234,13 +234,14 @@ def run_samples(
         of each population, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
     inputs : (drive, events, masks): constant current (B, N1), frames (T, B, M), dropout masks (B, sum of N); each may
         have no columns.
-    rates : (weighted_count, count), (B, all neurons) each, zeros that are filled.
+    rates : (weighted_count, count, returned), zeros that are filled: (B, all neurons) the first two; (B, N of the last
+        population) its weighted count `loop_delay` steps before the end.
     recorded : (T, B, all neurons) uint8, filled if it is not empty.
     constants : (v_threshold, reset_amount, leak) in the type of the potentials.
     """
     connections, bounds, _, affine = plan
     drive, events, masks = inputs
-    weighted_counts, counts = rates
+    weighted_counts, counts, returned = rates
     # All arrays of a sample are allocated once, as large as the largest connection needs.
     neurons, widest, deepest, largest = bounds[-1], 0, 0, 0
     for k in range(len(connections)):
@@ -271,6 +272,8 @@ def run_samples(
                 _advance(state, current, constants, bounds[p], bounds[p + 1])
             # The last population's spikes wait in a ring of as many steps as the feedback is late.
             returning[t % loop_delay] = spikes[bounds[-2] :]
+            if t + 1 == time_steps - loop_delay:
+                returned[sample] = weighted_counts[sample, bounds[-2] :]
             if recorded.size:
                 recorded[t, sample] = spikes.astype(np.uint8)
 

@@ -48,7 +48,12 @@ from fsnn_lava.network.layers import (
     layer_matrix as layer_matrix,
     operator_norm as operator_norm,
 )
-from fsnn_lava.network.neuron import fire as fire, integrate as integrate, rate_from_count as rate_from_count
+from fsnn_lava.network.neuron import (
+    fire as fire,
+    integrate as integrate,
+    leak_weights as leak_weights,
+    rate_from_count as rate_from_count,
+)
 from fsnn_lava.network.run_dense import (
     DenseSettings as DenseSettings,
     dense_run as dense_run,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
 from fsnn_lava.errors import ConfigError, counted
-from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.hardware import FloatNeuron, Timing
 from fsnn_lava.network.fixed_point import FixedPoint, solve
 from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse, TransposedProduct
 from fsnn_lava.network.neuron import SpikeCounts, firing_rates, neuron_of, rate_from_count
@@ -61,11 +61,14 @@ class Simulation:
     firing_rates : (B, *N) leak-weighted firing rates a[T], spikes per step.
     mean_spikes : (B, *N) plain mean of the spikes, the statistic of sparsity and energy.
     spikes : (T, B, *N) uint8, or None if they were not recorded.
+    returned : (B, *N) leak-weighted mean over the T steps of those spikes of the last population that came back within
+        them: the last `loop_delay` steps' are missing.
     """
 
     firing_rates: tuple[Tensor, ...]
     mean_spikes: tuple[Tensor, ...]
     spikes: tuple[Tensor, ...] | None
+    returned: Tensor
 
 
 class FeedbackSNN(nn.Module):
@@ -78,9 +81,12 @@ class FeedbackSNN(nn.Module):
     input_shape : (C, H, W) or (N,) of one sample.
     classes : outputs of the readout.
     seed : of the initial weights.
+    timing : in which it runs: ``sequential``, as in the papers, or ``hardware``, where every connection takes a step.
 
     Attributes
     ----------
+    loop_delay : steps until a spike of the last population reaches the first: 1 in sequential timing, N in hardware
+        timing; may be set at any time.
     dense : how the spiking run computes where it is dense, i.e. not on a CPU; may be set at any time.
 
     Raises
@@ -90,7 +96,13 @@ class FeedbackSNN(nn.Module):
     """
 
     def __init__(
-        self, config: NetworkConfig, input_shape: tuple[int, ...], *, classes: int = 10, seed: int = 0
+        self,
+        config: NetworkConfig,
+        input_shape: tuple[int, ...],
+        *,
+        classes: int = 10,
+        seed: int = 0,
+        timing: Timing = "sequential",
     ) -> None:
         super().__init__()
         self.dense = DenseSettings()
@@ -100,6 +112,7 @@ class FeedbackSNN(nn.Module):
         populations = self.spec.populations(input_shape, pooling=config.pooling)
         self.input_shape, self.classes = tuple(input_shape), classes
         self.population_names = tuple(p.name for p in populations)
+        self.loop_delay = len(populations) if timing == "hardware" else 1
         self.population_shapes = tuple(p.shape for p in populations)
         synapse = functools.partial(
             Synapse,
@@ -140,7 +153,7 @@ class FeedbackSNN(nn.Module):
             assert isinstance(synapse, Synapse)
             feedforward.append(synapse.bind(batch, generator=generator))
         feedback = None if self.feedback is None else self.feedback.bind(batch, generator=generator)
-        return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training, self.dense)
+        return BoundNetwork(self.neuron, tuple(feedforward), feedback, self.training, self.dense, self.loop_delay)
 
     def bind_to(self, x: Tensor, *, generator: torch.Generator | None = None) -> BoundNetwork:
         """`bind` for the batch of an input: (B, *input_shape), or (T, B, *input_shape) event frames."""
@@ -153,7 +166,7 @@ class FeedbackSNN(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, time_steps: int) -> Tensor:
-        """Logits (B, classes) after `time_steps` of spiking in sequential timing, without gradients.
+        """Logits (B, classes) after `time_steps` of spiking in the network's timing, without gradients.
 
         Parameters
         ----------
@@ -173,6 +186,7 @@ class BoundNetwork:
     feedback: BoundSynapse | None
     training: bool
     dense: DenseSettings
+    loop_delay: int
 
     def detached(self) -> BoundNetwork:
         """The same without gradients to the parameters."""
@@ -222,7 +236,9 @@ class BoundNetwork:
         return rate_from_count(weighted, time_steps=len(x), leak=self.neuron.leak)
 
     @torch.no_grad()
-    def simulate(self, drive: Drive, *, time_steps: int, loop_delay: int = 1, record: bool = False) -> Simulation:
+    def simulate(
+        self, drive: Drive, *, time_steps: int, loop_delay: int | None = None, record: bool = False
+    ) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
         On a CPU spikes are followed one by one (`event_run`); elsewhere, and with a layer of a kind from outside,
@@ -231,9 +247,10 @@ class BoundNetwork:
         Parameters
         ----------
         loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' sequential
-            timing, N (the number of populations) on hardware.
+            timing, N (the number of populations) on hardware; None: the network's own.
         record : keep every spike.
         """
+        loop_delay = self.loop_delay if loop_delay is None else loop_delay
         synapses = self.feedforward if self.feedback is None else (*self.feedforward, self.feedback)
         if drive.mean.device.type == "cpu" and not any(s.synapse.layer.is_outside for s in synapses):
             counts = self._event_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
@@ -249,7 +266,8 @@ class BoundNetwork:
                 settings=self.dense,
             )
         rates = firing_rates(counts, time_steps=time_steps, leak=self.neuron.leak)
-        return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes)
+        returned = rate_from_count(counts.returned, time_steps=time_steps, leak=self.neuron.leak)
+        return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes, returned)
 
     def _event_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
         later = list(enumerate(self.feedforward))[1:]
@@ -289,6 +307,10 @@ class BoundNetwork:
         a^1 = clamp((W a + F^1 x + b^1) / r), a^l = clamp((F^l a^{l-1} + b^l) / r), clamp to [0, 1].
         """
         current = drive_mean if self.feedback is None else self.feedback.current(a) + drive_mean
+        return self.rates_of(current, statistics=statistics)
+
+    def rates_of(self, current: Tensor, *, statistics: Statistics = "running") -> tuple[Tensor, ...]:
+        """Rate of every population, (B, *N) each, at the mean current (B, *N) of the first."""
         rates = [(current / self.neuron.reset_amount).clamp(0, 1)]
         for synapse in self.feedforward[1:]:
             current = synapse.current(rates[-1], statistics)
@@ -336,9 +358,17 @@ class TransposedJacobian:
 
     def __call__(self, g: Tensor) -> Tensor:
         """Return J^T g."""
-        for product in self.products:
+        return self.back(self.to_first(g))
+
+    def to_first(self, g: Tensor) -> Tensor:
+        """Return the first population's part (B, *N1) of J^T g, before the feedback's product."""
+        for product in self.products[:-1]:
             g = product(g)
         return g
+
+    def back(self, g: Tensor) -> Tensor:
+        """Return the feedback's product (B, *N) with what `to_first` gave."""
+        return self.products[-1](g)
 
     def of_rows(self, rows: Tensor) -> TransposedJacobian:
         """The same for some samples of the batch, (b,) their numbers."""

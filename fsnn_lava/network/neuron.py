@@ -24,11 +24,13 @@ class SpikeCounts:
     weighted : (B, *N) sum of leak**(T-1-t) s[t], the numerator of the firing rate.
     plain : (B, *N) number of spikes.
     spikes : (T, B, *N) uint8, or None if they were not recorded.
+    returned : (B, *N) weighted count of the last population `loop_delay` steps before the end: of what came back.
     """
 
     weighted: tuple[Tensor, ...]
     plain: tuple[Tensor, ...]
     spikes: tuple[Tensor, ...] | None
+    returned: Tensor
 
 
 def lif(config: NetworkConfig) -> FloatNeuron:
@@ -76,8 +78,12 @@ def rate_from_count(weighted_count: Tensor, *, time_steps: int, leak: float) -> 
     ----------
     weighted_count : (B, *N), the numerator, accumulated as count <- leak * count + s[t].
     """
-    total = float(time_steps) if leak == 1.0 else (1.0 - leak**time_steps) / (1.0 - leak)
-    return weighted_count / total
+    return weighted_count / leak_weights(time_steps, leak)
+
+
+def leak_weights(time_steps: int, leak: float) -> float:
+    """S(T) = 1 + leak + .. + leak**(T-1): by how much T spikes in a row count."""
+    return float(time_steps) if leak == 1.0 else (1.0 - leak**time_steps) / (1.0 - leak)
 
 
 def firing_rates(counts: SpikeCounts, *, time_steps: int, leak: float) -> tuple[Tensor, ...]:

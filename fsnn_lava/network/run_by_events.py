@@ -53,7 +53,7 @@ def event_run(
     loop_delay: int = 1,
     record: bool = False,
 ) -> SpikeCounts:
-    """Spike counts of every population after T steps in sequential timing.
+    """Spike counts of every population after T steps.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def event_run(
     """
     plan = _Plan(connections, shapes, neuron, dtype)
     counts = [torch.empty((batch, plan.neurons), dtype=dtype) for _ in range(2)]
+    returned = torch.empty((batch, prod(shapes[-1])), dtype=dtype)
     recorded = torch.empty((time_steps if record else 0, batch, plan.neurons), dtype=torch.uint8)
 
     def run(begin: int, end: int) -> None:
@@ -75,7 +76,7 @@ def event_run(
             _frames(events, part, (time_steps, end - begin), dtype),
             _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, dtype),
         )
-        rates = tuple(count[part].zero_().numpy() for count in counts)
+        rates = tuple(count[part].zero_().numpy() for count in (*counts, returned))
         kept = np.empty((time_steps if record else 0, end - begin, plan.neurons), np.uint8)
         run_samples(
             plan.arrays, packed, rates, kept, constants=plan.constants, time_steps=time_steps, loop_delay=loop_delay
@@ -84,7 +85,8 @@ def event_run(
 
     in_threads(run, batch, most=max(1, PACKED_BYTES // plan.sample_bytes))
     weighted, plain = (by_population(count, shapes) for count in counts)
-    return SpikeCounts(weighted, plain, by_population(recorded, shapes) if record else None)
+    (came_back,) = by_population(returned, shapes[-1:])
+    return SpikeCounts(weighted, plain, by_population(recorded, shapes) if record else None, came_back)
 
 
 class _Plan:

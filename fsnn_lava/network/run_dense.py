@@ -70,6 +70,7 @@ def dense_run(
     v, weighted = ([start.new_zeros(math.prod(shape)) for shape in shapes] for _ in range(2))
     plain = [None if neuron.leak == 1.0 else torch.zeros_like(count) for count in weighted]
     sent: deque[Tensor] = deque()
+    returned = torch.zeros_like(weighted[-1])
     history: list[list[Tensor]] = [[] for _ in feedforward]
     for t in range(time_steps):
         spikes = start
@@ -89,6 +90,8 @@ def dense_run(
             if record:
                 history[layer].append(spikes.to(torch.uint8).contiguous())
         sent.append(spikes)
+        if t + 1 == time_steps - loop_delay:
+            returned = weighted[-1].clone()
     return SpikeCounts(
         tuple(shaped(count, shape) for count, shape in zip(weighted, shapes, strict=True)),
         tuple(
@@ -96,6 +99,7 @@ def dense_run(
             for count, leaky, shape in zip(plain, weighted, shapes, strict=True)
         ),
         tuple(map(torch.stack, history)) if record else None,
+        shaped(returned, shapes[-1]),
     )
 
 

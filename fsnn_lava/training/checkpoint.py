@@ -110,7 +110,8 @@ def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapp
 def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
     """Build the untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
     check_memory(config, input_shape, classes)
-    return FeedbackSNN(config.network, input_shape, classes=classes, seed=config.training.seed)
+    training = config.training
+    return FeedbackSNN(config.network, input_shape, classes=classes, seed=training.seed, timing=training.timing)
 
 
 def save_checkpoint(

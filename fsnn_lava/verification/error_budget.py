@@ -2,6 +2,8 @@
 
     trained -> float network -> hardware timing (-> half threshold) -> integers
 
+The float network runs first in the timing in which it was trained; if that is the hardware's, the second step is none.
+
 Each step's rates are measured on the same samples after T steps, so each neuron's total difference is the sum of the
 steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction
 of the total, sign(total) * step, whose sum is the mean absolute total. Rounding is that after T steps.
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, accuracy, read_out, with_timing
+from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, Timing, accuracy, read_out, with_timing
 from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
 from fsnn_lava.verification.compare_runs import Difference, difference
 from fsnn_lava.verification.rates import as_deployed
@@ -74,7 +76,9 @@ class Budget:
     accuracy : stage -> share of samples classified rightly.
     unsettled_samples : for how many one of the networks does not settle; their distances mean nothing.
     equilibrium_converged : whether there are none.
-    settling : of the float network after T steps in sequential timing, "float", and of the integers, "integer".
+    settling : of the float network after T steps in the timing of its training, "float", and of the integers,
+        "integer".
+    timing : of the trained network.
     """
 
     causes: tuple[Cause, ...]
@@ -84,6 +88,7 @@ class Budget:
     unsettled_samples: int
     equilibrium_converged: bool
     settling: Mapping[str, Settling]
+    timing: Timing = "sequential"
 
 
 def error_budget(
@@ -92,6 +97,7 @@ def error_budget(
     inputs: Array,
     labels: Array,
     *,
+    timing: Timing = "sequential",
     trained: RunResult | None = None,
     lowered: RunResult | None = None,
     deployed: RunResult | None = None,
@@ -103,27 +109,29 @@ def error_budget(
     ----------
     floating, integer : the exported networks, in hardware timing, of the same number of steps.
     inputs, labels : samples as backends take them, and their classes (B,).
-    trained : the trained network's own run of these inputs, in sequential timing; without it the lowered network
-        stands for it.
-    lowered, deployed, rounded : the runs of these inputs of the float network in sequential timing, of the float
-        network `as_deployed` and of the integers, where there are such already.
+    timing : in which the network was trained.
+    trained : the trained network's own run of these inputs, in that timing; without it the lowered network stands for
+        it.
+    lowered, deployed, rounded : the runs of these inputs of the float network in that timing, of the float network
+        `as_deployed` and of the integers, where there are such already.
 
     Raises
     ------
     InputError : if the inputs do not fit the networks, or the labels not the inputs.
     """
-    sequential = lowered or FloatSimulator().run(with_timing(floating, "sequential"), inputs)
+    as_trained = lowered or FloatSimulator().run(with_timing(floating, timing), inputs)
     with_threshold = as_deployed(floating, integer)
     halved = deployed or FloatSimulator().run(with_threshold, inputs)
     hardware = halved if with_threshold is floating else FloatSimulator().run(floating, inputs)
     rounded = rounded or IntegerSimulator().run(integer, inputs)
-    settled, found = _at_equilibrium(floating, inputs, sequential)
+    settled, found = _at_equilibrium(floating, inputs, as_trained)
     settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
     unsettled = int((~(found.settled & found_integer.settled)).sum())
-    start = sequential if trained is None else trained
+    start = as_trained if trained is None else trained
+    before = "hardware timing" if timing == "hardware" else "sequential"
     steps = [
-        ("lowering", "trained -> float, sequential", start, sequential),
-        ("timing", "float, sequential -> float, hardware timing", sequential, hardware),
+        ("lowering", f"trained -> float, {before}", start, as_trained),
+        ("timing", f"float, {before} -> float, hardware timing", as_trained, hardware),
         ("threshold", "float, hardware timing -> float, half threshold", hardware, halved),
         ("rounding", "float -> integer, after T steps", halved, rounded),
     ]
@@ -138,7 +146,7 @@ def error_budget(
     )
     stages = {
         "trained": start,
-        "float, sequential": sequential,
+        f"float, {before}": as_trained,
         "float, hardware timing": hardware,
         **({} if with_threshold is floating else {"float, half threshold": halved}),
         "integer": rounded,
@@ -153,9 +161,10 @@ def error_budget(
         unsettled,
         not unsettled,
         {
-            "float": found.settling(sequential.firing_rates),
+            "float": found.settling(as_trained.firing_rates),
             "integer": found_integer.settling(rounded.firing_rates),
         },
+        timing,
     )
 
 

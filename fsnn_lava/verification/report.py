@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.errors import counted
+from fsnn_lava.hardware import Timing
 from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import Pair
 from fsnn_lava.verification.error_budget import SETTLING, Budget
@@ -145,7 +146,7 @@ class Report:
             rates_text(self.rates, self.time_steps),
             "## Spikes: do all backends give the same?",
             *([pairs_table(spikes)] if spikes else ["No two runs of one arithmetic and timing were compared."]),
-            *([] if self.lowering is None else [lowering_text(self.lowering)]),
+            *([] if self.lowering is None else [lowering_text(self.lowering, self.budget.timing)]),
             "## What theory says",
             theory_text(self.budget, statements, self.time_steps),
             "## Error budget",
@@ -308,11 +309,14 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
     return "\n\n".join(parts)
 
 
-def lowering_text(lowering: SpikeAgreement) -> str:
+_TIMINGS: Mapping[Timing, str] = {"sequential": "the papers' timing", "hardware": "hardware timing"}
+
+
+def lowering_text(lowering: SpikeAgreement, timing: Timing) -> str:
     """Write what lowering did to the trained network's spikes, with every sample that took another course."""
     same = lowering.samples - len(lowering.ties) - len(lowering.unexplained)
     text = (
-        f"PyTorch (float64) and the lowered network, both in the papers' timing: every spike is the same in {same} of "
+        f"PyTorch (float64) and the lowered network, both in {_TIMINGS[timing]}: every spike is the same in {same} of "
         f"{lowering.samples} samples."
     )
     listed = [("tie", d) for d in lowering.ties] + [("**not explained**", d) for d in lowering.unexplained]

@@ -19,7 +19,7 @@ from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, in
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
-from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, accuracy, with_timing
+from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
 from fsnn_lava.quantization import CURRENT_BITS, quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork
 
 TORCH = "torch"
-"""Name of the trained network itself among the backends, run in float64 and the papers' timing."""
+"""Name of the trained network itself among the backends, run in float64 and the timing of its training."""
 
 
 def verify(
@@ -110,8 +110,9 @@ def verify(
                 results[name] = conversion.run_torch(trained, floating, codes, time_steps=floating.time_steps)
             else:
                 results[name] = _run(name, floating, network, codes, stock=stock_models and name == "lava-fixed")
-        sequential, deployed = with_timing(floating, "sequential"), as_deployed(floating, network)
-        lowered = FloatSimulator().run(sequential, codes, record=names_of(floating))
+        timing = timing_of(floating)
+        as_trained, deployed = with_timing(floating, timing), as_deployed(floating, network)
+        lowered = FloatSimulator().run(as_trained, codes, record=names_of(floating))
         exact = FloatSimulator().run(deployed, codes)
         rounded = results.get("simulator") or IntegerSimulator().run(network, codes, record=names_of(network))
     except (InputError, NetworkError, StateOverflowError) as error:
@@ -121,7 +122,7 @@ def verify(
             f"not the network that was exported: {structure.cause}; so its run failed: {error}"
         ) from error
     by_torch = results.get(TORCH)
-    several = len(floating.populations) > 1
+    other_timing = timing == "sequential" and len(floating.populations) > 1
     return Report(
         network=network_facts(floating, network),
         samples=len(classes),
@@ -131,15 +132,16 @@ def verify(
         structure=structure,
         rates=_check_rates(floating, network, codes, exact=exact, found=rounded, expected=expected),
         pairs=(
-            *compare_all([results[name] for name in compared], sequential=(TORCH,) if several else ()),
+            *compare_all([results[name] for name in compared], sequential=(TORCH,) if other_timing else ()),
             *_with_simulators([results[name] for name in compared], floating, codes, rounded),
         ),
-        lowering=None if by_torch is None else spike_agreement(sequential, codes, lowered, by_torch),
+        lowering=None if by_torch is None else spike_agreement(as_trained, codes, lowered, by_torch),
         budget=error_budget(
             floating,
             network,
             codes,
             classes,
+            timing=timing,
             trained=by_torch,
             lowered=lowered,
             deployed=exact,
@@ -319,6 +321,12 @@ def names_of(network: HardwareNetwork) -> list[str]:
     return [p.name for p in network.populations]
 
 
+def timing_of(network: HardwareNetwork) -> Timing:
+    """Timing in which the network was trained, as its provenance says; the papers', if that says nothing."""
+    timing: Timing = network.provenance.get("config", {}).get("training", {}).get("timing", "sequential")
+    return timing
+
+
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:
     """List what the report says about the network."""
     provenance = integer.provenance
@@ -326,6 +334,7 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
     neuron = floating.populations[0].neuron
     trained = {
         "notation": config.get("network", {}).get("notation"),
+        "trained in": "hardware timing" if timing_of(floating) == "hardware" else "the papers' timing",
         "seed": config.get("training", {}).get("seed"),
         "epoch": provenance.get("metrics", {}).get("best_epoch"),
     }

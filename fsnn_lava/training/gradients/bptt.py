@@ -1,14 +1,14 @@
 """Backpropagation through time with a surrogate gradient: the baseline that implicit differentiation is compared with.
 
 Spatio-temporal backpropagation (STBP) after Wu et al., "Spatio-temporal backpropagation for training high-performance
-spiking neural networks" (2018), of the same network: the T steps of `BoundNetwork.simulate` in sequential timing, all
-of them in the graph, so that memory grows linearly with T.
+spiking neural networks" (2018), of the same network: the T steps of `BoundNetwork.simulate`, all of them in the graph,
+so that memory grows linearly with T.
 
 It differs from `gradients.ide` in nothing but the gradient:
 
-- Potentials are v[t] = leak (v[t-1] - r s[t-1]) + I[t]; the last population's spikes reach the first one a step later.
-  The two runs may add in another order or fuse a multiplication: a potential within that rounding of the threshold
-  can fire in one of them alone.
+- Potentials are v[t] = leak (v[t-1] - r s[t-1]) + I[t]; the last population's spikes reach the first one
+  `loop_delay` steps later. The two runs may add in another order or fuse a multiplication: a potential within that
+  rounding of the threshold can fire in one of them alone.
 - Restricted weights and dropout masks are made once a call, and the generator is used in the same order.
 - The first batch norm takes the statistics of the response to the mean input, and gradients flow through them. In all
   T steps the others take the running statistics as they were before the call; these are constants.
@@ -20,6 +20,8 @@ path; STBP keeps it, and so does this.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -66,27 +68,34 @@ def bptt_rates(
     bound = model.bind_to(x, generator=generator)
     drive = bound.drive(x, time_steps=time_steps, differentiable=True)
     neurons = [_Neurons(bound.neuron, surrogate, width) for _ in bound.feedforward]
-    _run(bound, drive, neurons, time_steps=time_steps)
+    returned = _run(bound, drive, neurons, time_steps=time_steps)
     rates = [n.firing_rate(time_steps) for n in neurons]
     if bound.training:
         with torch.no_grad():
             bound.rates_around(rates[-1], drive.mean, statistics="batch")
     simulation = Simulation(
-        tuple(rate.detach() for rate in rates), tuple(n.count.detach() / time_steps for n in neurons), None
+        tuple(rate.detach() for rate in rates), tuple(n.count.detach() / time_steps for n in neurons), None, returned
     )
     return ImplicitRates(rates[-1], simulation)
 
 
-def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> None:
+def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> Tensor:
+    """Advance all neurons by T steps; return the mean (B, *N) of the spikes that came back."""
     normalisations = [synapse.frozen_normalisation() for synapse in bound.feedforward]
+    sent: deque[Tensor] = deque()
+    returned = None
     for t in range(time_steps):
         current = drive.at(t)
-        if bound.feedback is not None and t > 0:
-            current = current + bound.feedback.current(neurons[-1].spikes)
+        if bound.feedback is not None and t >= bound.loop_delay:
+            current = current + bound.feedback.current(sent.popleft())
         neurons[0].advance(current)
         for layer in range(1, len(neurons)):
             current = bound.feedforward[layer].frozen_current(neurons[layer - 1].spikes, normalisations[layer])
             neurons[layer].advance(current)
+        sent.append(neurons[-1].spikes)
+        if t + 1 == time_steps - bound.loop_delay:
+            returned = neurons[-1].firing_rate(time_steps).detach()
+    return torch.zeros_like(neurons[-1].count) if returned is None else returned
 
 
 class _Neurons:

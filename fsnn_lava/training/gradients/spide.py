@@ -136,7 +136,7 @@ def backward_phase(
     gradient: Tensor,
     *,
     settings: SpideSettings,
-    loop_delay: int = 1,
+    loop_delay: int | None = None,
     record: bool = False,
 ) -> BackwardPhase:
     """What the couples did in the second phase; on a CPU single spikes are followed, elsewhere products are dense.
@@ -145,7 +145,7 @@ def backward_phase(
     ----------
     firing_rates : (B, *N) measured rates of all populations.
     gradient : (B, *N) dL/da^N of the loss, the mean over the batch.
-    loop_delay : steps until the first population's spikes reach the last, as in the first phase; at least 1.
+    loop_delay : steps until the first population's spikes reach the last, at least 1; None: as in the first phase.
     record : keep every spike.
 
     Raises
@@ -154,6 +154,7 @@ def backward_phase(
     InputError : rates or gradient are not of the network's shapes and of one batch.
     ConvergenceError : the gradient is not finite.
     """
+    loop_delay = bound.loop_delay if loop_delay is None else loop_delay
     _check(bound)
     _check_phase(bound, firing_rates, gradient, loop_delay)
     leak, shapes = bound.neuron.leak, [tuple(rate.shape[1:]) for rate in firing_rates]

@@ -199,14 +199,16 @@ def restated_rates(
     v: list[Tensor] = [torch.zeros(())] * len(layers)
     s: list[Tensor] = [torch.zeros(())] * len(layers)
     rate = torch.zeros(())
+    sent: list[Tensor] = []
     for t in range(time_steps):
         for layer in layers:
             arriving = current(layer, frames[t] if layer == 0 else s[layer - 1])
-            if layer == 0 and bound.feedback is not None and t > 0:
-                arriving = arriving + bound.feedback.current(s[-1])
+            if layer == 0 and bound.feedback is not None and t >= model.loop_delay:
+                arriving = arriving + bound.feedback.current(sent[t - model.loop_delay])
             v[layer] = neuron.leak * (v[layer] - neuron.reset_amount * s[layer]) + arriving
             here = v[layer].detach()
             s[layer] = curve(here - neuron.v_threshold) * (v[layer] - here) + (here >= neuron.v_threshold).double()
+        sent.append(s[-1])
         rate = rate + shares[t] * s[-1]
     return rate
 
@@ -223,6 +225,7 @@ CURVES: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 @every_network
 def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron, events: bool, training: bool) -> None:
     model = network(notation, neuron).train(training)
+    model.loop_delay = 3 if neuron is IF else 1
     x = given(model, events=events, time_steps=8)
     surrogate, curve = CURVES[training != events]
     if model.feedback is not None and model.feedback.restriction is not None:
@@ -247,10 +250,12 @@ def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron,
 def test_run_is_simulates(notation: str, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool) -> None:
     """Spike for spike: in float64 no potential lies as close to the threshold as the two roundings are apart."""
     model = network(notation, neuron, batch_norm=batch_norm).train(training)
+    model.loop_delay = 3 if batch_norm else 1
     x = given(model, events=events, time_steps=10)
-    expected = run(copy.deepcopy(model), x, time_steps=10, seed=5)
+    expected = run(copy.deepcopy(model), x, time_steps=10, loop_delay=model.loop_delay, seed=5)
     found = bptt_rates(model, x, time_steps=10, generator=seeded(5))
     assert torch.equal(found.rates, found.simulation.firing_rates[-1])
+    assert_close(found.simulation.returned, expected.returned, rtol=1e-14, atol=1e-15)
     for ours, theirs in zip(found.simulation.mean_spikes, expected.mean_spikes, strict=True):
         assert torch.equal(ours, theirs)
         assert 0 < float(ours.mean()) < 1

@@ -24,15 +24,22 @@ from torch.autograd.functional import jacobian
 from torch.nn import functional
 from torch.testing import assert_close
 
-from feedback_networks import built, seeded, synapses
+from feedback_networks import built, random_network, seeded, synapses
 from fsnn_lava.config import TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
 from fsnn_lava.network.fixed_point import FALLBACKS, FixedPoint
 from fsnn_lava.network.layers import Synapse
+from fsnn_lava.network.neuron import leak_weights
 from fsnn_lava.training.gradients import ide
-from fsnn_lava.training.gradients.ide import UNCONVERGED, AdjointSettings, implicit_rates, with_implicit_gradient
+from fsnn_lava.training.gradients.ide import (
+    UNCONVERGED,
+    AdjointSettings,
+    implicit_rates,
+    with_implicit_gradient,
+    with_window_gradient,
+)
 
 CASES = [
     pytest.param("5 (F5)", (1, 2, 3), False, 1.0, id="dense"),
@@ -407,6 +414,132 @@ def test_training_gradient_is_that_of_the_published_formula(notation: str, neuro
         # The solve stops at a relative residual of 1e-14; sums of some thousand terms.
         assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
     check_by_differences(lambda: (mapped()[2] * g).sum().detach() + loss_at(reference, a).detach(), reference, found)
+
+
+WINDOW = AdjointSettings(of="window", tolerance=0.0)
+
+
+@pytest.mark.parametrize("loop_delay", [1, 3])
+@pytest.mark.parametrize("neuron", [FloatNeuron(1.0, 1.0, 1.0), FloatNeuron(1.0, 1.0, 0.9)], ids=["IF", "LIF"])
+def test_gradient_of_a_window_is_that_of_all_its_steps(neuron: FloatNeuron, loop_delay: int) -> None:
+    """Where every rate lies between 0 and 1, the rates of each step are linear: autograd through all T steps knows."""
+    steps = 8
+    model = random_network("5-4-3 (F5)", neuron=neuron)
+    model.loop_delay = loop_delay
+    with torch.no_grad():
+        for synapse in synapses(model):
+            synapse.weight.mul_(0.8)
+        for synapse in synapses(model):
+            synapse.bias.fill_(0.4)
+        model.feedback.restriction.gain.fill_(0.4)  # inside its bound
+    still(model)
+    x = torch.rand(BATCH, *model.input_shape, generator=seeded(3), dtype=torch.float64)
+    weighting = torch.randn(BATCH, 3, generator=seeded(4), dtype=torch.float64)
+    bound = model.bind(BATCH)
+    drive = bound.drive(x, time_steps=steps)
+    simulation = bound.detached().simulate(drive, time_steps=steps)
+    found: list[FixedPoint] = []
+    rates = with_window_gradient(bound, drive, simulation, time_steps=steps, settings=WINDOW, found=found)
+    ours = gradients((rates * weighting).sum(), model)
+
+    # Spikes replaced by rates of each step, once around the loop `loop_delay` steps later.
+    back = simulation.returned * (leak_weights(steps, neuron.leak) / leak_weights(steps - loop_delay, neuron.leak))
+    bound = model.bind(BATCH)
+    drive, sent, total = bound.drive(x, time_steps=steps), [], torch.zeros(())
+    for t in range(steps):
+        current = drive.mean
+        if t >= loop_delay:  # deviations from the mean of the spikes go round; the mean itself is what weights act on
+            late = sent[t - loop_delay]
+            current = current + bound.feedback.current(back) + bound.detached().feedback.current(late - late.detach())
+        around = bound.rates_of(current)
+        assert all(bool(((rate > 0) & (rate < 1)).all()) for rate in around), "the case must be linear"
+        sent.append(around[-1])
+        total = total + neuron.leak ** (steps - 1 - t) * around[-1] / leak_weights(steps, neuron.leak)
+    theirs = gradients((total * weighting).sum(), model)
+
+    assert found[0].steps == -(-steps // loop_delay) - 1
+    exact = [n for n in theirs if "bias" in n or n.startswith(("feedforward.0", "feedback"))]
+    assert len(exact) == 6
+    for name in exact:  # of the others the activations differ from step to step, of which the map knows the mean
+        assert float(theirs[name].abs().max()) > 1e-4, name
+        assert_close(ours[name], theirs[name], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("loop_delay", [1, 3])
+@pytest.mark.parametrize("events", [False, True], ids=["constant", "events"])
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_window_gradient_is_that_of_its_formula(
+    notation: str, neuron: FloatNeuron, events: bool, loop_delay: int
+) -> None:
+    model = layered_network(notation, neuron)
+    model.loop_delay = loop_delay
+    reference = copy.deepcopy(model)
+    x = given(model, events=events)
+    result = implicit_rates(model, x, time_steps=STEPS, settings=WINDOW, generator=seeded(MASKS))
+    found = gradients_of(loss_at(model, result.rates), model)
+    a, m = result.simulation.firing_rates[-1], result.simulation.returned
+    assert 0.05 < float(m.mean()) < float(a.mean()) < 0.9
+
+    bound = reference.bind(BATCH, generator=seeded(MASKS))
+    drive = bound.drive(x, time_steps=STEPS)
+    arriving = bound.feedback.current(m)
+    image = bound.rates_of(arriving.detach() + drive.mean, statistics="batch")[-1]
+    current = (arriving + drive.mean).detach()
+    to_first = jacobian(lambda i: bound.rates_of(i)[-1], current).reshape(a.numel(), current.numel())
+    loop = to_first @ jacobian(bound.feedback.current, a).reshape(current.numel(), a.numel())
+    at = a.clone().requires_grad_()
+    (to_rates,) = torch.autograd.grad(loss_at(reference, at), at)
+    g, shares = to_rates.flatten(), [leak_weights(n, neuron.leak) for n in range(STEPS, 0, -loop_delay)]
+    powers = [torch.linalg.matrix_power(loop.t(), j) @ g for j in range(len(shares))]
+    total = sum(share / shares[0] * power for share, power in zip(shares, powers, strict=True))
+    late = sum(share / shares[1] * power for share, power in zip(shares[1:], powers, strict=False))
+    assert float((total - g).norm() / total.norm()) > 0.02, "the feedback must matter"
+
+    value = (image * total.view_as(a)).sum() + (arriving * (to_first.t() @ late).view_as(arriving)).sum()
+    expected = gradients_of(value + loss_at(reference, a), reference)
+    for name, gradient in found.items():
+        idle = name.endswith(".bias") and "batch_norm" not in name and "readout" not in name
+        assert (float(gradient.abs().max()) > 1e-4) != idle, name
+        assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_window_shorter_than_a_loop_gives_the_feedback_no_gradient() -> None:
+    model = layered_network("4C3s-5C3-4C3s (F4C3u)", FloatNeuron(1.0, 1.0, 1.0))
+    model.loop_delay = STEPS
+    result = implicit_rates(model, given(model, events=False), time_steps=STEPS, settings=WINDOW)
+    found = gradients_of(loss_at(model, result.rates), model)
+    assert result.passes[0].steps == 0
+    assert not result.simulation.returned.any()
+    assert all(
+        (not gradient.any()) == name.startswith("feedback") for name, gradient in found.items() if "weight" in name
+    )
+
+
+def test_window_ends_where_what_is_left_is_below_the_tolerance() -> None:
+    model, x, weighting = network("5 (F5)", (1, 2, 3), False, 1.0)
+    found: list[FixedPoint] = []
+    sums = []
+    for tolerance in (1e-15, 1e-3):
+        bound = frozen_bind(model, len(x))
+        drive = bound.drive(x, time_steps=200)
+        run = bound.detached().simulate(drive, time_steps=200)
+        settings = AdjointSettings(of="window", tolerance=tolerance)
+        rates = with_window_gradient(bound, drive, run, time_steps=200, settings=settings, found=found)
+        sums.append(gradients((rates * weighting).sum(), model)["feedforward.0.weight"])
+    exact, short = found
+    assert short.steps < exact.steps < 199
+    assert short.residual <= 1e-3
+    assert_close(sums[1], sums[0], rtol=0, atol=5e-3 * float(sums[0].abs().max()))
+    assert 0 < float(exact.gains.max()) < 1
+
+
+def test_window_gradient_of_what_is_not_finite_is_handed_on() -> None:
+    model, x, weighting = network("5 (F5)", (1, 2, 3), False, 1.0)
+    result = implicit_rates(model, x, time_steps=STEPS, settings=WINDOW)
+    found = gradients((result.rates * weighting * float("nan")).sum(), model)
+    assert result.passes == []
+    assert found["feedforward.0.weight"].isnan().all()
 
 
 def test_figures_count_a_residual_that_is_not_finite_as_one() -> None:
