@@ -20,7 +20,7 @@ from rich.markup import escape
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
 from fsnn_lava.cli.training_display import named, new_folder, report, shown, source_of
-from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, with_given
+from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, parse_spec, with_given
 from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import counted
 from fsnn_lava.network import device_title, open_device
@@ -90,14 +90,26 @@ def main(argv: list[str]) -> int:
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
         folder = arguments.resume or Path(ranks.same_text(str(made)))
         kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
-        how = f"by {config.training.method}, {kind} neurons, T = {config.network.time_steps}"
+        timing = " in hardware timing" if config.training.timing == "hardware" else ""
+        how = f"by {config.training.method}, {kind} neurons, T = {config.network.time_steps}{timing}"
         what = f"{config.network.notation} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
+        if (delay := loop_delay(config, dataset)) >= config.network.time_steps:
+            steps = f"a spike comes back {counted(delay, 'step')} later, and T = {config.network.time_steps}"
+            console.print(f"warning: the feedback has no part in this training: {steps}", soft_wrap=True)
         if arguments.resume is not None:
             tell_of_resume(config, arguments.resume, processes=ranks.size)
         result = train(arguments, dataset, folder, ranks)
         kept = "what was done of the next one is kept"
         return report(console, result, folder, command="train", kept=kept, data_dir=arguments.data_dir)
+
+
+def loop_delay(config: TrainConfig, dataset: Dataset) -> int:
+    """Count the steps until a spike of the last population reaches the first; 0: there is no feedback."""
+    spec = parse_spec(config.network.notation)
+    if spec.feedback is None or config.training.timing == "sequential":
+        return 0 if spec.feedback is None else 1
+    return len(spec.populations(dataset.input_shape, pooling=config.network.pooling))
 
 
 def parts(config: TrainConfig, dataset: Dataset) -> str:

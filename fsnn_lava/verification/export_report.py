@@ -1,5 +1,6 @@
 """The report of an export: what rounding did, how large the network is, how much it works on calibration samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from fsnn_lava.verification.size_and_energy import (
     run_activity,
 )
 from fsnn_lava.verification.structure import fingerprint
+from fsnn_lava.verification.time_steps import time_step_warnings
 
 WORK_SAMPLES = 32
 """Calibration samples on which spikes and synaptic operations are counted."""
@@ -34,6 +36,7 @@ class ExportReport:
     size : neurons, synapses, weight bytes.
     activity : spikes and synaptic operations on calibration samples.
     energy : what a synaptic operation is taken to cost, and by which source.
+    of_time_steps : warnings of the number of steps.
     """
 
     network: str
@@ -42,6 +45,7 @@ class ExportReport:
     size: NetworkSize
     activity: Activity
     energy: EnergyModel
+    of_time_steps: Sequence[str] = ()
 
     @property
     def proof(self) -> str:
@@ -50,11 +54,14 @@ class ExportReport:
         return f"24-bit state proven: no allowed input makes a potential leave 24 bits within T = {steps}."
 
     def warnings(self) -> list[str]:
-        """Say which weights were cut."""
+        """Say which weights were cut, and what the number of steps does."""
         return [
-            f"{name}: {counted(c.clipped, 'weight')} cut to the largest integer that {c.weight_bits} bits hold"
-            for name, c in self.quantization.connections.items()
-            if c.clipped
+            *self.of_time_steps,
+            *(
+                f"{name}: {counted(c.clipped, 'weight')} cut to the largest integer that {c.weight_bits} bits hold"
+                for name, c in self.quantization.connections.items()
+                if c.clipped
+            ),
         ]
 
     def notes(self) -> list[str]:
@@ -112,7 +119,8 @@ def report_export(
         )
     some = network.input.take(calibration, slice(WORK_SAMPLES))
     activity = run_activity(network, IntegerSimulator().run(network, some), inputs=some)
-    return ExportReport(network.name, fingerprint(network), quantization, network_size(network), activity, energy)
+    size, of_time_steps = network_size(network), time_step_warnings(network)
+    return ExportReport(network.name, fingerprint(network), quantization, size, activity, energy, of_time_steps)
 
 
 def quantization_markdown(report: QuantizationReport) -> str:

@@ -33,6 +33,7 @@ class Report:
     lowering : the trained network against its lowered form in the same timing, spike by spike; None if there is only
         the lowered one.
     budget : the deviation, step by step, and the distance from the equilibrium.
+    of_time_steps : warnings of the number of steps.
     """
 
     network: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Report:
     pairs: Sequence[Pair]
     lowering: SpikeAgreement | None
     budget: Budget
+    of_time_steps: Sequence[str] = ()
 
     @property
     def checks(self) -> dict[str, bool]:
@@ -96,13 +98,14 @@ class Report:
         return f"{which}; {counted(self.time_steps, 'time step')} each."
 
     def warnings(self) -> list[str]:
-        """Say what the checks could not have noticed."""
-        return [
+        """Say what the checks could not have noticed, and what the number of steps does."""
+        blind = [
             f"rates of {p.population}: with {counted(self.samples, 'sample')} a neuron is noticed only where it "
             f"departs by {p.noticed:.3g} spikes a window; with more samples, where it departs by less"
             for p in self.rates.populations
             if p.population in self.rates.blind
         ]
+        return [*self.of_time_steps, *blind]
 
     def as_json(self) -> dict[str, Any]:
         """Return nested dictionaries for JSON: the fields of the data classes, and each check with its verdict."""

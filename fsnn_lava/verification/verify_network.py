@@ -39,6 +39,7 @@ from fsnn_lava.verification.structure import (
     merged,
     timing_deviations,
 )
+from fsnn_lava.verification.time_steps import time_step_warnings
 
 if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork
@@ -147,6 +148,7 @@ def verify(
             deployed=exact,
             rounded=rounded,
         ),
+        of_time_steps=time_step_warnings(network),
     )
 
 

@@ -198,6 +198,16 @@ def test_part_of_the_data_is_marked(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "200 samples, tested on 50 (a part of the data: not comparable with published figures), on " in shown
 
 
+def test_feedback_that_comes_too_late_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = [*SHORT, "--runs", str(tmp_path), "--training.epochs", "1", "--network.notation", "30-20-10 (F30)"]
+    warning = "warning: the feedback has no part in this training: a spike comes back 3 steps later, and T = 3"
+    for timing, steps, told in (("hardware", 3, True), ("hardware", 4, False), ("sequential", 3, False)):
+        assert train.main([*common, "--training.timing", timing, "--network.time-steps", str(steps)]) == 0
+        shown = capsys.readouterr().out
+        assert (warning in shown) == told
+        assert (f"T = {steps} in hardware timing" in shown) == (timing == "hardware")
+
+
 def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "digits"
     shutil.copytree(trained, folder)

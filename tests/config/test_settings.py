@@ -57,7 +57,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"network": {"leek": 0.9}},
         r'unknown key "network\.leek" \(did you mean "network\.leak"\?\); allowed: batch_norm',
     ),
-    ({"training": {"xyzzy": 1}}, r'unknown key "training\.xyzzy"; allowed: adjoint_max_steps'),
+    ({"training": {"xyzzy": 1}}, r'unknown key "training\.xyzzy"; allowed: adjoint, adjoint_max_steps'),
     ({"network": 3}, r'key "network": found 3; expected a table \[network\]'),
     ({"dataset": {"name": "digits"}}, r'key "dataset": found \{.*\} \(dict\); expected str'),
     ({"network": {"leak": "0.9"}}, r"key \"network\.leak\": found '0\.9' \(str\); expected float"),

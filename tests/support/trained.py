@@ -14,7 +14,7 @@ from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.datasets import Dataset, InputCoding, load_dataset
-from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.hardware.network import HardwareNetwork, Timing
 from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
 
@@ -34,12 +34,13 @@ def random_network(
     time_steps: int = 20,
     v_threshold: float = 2.0,
     pooling: Pooling = "merged",
+    timing: Timing = "sequential",
     seed: int = 0,
 ) -> TrainedNetwork:
     """A network whose every parameter and running statistic was drawn at random; about a third of it fires."""
     settings: dict[str, Any] = {"batch_norm": batch_norm, "time_steps": time_steps, "dropout": 0.5, "pooling": pooling}
     network = NetworkConfig(notation, v_threshold=v_threshold, leak=leak, **settings)
-    config = TrainConfig(name="random", network=network, training=TrainingConfig(seed=7))
+    config = TrainConfig(name="random", network=network, training=TrainingConfig(seed=7, timing=timing))
     model = new_model(config, input_shape, 10)
     generator = torch.Generator().manual_seed(seed)
     weights = {}

@@ -104,6 +104,17 @@ def test_timing_shows_with_three_populations() -> None:
         assert found.signed == (hardware[name] - rates).mean()
 
 
+def test_what_was_trained_in_hardware_timing_has_none_to_lose() -> None:
+    floating = trained.on_hardware(trained.random_network("24-20-16 (F24)", timing="hardware"))
+    integer, _ = quantize(floating, trained.some_codes())
+    codes = trained.some_codes()
+    budget = error_budget(floating, integer, codes, labels(codes), timing="hardware")
+    assert means(budget)["timing"] == 0
+    assert means(budget)["rounding"] == means(budget)["total"] > 0
+    assert next(iter(budget.accuracy.items()))[1] == budget.accuracy["float, hardware timing"]
+    assert "float, sequential" not in budget.accuracy
+
+
 def test_lowering_shows_what_the_trained_run_had_otherwise() -> None:
     net = trained.random_network("24 (F24)", leak=0.9)
     floating = trained.on_hardware(net)
