@@ -34,7 +34,7 @@ def test_what_was_trained_is_what_runs(method: str, adjoint: str, tmp_path: Path
     close = np.isclose(software.logits, deployed.logits, atol=1e-12).all(axis=1)
     assert close.sum() >= len(close) - 1
     found = evaluate(net, trained.digits().test)
-    assert found.accuracy == net.metrics["best_test_accuracy"] > 0.7
+    assert found.accuracy == net.metrics["best_test_accuracy"] > 0.5
     assert found.accuracy == pytest.approx(float((deployed.logits.argmax(1) == trained.digits().test.labels).mean()))
 
 
