@@ -236,8 +236,10 @@ def _check_device(training: TrainingConfig) -> None:
 class DeployConfig:
     """How a trained network becomes integers."""
 
-    weight_bits: Literal[4, 6, 8] = 8
-    """Width of the signed weight mantissas."""
+    weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
+    """Width of the signed weight mantissas; of the readout's on hardware it is at least 4."""
+    symmetric: bool = False
+    """Without the most negative mantissa, which has no counterpart: with 2 bits ternary weights, -1, 0 and 1."""
     threshold: Literal["full", "half"] = "full"
     """Integer threshold. full: as trained. half: half the reset amount, so that rates are rounded to the nearest; with
     a threshold of the whole reset amount (IDE) they are rounded down. SPIDE trains with half already."""
@@ -250,7 +252,7 @@ class DeployConfig:
     """Training samples on which the quantizer measures the error of the equilibrium rates."""
 
     def __post_init__(self) -> None:
-        require(self.weight_bits in (4, 6, 8), "weight_bits", self.weight_bits, "4, 6 or 8")
+        require(self.weight_bits in range(2, 9), "weight_bits", self.weight_bits, "2 .. 8")
         require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
         rounding = ("compensated", "nearest")
         require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")

@@ -160,7 +160,12 @@ class Rounder:
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(
-                c, neuron.scale, bits=self.config.weight_bits, graded=self.network.is_graded(c), groups=groups
+                c,
+                neuron.scale,
+                bits=self.config.weight_bits,
+                symmetric=self.config.symmetric,
+                graded=self.network.is_graded(c),
+                groups=groups,
             )
             connections += parts
             shift = shift + mean_floor(parts[0].weight_exponent)

@@ -42,6 +42,8 @@ from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, par
 from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
 
+READOUT_BITS = 4
+"""Fewest bits of the readout's weights on hardware, which are rounded to the nearest."""
 PRICE_OF_A_PART = 1.5
 """One more connection for the same weights has to lower the error by this factor."""
 
@@ -51,7 +53,7 @@ def quantize(
     calibration: Samples | Array,
     *,
     config: DeployConfig | None = None,
-    bits: Literal[4, 6, 8] | None = None,
+    bits: Literal[2, 3, 4, 5, 6, 7, 8] | None = None,
     keep_lost: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
@@ -107,7 +109,9 @@ def quantize(
     if not keep_lost:
         refuse_lost(report, network.time_steps)
     provenance = {**network.provenance, "deployment": dataclasses.asdict(config), "quantization": report.as_dict()}
-    integer = dataclasses.replace(integer, readout=_integer_readout(integer, config.weight_bits), provenance=provenance)
+    integer = dataclasses.replace(
+        integer, readout=_integer_readout(integer, max(config.weight_bits, READOUT_BITS)), provenance=provenance
+    )
     return integer, dataclasses.replace(report, seconds=time.perf_counter() - began)
 
 

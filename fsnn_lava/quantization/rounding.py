@@ -37,7 +37,13 @@ _BLOCK = 64
 
 
 def round_weights(
-    connection: Connection, scale: float, *, bits: int, graded: bool, groups: Sequence[Group] = ()
+    connection: Connection,
+    scale: float,
+    *,
+    bits: int,
+    graded: bool,
+    symmetric: bool = False,
+    groups: Sequence[Group] = (),
 ) -> tuple[list[Connection], int]:
     """Round a float connection to the integer ones that stand for it together; count the clipped weights.
 
@@ -46,18 +52,20 @@ def round_weights(
     scale : real value of one weight unit.
     bits : width of the mantissas.
     graded : whether the source sends graded codes, for which exponents may be negative.
+    symmetric : leave out the most negative mantissa.
     groups : weights that make up for each other's rounding; those that are in no group are rounded to the nearest.
     """
     weight = connection.weight / scale
     top = (1 << (bits - 1)) - 1
+    bottom = -top if symmetric else -top - 1
     largest = float(np.abs(weight).max(initial=0.0))
     if isinstance(connection.geometry, Convolution) and not graded:
         parts = min(max(1, int(np.ceil(round(largest) / top))), MOST_PARTS)
-        mantissa, clipped = rounded(connection, weight, limits=(-parts * (top + 1), parts * top), groups=groups)
+        mantissa, clipped = rounded(connection, weight, limits=(parts * bottom, parts * top), groups=groups)
         return _shared(connection, mantissa, parts=parts, bits=bits), clipped
-    exponent = _best_exponent(weight, largest, top, lowest=_FINEST_INPUT_EXPONENT if graded else 0)
+    exponent = _best_exponent(weight, largest, (bottom, top), lowest=_FINEST_INPUT_EXPONENT if graded else 0)
     units = np.ldexp(weight, -exponent)
-    mantissa, clipped = rounded(connection, units, limits=(-top - 1, top), groups=groups)
+    mantissa, clipped = rounded(connection, units, limits=(bottom, top), groups=groups)
     integer = dataclasses.replace(
         connection, weight=mantissa.astype(np.int32), weight_exponent=exponent, weight_bits=bits
     )
@@ -106,12 +114,12 @@ def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
     return np.asarray(np.rint(exact + errors).T)
 
 
-def _best_exponent(weight: Array, largest: float, top: int, *, lowest: int) -> int:
+def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, lowest: int) -> int:
     """The exponent with the smallest squared error: the first that clips nothing, or the one below."""
-    fitting = int(np.ceil(np.log2(largest / top))) if largest > 0 else 0
+    fitting = int(np.ceil(np.log2(largest / limits[1]))) if largest > 0 else 0
 
     def error(exponent: int) -> float:
-        mantissa = np.clip(np.rint(np.ldexp(weight, -exponent)), -top - 1, top)
+        mantissa = np.clip(np.rint(np.ldexp(weight, -exponent)), *limits)
         return float(np.square(np.ldexp(mantissa, exponent) - weight).sum())
 
     return min((min(max(e, lowest), HIGH_EXPONENT) for e in (fitting, fitting - 1)), key=error)

@@ -189,7 +189,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"weight_bits": 5}, "weight_bits: found 5; allowed: 4, 6 or 8"),
+        ({"weight_bits": 9}, "weight_bits: found 9; allowed: 2 .. 8"),
         ({"threshold": "third"}, "threshold: found 'third'; allowed: full or half"),
         ({"time_steps": -1}, "time_steps: found -1; allowed: at least 0"),
         ({"calibration_samples": 0}, "calibration_samples: found 0; allowed: at least 1"),

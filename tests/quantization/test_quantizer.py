@@ -47,11 +47,13 @@ def of_size(net: HardwareNetwork, size: candidates.ResetSynapse) -> tuple[Hardwa
     return rounder.network_of({"p": size}), rounder.rounded("p", size).clipped
 
 
-@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> None:
     floating = trained.on_hardware(trained.random_network(notation, leak=leak))
-    integer, report = quantize(floating, trained.some_codes(), config=DeployConfig(weight_bits=bits))
+    integer, report = quantize(
+        floating, trained.some_codes(), config=DeployConfig(weight_bits=bits), keep_lost=bits < 4
+    )
     assert_sound(report)
     assert integer.arithmetic == "integer"
     prove(integer)
@@ -73,6 +75,17 @@ def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> No
         assert c.weight_exponent >= (-8 if c.source == INPUT else 0)
     delays = {c.name: c.delay for c in integer.connections}
     assert all(delays[c.name] == c.delay for c in floating.connections)
+
+
+@pytest.mark.parametrize("rounding", ["compensated", "nearest"])
+def test_symmetric_weights_of_two_bits_are_ternary(rounding: Any) -> None:
+    floating = trained.on_hardware(trained.random_network("4C3s-6C3 (F4C3)"))
+    config = DeployConfig(weight_bits=2, rounding=rounding)
+    for symmetric, levels in ((False, [-2, -1, 0, 1]), (True, [-1, 0, 1])):
+        config = replace(config, symmetric=symmetric)
+        integer, _ = quantize(floating, trained.some_codes(), config=config, keep_lost=True)
+        found = np.unique(np.concatenate([c.weight.ravel() for c in integer.connections if c.source != ALWAYS_ON]))
+        assert found.tolist() == levels
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])

@@ -37,3 +37,15 @@ def test_kernels_that_are_too_large_are_clipped_to_four_connections(bits: int) -
     assert total.ravel().tolist() == [-4 * top - 4, 4 * top, -4 * top - 4, -4 * top - 4, 4 * top, 1]
     assert clipped == 3
     assert all(-top - 1 <= part.weight.min() and part.weight.max() <= top for part in parts)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_symmetric_mantissas_leave_out_the_most_negative(bits: int) -> None:
+    top = (1 << (bits - 1)) - 1
+    weight = np.array([-top - 1.0, *[1.0] * 6, top])[:, None]  # another exponent would lose the ones
+    for symmetric, lowest, cut in ((False, -top - 1, 0), (True, -top, 1)):
+        (part,), clipped = round_weights(
+            Connection("c", "a", "b", weight), 1.0, bits=bits, graded=False, symmetric=symmetric
+        )
+        assert (part.weight_exponent, clipped) == (0, cut)
+        assert part.weight.ravel().tolist() == [lowest, *[1] * 6, top]

@@ -212,11 +212,11 @@ def test_rates_alone_notice_what_fires_otherwise(network: Exported) -> None:
 
 
 @pytest.mark.parametrize("threshold", ["full", "half"])
-@pytest.mark.parametrize("bits", [4, 6, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize("leak", [1.0, 0.95])
 @pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
 def test_honest_exports_raise_no_alarm(notation: str, leak: float, bits: Any, threshold: Any) -> None:
-    """Twenty-four of them, on few and on many test samples, with and without a record; far from any limit."""
+    """Forty of them, on few and on many test samples, with and without a record; far from any limit."""
     data, network = trained.digits(), trained.trained_network(notation, leak)
     floating, config = lower(network), DeployConfig(weight_bits=bits, threshold=threshold)
     integer, _ = quantize(floating, data.train, config=config)
