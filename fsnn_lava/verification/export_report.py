@@ -18,7 +18,6 @@ from fsnn_lava.verification.size_and_energy import (
     run_activity,
 )
 from fsnn_lava.verification.structure import fingerprint
-from fsnn_lava.verification.time_steps import time_step_warnings
 
 WORK_SAMPLES = 32
 """Calibration samples on which spikes and synaptic operations are counted."""
@@ -121,6 +120,24 @@ def report_export(
     activity = run_activity(network, IntegerSimulator().run(network, some), inputs=some)
     size, of_time_steps = network_size(network), time_step_warnings(network)
     return ExportReport(network.name, fingerprint(network), quantization, size, activity, energy, of_time_steps)
+
+
+def time_step_warnings(network: HardwareNetwork) -> list[str]:
+    """Say if a network runs for another T than it was trained for, or if spikes on their way never arrive within T."""
+    steps, found = network.time_steps, []
+    trained = network.provenance.get("config", {}).get("network", {}).get("time_steps", steps)
+    if trained != steps:
+        found.append(
+            f"runs for T = {steps}, was trained for T = {trained}: rates after another number of steps are others, "
+            "and with them the accuracy"
+        )
+    late = [c for c in network.connections if network.local_delay(c) >= steps]
+    found += [
+        f"{c.name}: its spikes arrive {counted(network.local_delay(c), 'step')} late, and a window has {steps}: none "
+        "ever arrives"
+        for c in late
+    ]
+    return found
 
 
 def quantization_markdown(report: QuantizationReport) -> str:

@@ -25,6 +25,7 @@ from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
 from fsnn_lava.verification.error_budget import error_budget
 from fsnn_lava.verification.export_record import RATE_SAMPLES, RECORD, ExportRecord, record_export
+from fsnn_lava.verification.export_report import time_step_warnings
 from fsnn_lava.verification.rates import RateCheck, as_deployed, check_rates, row_effects
 from fsnn_lava.verification.report import Report
 from fsnn_lava.verification.structure import (
@@ -39,7 +40,6 @@ from fsnn_lava.verification.structure import (
     merged,
     timing_deviations,
 )
-from fsnn_lava.verification.time_steps import time_step_warnings
 
 if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork

@@ -1,5 +1,6 @@
 """Training in hardware timing: every run of the network, wherever it is, has the delays that hardware has."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fsnn_lava.training.evaluation import evaluate
 from fsnn_lava.training.gradients.measured_rates import rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings
 from fsnn_lava.training.on_lava_check import spide_in_hardware_timing
+from fsnn_lava.verification.export_report import time_step_warnings
 
 NOTATION = "40-30-20 (F40)"
 
@@ -78,3 +80,19 @@ def test_spide_runs_both_phases_in_the_timing_of_the_network() -> None:
     model.loop_delay = 1
     other = rates_with_gradient(model, x, training=training, time_steps=12)
     assert not torch.equal(other.rates, rates.rates), "the case must depend on the delay"
+
+
+@pytest.mark.parametrize(("steps", "beginnings"), [(20, []), (4, ["runs for T = 4, was trained for T = 20: "])])
+def test_another_number_of_steps_is_told_of(steps: int, beginnings: list[str]) -> None:
+    network = dataclasses.replace(lower(trained.random_network("12-10-8 (F12)")), time_steps=steps)
+    found = time_step_warnings(network)
+    assert [line[: len(start)] for line, start in zip(found, beginnings, strict=True)] == beginnings
+
+
+def test_feedback_that_never_arrives_is_told_of() -> None:
+    network = lower(trained.random_network("12-10-8 (F12)", time_steps=3))
+    assert time_step_warnings(network) == [
+        "feedback: its spikes arrive 3 steps late, and a window has 3: none ever arrives"
+    ]
+    assert time_step_warnings(lower(trained.random_network("12-10-8 (F12)", time_steps=3), timing="sequential")) == []
+    assert time_step_warnings(dataclasses.replace(network, provenance={}, time_steps=4)) == []

@@ -118,7 +118,7 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     deployed = load_deployed(digits)
     assert deployed.floating.time_steps == deployed.integer.time_steps == 17
     assert deployed.integer.populations[0].start == deployed.floating.populations[0].start == 1
-    expected = {"weight_bits": 6, "threshold": "half", "time_steps": 17, "calibration_samples": 30}
+    expected = {"weight_bits": 6, "symmetric": False, "threshold": "half", "time_steps": 17, "calibration_samples": 30}
     assert deployed.integer.provenance["deployment"] == expected | {"rounding": "compensated"}
     printed = words(capsys.readouterr().out)
     assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
@@ -318,6 +318,7 @@ def test_verify_reports_agreement(digits: Path, capsys: pytest.CaptureFixture[st
     assert list(report["accuracy"]) == ["torch", "simulator", "simulator-float"]
     assert all(0.5 < value <= 1 for value in report["accuracy"].values())
     said = {"name": "digits", "notation": "40 (F40)", "dataset": "digits", "neurons": "IF", "seed": "1", "epoch": "3"}
+    said["trained in"] = "the papers' timing"
     exported = json.loads((digits / "export.json").read_text())
     assert re.fullmatch("[0-9a-f]{12}", exported["fingerprint"])
     assert report["network"] == said | {
