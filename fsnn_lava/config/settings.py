@@ -105,7 +105,7 @@ class TrainingConfig:
     """Seed of the weights, the order of samples and the dropout masks."""
     adjoint: Literal["equilibrium", "window"] = "equilibrium"
     """ide alone: of what the gradient is. equilibrium: of the rates at rest, as published; window: of those after T
-    steps, in which a spike comes round the loop at most (T - 1) / loop delay times: better where T is a few loops."""
+    steps, in which a spike comes round the loop at most (T - 1) / loop delay times: meant for a T of few loops."""
     adjoint_solver: Annotated[str, one_of(SOLVERS)] = "fixed_point"
     """ide alone: solver of g = dL/da + J^T g."""
     adjoint_tolerance: float = 6e-3
