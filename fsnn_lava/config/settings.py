@@ -114,7 +114,8 @@ class TrainingConfig:
     """ide alone: products with J^T after which a solver gives up and hands on to the next (counted and logged)."""
     contraction: float = 0.95
     """ide alone: largest gain of the loop, by which the adjoint solve sees a difference grow once around it; where it
-    found more, the feedback's weights are scaled back after the update. 0: no bound."""
+    found more, the feedback's weights are scaled back after the update. 0: no bound. A window's gain is known from its
+    third loop on: a shorter one bounds nothing, and logs a gain of 0."""
     time_steps_back: int = 100
     """spide alone: steps of the second phase, whose rates resolve a gradient to 1 / steps."""
     loss_scale: float = 100.0

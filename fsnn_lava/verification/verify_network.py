@@ -334,9 +334,10 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
     provenance = integer.provenance
     config, deployment = provenance["config"], provenance["deployment"]
     neuron = floating.populations[0].neuron
+    timing = "hardware timing" if timing_of(floating) == "hardware" else "the papers' timing"
     trained = {
         "notation": config.get("network", {}).get("notation"),
-        "trained in": "hardware timing" if timing_of(floating) == "hardware" else "the papers' timing",
+        "trained in": timing if "training" in config else None,  # a NIR graph was trained elsewhere
         "seed": config.get("training", {}).get("seed"),
         "epoch": provenance.get("metrics", {}).get("best_epoch"),
     }

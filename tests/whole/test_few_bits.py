@@ -15,9 +15,8 @@ from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.hardware import ALWAYS_ON, accuracy, load_network, prove, save_network
 from fsnn_lava.verification.size_and_energy import network_size
 
-pytest.importorskip("lava", reason="needs Lava")
 
-
+@pytest.mark.lava
 @pytest.mark.parametrize(
     ("notation", "bits", "symmetric"),
     [("40 (F40)", 2, True), ("40 (F40)", 2, False), ("40 (F40)", 3, True), ("8C3s-8C3 (F8C3)", 3, False)],

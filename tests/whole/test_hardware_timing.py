@@ -40,7 +40,7 @@ def test_what_was_trained_is_what_runs(method: str, adjoint: str, tmp_path: Path
     assert found.accuracy == pytest.approx(float((deployed.logits.argmax(1) == trained.digits().test.labels).mean()))
 
 
-def test_verification_finds_no_timing(tmp_path: Path) -> None:
+def test_verification_finds_no_timing() -> None:
     net = trained.random_network(NOTATION, timing="hardware")
     network, _ = fsnn.quantize(fsnn.lower(net), trained.digits().train)
     report = fsnn.verify(net, network, trained.digits().test[:40], backends=("torch", "simulator-float", "simulator"))

@@ -222,10 +222,13 @@ CURVES: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
+@pytest.mark.parametrize("loop_delay", [1, 3])
 @every_network
-def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron, events: bool, training: bool) -> None:
+def test_gradient_is_that_of_the_restatement(
+    notation: str, loop_delay: int, neuron: FloatNeuron, events: bool, training: bool
+) -> None:
     model = network(notation, neuron).train(training)
-    model.loop_delay = 3 if neuron is IF else 1
+    model.loop_delay = loop_delay
     x = given(model, events=events, time_steps=8)
     surrogate, curve = CURVES[training != events]
     if model.feedback is not None and model.feedback.restriction is not None:
@@ -246,11 +249,14 @@ def test_gradient_is_that_of_the_restatement(notation: str, neuron: FloatNeuron,
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("neuron", [IF, LEAKY], ids=["IF", "LIF"])
+@pytest.mark.parametrize("loop_delay", [1, 3])
 @every_network
-def test_run_is_simulates(notation: str, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool) -> None:
+def test_run_is_simulates(
+    notation: str, loop_delay: int, neuron: FloatNeuron, batch_norm: bool, events: bool, training: bool
+) -> None:
     """Spike for spike: in float64 no potential lies as close to the threshold as the two roundings are apart."""
     model = network(notation, neuron, batch_norm=batch_norm).train(training)
-    model.loop_delay = 3 if batch_norm else 1
+    model.loop_delay = loop_delay
     x = given(model, events=events, time_steps=10)
     expected = run(copy.deepcopy(model), x, time_steps=10, loop_delay=model.loop_delay, seed=5)
     found = bptt_rates(model, x, time_steps=10, generator=seeded(5))
