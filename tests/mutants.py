@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 # Area -> files that are mutated, and the tests that run, quick ones first.
 AREAS = {
     "quantizer": ("quantization/quantizer.py quantization/candidates.py quantization/rounding.py", "quantization"),
-    "lowering": ("conversion/lowering.py", "conversion/test_lowering.py"),
+    "lowering": ("network/lowering.py", "conversion/test_lowering.py"),
     "overflow proof": ("hardware/overflow_proof.py", "hardware/test_overflow_proof.py backends/test_simulator.py"),
     "integer simulator": (
         "backends/simulator/plan.py kernels/neuron_step.py hardware/neurons.py",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         training_samples as training_samples,
         write_export as write_export,
     )
-    from fsnn_lava.conversion.fold_normalisation import on_codes as on_codes
     from fsnn_lava.conversion.lowering import lower as lower, run_torch as run_torch
     from fsnn_lava.conversion.netx_write import write_netx as write_netx
     from fsnn_lava.conversion.nir_read import import_nir as import_nir, read_nir as read_nir
@@ -32,7 +31,6 @@ __all__, __getattr__, __dir__ = lazy_names(
     {
         "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed network_hashes "
         "samples_to_test save set_aside training_samples write_export",
-        "fold_normalisation": "on_codes",
         "lowering": "lower run_torch",
         "netx_write": "write_netx",
         "nir_read": "import_nir read_nir",

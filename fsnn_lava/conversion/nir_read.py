@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar
 import h5py
 import numpy as np
 
-from fsnn_lava.conversion.fold_normalisation import on_codes
 from fsnn_lava.conversion.nir_topology import Edges, Nodes, Reading, network_of, refuse
 from fsnn_lava.conversion.nir_write import METADATA, VERSION, nir_graph, require_nir, require_time_step
 from fsnn_lava.datasets import Dataset
@@ -32,6 +31,7 @@ from fsnn_lava.hardware import (
     Readout,
     TransposedConvolution,
     Violation,
+    on_codes,
     with_timing,
 )
 

@@ -6,6 +6,7 @@ from fsnn_lava.hardware.currents import (
     real_weight as real_weight,
     summed_weight as summed_weight,
 )
+from fsnn_lava.hardware.fold_normalisation import on_codes as on_codes
 from fsnn_lava.hardware.geometry import (
     DENSE as DENSE,
     Array as Array,

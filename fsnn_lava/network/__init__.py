@@ -48,6 +48,7 @@ from fsnn_lava.network.layers import (
     layer_matrix as layer_matrix,
     operator_norm as operator_norm,
 )
+from fsnn_lava.network.lowering import lower_model as lower_model
 from fsnn_lava.network.neuron import (
     fire as fire,
     integrate as integrate,

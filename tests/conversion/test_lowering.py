@@ -12,11 +12,10 @@ import networks
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator
 from fsnn_lava.config import config_from_dict
-from fsnn_lava.conversion.fold_normalisation import on_codes
 from fsnn_lava.conversion.lowering import lower, run_torch
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, InputError, UnsupportedError
-from fsnn_lava.hardware import with_timing
+from fsnn_lava.hardware import on_codes, with_timing
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout

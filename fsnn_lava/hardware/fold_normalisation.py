@@ -1,23 +1,19 @@
 """Fold a dataset's normalisation into a network, so that it takes the codes as they are stored."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import UnsupportedError
-from fsnn_lava.hardware import (
-    ALWAYS_ON,
-    DENSE,
-    INPUT,
-    Array,
-    Connection,
-    HardwareNetwork,
-    InputSpec,
-    LinearMap,
-    TransposedConvolution,
-    linear_map,
-)
+from fsnn_lava.hardware.geometry import DENSE, Array, TransposedConvolution
+from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
+from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec
+
+if TYPE_CHECKING:
+    from fsnn_lava.datasets import InputCoding
 
 
 def on_codes(network: HardwareNetwork, coding: InputCoding) -> HardwareNetwork:
