@@ -28,11 +28,13 @@ class GradientMethod:
     rates : measures the rates, with a gradient to every parameter: a function that keeps the protocol
         `fsnn_lava.training.RatesWithGradient`, or ``package.module:name`` of it, which is imported on first use.
     settings : names of the settings under [training] that this method alone uses.
+    integers : whether it can find the gradient at the rates of a network in integers.
     check : raises `ConfigError` for settings that the method cannot do; None: it can do all.
     """
 
     rates: Callable[..., Any] | str
     settings: tuple[str, ...] = ()
+    integers: bool = False
     check: Callable[[NetworkConfig, TrainingConfig], None] | None = None
 
     def load(self) -> Callable[..., Any]:
@@ -90,13 +92,15 @@ _GRADIENTS = "fsnn_lava.training.gradients"
 METHODS.register(
     "ide",
     GradientMethod(
-        f"{_GRADIENTS}.ide:ide", ("adjoint", "adjoint_solver", "adjoint_tolerance", "adjoint_max_steps", "contraction")
+        f"{_GRADIENTS}.ide:ide",
+        ("adjoint", "adjoint_solver", "adjoint_tolerance", "adjoint_max_steps", "contraction"),
+        integers=True,
     ),
     help="implicitly, at the equilibrium",
 )
 METHODS.register(
     "spide",
-    GradientMethod(f"{_GRADIENTS}.spide:spide", ("time_steps_back", "loss_scale"), _check_spide),
+    GradientMethod(f"{_GRADIENTS}.spide:spide", ("time_steps_back", "loss_scale"), integers=True, check=_check_spide),
     help="by a second phase of spikes",
 )
 METHODS.register(

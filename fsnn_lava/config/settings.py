@@ -29,11 +29,19 @@ else:
     import tomli as tomllib
 
 PrecisionName = Literal["float32", "tf32", "bf16"]
+WeightBits = Literal[2, 3, 4, 5, 6, 7, 8]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
 
-_UNCHANGED = {"timing": "sequential", "adjoint": "equilibrium"}
+_UNCHANGED = {
+    "timing": "sequential",
+    "adjoint": "equilibrium",
+    "arithmetic": "float",
+    "weight_bits": 8,
+    "symmetric": False,
+    "time_steps_drawn": (),
+}
 """Settings under [training] that older versions did not know, and with which a run is as theirs."""
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
@@ -83,6 +91,16 @@ class TrainingConfig:
     timing: Literal["sequential", "hardware"] = "sequential"
     """Delays of the network while it is trained. sequential: as in the papers, 0 forwards and 1 back; hardware: 1 on
     every connection, so that what is trained is what runs on Lava. With one population they are the same."""
+    arithmetic: Literal["float", "integer"] = "float"
+    """What runs in every iteration. integer: the network that would be exported then, in hardware timing; gradients go
+    straight through the rounding to weights in floats. ide and spide alone, on a CPU, without dropout."""
+    weight_bits: WeightBits = 8
+    """Integer arithmetic alone: width of the signed weight mantissas."""
+    symmetric: bool = False
+    """Integer arithmetic alone: without the most negative mantissa; with 2 bits ternary weights, -1, 0 and 1."""
+    time_steps_drawn: tuple[int, ...] = ()
+    """Steps T of which each batch draws one, so that one network serves all of them; none: network.time_steps always.
+    Tests run network.time_steps."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -139,6 +157,11 @@ class TrainingConfig:
     """CPU threads; 0: as many as torch chooses, which is slow beside other jobs. Sums over another number of threads
     round differently, so that the run takes another course."""
 
+    @property
+    def runs_in(self) -> Literal["sequential", "hardware"]:
+        """Timing in which the network is trained: that of the hardware where it is trained in integers."""
+        return "hardware" if self.arithmetic == "integer" else self.timing
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -158,6 +181,11 @@ class TrainConfig:
     """Training samples to hold out, on which the best epoch is chosen; 0: on the test samples, as published."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @property
+    def most_steps(self) -> int:
+        """Largest T that the network runs for, in training or test."""
+        return max(self.network.time_steps, *self.training.time_steps_drawn, 0)
 
     def __post_init__(self) -> None:
         network, training = self.network, self.training
@@ -187,6 +215,9 @@ class TrainConfig:
         for name in ("train_samples", "test_samples", "validation_samples"):
             nothing = "none" if name == "validation_samples" else "all"
             require(getattr(self, name) >= 0, name, getattr(self, name), f"at least 0 (0: {nothing})")
+        for steps in training.time_steps_drawn:
+            require(steps >= 1, "training.time_steps_drawn", training.time_steps_drawn, "numbers of at least 1")
+        _check_integers(training)
         _check_dropout(network)
         _check_device(training)
         SOLVERS.require(training.adjoint_solver)
@@ -204,6 +235,19 @@ class TrainConfig:
             training.batch_size,
             "at least 2 with network.batch_norm = true (statistics of one sample are not defined)",
         )
+
+
+def _check_integers(training: TrainingConfig) -> None:
+    """What can be done in integers, and the settings that only integers have."""
+    if training.arithmetic == "float":
+        for name, default in (("weight_bits", 8), ("symmetric", False)):
+            value = getattr(training, name)
+            require(value == default, f"training.{name}", value, f'{default} with training.arithmetic = "float"')
+        return
+    integer = 'with training.arithmetic = "integer"'
+    methods = [name for name in METHODS if METHODS.get(name).integers]
+    require(training.method in methods, "training.method", training.method, f"{' or '.join(methods)} {integer}")
+    require(training.device == "cpu", "training.device", training.device, f"cpu {integer}")
 
 
 def _check_dropout(network: NetworkConfig) -> None:
@@ -237,7 +281,7 @@ def _check_device(training: TrainingConfig) -> None:
 class DeployConfig:
     """How a trained network becomes integers."""
 
-    weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
+    weight_bits: WeightBits = 8
     """Width of the signed weight mantissas; of the readout's on hardware it is at least 4."""
     symmetric: bool = False
     """Without the most negative mantissa, which has no counterpart: with 2 bits ternary weights, -1, 0 and 1."""
@@ -321,7 +365,9 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     for name, default in _UNCHANGED.items():
         if values["training"][name] == default:
             del values["training"][name]
-    values["training"]["milestones"] = list(config.training.milestones)
+    for name in ("milestones", "time_steps_drawn"):
+        if name in values["training"]:
+            values["training"][name] = list(values["training"][name])
     return values
 
 
@@ -373,7 +419,7 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (Literal, Annotated):
         allowed = typing.get_args(hint) if origin is Literal else hint.__metadata__[0].choices
-        if value not in allowed or isinstance(value, bool):
+        if value not in allowed or isinstance(value, bool | float):
             raise ConfigError(f'key "{name}": found {value!r}; allowed: {", ".join(map(repr, allowed))}')
         return value
     if origin is tuple:

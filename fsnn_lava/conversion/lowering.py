@@ -5,13 +5,24 @@ import dataclasses
 import numpy as np
 import torch
 
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, Timing, check_inputs, rates_from_spikes, read_out
+from fsnn_lava.hardware import (
+    Array,
+    HardwareNetwork,
+    RunResult,
+    Timing,
+    check_inputs,
+    rates_from_spikes,
+    read_out,
+    with_timing,
+)
 from fsnn_lava.network import lower_model
-from fsnn_lava.training import TrainedNetwork
+from fsnn_lava.training import IntegerSNN, TrainedNetwork
 
 
 def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNetwork:
     """Fold a trained network into a float one of weights, constant currents and delays, as hardware has them.
+
+    One that was trained in integers becomes that of its integers, dequantized, which `quantize` turns into them again.
 
     >>> network = lower(trained)  # doctest: +SKIP
 
@@ -24,11 +35,13 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
     CheckpointError : if the weights do not fit the network.
     UnsupportedError : if a layer of a kind from outside is too large to be a matrix.
     """
-    config = trained.config
-    network = lower_model(
-        trained.model().double(), trained.coding, name=config.name, time_steps=config.network.time_steps, timing=timing
-    )
-    return dataclasses.replace(network, provenance=trained.provenance())
+    config, model = trained.config, trained.model()
+    steps = config.network.time_steps
+    if isinstance(model, IntegerSNN):
+        network = dataclasses.replace(with_timing(model.dequantized(), timing), time_steps=steps)
+    else:
+        network = lower_model(model.double(), trained.coding, name=config.name, time_steps=steps, timing=timing)
+    return dataclasses.replace(network, provenance={**trained.provenance(), **network.provenance})
 
 
 @torch.no_grad()
@@ -36,6 +49,8 @@ def run_torch(
     trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int | None = None
 ) -> RunResult:
     """Run the trained network itself in PyTorch, in float64, on the inputs that the hardware is given.
+
+    One that was trained in integers runs in these.
 
     Parameters
     ----------
@@ -62,7 +77,7 @@ def run_torch(
     return RunResult(
         backend="torch",
         network=network.name,
-        arithmetic="float",
+        arithmetic="integer" if isinstance(model, IntegerSNN) else "float",
         time_steps=time_steps,
         firing_rates=rates,
         spike_counts={n: s.sum(axis=0, dtype=np.int32) for n, s in spikes.items()},

@@ -94,6 +94,9 @@ class Outcome(NamedTuple):
     shares : (P, T) weight of each step in the rate.
     spikes : (B, T, columns) uint8 zeros, for the populations that are recorded.
     spike_column : (P,) int64: where each population's spikes begin; -1: it is not recorded.
+    returned : (B, columns) float64 zeros for the last population's weighted rate over those spikes alone that came back
+        within the window; no columns where nobody asks for it.
+    loop_delay : steps after which its spikes come back.
     """
 
     counts: Array
@@ -102,6 +105,8 @@ class Outcome(NamedTuple):
     shares: Array
     spikes: Array
     spike_column: Array
+    returned: Array
+    loop_delay: int
 
 
 @compiled
@@ -165,6 +170,11 @@ def _count(outcome: Any, spiking: Array, sample: int, step: int, population: int
     if spike >= 0:
         for n in spiking:
             outcome.spikes[sample, step, spike + n] = 1
+    # A spike that comes back d steps later counts as one of that step.
+    back = step + outcome.loop_delay
+    if outcome.returned.shape[1] and population == len(outcome.shares) - 1 and back < outcome.shares.shape[1]:
+        for n in spiking:
+            outcome.returned[sample, n] += outcome.shares[population, back]
 
 
 @compiled

@@ -41,10 +41,12 @@ from fsnn_lava.network.fixed_point import (
 )
 from fsnn_lava.network.layers import (
     BoundSynapse as BoundSynapse,
+    FoldedSynapse as FoldedSynapse,
     FrobeniusRestriction as FrobeniusRestriction,
     Synapse as Synapse,
     apply_layer as apply_layer,
     apply_transpose as apply_transpose,
+    folded as folded,
     layer_matrix as layer_matrix,
     operator_norm as operator_norm,
 )

@@ -269,6 +269,19 @@ class Synapse(nn.Module):
         return BoundSynapse(self, self.effective_weight(), self.bias, mask, gain, shift)
 
 
+@dataclass(frozen=True)
+class FoldedSynapse:
+    """A connection without parameters of its own: all that it does is in a bound weight and bias."""
+
+    layer: LayerSpec
+    input_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    pool: None = None
+    batch_norm: None = None
+    training: bool = False
+    over_processes: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class BoundSynapse:
     """A synapse during one forward call: its weight is restricted and its dropout mask drawn.
@@ -280,7 +293,7 @@ class BoundSynapse:
     norm_gain, norm_shift : (C,) learned scale and shift of the batch norm; None without one.
     """
 
-    synapse: Synapse
+    synapse: Synapse | FoldedSynapse
     weight: Tensor
     bias: Tensor | None
     mask: Tensor | None
@@ -404,6 +417,19 @@ class BoundSynapse:
         if normalisation is not None:
             response = response * normalisation[0] + normalisation[1]
         return self.finish(response)
+
+
+def folded(bound: BoundSynapse) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a connection with its batch norm, of running statistics, in them; with gradients."""
+    weight, bias = bound.weight, bound.bias
+    normalisation = bound.frozen_normalisation()
+    if normalisation is None:
+        return weight, bias
+    scale, shift = (value.flatten() for value in normalisation)
+    outputs = 1 if bound.synapse.layer.transposed else 0
+    wide = [1] * weight.dim()
+    wide[outputs] = -1
+    return weight * scale.view(wide), shift if bias is None else shift + scale * bias
 
 
 @dataclass(frozen=True, eq=False)

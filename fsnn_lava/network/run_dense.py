@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network.devices import tf32
-from fsnn_lava.network.layers import BoundSynapse, apply_layer
+from fsnn_lava.network.layers import BoundSynapse, apply_layer, folded
 from fsnn_lava.network.neuron import SpikeCounts
 
 _Stepped = tuple[Tensor, Tensor, Tensor, Tensor | None]
@@ -162,19 +162,6 @@ class _Product:
         if self._pool is not None:
             response = functional.avg_pool2d(response, self._pool.kernel)
         return flat(response), self._mask
-
-
-def folded(bound: BoundSynapse) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a connection with its batch norm, of running statistics, in them."""
-    weight, bias = bound.weight.detach(), None if bound.bias is None else bound.bias.detach()
-    normalisation = bound.frozen_normalisation()
-    if normalisation is None:
-        return weight, bias
-    scale, shift = (value.detach().flatten() for value in normalisation)
-    outputs = 1 if bound.synapse.layer.transposed else 0
-    wide = [1] * weight.dim()
-    wide[outputs] = -1
-    return weight * scale.view(wide), shift if bias is None else shift + scale * bias
 
 
 def split_tf32(weight: Tensor) -> tuple[Tensor, Tensor]:

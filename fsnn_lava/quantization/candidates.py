@@ -8,7 +8,7 @@ searches among them and `report` says what the chosen ones cost.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -33,10 +33,8 @@ from fsnn_lava.hardware import (
     summed_weight,
 )
 from fsnn_lava.quantization.input_correlations import Group, groups_of
-from fsnn_lava.quantization.rounding import MOST_PARTS, mean_floor, round_current, round_weights
-
-ResetSynapse = tuple[int, int]
-"""Mantissa and exponent of the weight by which a neuron's spike inhibits itself."""
+from fsnn_lava.quantization.rounding import mean_floor, round_current, round_weights, shared
+from fsnn_lava.quantization.scales import ResetSynapse, Scales, part_names
 
 _SMALL = 5_000_000
 """Products of one sample up to which candidates are compared by rates that are exact to 1e-5, not to 1e-4."""
@@ -67,18 +65,6 @@ def integer_neuron(population: Population, reset: ResetSynapse, config: DeployCo
     return dataclasses.replace(trial, v_threshold=max(1, round(wanted / scale)), scale=scale)
 
 
-def part_names(connection: Connection) -> tuple[str, ...]:
-    """Names of the integer connections that may stand for one float connection together."""
-    if connection.source == ALWAYS_ON:
-        return connection.name, f"{connection.name}_coarse"
-    return connection.name, *(f"{connection.name}_part{k}" for k in range(2, MOST_PARTS + 1))
-
-
-def parts_of(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
-    """Integer connections that stand for a float one together: their weights add up to its weights."""
-    return [c for c in integer.incoming(connection.target) if c.name in part_names(connection)]
-
-
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """One population in integers.
@@ -107,6 +93,7 @@ class Rounder:
     rates : population -> (B, *N) its equilibrium rates on the calibration inputs.
     inputs : the calibration inputs, as a backend takes them.
     config : weight bits, threshold and rounding.
+    scales : those in which the network was trained, whose integers are all that it rounds to; None: none.
 
     Raises
     ------
@@ -114,10 +101,16 @@ class Rounder:
     """
 
     def __init__(
-        self, network: HardwareNetwork, rates: Mapping[str, Array], *, inputs: Array, config: DeployConfig
+        self,
+        network: HardwareNetwork,
+        rates: Mapping[str, Array],
+        *,
+        inputs: Array,
+        config: DeployConfig,
+        scales: Scales | None = None,
     ) -> None:
         _refuse_unsupported(network)
-        self.network, self.config = network, config
+        self.network, self.config, self._scales = network, config, scales
         self.means: dict[str, Array] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
         for c in network.connections:
@@ -157,6 +150,8 @@ class Rounder:
         clipped: dict[str, int] = {}
         exact: dict[str, Array] = {}
         shift: Array | float = 0.0  # mean current that rounding costs, weight units
+        if self._scales is not None:
+            return self._as_trained(neuron, incoming, self._scales)
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(
@@ -178,6 +173,21 @@ class Rounder:
             connections += pair
             shift = 0.0
         return Rounded(neuron, tuple(connections), clipped, exact)
+
+    def _as_trained(self, neuron: IntegerNeuron, incoming: Sequence[Connection], scales: Scales) -> Rounded:
+        """The integers that the connections into a population were trained with: nothing is chosen or made up for."""
+        connections: list[Connection] = []
+        exact: dict[str, Array] = {}
+        for c in incoming:
+            units = c.weight / neuron.scale
+            if c.source == ALWAYS_ON:
+                exact[c.name] = units
+                connections += round_current(c, units)[0]
+                continue
+            exponent, parts = scales.exponents[c.name], scales.parts[c.name]
+            mantissa = np.rint(np.ldexp(units, -exponent))
+            connections += shared(c, mantissa, exponent=exponent, parts=parts, bits=scales.weight_bits)
+        return Rounded(neuron, tuple(connections), {c.name: 0 for c in incoming}, exact)
 
     def _mean_current(self, connection: Connection, weight: Array) -> Array | float:
         """(N, 1) mean current through these weights; 0 if means are of no interest (nearest rounding)."""

@@ -38,9 +38,10 @@ from fsnn_lava.hardware import (
     summed_weight,
 )
 from fsnn_lava.network import equilibrium_rates
-from fsnn_lava.quantization.candidates import Effort, ResetSynapse, Rounder, parts_of, reset_synapses, weight_units
+from fsnn_lava.quantization.candidates import Effort, Rounder, reset_synapses, weight_units
 from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
+from fsnn_lava.quantization.scales import ResetSynapse, Scales, parts_of
 
 READOUT_BITS = 4
 """Fewest bits of the readout's weights on hardware, which are rounded to the nearest."""
@@ -58,6 +59,8 @@ def quantize(
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
     """Round a float network to the nearest integer one that is proven to stay in 24 bits; report what rounding did.
+
+    One that was trained in integers becomes those integers (`Scales.trained`).
 
     >>> network, report = quantize(lower(trained), data.train, bits=8)  # doctest: +SKIP
 
@@ -77,6 +80,7 @@ def quantize(
     ------
     NetworkError : if the network is not a float network.
     InputError : if the calibration inputs do not fit the network.
+    ConfigError : if it was trained in integers and the config asks for others.
     PotentialBoundError : if no scale can be proven to stay in range; names the population and its bound.
     UnsupportedError : if rounding left too little of a connection, or something cannot be expressed, e.g. a leak that
         rounds to nothing.
@@ -91,11 +95,14 @@ def quantize(
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:
         network = dataclasses.replace(network, time_steps=config.time_steps)
-    search = _Search(network, calibration, config, progress=progress)
-    resets = search.largest_proven()
-    for population in network.populations:
-        resets[population.name] = search.best(population.name, resets)
+    scales = Scales.trained(network)
+    if scales is not None:
+        config = scales.deployment(config)
+    search = _Search(network, calibration, config, scales=scales, progress=progress)
+    resets = search.chosen() if scales is None else scales.resets
     integer = search.rounder.network_of(resets)
+    if scales is not None:
+        prove(integer)
     progress("measuring what rounding did")
     report = report_of(
         search.rounder,
@@ -147,6 +154,7 @@ class _Search:
         calibration: Array,
         config: DeployConfig,
         *,
+        scales: Scales | None = None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.network, self._progress = network, progress
@@ -160,11 +168,18 @@ class _Search:
         )
         progress("measuring the correlations of the inputs")
         rates = self.wanted.firing_rates
-        self.rounder = Rounder(network, rates, inputs=calibration, config=config)
+        self.rounder = Rounder(network, rates, inputs=calibration, config=config, scales=scales)
         samples = network.input.samples(calibration)
         self.compared = evenly_spaced(samples, min(samples, self.effort.compared))
         self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
+
+    def chosen(self) -> dict[str, ResetSynapse]:
+        """For each population the reset with the smallest error among those that are proven."""
+        resets = self.largest_proven()
+        for population in self.network.populations:
+            resets[population.name] = self.best(population.name, resets)
+        return resets
 
     def largest_proven(self) -> dict[str, ResetSynapse]:
         """For each population the largest reset that is proven to stay in range, the others given.

@@ -23,7 +23,8 @@ from fsnn_lava.hardware import (
     summed_weight,
 )
 from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
-from fsnn_lava.quantization.candidates import ResetSynapse, Rounder, parts_of
+from fsnn_lava.quantization.candidates import Rounder
+from fsnn_lava.quantization.scales import ResetSynapse, parts_of
 
 LOST_SHARE = 0.5
 """A connection whose `current_error` is more than this is not the trained one any more."""

@@ -56,20 +56,22 @@ def round_weights(
     groups : weights that make up for each other's rounding; those that are in no group are rounded to the nearest.
     """
     weight = connection.weight / scale
-    top = (1 << (bits - 1)) - 1
-    bottom = -top if symmetric else -top - 1
+    bottom, top = mantissa_limits(bits, symmetric=symmetric)
     largest = float(np.abs(weight).max(initial=0.0))
     if isinstance(connection.geometry, Convolution) and not graded:
         parts = min(max(1, int(np.ceil(round(largest) / top))), MOST_PARTS)
         mantissa, clipped = rounded(connection, weight, limits=(parts * bottom, parts * top), groups=groups)
-        return _shared(connection, mantissa, parts=parts, bits=bits), clipped
+        return shared(connection, mantissa, parts=parts, bits=bits), clipped
     exponent = _best_exponent(weight, largest, (bottom, top), lowest=_FINEST_INPUT_EXPONENT if graded else 0)
     units = np.ldexp(weight, -exponent)
     mantissa, clipped = rounded(connection, units, limits=(bottom, top), groups=groups)
-    integer = dataclasses.replace(
-        connection, weight=mantissa.astype(np.int32), weight_exponent=exponent, weight_bits=bits
-    )
-    return [integer], clipped
+    return shared(connection, mantissa, exponent=exponent, bits=bits), clipped
+
+
+def mantissa_limits(bits: int, *, symmetric: bool = False, parts: int = 1) -> tuple[int, int]:
+    """Smallest and largest whole number that mantissas of so many bits, of all parts together, can be."""
+    top = (1 << (bits - 1)) - 1
+    return parts * (-top if symmetric else -top - 1), parts * top
 
 
 def rounded(
@@ -125,13 +127,16 @@ def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, lo
     return min((min(max(e, lowest), HIGH_EXPONENT) for e in (fitting, fitting - 1)), key=error)
 
 
-def _shared(connection: Connection, mantissa: Array, *, parts: int, bits: int) -> list[Connection]:
-    """Connections of equal shares, up to one unit, that add up to the mantissas."""
+def shared(
+    connection: Connection, mantissa: Array, *, bits: int, exponent: int = 0, parts: int = 1
+) -> list[Connection]:
+    """Integer connections of equal shares, up to one unit, that add up to the mantissas times 2**exponent."""
     return [
         dataclasses.replace(
             connection,
             name=connection.name if part == 0 else f"{connection.name}_part{part + 1}",
             weight=((mantissa.astype(np.int32) + part) // parts).astype(np.int32),
+            weight_exponent=exponent,
             weight_bits=bits,
         )
         for part in range(parts)

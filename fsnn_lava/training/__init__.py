@@ -31,6 +31,7 @@ from fsnn_lava.training.gradients.spide import (
     backward_phase as backward_phase,
     spide_rates as spide_rates,
 )
+from fsnn_lava.training.integer_network import IntegerSNN as IntegerSNN
 from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit, train as train
 from fsnn_lava.training.metrics import Progress as Progress, epoch_warnings as epoch_warnings
 from fsnn_lava.training.on_lava import check_on_lava as check_on_lava, fit_on_lava as fit_on_lava

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 import fsnn_lava
 from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
 from fsnn_lava.datasets import InputCoding
-from fsnn_lava.errors import CheckpointError, FsnnError
+from fsnn_lava.errors import CheckpointError, ConfigError, FsnnError
 from fsnn_lava.files import known_format, write_whole
 from fsnn_lava.network import FeedbackSNN, check_memory
+from fsnn_lava.training.integer_network import IntegerSNN
 
 FORMAT = "fsnn-lava-checkpoint"
 VERSION = 1
@@ -56,7 +57,7 @@ class TrainedNetwork:
         ------
         CheckpointError : if weights are missing, too many, of another shape or not finite.
         """
-        model = new_model(self.config, self.input_shape, len(self.classes))
+        model = new_model(self.config, self.input_shape, len(self.classes), coding=self.coding)
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         found = {name: tuple(t.shape) for name, t in self.weights.items()}
         if expected != found:
@@ -107,10 +108,25 @@ def load_momenta(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapp
     optimizer.load_state_dict(packed)
 
 
-def new_model(config: TrainConfig, input_shape: tuple[int, ...], classes: int) -> FeedbackSNN:
-    """Build the untrained network of a configuration, in training mode; a ConfigError if the machine cannot hold it."""
+def new_model(
+    config: TrainConfig, input_shape: tuple[int, ...], classes: int, *, coding: InputCoding | None = None
+) -> FeedbackSNN:
+    """Build the untrained network of a configuration, in training mode.
+
+    Parameters
+    ----------
+    coding : what input codes mean, which a network that is trained in integers needs to know.
+
+    Raises
+    ------
+    ConfigError : if the machine cannot hold it.
+    """
     check_memory(config, input_shape, classes)
     training = config.training
+    if training.arithmetic == "integer":
+        if coding is None:
+            raise ConfigError("a network in integers: found no coding of its input; give coding=")
+        return IntegerSNN(config, input_shape, classes=classes, coding=coding)
     return FeedbackSNN(config.network, input_shape, classes=classes, seed=training.seed, timing=training.timing)
 
 

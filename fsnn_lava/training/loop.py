@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.gradients.ide import UNCONVERGED, largest_gain
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
+from fsnn_lava.training.integer_network import IntegerSNN
 from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
@@ -51,8 +52,10 @@ from fsnn_lava.training.schedule import (
     chosen_samples,
     iteration_seed,
     learning_rate,
+    time_steps_of,
 )
 from fsnn_lava.training.session import BEST, LAST, LAVA_STATE, FitResult, Observer, Session
+from fsnn_lava.training.start import STATISTICS_BATCHES, begin_integers, measure_statistics, take_weights
 
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last
@@ -75,6 +78,8 @@ def fit(
     resume: bool = False,
     observer: Observer | None = None,
     ranks: Ranks = ALONE,
+    origin: TrainedNetwork | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> FitResult:
     """Train to the configured number of epochs, writing `LAST` and `BEST` into the folder.
 
@@ -84,10 +89,13 @@ def fit(
     resume : go on from `LAST`; without it the folder must not hold one.
     observer : told of the course; of several processes, give one to the first.
     ranks : the processes that share this training, inside `processes.joined`; the first alone writes.
+    origin : network whose weights the training begins with; None: new ones. A run that is resumed does not need it.
+    progress : told what is done before the first iteration, where that takes long.
 
     Raises
     ------
-    CheckpointError : the folder holds a run already (or, to resume, none), or of another configuration.
+    CheckpointError : the origin is another network, or the folder holds a run already (or, to resume, none), or one of
+        another configuration.
     ConfigError : the device, the batches or the settings of a resumed run do not fit, or the memory.
     DatasetError : the samples do not fit their description.
     SpecError : the notation does not fit the samples.
@@ -105,6 +113,7 @@ def fit(
         with _stop_on_interrupt(ranks) as stop:
             ranks.sums(torch.zeros(1, device=device))  # nobody writes before all have read and checked
             if not resume:
+                trainer.start(origin, progress)
                 trainer.save(LAST)  # a run can be resumed however early it is killed
             return trainer.result(finished=trainer.run(observer, stop))
 
@@ -169,7 +178,7 @@ class _Loss(nn.Module):
         self.model, self._config, self._ranks = model, config, ranks
 
     def forward(
-        self, x: Tensor, labels: Tensor, generator: SharedGenerator
+        self, x: Tensor, labels: Tensor, generator: SharedGenerator, time_steps: int
     ) -> tuple[Tensor, Tensor, Tensor, ImplicitRates]:
         """Return what to differentiate, the mean loss of these samples, their logits, and the rates.
 
@@ -179,7 +188,7 @@ class _Loss(nn.Module):
             self.model,
             x,
             training=self._config.training,
-            time_steps=self._config.network.time_steps,
+            time_steps=time_steps,
             generator=generator,
             sums=None if self._ranks.size == 1 else self._ranks.sums,
             processes=self._ranks.size,
@@ -223,6 +232,18 @@ class _Trainer(Session):
         if ranks.size > 1:
             # Running statistics are kept alike by `average` or by being those of the whole batch.
             self.loss = DistributedDataParallel(self.loss, broadcast_buffers=False)
+
+    def start(self, origin: TrainedNetwork | None, progress: Callable[[str], None]) -> None:
+        """Give a new run its weights, and one in integers its scales."""
+        if origin is not None:
+            take_weights(self.model, origin, dataset=self.dataset)
+        if isinstance(self.model, IntegerSNN):
+            if origin is None and self.config.network.batch_norm:
+                progress("measuring the statistics of the batch norms")
+                batches = batches_of_epoch(self.config.training, len(self.samples), epoch=0)[:STATISTICS_BATCHES]
+                some = [self.samples.batch(indices)[0] for indices in batches]
+                measure_statistics(self.model, some, time_steps=self.config.network.time_steps)
+            begin_integers(self.model, self.dataset, origin=origin, progress=progress)
 
     def run(self, observer: Observer | None, stop: threading.Event) -> bool:
         """Train, and return whether all epochs were completed."""
@@ -276,7 +297,8 @@ class _Trainer(Session):
         x, labels, generator = self._batch(indices, overall)
         if not self.model.training:
             self.model.train()
-        weighted, loss, logits, implicit = self.loss(x, labels, generator)
+        steps = time_steps_of(self.config, iteration=overall)
+        weighted, loss, logits, implicit = self.loss(x, labels, generator, steps)
         self.optimizer.zero_grad()
         if bool(self.ranks.sums((~loss.detach().isfinite()).float())):
             return self._undo(stop)

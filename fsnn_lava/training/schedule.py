@@ -93,6 +93,11 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             "allowed: fewer, so that some are left to train on"
         )
     check_time_steps(dataset, config.network.time_steps)
+    if config.training.time_steps_drawn and dataset.frames is not None:
+        raise ConfigError(
+            f"training.time_steps_drawn: found {list(config.training.time_steps_drawn)} for the event frames of "
+            f'"{dataset.name}", one for each step; allowed: none'
+        )
     check_memory(config, dataset.input_shape, len(dataset.classes), copies=TRAINING_COPIES)
 
 
@@ -135,6 +140,14 @@ def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> l
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def time_steps_of(config: TrainConfig, *, iteration: int) -> int:
+    """Steps T of one iteration: the network's, or one that is drawn for it."""
+    drawn = config.training.time_steps_drawn
+    if not drawn:
+        return config.network.time_steps
+    return drawn[iteration_seed(config.training, iteration=iteration, purpose="time steps") % len(drawn)]
 
 
 def iteration_seed(training: TrainingConfig, *, iteration: int, purpose: str) -> int:

@@ -18,6 +18,7 @@ from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, NetworkError, counted
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_training, new_model, not_finite, save_checkpoint
 from fsnn_lava.training.evaluation import evaluate
+from fsnn_lava.training.integer_network import IntegerSNN
 from fsnn_lava.training.metrics import Progress, epoch_means, run_metrics
 from fsnn_lava.training.processes import ALONE, Ranks
 from fsnn_lava.training.schedule import chosen_on, without_validation
@@ -94,7 +95,7 @@ class Session(ABC):
     ) -> None:
         self.config, self.folder, self.ranks = config, folder, ranks
         self.dataset, self._validation = without_validation(config, dataset)
-        self.model = new_model(config, dataset.input_shape, len(dataset.classes))
+        self.model = new_model(config, dataset.input_shape, len(dataset.classes), coding=dataset.coding)
         self.progress = Progress()
         self._free_on_resume, self._device_title = free_on_resume, device
         self._saved = "none"
@@ -176,6 +177,8 @@ class Session(ABC):
         self.check_weights()
         if not self.ranks.first:
             return
+        if isinstance(self.model, IntegerSNN):
+            self.model.refresh()
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         dataset, progress = self.dataset, self.progress
         metrics = run_metrics(progress, self.config, dataset, device=self._device_title, processes=self.ranks.size)

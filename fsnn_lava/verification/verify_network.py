@@ -19,7 +19,7 @@ from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, in
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
-from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
+from fsnn_lava.hardware import ALWAYS_ON, Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
 from fsnn_lava.quantization import CURRENT_BITS, quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
@@ -325,8 +325,15 @@ def names_of(network: HardwareNetwork) -> list[str]:
 
 def timing_of(network: HardwareNetwork) -> Timing:
     """Timing in which the network was trained, as its provenance says; the papers', if that says nothing."""
-    timing: Timing = network.provenance.get("config", {}).get("training", {}).get("timing", "sequential")
+    training = network.provenance.get("config", {}).get("training", {})
+    timing: Timing = "hardware" if trained_arithmetic(network) == "integer" else training.get("timing", "sequential")
     return timing
+
+
+def trained_arithmetic(network: HardwareNetwork) -> Arithmetic:
+    """Arithmetic in which the network was trained, as its provenance says; floats, if that says nothing."""
+    arithmetic: Arithmetic = network.provenance.get("config", {}).get("training", {}).get("arithmetic", "float")
+    return arithmetic
 
 
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:

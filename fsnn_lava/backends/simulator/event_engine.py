@@ -27,10 +27,16 @@ def usable_cores() -> int:
 
 @final
 class EventEngine:
-    """Runs a plan event by event."""
+    """Runs a plan event by event.
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    Parameters
+    ----------
+    threads : at most so many; None: as many as there are cores.
+    loop_delay : steps after which the last population's spikes come back; given, what came back is counted too.
+    """
+
+    def __init__(self, plan: Plan, *, threads: int | None = None, loop_delay: int | None = None) -> None:
+        self._plan, self._threads, self._loop_delay = plan, threads, loop_delay
         self._tables, self._buffers = _tables(plan)
         self._orders = {p.population.name: flat_order(p.population.shape) for p in plan.populations}
         self._shares = np.stack([rate_weights(plan.steps, p.leak) for p in plan.populations])
@@ -54,7 +60,7 @@ class EventEngine:
         plan = self._plan
         frames, codes_current = self._inputs(inputs)
         filled = self._room(len(frames), record)
-        cores = usable_cores()
+        cores = self._threads or usable_cores()
         size = max(1, -(-len(frames) // (cores * PARTS_PER_CORE)))
         begins = range(0, len(frames), size)
         with ThreadPoolExecutor(min(cores, len(begins))) as pool:
@@ -94,6 +100,7 @@ class EventEngine:
         plan = self._plan
         rates, rate_column = _columns([p.population.size * p.leaky for p in plan.populations])
         spikes, spike_column = _columns([p.population.size * (p.population.name in record) for p in plan.populations])
+        last = plan.populations[-1].population.size
         return Outcome(
             counts=np.zeros((rows, len(self._tables.constant)), count_dtype(plan.steps)),
             rates=np.zeros((rows, rates)),
@@ -101,10 +108,17 @@ class EventEngine:
             shares=self._shares,
             spikes=np.zeros((rows, plan.steps, spikes), np.uint8),
             spike_column=spike_column,
+            returned=np.zeros((rows, 0 if self._loop_delay is None else last)),
+            loop_delay=self._loop_delay or 0,
         )
 
     def _run_part(self, frames: Array, codes_current: Array, filled: Outcome, part: slice) -> Any:
-        outcome = filled._replace(counts=filled.counts[part], rates=filled.rates[part], spikes=filled.spikes[part])
+        outcome = filled._replace(
+            counts=filled.counts[part],
+            rates=filled.rates[part],
+            spikes=filled.spikes[part],
+            returned=filled.returned[part],
+        )
         narrow, wide = (np.empty(size, dtype) for dtype, size in self._buffers)
         return run_samples(self._tables, codes_current[part], frames[part], outcome, narrow, wide, STATE_LIMIT)
 
@@ -124,6 +138,7 @@ class EventEngine:
             of(filled.counts, self._tables.first_neuron[:-1]),
             of(filled.rates, filled.rate_column),
             {name: spikes[name].swapaxes(0, 1) for name in record},
+            None if self._loop_delay is None else _in_c_order(filled.returned, populations[-1].shape),
         )
 
 

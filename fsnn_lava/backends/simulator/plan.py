@@ -207,11 +207,13 @@ class BatchResult:
     counts : population -> (b, *N) integer spikes in the window.
     rates : population -> (b, *N) float64 weighted firing rates, of leaky populations alone.
     spikes : population -> (T, b, *N) uint8, of those to be recorded.
+    returned : (b, *N) float64 weighted rate of the last population over the spikes that came back; None: not counted.
     """
 
     counts: Mapping[str, Array]
     rates: Mapping[str, Array]
     spikes: Mapping[str, Array]
+    returned: Array | None = None
 
 
 def overflow(plan: Plan, population: Population, *, sample: int, step: int, neuron: int, potential: int) -> Exception:

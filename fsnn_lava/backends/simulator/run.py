@@ -100,6 +100,23 @@ class _Simulator:
         return check_inputs(network, inputs, record=record)
 
 
+def run_batch(
+    network: HardwareNetwork, inputs: Array, *, threads: int, loop_delay: int, record: Sequence[str] = ()
+) -> BatchResult:
+    """Run one batch of an integer network event by event, for a training: inputs that fit, counts, no more checks.
+
+    Parameters
+    ----------
+    threads : at most so many.
+    loop_delay : steps after which the last population's spikes come back.
+
+    Raises
+    ------
+    UnsupportedError, StateOverflowError : as `IntegerSimulator.run`.
+    """
+    return EventEngine(make_plan(network), threads=threads, loop_delay=loop_delay).run(inputs, first=0, record=record)
+
+
 @final
 class IntegerSimulator(_Simulator):
     """Runs integer networks by the integer law of ``docs/network-format.md``: spike for spike as Lava's fixed point.

@@ -1,0 +1,119 @@
+"""What decides the integers of a network once its weights are known: reset synapses, exponents, parts and bits.
+
+`quantize` chooses them for a float network. A training in integers keeps those that it began with, and says so in the
+provenance of what it made, under `PROVENANCE`: such a network is quantized with them, to the integers that it was
+trained with, and with nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fsnn_lava.config import DeployConfig, WeightBits
+from fsnn_lava.errors import ConfigError, NetworkError
+from fsnn_lava.hardware import ALWAYS_ON, Connection, HardwareNetwork, IntegerNeuron
+from fsnn_lava.quantization.rounding import MOST_PARTS
+
+ResetSynapse = tuple[int, int]
+"""Mantissa and exponent of the weight by which a neuron's spike inhibits itself."""
+
+PROVENANCE = "trained_integers"
+"""Entry of a float network's provenance that says with which scales it was trained in integers."""
+
+
+def part_names(connection: Connection) -> tuple[str, ...]:
+    """Names of the integer connections that may stand for one float connection together."""
+    if connection.source == ALWAYS_ON:
+        return connection.name, f"{connection.name}_coarse"
+    return connection.name, *(f"{connection.name}_part{k}" for k in range(2, MOST_PARTS + 1))
+
+
+def parts_of(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
+    """Integer connections that stand for a float one together: their weights add up to its weights."""
+    return [c for c in integer.incoming(connection.target) if c.name in part_names(connection)]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Scales of a network.
+
+    Parameters
+    ----------
+    resets : population -> reset synapse (m, e).
+    exponents, parts : float connection that is not a constant current -> weight exponent; number of integer
+        connections that it is shared by.
+    weight_bits, symmetric : of the mantissas.
+    """
+
+    resets: Mapping[str, ResetSynapse]
+    exponents: Mapping[str, int]
+    parts: Mapping[str, int]
+    weight_bits: WeightBits
+    symmetric: bool
+
+    @classmethod
+    def of(cls, floating: HardwareNetwork, integer: HardwareNetwork, *, symmetric: bool) -> Scales:
+        """Scales with which a float network was quantized."""
+        resets: dict[str, ResetSynapse] = {}
+        for p in integer.populations:
+            assert isinstance(p.neuron, IntegerNeuron)
+            resets[p.name] = p.neuron.reset_mantissa, p.neuron.reset_exponent
+        found = {c.name: parts_of(integer, c) for c in floating.connections if c.source != ALWAYS_ON}
+        return cls(
+            resets,
+            {name: parts[0].weight_exponent for name, parts in found.items()},
+            {name: len(parts) for name, parts in found.items()},
+            typing.cast(WeightBits, max(part.weight_bits for parts in found.values() for part in parts)),
+            symmetric,
+        )
+
+    @classmethod
+    def trained(cls, network: HardwareNetwork) -> Scales | None:
+        """Scales in which a float network was trained; None: it was trained in floats.
+
+        Raises
+        ------
+        NetworkError : if the entry of its provenance cannot be understood.
+        """
+        entry = network.provenance.get(PROVENANCE)
+        if entry is None:
+            return None
+        try:
+            resets = {name: (int(m), int(e)) for name, (m, e) in entry["resets"].items()}
+            return cls(**{**entry, "resets": resets})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise NetworkError(
+                f'network "{network.name}": the entry "{PROVENANCE}" of its provenance cannot be understood: {error}'
+            ) from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return for a provenance, JSON-compatible."""
+        return dataclasses.asdict(self) | {"resets": {name: list(reset) for name, reset in self.resets.items()}}
+
+    def deployment(self, config: DeployConfig) -> DeployConfig:
+        """The settings of a deployment that keeps these scales.
+
+        Raises
+        ------
+        ConfigError : if the config asks for other integers.
+        """
+        default = DeployConfig()
+        asked = [
+            (f"weight_bits {config.weight_bits}", config.weight_bits, default.weight_bits, self.weight_bits),
+            ("symmetric", config.symmetric, default.symmetric, self.symmetric),
+            (f"threshold {config.threshold}", config.threshold, default.threshold, "full"),
+            (f"rounding {config.rounding}", config.rounding, default.rounding, "nearest"),
+        ]
+        wrong = [name for name, value, usual, own in asked if value not in (usual, own)]
+        if wrong:
+            kind = "symmetric, " if self.symmetric else ""
+            raise ConfigError(
+                f"found {', '.join(wrong)} for a network that was trained in integers; allowed: those that it has, "
+                f"{kind}{self.weight_bits} bits; for others train it in them: fsnn train --from RUN "
+                "--training.arithmetic integer --training.weight-bits N"
+            )
+        return dataclasses.replace(config, weight_bits=self.weight_bits, symmetric=self.symmetric, rounding="nearest")

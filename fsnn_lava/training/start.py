@@ -1,0 +1,88 @@
+"""How a training begins: from another one's weights, and in integers with scales, which are chosen here once."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fsnn_lava.config import DeployConfig
+from fsnn_lava.datasets import Dataset, time_first
+from fsnn_lava.errors import CheckpointError
+from fsnn_lava.network import FeedbackSNN, lower_model
+from fsnn_lava.quantization import quantize
+from fsnn_lava.training.checkpoint import TrainedNetwork
+from fsnn_lava.training.integer_network import IntegerSNN
+
+STATISTICS_BATCHES = 40
+"""Batches by which the running statistics of an untrained network's batch norms are measured."""
+
+
+def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset) -> None:
+    """Give a new model the weights of a trained network, whatever arithmetic either is trained in.
+
+    Raises
+    ------
+    CheckpointError : if it is another network, or of other inputs.
+    """
+    theirs, ours = (
+        (shape, coding, len(classes))
+        for shape, coding, classes in (
+            (origin.input_shape, origin.coding, origin.classes),
+            (dataset.input_shape, dataset.coding, dataset.classes),
+        )
+    )
+    own = {name: t for name, t in model.state_dict().items() if not name.startswith("integers.")}
+    given = {name: t for name, t in origin.weights.items() if not name.startswith("integers.")}
+    shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]
+    if theirs != ours or shapes[0] != shapes[1]:
+        wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4]) or f"inputs {theirs}, here {ours}"
+        raise CheckpointError(
+            f'weights of "{origin.config.network.notation}" do not fit this network and dataset: {what}; a training '
+            "that begins with another one's weights has its notation and its dataset"
+        )
+    model.load_state_dict(given, strict=False)
+
+
+def measure_statistics(model: FeedbackSNN, batches: Sequence[Tensor], *, time_steps: int) -> None:
+    """Set the running statistics of an untrained network's batch norms to those of some batches.
+
+    Parameters
+    ----------
+    batches : (B, *input_shape) constant inputs, or (T, B, *input_shape) event frames.
+    """
+    model.train()
+    with torch.no_grad():
+        for x in batches:
+            bound = model.bind_to(x)
+            drive = bound.drive(x, time_steps=time_steps)
+            rates = bound.simulate(drive, time_steps=time_steps).firing_rates[-1]
+            bound.rates_around(rates, drive.mean, statistics="batch")
+
+
+def begin_integers(
+    model: IntegerSNN,
+    dataset: Dataset,
+    *,
+    origin: TrainedNetwork | None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Choose the scales of a network as an export of it would, and begin with the integers that this gives.
+
+    Parameters
+    ----------
+    origin : whose weights the model has; integers, if it was trained in them; None: they are new.
+    progress : called with what is done next.
+    """
+    config = DeployConfig(weight_bits=model.weight_bits, symmetric=model.symmetric)
+    before = None if origin is None else origin.model()
+    if isinstance(before, IntegerSNN):
+        floating = dataclasses.replace(before.dequantized(), provenance={}, time_steps=model.most_steps)
+    else:
+        steps = model.most_steps
+        floating = lower_model(copy.deepcopy(model).eval().double(), dataset.coding, name="shadows", time_steps=steps)
+    codes = time_first(dataset.train.spread(config.calibration_samples).codes)
+    # A connection of which rounding leaves little can still be trained.
+    model.start(quantize(floating, codes, config=config, keep_lost=True, progress=progress)[0])
