@@ -131,11 +131,12 @@ def shared(
     connection: Connection, mantissa: Array, *, bits: int, exponent: int = 0, parts: int = 1
 ) -> list[Connection]:
     """Integer connections of equal shares, up to one unit, that add up to the mantissas times 2**exponent."""
+    whole = mantissa.astype(np.int32, copy=False)
     return [
         dataclasses.replace(
             connection,
             name=connection.name if part == 0 else f"{connection.name}_part{part + 1}",
-            weight=((mantissa.astype(np.int32) + part) // parts).astype(np.int32),
+            weight=whole if parts == 1 else (whole + np.int32(part)) // np.int32(parts),
             weight_exponent=exponent,
             weight_bits=bits,
         )

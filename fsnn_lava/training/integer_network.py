@@ -10,9 +10,11 @@ What integers a weight can become is decided once, by `Scales`, before the train
 A network that was rounded with compensation starts from those integers: `start` keeps for each weight by how much its
 shadow must be moved to round to them.
 
-No potential may leave 24 bits, whatever the input. So after rounding the bound of each neuron is worked out; a row of
-weights (a neuron's, a channel's) whose bound is beyond `HEADROOM` of the range is made smaller before it is rounded.
-Every state of a training is therefore proven.
+No potential may leave 24 bits, whatever the input. With n and p what can arrive at a neuron in a step at least and at
+most, theta its threshold and r its reset, a spike leaves at least -r, each step takes n, and a potential above theta
+loses r first: so it stays between -(r + sum of n over the steps) and theta + p + T max(0, p - r). A row of weights (a
+neuron's, a channel's) for which that is beyond `HEADROOM` of the range is made smaller before it is rounded. Every
+state of a training is therefore proven; the exporter's proof, which follows the steps one by one, is never weaker.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ from fsnn_lava.hardware import (
     HardwareNetwork,
     IntegerNeuron,
     Readout,
-    bounds_alone,
     summed_weight,
 )
+from fsnn_lava.kernels.weight_rounding import round_rows
 from fsnn_lava.network import (
     BoundNetwork,
     BoundSynapse,
@@ -190,22 +192,22 @@ def codes_of(x: Tensor, coding: InputCoding) -> Array:
     return np.asarray(((x * std + mean) / coding.scale).round_().to(torch.uint8).numpy())
 
 
-class _Unit(NamedTuple):
-    """Real values: of a weight unit, and of a step of a connection's mantissa."""
-
-    scale: float
-    step: float
-
-
 class _Integers(NamedTuple):
-    """A connection's whole numbers, in floats: mantissas, and the constant current into its target (N,) if it has one.
+    """A connection's whole numbers.
 
-    ``excess``: 1 where a shadow is above the mantissa's range, -1 below; None: all are within.
+    Parameters
+    ----------
+    mantissa : shaped as the weight, an integer type.
+    current : (N,) constant current into its target, int32; None: it brings none.
+    excess : int8, 1 where a shadow is above the mantissa's range, -1 below; None: all are within.
+    low, high : (R,) int64 most negative and most positive sum of mantissas that reaches one neuron of each row.
     """
 
     mantissa: Tensor
     current: Tensor | None
     excess: Tensor | None
+    low: Array
+    high: Array
 
 
 _Shadow = tuple[Tensor, Tensor | None]
@@ -214,7 +216,7 @@ _Shadow = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A connection of the network, and what its integers are made with.
+    """A connection of the network, and what its integers are made with, whatever the scales are.
 
     Parameters
     ----------
@@ -222,7 +224,6 @@ class _Place:
     target : number of the population that it ends in.
     synapse : its layer with the pooling in it.
     pool : window of that pooling, 1 without.
-    rows : axis of the weight that counts the target's channels.
     factor : by what a weight on normalised inputs is multiplied to be one on codes; None: not of the input.
     shift : (1, *shape) normalised value of code 0, with its sign turned; None where it is 0 everywhere.
     largest : code that the source sends at most.
@@ -233,7 +234,6 @@ class _Place:
     target: int
     synapse: FoldedSynapse
     pool: int
-    rows: int
     factor: Tensor | None
     shift: Tensor | None
     largest: int
@@ -243,41 +243,124 @@ class _Place:
         weight, bias = folded(bound)
         return _pooled(weight, bound.synapse.layer.stride, self.pool), bias
 
-    def units(self, weight: Tensor, step: float) -> Tensor:
-        """A weight in steps of the mantissa."""
-        return weight / step if self.factor is None else weight * (self.factor.to(weight.dtype) / step)
+    def rows(self, weight: Tensor) -> Tensor:
+        """(R, n) the weight by channels of the target; of a transposed convolution, phase after phase."""
+        if not self.synapse.layer.transposed:
+            return weight.flatten(1).contiguous()
+        stride, rows = self.synapse.layer.stride, weight.swapaxes(0, 1)
+        return torch.cat([rows[..., y::stride, x::stride].flatten(1) for y, x in _phases(stride)], 1)
 
-    def weight(self, mantissa: Tensor, step: float) -> Tensor:
-        """The weight that mantissas stand for, on normalised inputs."""
-        return mantissa * step if self.factor is None else mantissa * (step / self.factor.to(mantissa.dtype))
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """The weight whose `rows` these are."""
+        shape = self.weights.weight.shape
+        if not self.synapse.layer.transposed:
+            return rows.view(shape)
+        stride, weight, first = self.synapse.layer.stride, rows.new_empty((shape[1], shape[0], *shape[2:])), 0
+        for y, x in _phases(stride):
+            part = weight[..., y::stride, x::stride]
+            size = part[0].numel()
+            part.copy_(rows[:, first : first + size].view(part.shape))
+            first += size
+        return weight.swapaxes(0, 1).contiguous()
 
-    def border(self, weight: Tensor) -> Tensor:
-        """(N,) or (): by what the current on codes is larger than that on normalised inputs."""
-        if self.shift is None:
-            return weight.new_zeros(())
-        return apply_layer(self.synapse.layer, weight.detach(), None, self.shift.to(weight.dtype))[0].flatten()
+    def starts(self) -> Array:
+        """(P + 1,) first column of each phase in `rows`, and the end."""
+        shape, stride = self.weights.weight.shape, self.synapse.layer.stride
+        if not self.synapse.layer.transposed:
+            return np.array([0, math.prod(shape[1:])])
+        sides = [(len(range(y, shape[2], stride)), len(range(x, shape[3], stride))) for y, x in _phases(stride)]
+        return np.cumsum([0, *(shape[0] * a * b for a, b in sides)])
 
-    def current_units(self, bias: Tensor | None, border: Tensor, scale: float) -> Tensor:
-        """(N,) constant current on codes in weight units, before it is rounded."""
-        return (self._everywhere(bias, border) - border) / scale
+    def everywhere(self, bias: Tensor | None) -> Tensor | float:
+        """(N,) the bias of each neuron's channel."""
+        return 0.0 if bias is None else bias.repeat_interleave(math.prod(self.synapse.shape[1:]))
 
-    def bound(self, found: _Integers, unit: _Unit, shadow: _Shadow | None = None) -> IntegerSynapse:
-        """The connection of these integers; with a shadow, gradients go straight through to that."""
-        weight, bias = self.weight(found.mantissa, unit.step), None
-        border = self.border(weight)
-        rest = border.clone() if found.current is None else found.current * unit.scale + border
+
+def _phases(stride: int) -> list[tuple[int, int]]:
+    """Taps of a transposed convolution that one target meets begin at one of these."""
+    return [(y, x) for y in range(stride) for x in range(stride)]
+
+
+class _Scaled:
+    """A place with its scales: shadows become whole numbers here, and these weights again.
+
+    Parameters
+    ----------
+    neuron : of the target.
+    exponent, parts : of the connection.
+    limits : smallest and largest mantissa, of all parts together.
+    """
+
+    def __init__(
+        self, place: _Place, neuron: IntegerNeuron, exponent: int, parts: int, limits: tuple[int, int]
+    ) -> None:
+        self.place, self.neuron, self.exponent, self.parts = place, neuron, exponent, parts
+        self._limits, self._starts = np.array(limits, np.float64), place.starts()
+        step = neuron.scale * 2.0**exponent
+        one = torch.ones((), dtype=torch.float64) if place.factor is None else place.factor
+        self._value = step / one
+        columns = (one / step).expand(place.weights.weight.shape)
+        self._units = place.rows(columns)[0].numpy()
+
+    def rounded(self, shadow: _Shadow, offset: Tensor, current_offset: Tensor | None, shrunk: Array) -> _Integers:
+        """Whole numbers of a shadow without gradients; `shrunk`: (R,) factor of each row."""
+        weight, bias = shadow
+        kind = weight.numpy().dtype
+        rows, moved = self.place.rows(weight), self.place.rows(offset.to(weight.dtype))
+        mantissa, excess = torch.empty(rows.shape, dtype=torch.int32), torch.empty(rows.shape, dtype=torch.int8)
+        sums = np.empty((len(rows), len(self._starts) - 1, 2), np.int64)
+        numbers = (array.astype(kind) for array in (self._units, shrunk, self._limits))
+        factor, smaller, limits = numbers
+        arrays = rows.numpy(), factor, moved.numpy(), smaller, limits, self._starts
+        beyond = round_rows(*arrays, mantissa.numpy(), excess.numpy(), sums)
+        whole, current = self.place.from_rows(mantissa), None
+        if current_offset is not None:
+            exact = (self.place.everywhere(bias) - self.border(self.weight(whole, weight.dtype))) / self.neuron.scale
+            exact = (exact + current_offset.to(weight.dtype)) * torch.from_numpy(smaller).repeat_interleave(
+                math.prod(self.place.synapse.shape[1:])
+            )
+            current = exact.round_().clamp_(-CURRENT_LIMIT, CURRENT_LIMIT).to(torch.int32)
+        out = self.place.from_rows(excess) if beyond else None
+        return _Integers(whole, current, out, sums[..., 0].min(1), sums[..., 1].max(1))
+
+    def units(self, weight: Tensor) -> Tensor:
+        """A weight on normalised inputs in steps of the mantissa."""
+        return weight / self._value.to(weight.dtype)
+
+    def weight(self, mantissa: Tensor, kind: torch.dtype) -> Tensor:
+        """The weight on normalised inputs that mantissas stand for."""
+        return mantissa * self._value.to(kind)
+
+    def border(self, weight: Tensor) -> Tensor | float:
+        """(N,) by what the current on codes is larger than that on normalised inputs."""
+        if self.place.shift is None:
+            return 0.0
+        layer, shift = self.place.synapse.layer, self.place.shift.to(weight.dtype)
+        return apply_layer(layer, weight.detach(), None, shift)[0].flatten()
+
+    def bound(self, found: _Integers, kind: torch.dtype, shadow: _Shadow | None = None) -> IntegerSynapse:
+        """The connection of whole numbers; with a shadow, gradients go straight through to that."""
+        weight, bias = self.weight(found.mantissa, kind), None
+        rest = torch.zeros((), dtype=kind) + self.border(weight)
+        if found.current is not None:
+            rest = rest + found.current.to(kind) * self.neuron.scale
         if shadow is not None:
             weight = _StraightThrough.apply(shadow[0], weight, found.excess)  # type: ignore[no-untyped-call]
             bias = shadow[1]
-            rest = rest - self._everywhere(None if bias is None else bias.detach(), border)
-        shape = self.synapse.shape if rest.dim() else ()
-        return IntegerSynapse(self.synapse, weight, bias, None, None, None, rest.view(shape))
+            rest = rest - self.place.everywhere(None if bias is None else bias.detach())
+        synapse = self.place.synapse
+        return IntegerSynapse(synapse, weight, bias, None, None, None, rest.view(synapse.shape) if rest.dim() else rest)
 
-    def _everywhere(self, bias: Tensor | None, like: Tensor) -> Tensor:
-        """(N,) the bias of each neuron's channel."""
-        if bias is None:
-            return like.new_zeros(())
-        return bias.repeat_interleave(math.prod(self.synapse.shape[1:]))
+    def connections(self, found: _Integers, bits: int) -> dict[str, list[Connection]]:
+        """The integer connections of whole numbers, by the name of the float one that they stand for."""
+        weights, current = self.place.weights, self.place.current
+        made = {
+            weights.name: shared(weights, found.mantissa.numpy(), exponent=self.exponent, parts=self.parts, bits=bits)
+        }
+        if current is not None:
+            assert found.current is not None
+            made[current.name] = round_current(current, found.current.numpy()[:, None])[0]
+        return made
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -351,6 +434,7 @@ class IntegerSNN(FeedbackSNN):
         self._floating = lower_model(self, coding, name=config.name, time_steps=config.most_steps)
         self._places = _places(self, self._floating, coding)
         self._kept: HardwareNetwork | None = None
+        self._scaled: list[_Scaled] | None = None
         self.integers = _Numbers(self._floating, self._places)
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -382,23 +466,23 @@ class IntegerSNN(FeedbackSNN):
         """
         scales = Scales.of(self._floating, integer, symmetric=self.symmetric)
         self.integers.resets.copy_(torch.tensor(list(scales.resets.values())))
+        for place in self._places:
+            name = place.weights.name
+            self.integers.of(place.weights, "scale").copy_(torch.tensor([scales.exponents[name], scales.parts[name]]))
+        self._scaled = None
         training = self.training
         super().train(False)
-        bound = super().bind(1)
-        for place, synapse in zip(self._places, _synapses(bound), strict=True):
-            name, scale = place.weights.name, self._neuron(place).scale
-            exponent, parts = scales.exponents[name], scales.parts[name]
-            self.integers.of(place.weights, "scale").copy_(torch.tensor([exponent, parts]))
-            wanted = torch.from_numpy(np.ldexp(summed_weight(parts_of(integer, place.weights)), -exponent)).float()
-            shadow, bias = place.folded(synapse)
-            units = place.units(shadow, scale * 2.0**exponent)
-            self.integers.of(place.weights, "offset").copy_(
-                wanted + (units - wanted).clamp(-RESIDUAL, RESIDUAL) - units
-            )
+        for place, scaled, (weight, bias) in zip(self._places, self._ready(), self._shadows(), strict=True):
+            wanted = np.ldexp(summed_weight(parts_of(integer, place.weights)), -scaled.exponent)
+            whole, units = torch.from_numpy(wanted).to(weight.dtype), scaled.units(weight)
+            offset = whole + (units - whole).clamp(-RESIDUAL, RESIDUAL) - units
+            self.integers.of(place.weights, "offset").copy_(offset)
             if place.current is not None:
-                border = place.border(place.weight(wanted, scale * 2.0**exponent))
-                current = torch.from_numpy(summed_weight(parts_of(integer, place.current))[:, 0]).float()
-                self.integers.of(place.current, "offset").copy_(current - place.current_units(bias, border, scale))
+                exact = (
+                    place.everywhere(bias) - scaled.border(scaled.weight(whole, weight.dtype))
+                ) / scaled.neuron.scale
+                given = torch.from_numpy(summed_weight(parts_of(integer, place.current))[:, 0])
+                self.integers.of(place.current, "offset").copy_(given - exact)
         self.refresh()
         super().train(training)
 
@@ -409,16 +493,19 @@ class IntegerSNN(FeedbackSNN):
             return
         training = self.training
         super().train(False)
-        bound = super().bind(1)
-        numbers, self._kept = self._proven(
-            [place.folded(s) for place, s in zip(self._places, _synapses(bound), strict=True)]
-        )
+        numbers = self._proven(self._shadows())
         for place, found in zip(self._places, numbers, strict=True):
             self.integers.of(place.weights, "mantissa").copy_(found.mantissa)
             if place.current is not None:
                 assert found.current is not None
                 self.integers.of(place.current, "units").copy_(found.current)
+        self._kept = self._network(numbers)
         super().train(training)
+
+    def _shadows(self) -> list[_Shadow]:
+        """Folded weights and biases, with gradients."""
+        synapses = _synapses(super().bind(1))
+        return [place.folded(synapse) for place, synapse in zip(self._places, synapses, strict=True)]
 
     def train(self, mode: bool = True) -> IntegerSNN:
         """Change the mode; integers are refreshed where evaluation begins."""
@@ -435,19 +522,18 @@ class IntegerSNN(FeedbackSNN):
         if not self.started:
             return super().bind(batch, generator=generator)
         if self.training:
-            bound = super().bind(batch)
-            shadows = [place.folded(s) for place, s in zip(self._places, _synapses(bound), strict=True)]
-            numbers, network = self._proven([(w.detach(), None if b is None else b.detach()) for w, b in shadows])
+            shadows = self._shadows()
+            numbers = self._proven([(w.detach(), None if b is None else b.detach()) for w, b in shadows])
+            network = self._network(numbers)
             synapses = [
-                place.bound(found, self._unit(place), shadow)
-                for place, found, shadow in zip(self._places, numbers, shadows, strict=True)
+                scaled.bound(found, shadow[0].dtype, shadow)
+                for scaled, found, shadow in zip(self._ready(), numbers, shadows, strict=True)
             ]
         else:
             network = self.integer_network()
-            synapses = [place.bound(self._number(place), self._unit(place)) for place in self._places]
+            synapses = [s.bound(self._number(s.place), torch.float64) for s in self._ready()]
         last = None if self.feedback is None else synapses.pop()
-        decay = network.populations[0].neuron.leak
-        neuron = dataclasses.replace(self.neuron, leak=decay)
+        neuron = dataclasses.replace(self.neuron, leak=network.populations[0].neuron.leak)
         return BoundIntegers(
             neuron, tuple(synapses), last, self.training, self.dense, self.loop_delay, network, self.coding
         )
@@ -492,115 +578,93 @@ class IntegerSNN(FeedbackSNN):
         return dataclasses.replace(self._floating.readout, **dict(zip(("weight", "bias"), arrays, strict=True)))
 
     def _network(self, numbers: Sequence[_Integers]) -> HardwareNetwork:
+        neurons = {scaled.place.target: scaled.neuron for scaled in self._ready()}
         populations = tuple(
-            dataclasses.replace(p, neuron=integer_neuron(p, (m, e), _AS_TRAINED))
-            for p, (m, e) in zip(self._floating.populations, self.integers.resets.tolist(), strict=True)
+            dataclasses.replace(p, neuron=neurons[target]) for target, p in enumerate(self._floating.populations)
         )
         made: dict[str, list[Connection]] = {}
-        for place, found in zip(self._places, numbers, strict=True):
-            exponent, parts = self.integers.of(place.weights, "scale").tolist()
-            made[place.weights.name] = shared(
-                place.weights, found.mantissa.numpy(), exponent=exponent, parts=parts, bits=self.weight_bits
-            )
-            if place.current is not None:
-                assert found.current is not None
-                made[place.current.name] = round_current(place.current, found.current.numpy()[:, None])[0]
+        for scaled, found in zip(self._ready(), numbers, strict=True):
+            made |= scaled.connections(found, self.weight_bits)
         connections = tuple(part for c in self._floating.connections for part in made[c.name])
         return dataclasses.replace(self._floating, populations=populations, connections=connections)
 
     # ---- rounding --------------------------------------------------------------------------------------------------
 
-    def _neuron(self, place: _Place) -> IntegerNeuron:
-        mantissa, exponent = self.integers.resets[place.target].tolist()
-        return integer_neuron(self._floating.populations[place.target], (mantissa, exponent), _AS_TRAINED)
-
-    def _unit(self, place: _Place) -> _Unit:
-        scale = self._neuron(place).scale
-        return _Unit(scale, scale * 2.0 ** int(self.integers.of(place.weights, "scale")[0]))
+    def _ready(self) -> list[_Scaled]:
+        """Every place with its scales, in the order of the places."""
+        if self._scaled is None:
+            neurons = [
+                integer_neuron(p, (m, e), _AS_TRAINED)
+                for p, (m, e) in zip(self._floating.populations, self.integers.resets.tolist(), strict=True)
+            ]
+            self._scaled = []
+            for place in self._places:
+                exponent, parts = self.integers.of(place.weights, "scale").tolist()
+                limits = mantissa_limits(self.weight_bits, symmetric=self.symmetric, parts=parts)
+                self._scaled.append(_Scaled(place, neurons[place.target], exponent, parts, limits))
+        return self._scaled
 
     def _number(self, place: _Place) -> _Integers:
-        """The kept integers of a connection, as float64."""
-        current = None if place.current is None else self.integers.of(place.current, "units").double()
-        return _Integers(self.integers.of(place.weights, "mantissa").double(), current, None)
+        """The kept integers of a connection."""
+        current = None if place.current is None else self.integers.of(place.current, "units")
+        nothing = np.zeros(0, np.int64)
+        return _Integers(self.integers.of(place.weights, "mantissa"), current, None, nothing, nothing)
 
-    def _integers(self, place: _Place, shadow: _Shadow, shrunk: Tensor | None) -> _Integers:
-        """A connection's shadow in whole numbers; `shrunk`: factor of each row, (rows,)."""
-        unit = self._unit(place)
-        units = place.units(shadow[0], unit.step) + self.integers.of(place.weights, "offset").to(shadow[0].dtype)
-        if shrunk is not None:
-            units = units * shrunk.view(*[1] * place.rows, -1, *[1] * (units.dim() - 1 - place.rows))
-        parts = int(self.integers.of(place.weights, "scale")[1])
-        low, high = mantissa_limits(self.weight_bits, symmetric=self.symmetric, parts=parts)
-        excess = (units > high + 0.5).to(torch.int8) - (units < low - 0.5).to(torch.int8)
-        mantissa, current = units.round().clamp(low, high), None
-        if place.current is not None:
-            border = place.border(place.weight(mantissa, unit.step))
-            current = place.current_units(shadow[1], border, unit.scale)
-            current = current + self.integers.of(place.current, "offset").to(current.dtype)
-            if shrunk is not None:
-                current = current * shrunk.repeat_interleave(len(current) // len(shrunk))
-            current = current.round().clamp(-CURRENT_LIMIT, CURRENT_LIMIT)
-        return _Integers(mantissa, current, excess if bool(excess.any()) else None)
-
-    def _proven(self, shadows: Sequence[_Shadow]) -> tuple[list[_Integers], HardwareNetwork]:
-        """Round shadows, rows that could leave `HEADROOM` of the range being made smaller; and their network."""
-        shrunk: dict[int, Tensor] = {}
+    def _proven(self, shadows: Sequence[_Shadow]) -> list[_Integers]:
+        """Round shadows, rows that could leave `HEADROOM` of the range being made smaller."""
+        shrunk = [np.ones(p.shape[0]) for p in self._floating.populations]
+        numbers: list[_Integers] = []
+        todo = set(range(len(shrunk)))
         for _ in range(_ATTEMPTS):
-            numbers = [self._integers(p, s, shrunk.get(p.target)) for p, s in zip(self._places, shadows, strict=True)]
-            network = self._network(numbers)
-            beyond = self._beyond(network, numbers)
-            if not beyond:
-                return numbers, network
-            for target, factor in beyond.items():
-                shrunk[target] = factor * shrunk.get(target, 1.0)
-        names = ", ".join(network.populations[target].name for target in beyond)
+            for at, (scaled, shadow) in enumerate(zip(self._ready(), shadows, strict=True)):
+                place = scaled.place
+                if place.target in todo:
+                    moved = None if place.current is None else self.integers.of(place.current, "offset")
+                    found = scaled.rounded(
+                        shadow, self.integers.of(place.weights, "offset"), moved, shrunk[place.target]
+                    )
+                    numbers[at : at + 1] = [found]
+            bounds = self._bounds(numbers)
+            todo = {target for target, share in enumerate(bounds) if (share > HEADROOM).any()}
+            if not todo:
+                return numbers
+            for target in todo:
+                share = bounds[target]
+                shrunk[target] *= np.where(share > HEADROOM, HEADROOM / share * _SHRINKING, 1.0)
+        names = ", ".join(self._floating.populations[target].name for target in sorted(todo))
         raise PotentialBoundError(
             f"training in integers: no row of weights into {names} is small enough for a potential of 24 bits within "
-            f"T = {network.time_steps}; use fewer time steps"
+            f"T = {self.most_steps}; use fewer time steps"
         )
 
-    def _beyond(self, network: HardwareNetwork, numbers: Sequence[_Integers]) -> dict[int, Tensor]:
-        """Population -> factor of each row by which its bound would fit; of those whose bound does not fit."""
-        found = {}
-        for target, population in enumerate(network.populations):
-            into = [(p, n) for p, n in zip(self._places, numbers, strict=True) if p.target == target]
-            if self._surely_within(network, target, into):
-                continue
-            low, high = bounds_alone(network, population.name)
-            share = np.maximum(-low, high).reshape(population.shape[0], -1).max(axis=1) / STATE_LIMIT
-            if (share > HEADROOM).any():
-                factor = np.where(share > HEADROOM, HEADROOM / share * _SHRINKING, 1.0)
-                found[target] = torch.from_numpy(factor).to(numbers[0].mantissa.dtype)
-        return found
-
-    def _surely_within(self, network: HardwareNetwork, target: int, into: Sequence[tuple[_Place, _Integers]]) -> bool:
-        """Whether a bound that is quick to work out fits already, as it mostly does.
-
-        With n and p what arrives in a step at least and at most, in units of state, theta the threshold and r the
-        reset: a spike leaves at least -r, and each step takes n; a potential above theta loses r. So it stays between
-        -(r + T n) and theta + p + T max(0, p - r).
-        """
-        neuron = network.populations[target].neuron
-        assert isinstance(neuron, IntegerNeuron)
-        least, most = 0.0, 0.0
-        for place, found in into:
-            factor = place.largest * 2.0 ** (1 + int(self.integers.of(place.weights, "scale")[0]))
-            rows = found.mantissa.movedim(place.rows, 0).flatten(1)
-            least += factor * float(rows.clamp_max(0).sum(1).min()) - 1  # a graded current is rounded down
-            most += factor * float(rows.clamp_min(0).sum(1).max())
+    def _bounds(self, numbers: Sequence[_Integers]) -> list[Array]:
+        """(R,) bound of each population's potentials by row, as a share of the 24 bits; see the top of this file."""
+        steps = self.most_steps
+        least, most = ([np.zeros(p.shape[0]) for p in self._floating.populations] for _ in range(2))
+        reset, threshold = ([0.0] * len(least) for _ in range(2))
+        for scaled, found in zip(self._ready(), numbers, strict=True):
+            place, target = scaled.place, scaled.place.target
+            factor = place.largest * 2.0 ** (1 + scaled.exponent)
+            arriving = max(0, steps - self._floating.local_delay(place.weights))
+            least[target] += arriving * (factor * found.low - 1)  # a graded current is rounded down
+            most[target] += factor * found.high
             if found.current is not None:
-                least += 2 * min(float(found.current.min()), 0.0)
-                most += 2 * max(float(found.current.max()), 0.0)
-        least, most = STATE_PER_HALF_WEIGHT * least, STATE_PER_HALF_WEIGHT * most
-        steps, reset = network.time_steps, neuron.reset_state
-        highest = neuron.fires_above + most + steps * max(0.0, most - reset)
-        return max(reset - steps * least, highest) <= HEADROOM * STATE_LIMIT
+                rows = 2 * found.current.numpy().reshape(len(found.low), -1)
+                least[target] += steps * np.minimum(rows.min(axis=1), 0)
+                most[target] += np.maximum(rows.max(axis=1), 0)
+            reset[target], threshold[target] = scaled.neuron.reset_state, scaled.neuron.fires_above
+        shares = []
+        for low, high, r, theta in zip(least, most, reset, threshold, strict=True):
+            low, high = STATE_PER_HALF_WEIGHT * low, STATE_PER_HALF_WEIGHT * high
+            highest = theta + high + steps * np.maximum(high - r, 0)
+            shares.append(np.maximum(r - low, highest) / STATE_LIMIT)
+        return shares
 
 
 def _forget(model: nn.Module, _incompatible: object) -> None:
     """Drop the kept network: other integers were loaded."""
     assert isinstance(model, IntegerSNN)
-    model._kept = None
+    model._kept = model._scaled = None
 
 
 def _synapses(bound: BoundNetwork) -> tuple[BoundSynapse, ...]:
@@ -625,7 +689,6 @@ def _places(model: FeedbackSNN, floating: HardwareNetwork, coding: InputCoding) 
                 order[weights.target],
                 FoldedSynapse(_with_pool(synapse), synapse.input_shape, synapse.shape),
                 1 if synapse.pool is None else synapse.pool.kernel,
-                1 if synapse.layer.transposed else 0,
                 factor,
                 shift,
                 coding.maximum if weights.source == INPUT else 1,

@@ -103,7 +103,7 @@ class _Simulator:
 def run_batch(
     network: HardwareNetwork, inputs: Array, *, threads: int, loop_delay: int, record: Sequence[str] = ()
 ) -> BatchResult:
-    """Run one batch of an integer network event by event, for a training: inputs that fit, counts, no more checks.
+    """Run one batch of an integer network event by event, for a training: its inputs fit, and its state is proven.
 
     Parameters
     ----------
@@ -112,9 +112,11 @@ def run_batch(
 
     Raises
     ------
-    UnsupportedError, StateOverflowError : as `IntegerSimulator.run`.
+    StateOverflowError : as `IntegerSimulator.run`; then the proof was wrong.
     """
-    return EventEngine(make_plan(network), threads=threads, loop_delay=loop_delay).run(inputs, first=0, record=record)
+    return EventEngine(make_plan(network, proven=True), threads=threads, loop_delay=loop_delay).run(
+        inputs, first=0, record=record
+    )
 
 
 @final
