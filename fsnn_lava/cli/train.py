@@ -25,6 +25,7 @@ from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
 from fsnn_lava.errors import counted
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
+    BEST,
     FREE_ON_RESUME,
     LAST,
     FitResult,
@@ -34,6 +35,7 @@ from fsnn_lava.training import (
     chosen_samples,
     fit,
     joined,
+    load_checkpoint,
     load_training,
     ranks_of_environment,
 )
@@ -53,6 +55,8 @@ class Arguments(Places):
     """Name of a configuration that comes with fsnn (`fsnn configs`), or a TOML file with the settings below."""
     resume: Path | None = None
     """Folder of a run to go on with, bit for bit; its settings are kept."""
+    origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Folder of a run whose best weights a new one begins with; its settings are the defaults of all others."""
     device: str | None = None
     """Short for --training.device: cpu, cuda or cuda:N."""
     validation: int | None = None
@@ -90,13 +94,14 @@ def main(argv: list[str]) -> int:
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
         folder = arguments.resume or Path(ranks.same_text(str(made)))
         kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
-        timing = " in hardware timing" if config.training.timing == "hardware" else ""
-        how = f"by {config.training.method}, {kind} neurons, T = {config.network.time_steps}{timing}"
+        how = f"by {config.training.method}, {kind} neurons, {steps_of(config)}{arithmetic_of(config)}"
         what = f"{config.network.notation} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
         if (delay := loop_delay(config, dataset)) >= config.network.time_steps:
             steps = f"a spike comes back {counted(delay, 'step')} later, and T = {config.network.time_steps}"
             console.print(f"warning: the feedback has no part in this training: {steps}", soft_wrap=True)
+        if arguments.origin is not None:
+            console.print(f"begins with the best weights of {escape(str(arguments.origin))}", soft_wrap=True)
         if arguments.resume is not None:
             tell_of_resume(config, arguments.resume, processes=ranks.size)
         result = train(arguments, dataset, folder, ranks)
@@ -104,10 +109,28 @@ def main(argv: list[str]) -> int:
         return report(console, result, folder, command="train", kept=kept, data_dir=arguments.data_dir)
 
 
+def steps_of(config: TrainConfig) -> str:
+    """Say for how many steps it runs."""
+    drawn = config.training.time_steps_drawn
+    if not drawn:
+        return f"T = {config.network.time_steps}"
+    return f"T drawn of {', '.join(map(str, drawn))} (tests: {config.network.time_steps})"
+
+
+def arithmetic_of(config: TrainConfig) -> str:
+    """Say what the training runs in, where that is not floats in the papers' timing."""
+    training = config.training
+    if training.arithmetic == "integer":
+        without = ", without dropout" if config.network.dropout else ""
+        kind = "ternary" if training.symmetric and training.weight_bits == 2 else f"{training.weight_bits} bits"
+        return f" in integers ({kind}, hardware timing{without})"
+    return " in hardware timing" if training.timing == "hardware" else ""
+
+
 def loop_delay(config: TrainConfig, dataset: Dataset) -> int:
     """Count the steps until a spike of the last population reaches the first; 0: there is no feedback."""
     spec = parse_spec(config.network.notation)
-    if spec.feedback is None or config.training.timing == "sequential":
+    if spec.feedback is None or config.training.runs_in == "sequential":
         return 0 if spec.feedback is None else 1
     return len(spec.populations(dataset.input_shape, pooling=config.network.pooling))
 
@@ -143,10 +166,20 @@ def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None
 def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) -> FitResult:
     """Train; the first process shows and logs how it goes."""
     config, resume = arguments.settings, arguments.resume is not None
+    origin = None if arguments.origin is None else load_checkpoint(arguments.origin / BEST)
     if not ranks.first:
-        return fit(config, dataset, folder, resume=resume, ranks=ranks)
+        return fit(config, dataset, folder, resume=resume, ranks=ranks, origin=origin)
     with shown(console, folder, epoch_lines) as screen:
-        return fit(config, dataset, folder, resume=resume, observer=screen, ranks=ranks)
+        return fit(
+            config,
+            dataset,
+            folder,
+            resume=resume,
+            observer=screen,
+            ranks=ranks,
+            origin=origin,
+            progress=screen.preparing,
+        )
 
 
 def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -23,7 +24,7 @@ from fsnn_lava.cli.script import show_next, working
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import SETTINGS, new_run_folder, write_json
-from fsnn_lava.training import LAST, FitResult, epoch_warnings, load_checkpoint
+from fsnn_lava.training import BEST, LAST, FitResult, epoch_warnings, load_checkpoint
 
 Lines = Callable[[int, Mapping[str, float]], Iterator[str]]
 """What to show of an epoch, given its number and its metrics."""
@@ -35,25 +36,32 @@ class Source:
 
     config: str | None = None
     resume: Path | None = None
+    origin: Annotated[Path | None, tyro.conf.arg(name="from")] = None
 
     def settings(self, default: str) -> TrainConfig:
-        """Settings of the run to go on with, or else of the config file, or of the default one.
+        """Settings of the run to go on with, or else of the config file, of the run to begin from, or of the default.
 
         Raises
         ------
-        ConfigError, CheckpointError : if both are given, or the one that is given cannot be read.
+        ConfigError, CheckpointError : if two are given that exclude each other, or what is given cannot be read.
         """
+        if self.origin is not None and self.resume is not None:
+            raise ConfigError(
+                "found --from and --resume; allowed: one of them, since a resumed run has its own weights"
+            )
         if self.config is not None and self.resume is not None:
             raise ConfigError(
                 "found --config and --resume; allowed: one of them, since a resumed run keeps its settings"
             )
         if self.resume is not None:
             return load_checkpoint(self.resume / LAST).config
+        if self.origin is not None and self.config is None:
+            return load_checkpoint(self.origin / BEST).config
         return read_config(self.config or default)
 
 
 def source_of(argv: list[str]) -> Source:
-    """Read --config and --resume, before the other options can be."""
+    """Read --config, --resume and --from, before the other options can be."""
     options = [a for a in argv if a not in ("-h", "--help")]
     return tyro.cli(Source, args=options, return_unknown_args=True)[0]
 
@@ -111,6 +119,10 @@ class Screen:
     ) -> None:
         self._console, self._log, self._lines, self._show = console, log, lines, show
 
+    def preparing(self, text: str) -> None:
+        """Show what is done before the first iteration."""
+        self._show(0, 0, text)
+
     def iteration(
         self, *, epoch: int, done: int, total: int, loss: float, figures: Mapping[str, float] | None = None
     ) -> None:
@@ -136,12 +148,12 @@ def shown(console: Console, folder: Path, lines: Lines, *, starting: str = "star
             task = progress.add_task(starting, total=None)
 
             def show(done: int, total: int, text: str) -> None:
-                progress.update(task, completed=done, total=total, description=text)
+                progress.update(task, completed=done, total=total or None, description=text)
         else:
             say = stack.enter_context(working(console, starting))
 
             def show(done: int, total: int, text: str) -> None:
-                say(f"{text}, {done}/{total}")
+                say(f"{text}, {done}/{total}" if total else text)
 
         yield Screen(console, log, lines, show)
 

@@ -325,11 +325,13 @@ class _Scaled:
 
     def units(self, weight: Tensor) -> Tensor:
         """A weight on normalised inputs in steps of the mantissa."""
-        return weight / self._value.to(weight.dtype)
+        units: Tensor = weight / self._value.to(weight.dtype)
+        return units
 
     def weight(self, mantissa: Tensor, kind: torch.dtype) -> Tensor:
         """The weight on normalised inputs that mantissas stand for."""
-        return mantissa * self._value.to(kind)
+        weight: Tensor = mantissa * self._value.to(kind)
+        return weight
 
     def border(self, weight: Tensor) -> Tensor | float:
         """(N,) by what the current on codes is larger than that on normalised inputs."""

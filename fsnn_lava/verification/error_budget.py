@@ -3,6 +3,7 @@
     trained -> float network -> hardware timing (-> half threshold) -> integers
 
 The float network runs first in the timing in which it was trained; if that is the hardware's, the second step is none.
+Of a network that was trained in integers, these and the exported ones are all there is: any difference is the export's.
 
 Each step's rates are measured on the same samples after T steps, so each neuron's total difference is the sum of the
 steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
-from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, Timing, accuracy, read_out, with_timing
+from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, read_out, with_timing
 from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
 from fsnn_lava.verification.compare_runs import Difference, difference
 from fsnn_lava.verification.rates import as_deployed
@@ -98,6 +99,7 @@ def error_budget(
     labels: Array,
     *,
     timing: Timing = "sequential",
+    arithmetic: Arithmetic = "float",
     trained: RunResult | None = None,
     lowered: RunResult | None = None,
     deployed: RunResult | None = None,
@@ -109,7 +111,7 @@ def error_budget(
     ----------
     floating, integer : the exported networks, in hardware timing, of the same number of steps.
     inputs, labels : samples as backends take them, and their classes (B,).
-    timing : in which the network was trained.
+    timing, arithmetic : in which the network was trained.
     trained : the trained network's own run of these inputs, in that timing; without it the lowered network stands for
         it.
     lowered, deployed, rounded : the runs of these inputs of the float network in that timing, of the float network
@@ -129,6 +131,8 @@ def error_budget(
     unsettled = int((~(found.settled & found_integer.settled)).sum())
     start = as_trained if trained is None else trained
     before = "hardware timing" if timing == "hardware" else "sequential"
+    if arithmetic == "integer":
+        start = rounded if trained is None else trained
     steps = [
         ("lowering", f"trained -> float, {before}", start, as_trained),
         ("timing", f"float, {before} -> float, hardware timing", as_trained, hardware),
@@ -137,6 +141,12 @@ def error_budget(
     ]
     if with_threshold is floating:
         del steps[2]
+    if arithmetic == "integer":
+        steps = [
+            ("lowering", "trained integers -> exported integers", start, rounded),
+            ("timing", "none: trained in hardware timing", rounded, rounded),
+            ("rounding", "none: trained in integers", rounded, rounded),
+        ]
     direction = {n: np.sign(r - start.firing_rates[n]) for n, r in rounded.firing_rates.items()}
     distances = (
         _distance("rounding at the equilibrium", "float - integer, both at the equilibrium", settled, settled_integer),

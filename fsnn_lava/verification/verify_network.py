@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from fsnn_lava.training import TrainedNetwork
 
 TORCH = "torch"
-"""Name of the trained network itself among the backends, run in float64 and the timing of its training."""
+"""Name of the trained network itself among the backends, run in float64 or, if it was trained in them, in integers, and
+in the timing of its training."""
 
 
 def verify(
@@ -136,13 +137,16 @@ def verify(
             *compare_all([results[name] for name in compared], sequential=(TORCH,) if other_timing else ()),
             *_with_simulators([results[name] for name in compared], floating, codes, rounded),
         ),
-        lowering=None if by_torch is None else spike_agreement(as_trained, codes, lowered, by_torch),
+        lowering=None
+        if by_torch is None or by_torch.arithmetic == "integer"
+        else spike_agreement(as_trained, codes, lowered, by_torch),
         budget=error_budget(
             floating,
             network,
             codes,
             classes,
             timing=timing,
+            arithmetic=trained_arithmetic(floating),
             trained=by_torch,
             lowered=lowered,
             deployed=exact,
@@ -342,6 +346,8 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
     config, deployment = provenance["config"], provenance["deployment"]
     neuron = floating.populations[0].neuron
     timing = "hardware timing" if timing_of(floating) == "hardware" else "the papers' timing"
+    if trained_arithmetic(floating) == "integer":
+        timing = f"integers, {timing}"
     trained = {
         "notation": config.get("network", {}).get("notation"),
         "trained in": timing if "training" in config else None,  # a NIR graph was trained elsewhere
