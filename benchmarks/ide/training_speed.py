@@ -1,8 +1,9 @@
 """Time, gradient error and memory of one training iteration, against a plain restatement of the published procedure.
 
 The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
-adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), and the plain procedure (`ide/plain_training.py`:
-dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of the iteration differs. Every figure is
+adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), on a CPU in integers of 8 bits, and the plain
+procedure (`ide/plain_training.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of
+the iteration differs; on a CPU all are in hardware timing without dropout, as integers are. Every figure is
 from one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most
 in their first iterations (--train-first).
 """
@@ -40,6 +41,7 @@ from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, FixedPoint, Map,
 from fsnn_lava.training import (
     LAST,
     DeviceSamples,
+    IntegerSNN,
     Progress,
     fit,
     load_checkpoint,
@@ -55,6 +57,7 @@ console = Console(width=120)
 TURN = 5
 """Iterations of one variant in a row. The first is not counted: it finds the caches as the variant before left them."""
 _SIMULATE = BoundNetwork.simulate
+IN_INTEGERS = IntegerSNN.bind
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Variant:
     ----------
     plain : the published procedure takes the place of the library's.
     bfloat16 : products with J^T are taken in bfloat16 (`training.precision = "bf16"`).
+    integers : the network runs in integers (`training.arithmetic = "integer"`).
     times : seconds before, in and after the adjoint solve, of each iteration.
     steps : products with J^T of each iteration.
     """
@@ -98,6 +102,7 @@ class Variant:
     name: str
     plain: bool = False
     bfloat16: bool = False
+    integers: bool = False
     times: list[tuple[float, float, float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
@@ -162,6 +167,7 @@ class Stopwatch:
         self.variants = [
             Variant(configured),
             Variant(f"{configured}, bf16", bfloat16=True),
+            *([Variant(f"{configured}, integers", integers=True)] if training.arithmetic == "integer" else []),
             Variant("plain: dense, Broyden 1e-6", plain=True),
         ]
         self.config, self.input_shape, self.skip = config, input_shape, skip
@@ -236,15 +242,21 @@ def measure(
     config: TrainConfig, dataset: Dataset, arguments: Arguments
 ) -> tuple[Stopwatch, dict[str, dict[str, float]]]:
     """One training, in which the variants take turns after the first iterations; then the error of its gradients."""
-    around = TURN * 3
-    skip = around * math.ceil(arguments.train_first / around)
-    watch = Stopwatch(config, dataset.input_shape, skip=skip)
+    if config.training.device == "cpu":
+        config = _with_training(config, arithmetic="integer")
+    watch = Stopwatch(config, dataset.input_shape, skip=0)
+    around = TURN * len(watch.variants)
+    skip = watch.skip = around * math.ceil(arguments.train_first / around)
     iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
     stand_ins = patch.multiple(ide, solve=watch.solve, with_implicit_gradient=watch.gradient)
 
     def run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
         return watch.run(bound, drive, time_steps=time_steps)
+
+    def bind(model: IntegerSNN, batch: int, *, generator: torch.Generator | None = None) -> BoundNetwork:
+        whose = IN_INTEGERS if watch.variant.integers else FeedbackSNN.bind
+        return whose(model, batch, generator=generator)
 
     with tempfile.TemporaryDirectory() as folder:
         if arguments.run is not None:
@@ -253,7 +265,8 @@ def measure(
             save_checkpoint(
                 dataclasses.replace(trained, config=config), Path(folder) / LAST, progress=begun, state=state
             )
-        with stand_ins, patch.object(BoundNetwork, "simulate", run):
+        floats = patch.object(BoundNetwork, "simulate", run), patch.object(IntegerSNN, "bind", bind)
+        with stand_ins, floats[0], floats[1]:
             fit(config, dataset, Path(folder), resume=arguments.run is not None, observer=watch)
         return watch, gradient_errors(load_checkpoint(Path(folder) / LAST).model(), config, dataset)
 
@@ -268,7 +281,7 @@ def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainCo
         dataset, train=dataset.train.select(order[:train]), test=dataset.test.select(np.arange(2))
     )
     whole = dataclasses.replace(config, train_samples=0, test_samples=0)
-    return _with_training(whole, epochs=epochs, milestones=(), threads=0), small
+    return _with_training(whole, epochs=epochs, milestones=(), threads=0, time_steps_drawn=()), small
 
 
 # ---- error of the gradient -------------------------------------------------------------------------------
