@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -63,6 +63,7 @@ class Case:
     time_steps : T of each row.
     epochs, more : of the training in floats, and of what follows it.
     weights : kinds of weights.
+    adjoint : of what the gradient is, `training.adjoint`; that of a short window takes half the time.
     """
 
     dataset: str
@@ -71,13 +72,14 @@ class Case:
     epochs: int
     more: int
     weights: tuple[Weights, ...]
+    adjoint: Literal["equilibrium", "window"] = "equilibrium"
 
 
 CASES = {
     "digits": Case("digits", "200 (F200)", (1, 3, 5, 10, 30), 20, 5, ALL),
     "fashion_mnist": Case("fashion_mnist", "400 (F400)", (1, 3, 5, 10, 30), 10, 3, SOME),
     "fashion_mnist_deep": Case("fashion_mnist", "400-400-400 (F400)", (4,), 10, 3, SOME),
-    "mnist": Case("mnist", "64C5s (F64C5)", (6,), 8, 3, SOME),
+    "mnist": Case("mnist", "64C5s (F64C5)", (6,), 6, 2, SOME, adjoint="window"),
     "nmnist": Case("nmnist", "64C5s (F64C5)", (30,), 12, 4, SOME),
 }
 
@@ -151,7 +153,12 @@ class Cells:
         network = NetworkConfig(notation=case.notation, time_steps=steps, v_threshold=threshold)
         milestones = tuple(sorted({max(1, round(case.epochs * share)) for share in (0.6, 0.9)} - {case.epochs}))
         training = TrainingConfig(
-            epochs=case.epochs, milestones=milestones, learning_rate=LEARNING_RATE, timing="hardware", threads=1
+            epochs=case.epochs,
+            milestones=milestones,
+            learning_rate=LEARNING_RATE,
+            timing="hardware",
+            adjoint=case.adjoint,
+            threads=1,
         )
         self.config = TrainConfig(name=folder.name, dataset=case.dataset, network=network, training=training)
         self.found |= {"notation": case.notation, "dataset": case.dataset, "time_steps": steps}
