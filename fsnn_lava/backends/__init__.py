@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         run as run,
     )
     from fsnn_lava.backends.simulator import FloatSimulator as FloatSimulator, IntegerSimulator as IntegerSimulator
-    from fsnn_lava.backends.simulator.run import EngineName as EngineName, run_batch as run_batch
+    from fsnn_lava.backends.simulator.run import BatchRunner as BatchRunner, EngineName as EngineName
     from fsnn_lava.backends.spike_recording import SpikeRecorder as SpikeRecorder, load_recording as load_recording
 
 __all__, __getattr__, __dir__ = lazy_names(
@@ -42,7 +42,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "lava.runner": "LavaRunner require_lava",
         "registry": "BACKENDS Progress Runner Sink get_backend inputs_of require_arithmetic run",
         "simulator": "FloatSimulator IntegerSimulator",
-        "simulator.run": "EngineName run_batch",
+        "simulator.run": "BatchRunner EngineName",
         "spike_recording": "SpikeRecorder load_recording",
     },
 )

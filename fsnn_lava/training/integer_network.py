@@ -20,8 +20,9 @@ state of a training is therefore proven; the exporter's proof, which follows the
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fsnn_lava.backends import run_batch
+from fsnn_lava.backends import BatchRunner
 from fsnn_lava.config import DeployConfig, LayerSpec, TrainConfig
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import ConfigError, PotentialBoundError
@@ -129,10 +130,21 @@ class IntegerSynapse(BoundSynapse):
 
 @dataclass(frozen=True, eq=False)
 class BoundIntegers(BoundNetwork):
-    """An `IntegerSNN` during one forward call: a map of dequantized weights, and the integers that run."""
+    """An `IntegerSNN` during one forward call: a map of dequantized weights, and the integers that run.
 
-    integers: HardwareNetwork
+    Parameters
+    ----------
+    runner : runs them.
+    names : of the populations.
+    weights, constants, largest : as `BatchRunner.run` takes them.
+    """
+
     coding: InputCoding
+    runner: BatchRunner
+    names: tuple[str, ...]
+    weights: Mapping[str, Array]
+    constants: Mapping[str, Array]
+    largest: Mapping[str, int]
 
     def drive(self, x: Tensor, *, time_steps: int, differentiable: bool = False) -> Drive:
         """Input current of the first population by the map; the run itself takes codes.
@@ -165,13 +177,14 @@ class BoundIntegers(BoundNetwork):
         """
         assert loop_delay in (None, self.loop_delay), "integers run in hardware timing"
         inputs = drive.mean_input if drive.frames is None else drive.frames
-        network = dataclasses.replace(self.integers, time_steps=time_steps)
-        names = [p.name for p in network.populations]
-        found = run_batch(
-            network,
+        names = self.names
+        found = self.runner.run(
             codes_of(inputs, self.coding),
+            self.weights,
+            self.constants,
+            largest=self.largest,
+            time_steps=time_steps,
             threads=torch.get_num_threads(),
-            loop_delay=self.loop_delay,
             record=names if record else (),
         )
         dtype = drive.mean.dtype
@@ -353,12 +366,15 @@ class _Scaled:
         synapse = self.place.synapse
         return IntegerSynapse(synapse, weight, bias, None, None, None, rest.view(synapse.shape) if rest.dim() else rest)
 
+    def parts_of(self, found: _Integers, bits: int) -> list[Connection]:
+        """The integer connections that the mantissas are shared by."""
+        mantissa = found.mantissa.numpy()
+        return shared(self.place.weights, mantissa, exponent=self.exponent, parts=self.parts, bits=bits)
+
     def connections(self, found: _Integers, bits: int) -> dict[str, list[Connection]]:
         """The integer connections of whole numbers, by the name of the float one that they stand for."""
         weights, current = self.place.weights, self.place.current
-        made = {
-            weights.name: shared(weights, found.mantissa.numpy(), exponent=self.exponent, parts=self.parts, bits=bits)
-        }
+        made = {weights.name: self.parts_of(found, bits)}
         if current is not None:
             assert found.current is not None
             made[current.name] = round_current(current, found.current.numpy()[:, None])[0]
@@ -437,6 +453,7 @@ class IntegerSNN(FeedbackSNN):
         self._places = _places(self, self._floating, coding)
         self._kept: HardwareNetwork | None = None
         self._scaled: list[_Scaled] | None = None
+        self._runner: BatchRunner | None = None
         self.integers = _Numbers(self._floating, self._places)
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -471,7 +488,7 @@ class IntegerSNN(FeedbackSNN):
         for place in self._places:
             name = place.weights.name
             self.integers.of(place.weights, "scale").copy_(torch.tensor([scales.exponents[name], scales.parts[name]]))
-        self._scaled = None
+        self._scaled = self._runner = None
         training = self.training
         super().train(False)
         for place, scaled, (weight, bias) in zip(self._places, self._ready(), self._shadows(), strict=True):
@@ -526,19 +543,28 @@ class IntegerSNN(FeedbackSNN):
         if self.training:
             shadows = self._shadows()
             numbers = self._proven([(w.detach(), None if b is None else b.detach()) for w, b in shadows])
-            network = self._network(numbers)
             synapses = [
                 scaled.bound(found, shadow[0].dtype, shadow)
                 for scaled, found, shadow in zip(self._ready(), numbers, shadows, strict=True)
             ]
         else:
-            network = self.integer_network()
-            synapses = [s.bound(self._number(s.place), torch.float64) for s in self._ready()]
+            numbers = [self._number(place) for place in self._places]
+            synapses = [s.bound(n, torch.float64) for s, n in zip(self._ready(), numbers, strict=True)]
         last = None if self.feedback is None else synapses.pop()
-        neuron = dataclasses.replace(self.neuron, leak=network.populations[0].neuron.leak)
-        return BoundIntegers(
-            neuron, tuple(synapses), last, self.training, self.dense, self.loop_delay, network, self.coding
-        )
+        neuron = dataclasses.replace(self.neuron, leak=self._ready()[0].neuron.leak)
+        form = neuron, tuple(synapses), last, self.training, self.dense, self.loop_delay
+        if self._runner is None:
+            self._runner = BatchRunner(self.integer_network(), loop_delay=self.loop_delay)
+        weights: dict[str, Array] = {}
+        largest: dict[str, int] = {}
+        constants = {p.name: np.zeros(p.size, np.int32) for p in self._floating.populations}
+        for scaled, found in zip(self._ready(), numbers, strict=True):
+            most = max(int(-found.low.min()), int(found.high.max()))
+            for part in scaled.parts_of(found, self.weight_bits):
+                weights[part.name], largest[part.name] = part.weight, most
+            if found.current is not None:
+                constants[scaled.place.weights.target] = 2 * found.current.numpy()
+        return BoundIntegers(*form, self.coding, self._runner, self.population_names, weights, constants, largest)
 
     def classify(self, firing_rate: Tensor) -> Tensor:
         """Logits (B, classes) of the last population's firing rate (B, *N), in its type."""
@@ -609,8 +635,12 @@ class IntegerSNN(FeedbackSNN):
     def _number(self, place: _Place) -> _Integers:
         """The kept integers of a connection."""
         current = None if place.current is None else self.integers.of(place.current, "units")
-        nothing = np.zeros(0, np.int64)
-        return _Integers(self.integers.of(place.weights, "mantissa"), current, None, nothing, nothing)
+        mantissa = self.integers.of(place.weights, "mantissa").to(torch.int32)
+        rows, ends = place.rows(mantissa), place.starts().tolist()
+        phases = [rows[:, first:end] for first, end in itertools.pairwise(ends)]
+        low = torch.stack([phase.clamp_max(0).sum(1) for phase in phases]).amin(0)
+        high = torch.stack([phase.clamp_min(0).sum(1) for phase in phases]).amax(0)
+        return _Integers(mantissa, current, None, low.numpy(), high.numpy())
 
     def _proven(self, shadows: Sequence[_Shadow]) -> list[_Integers]:
         """Round shadows, rows that could leave `HEADROOM` of the range being made smaller."""
@@ -666,7 +696,7 @@ class IntegerSNN(FeedbackSNN):
 def _forget(model: nn.Module, _incompatible: object) -> None:
     """Drop the kept network: other integers were loaded."""
     assert isinstance(model, IntegerSNN)
-    model._kept = model._scaled = None
+    model._kept = model._scaled = model._runner = None
 
 
 def _synapses(bound: BoundNetwork) -> tuple[BoundSynapse, ...]:

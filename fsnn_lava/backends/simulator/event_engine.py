@@ -1,7 +1,9 @@
 """The event-driven engine: each sample by itself through all steps, each spike adding its weights, on all cores."""
 
+import copy
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any, final
@@ -9,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from fsnn_lava.backends.finished_samples import count_dtype
-from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, overflow
+from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
 from fsnn_lava.kernels.simulator_loop import ROW, Outcome, Row, Tables, run_samples
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, scatter_map, sum_dtype
@@ -38,8 +40,49 @@ class EventEngine:
     def __init__(self, plan: Plan, *, threads: int | None = None, loop_delay: int | None = None) -> None:
         self._plan, self._threads, self._loop_delay = plan, threads, loop_delay
         self._tables, self._buffers = _tables(plan)
+        self._places: list[Array] | None = None
         self._orders = {p.population.name: flat_order(p.population.shape) for p in plan.populations}
         self._shares = np.stack([rate_weights(plan.steps, p.leak) for p in plan.populations])
+
+    def with_weights(
+        self, weights: Mapping[str, Array], constants: Mapping[str, Array], *, largest: Mapping[str, int]
+    ) -> "EventEngine":
+        """The engine of the same integer network with other weights; geometry, delays and exponents stay.
+
+        Parameters
+        ----------
+        weights : connection -> mantissas, of all that carry spikes or codes.
+        constants : population -> (N,) current from always-on sources, units of 64 states.
+        largest : connection that carries spikes -> bound on the magnitude of every sum of some of its mantissas.
+        """
+        plan, tables = self._plan, self._tables
+        if self._places is None:
+            self._places = [_places(s) for p in plan.populations for s in p.synapses]
+        names = [s.name for p in plan.populations for s in p.synapses]
+        changed, rows = copy.copy(self), tables.connections.copy()
+        rows["wide"] = [largest[name] >= 2**15 for name in names]
+        flat = [weights[name].ravel().take(places) for name, places in zip(names, self._places, strict=True)]
+        changed._tables = tables._replace(
+            weights=np.concatenate([tables.weights[:0], *flat], dtype=tables.weights.dtype, casting="unsafe"),
+            connections=rows,
+            constant=np.concatenate(
+                [constants[name][order] for name, order in self._orders.items()],
+                dtype=tables.constant.dtype,
+                casting="unsafe",
+            ),
+        )
+        changed._buffers = _buffers(plan.integer, rows["size"].tolist(), rows["wide"].tolist())
+        changed._plan = dataclasses.replace(
+            plan,
+            populations=tuple(
+                dataclasses.replace(
+                    p,
+                    graded=tuple(dataclasses.replace(g, map=g.map.with_weight(weights[g.name])) for g in p.graded),
+                )
+                for p in plan.populations
+            ),
+        )
+        return changed
 
     def sample_bytes(self, record: Sequence[str]) -> int:
         """Memory that one sample of a batch takes: what goes in, the current of its codes, and what comes out."""
@@ -166,7 +209,6 @@ def _columns(sizes: Sequence[int]) -> tuple[int, Array]:
 def _tables(plan: Plan) -> tuple[Tables, tuple[tuple[Any, int], tuple[Any, int]]]:
     """The plan as flat arrays, and (type, numbers) of the two buffers that its sums need."""
     kept = np.int8 if plan.integer else np.float64
-    types: tuple[Any, Any] = (np.int16, np.int32) if plan.integer else (np.float64, np.float64)
     synapses = [(p, s) for p in plan.populations for s in p.synapses]
     maps = [scatter_map(s.map, dtype=kept) for _, s in synapses]
     wide = [plan.integer and sum_dtype(s.map) is not np.int16 for _, s in synapses]
@@ -189,8 +231,23 @@ def _tables(plan: Plan) -> tuple[Tables, tuple[tuple[Any, int], tuple[Any, int]]
         ),
         graded=_graded(plan.populations),
     )
-    sizes = [max((m.size for m, w in zip(maps, wide, strict=True) if w == this), default=0) for this in (False, True)]
-    return tables, ((types[0], sizes[0]), (types[1], sizes[1]))
+    return tables, _buffers(plan.integer, [m.size for m in maps], wide)
+
+
+def _buffers(integer: bool, sizes: Sequence[int], wide: Sequence[bool]) -> tuple[tuple[Any, int], tuple[Any, int]]:
+    """(type, numbers) of the narrow and of the wide buffer for the sums of connections."""
+    needed = [
+        max((s for s, w in zip(sizes, wide, strict=True) if bool(w) == this), default=0) for this in (False, True)
+    ]
+    types = (np.int16, np.int32) if integer else (np.float64, np.float64)
+    return (types[0], needed[0]), (types[1], needed[1])
+
+
+def _places(synapses: SpikeConnection) -> Array:
+    """Where in the connection's weights each number of its `ScatterMap` comes from."""
+    weight = synapses.map.weight
+    numbered = synapses.map.with_weight(np.arange(weight.size).reshape(weight.shape))
+    return scatter_map(numbered, dtype=np.int64).weights
 
 
 def _rows(maps: Sequence[ScatterMap], facts: Sequence[tuple[int, int, int, int]]) -> Array:

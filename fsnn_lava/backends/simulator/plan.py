@@ -1,5 +1,6 @@
 """A network made ready to run, in integers or in floats: what the engines get, and what they give back."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +14,6 @@ from fsnn_lava.hardware import (
     DECAY_UNITY,
     STATE_LIMIT,
     Array,
-    Connection,
     Convolution,
     Dense,
     HardwareNetwork,
@@ -32,11 +32,13 @@ class SpikeConnection:
 
     Parameters
     ----------
+    name : of the network's connection.
     delay : local, less than the number of steps.
     map : its weights; mantissas, if they are integers.
     shift : power of two that its sums are multiplied with, to be in the unit of the current.
     """
 
+    name: str
     source: str
     delay: int
     map: LinearMap
@@ -54,10 +56,32 @@ class SpikeConnection:
 
 @dataclass(frozen=True, eq=False)
 class GradedInput:
-    """A connection that carries codes: ``current(codes)``, (B, N_target), arrives in every step from ``delay`` on."""
+    """A connection that carries codes: ``current(codes)``, (B, N_target), arrives in every step from ``delay`` on.
 
+    Parameters
+    ----------
+    name, map, shift : as in a `SpikeConnection`.
+    maximum : largest code.
+    """
+
+    name: str
     delay: int
-    current: Callable[[Array], Array]
+    map: LinearMap
+    shift: int
+    maximum: int
+
+    @functools.cached_property
+    def current(self) -> Callable[[Array], Array]:
+        """Current of codes (B, M); an integer sum is exact, and then shifted."""
+        integer = np.issubdtype(self.map.weight.dtype, np.integer)
+        dtype = float_dtype(int(_row_sums(self.map).max()) * self.maximum) if integer else np.float64
+        weights = self.map.with_weight(self.map.weight.astype(dtype))
+
+        def current(codes: Array) -> Array:
+            sums = weights.product(codes.astype(dtype))
+            return _shifted(sums.astype(np.int64), self.shift) if integer else sums
+
+        return current
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +178,7 @@ def _largest_arriving(plan: PopulationPlan) -> int:
 
 def _row_sums(weights: LinearMap) -> Array:
     """(N_target,) sums of the magnitudes of the weights."""
-    return weights.with_weight(np.abs(weights.weight.astype(np.float64))).sums()
+    return weights.with_weight(np.abs(weights.weight)).sums()
 
 
 def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
@@ -175,24 +199,12 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
         elif delay >= network.time_steps:
             continue
         elif network.is_graded(connection):
-            graded.append(GradedInput(delay, _graded_current(network, connection, shift)))
+            weights = linear_map(network, connection)
+            graded.append(GradedInput(connection.name, delay, weights, shift, network.input.maximum))
         else:
-            synapses.append(SpikeConnection(connection.source, delay, linear_map(network, connection), shift))
+            weights = linear_map(network, connection)
+            synapses.append(SpikeConnection(connection.name, connection.source, delay, weights, shift))
     return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
-
-
-def _graded_current(network: HardwareNetwork, connection: Connection, shift: int) -> Callable[[Array], Array]:
-    """Current of codes; an integer sum is exact, and then shifted."""
-    weights = linear_map(network, connection)
-    integer = network.arithmetic == "integer"
-    dtype = float_dtype(int(_row_sums(weights).max()) * network.input.maximum) if integer else np.float64
-    weights = weights.with_weight(weights.weight.astype(dtype))
-
-    def current(codes: Array) -> Array:
-        sums = weights.product(codes.astype(dtype))
-        return _shifted(sums.astype(np.int64), shift) if integer else sums
-
-    return current
 
 
 def _shifted(numbers: Array, shift: int) -> Array:

@@ -1,6 +1,7 @@
 """The simulators: batches within a memory budget, the choice of the engine, results as they come."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
@@ -100,23 +101,50 @@ class _Simulator:
         return check_inputs(network, inputs, record=record)
 
 
-def run_batch(
-    network: HardwareNetwork, inputs: Array, *, threads: int, loop_delay: int, record: Sequence[str] = ()
-) -> BatchResult:
-    """Run one batch of an integer network event by event, for a training: its inputs fit, and its state is proven.
+class BatchRunner:
+    """Runs batches of an integer network whose weights change from batch to batch, for a training, event by event.
+
+    Nothing but weights and constant currents is made anew for a batch; no state is kept.
 
     Parameters
     ----------
-    threads : at most so many.
+    network : its state is proven, with all weights that it is given.
     loop_delay : steps after which the last population's spikes come back.
-
-    Raises
-    ------
-    StateOverflowError : as `IntegerSimulator.run`; then the proof was wrong.
     """
-    return EventEngine(make_plan(network, proven=True), threads=threads, loop_delay=loop_delay).run(
-        inputs, first=0, record=record
-    )
+
+    def __init__(self, network: HardwareNetwork, *, loop_delay: int) -> None:
+        self._network, self._loop_delay = network, loop_delay
+        self._engines: dict[tuple[int, int], EventEngine] = {}
+
+    def run(
+        self,
+        inputs: Array,
+        weights: Mapping[str, Array],
+        constants: Mapping[str, Array],
+        *,
+        largest: Mapping[str, int],
+        time_steps: int,
+        threads: int,
+        record: Sequence[str] = (),
+    ) -> BatchResult:
+        """Run a batch of inputs that fit the network.
+
+        Parameters
+        ----------
+        weights, constants, largest : as `EventEngine.with_weights` takes them.
+        threads : at most so many.
+
+        Raises
+        ------
+        StateOverflowError : if a potential leaves 24 bits; then the proof was wrong.
+        """
+        key = time_steps, threads
+        if key not in self._engines:
+            network = dataclasses.replace(self._network, time_steps=time_steps)
+            plan = make_plan(network, proven=True)
+            self._engines[key] = EventEngine(plan, threads=threads, loop_delay=self._loop_delay)
+        engine = self._engines[key].with_weights(weights, constants, largest=largest)
+        return engine.run(inputs, first=0, record=record)
 
 
 @final
