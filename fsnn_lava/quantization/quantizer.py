@@ -56,6 +56,7 @@ def quantize(
     config: DeployConfig | None = None,
     bits: Literal[2, 3, 4, 5, 6, 7, 8] | None = None,
     keep_lost: bool = False,
+    room: float = 1.0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
     """Round a float network to the nearest integer one that is proven to stay in 24 bits; report what rounding did.
@@ -73,6 +74,7 @@ def quantize(
         takes them, all of which are.
     config : weight bits, threshold, rounding and time steps.
     bits : weight bits, instead of the config's.
+    room : factor by which scales are smaller than the best ones, for weights that will grow.
     keep_lost : return the network also where rounding left too little of a connection (`QuantizationReport.lost`).
     progress : called with what is done next.
 
@@ -99,7 +101,7 @@ def quantize(
     if scales is not None:
         config = scales.deployment(config)
     search = _Search(network, calibration, config, scales=scales, progress=progress)
-    resets = search.chosen() if scales is None else scales.resets
+    resets = search.chosen(room) if scales is None else scales.resets
     integer = search.rounder.network_of(resets)
     if scales is not None:
         prove(integer)
@@ -174,12 +176,12 @@ class _Search:
         self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
 
-    def chosen(self) -> dict[str, ResetSynapse]:
-        """For each population the reset with the smallest error among those that are proven."""
+    def chosen(self, room: float) -> dict[str, ResetSynapse]:
+        """For each population the reset with the smallest error among those that are proven, over `room`."""
         resets = self.largest_proven()
         for population in self.network.populations:
             resets[population.name] = self.best(population.name, resets)
-        return resets
+        return {name: _smaller(reset, room) for name, reset in resets.items()}
 
     def largest_proven(self) -> dict[str, ResetSynapse]:
         """For each population the largest reset that is proven to stay in range, the others given.
@@ -300,6 +302,12 @@ class _Search:
             current += linear_map(self.network, c).with_weight(summed_weight(parts_of(network, c))).product(rates)
         found = np.clip(current / population.neuron.reset_amount, 0.0, 1.0)
         return float(np.abs(found - self.rates[name].reshape(found.shape)).mean())
+
+
+def _smaller(reset: ResetSynapse, factor: float) -> ResetSynapse:
+    """The largest reset that is that much smaller, at least."""
+    allowed = [other for other in reset_synapses() if factor * weight_units(other) <= weight_units(reset)]
+    return allowed[-1] if allowed else reset_synapses()[0]
 
 
 def _count_of_valid(rising: Sequence[ResetSynapse], is_valid: Callable[[ResetSynapse], bool]) -> int:

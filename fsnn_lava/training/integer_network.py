@@ -211,12 +211,14 @@ class _Integers(NamedTuple):
     Parameters
     ----------
     mantissa : shaped as the weight, an integer type.
+    weight : on normalised inputs, what the mantissas stand for, in floats.
     current : (N,) constant current into its target, int32; None: it brings none.
     excess : int8, 1 where a shadow is above the mantissa's range, -1 below; None: all are within.
     low, high : (R,) int64 most negative and most positive sum of mantissas that reaches one neuron of each row.
     """
 
     mantissa: Tensor
+    weight: Tensor
     current: Tensor | None
     excess: Tensor | None
     low: Array
@@ -302,39 +304,31 @@ class _Scaled:
     neuron : of the target.
     exponent, parts : of the connection.
     limits : smallest and largest mantissa, of all parts together.
+
+    Attributes
+    ----------
+    starts, factor, step : as `round_rows` takes them.
     """
 
     def __init__(
         self, place: _Place, neuron: IntegerNeuron, exponent: int, parts: int, limits: tuple[int, int]
     ) -> None:
         self.place, self.neuron, self.exponent, self.parts = place, neuron, exponent, parts
-        self._limits, self._starts = np.array(limits, np.float64), place.starts()
+        self.limits, self.starts = np.array(limits, np.float64), place.starts()
         step = neuron.scale * 2.0**exponent
         one = torch.ones((), dtype=torch.float64) if place.factor is None else place.factor
         self._value = step / one
-        columns = (one / step).expand(place.weights.weight.shape)
-        self._units = place.rows(columns)[0].numpy()
+        shape = place.weights.weight.shape
+        self.factor, self.step = (place.rows(value.expand(shape))[0].numpy() for value in (one / step, self._value))
 
-    def rounded(self, shadow: _Shadow, offset: Tensor, current_offset: Tensor | None, shrunk: Array) -> _Integers:
-        """Whole numbers of a shadow without gradients; `shrunk`: (R,) factor of each row."""
-        weight, bias = shadow
-        kind = weight.numpy().dtype
-        rows, moved = self.place.rows(weight), self.place.rows(offset.to(weight.dtype))
-        mantissa, excess = torch.empty(rows.shape, dtype=torch.int32), torch.empty(rows.shape, dtype=torch.int8)
-        sums = np.empty((len(rows), len(self._starts) - 1, 2), np.int64)
-        numbers = (array.astype(kind) for array in (self._units, shrunk, self._limits))
-        factor, smaller, limits = numbers
-        arrays = rows.numpy(), factor, moved.numpy(), smaller, limits, self._starts
-        beyond = round_rows(*arrays, mantissa.numpy(), excess.numpy(), sums)
-        whole, current = self.place.from_rows(mantissa), None
-        if current_offset is not None:
-            exact = (self.place.everywhere(bias) - self.border(self.weight(whole, weight.dtype))) / self.neuron.scale
-            exact = (exact + current_offset.to(weight.dtype)) * torch.from_numpy(smaller).repeat_interleave(
-                math.prod(self.place.synapse.shape[1:])
-            )
-            current = exact.round_().clamp_(-CURRENT_LIMIT, CURRENT_LIMIT).to(torch.int32)
-        out = self.place.from_rows(excess) if beyond else None
-        return _Integers(whole, current, out, sums[..., 0].min(1), sums[..., 1].max(1))
+    def rounding(self, shadow: _Shadow, offset: Tensor, current_offset: Tensor | None) -> _Rounding:
+        """Begin to round a shadow without gradients.
+
+        Parameters
+        ----------
+        offset, current_offset : by which mantissas and constant current are moved first.
+        """
+        return _Rounding(self, shadow, offset, current_offset)
 
     def units(self, weight: Tensor) -> Tensor:
         """A weight on normalised inputs in steps of the mantissa."""
@@ -355,7 +349,7 @@ class _Scaled:
 
     def bound(self, found: _Integers, kind: torch.dtype, shadow: _Shadow | None = None) -> IntegerSynapse:
         """The connection of whole numbers; with a shadow, gradients go straight through to that."""
-        weight, bias = self.weight(found.mantissa, kind), None
+        weight, bias = found.weight.to(kind), None
         rest = torch.zeros((), dtype=kind) + self.border(weight)
         if found.current is not None:
             rest = rest + found.current.to(kind) * self.neuron.scale
@@ -381,13 +375,50 @@ class _Scaled:
         return made
 
 
+class _Rounding:
+    """A shadow while it is rounded: rows of it may have to be made smaller, and are then rounded once more."""
+
+    def __init__(self, scaled: _Scaled, shadow: _Shadow, offset: Tensor, current_offset: Tensor | None) -> None:
+        self._scaled, self._current_offset = scaled, current_offset
+        weight, self._bias = shadow
+        place = scaled.place
+        self._rows, self._offset = place.rows(weight), place.rows(offset.to(weight.dtype))
+        self._mantissa = torch.empty(self._rows.shape, dtype=torch.int32)
+        self._value = torch.empty_like(self._rows)
+        self._excess = torch.empty(self._rows.shape, dtype=torch.int8)
+        self._sums = np.empty((len(self._rows), len(scaled.starts) - 1, 2), np.int64)
+
+    def integers(self, shrunk: Array, which: Array) -> _Integers:
+        """Round some rows, all of them first; return the whole numbers of all.
+
+        Parameters
+        ----------
+        shrunk : (R,) factor of each row.
+        """
+        scaled, place, kind = self._scaled, self._scaled.place, self._rows.dtype
+        numbers = scaled.factor, scaled.step, shrunk, scaled.limits
+        factor, step, smaller, limits = (array.astype(self._rows.numpy().dtype) for array in numbers)
+        written = (tensor.numpy() for tensor in (self._mantissa, self._value, self._excess))
+        given = self._rows.numpy(), factor, step, self._offset.numpy(), smaller, limits, scaled.starts, which
+        round_rows(*given, *written, self._sums)
+        weight, current = place.from_rows(self._value), None
+        if self._current_offset is not None:
+            exact = (place.everywhere(self._bias) - scaled.border(weight)) / scaled.neuron.scale
+            each = torch.from_numpy(smaller).repeat_interleave(math.prod(place.synapse.shape[1:]))
+            exact = (exact + self._current_offset.to(kind)) * each
+            current = exact.round_().clamp_(-CURRENT_LIMIT, CURRENT_LIMIT).to(torch.int32)
+        excess = place.from_rows(self._excess) if bool(self._excess.any()) else None
+        low, high = self._sums[..., 0].min(axis=1), self._sums[..., 1].max(axis=1)
+        return _Integers(place.from_rows(self._mantissa), weight, current, excess, low, high)
+
+
 class _StraightThrough(torch.autograd.Function):
     """Value: dequantized weights. Backward: to the shadows, but for what would take one further out of the range."""
 
     @staticmethod
     def forward(ctx: Any, shadow: Tensor, value: Tensor, excess: Tensor | None) -> Tensor:
         ctx.excess = excess
-        return value.clone()
+        return value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -548,7 +579,7 @@ class IntegerSNN(FeedbackSNN):
                 for scaled, found, shadow in zip(self._ready(), numbers, shadows, strict=True)
             ]
         else:
-            numbers = [self._number(place) for place in self._places]
+            numbers = [self._number(scaled) for scaled in self._ready()]
             synapses = [s.bound(n, torch.float64) for s, n in zip(self._ready(), numbers, strict=True)]
         last = None if self.feedback is None else synapses.pop()
         neuron = dataclasses.replace(self.neuron, leak=self._ready()[0].neuron.leak)
@@ -576,7 +607,7 @@ class IntegerSNN(FeedbackSNN):
     def integer_network(self) -> HardwareNetwork:
         """The integers that are kept, as they run; of a network that has started."""
         if self._kept is None:
-            self._kept = self._network([self._number(place) for place in self._places])
+            self._kept = self._network([self._number(scaled) for scaled in self._ready()])
         return self._kept
 
     def dequantized(self) -> HardwareNetwork:
@@ -632,37 +663,38 @@ class IntegerSNN(FeedbackSNN):
                 self._scaled.append(_Scaled(place, neurons[place.target], exponent, parts, limits))
         return self._scaled
 
-    def _number(self, place: _Place) -> _Integers:
+    def _number(self, scaled: _Scaled) -> _Integers:
         """The kept integers of a connection."""
+        place = scaled.place
         current = None if place.current is None else self.integers.of(place.current, "units")
         mantissa = self.integers.of(place.weights, "mantissa").to(torch.int32)
         rows, ends = place.rows(mantissa), place.starts().tolist()
         phases = [rows[:, first:end] for first, end in itertools.pairwise(ends)]
         low = torch.stack([phase.clamp_max(0).sum(1) for phase in phases]).amin(0)
         high = torch.stack([phase.clamp_min(0).sum(1) for phase in phases]).amax(0)
-        return _Integers(mantissa, current, None, low.numpy(), high.numpy())
+        weight = scaled.weight(mantissa, torch.float64)
+        return _Integers(mantissa, weight, current, None, low.numpy(), high.numpy())
 
     def _proven(self, shadows: Sequence[_Shadow]) -> list[_Integers]:
         """Round shadows, rows that could leave `HEADROOM` of the range being made smaller."""
+        begun = []
+        for scaled, shadow in zip(self._ready(), shadows, strict=True):
+            place = scaled.place
+            moved = None if place.current is None else self.integers.of(place.current, "offset")
+            begun.append(scaled.rounding(shadow, self.integers.of(place.weights, "offset"), moved))
         shrunk = [np.ones(p.shape[0]) for p in self._floating.populations]
-        numbers: list[_Integers] = []
-        todo = set(range(len(shrunk)))
+        todo = {target: np.arange(len(rows)) for target, rows in enumerate(shrunk)}
+        numbers: dict[int, _Integers] = {}
         for _ in range(_ATTEMPTS):
-            for at, (scaled, shadow) in enumerate(zip(self._ready(), shadows, strict=True)):
-                place = scaled.place
+            for at, place in enumerate(self._places):
                 if place.target in todo:
-                    moved = None if place.current is None else self.integers.of(place.current, "offset")
-                    found = scaled.rounded(
-                        shadow, self.integers.of(place.weights, "offset"), moved, shrunk[place.target]
-                    )
-                    numbers[at : at + 1] = [found]
-            bounds = self._bounds(numbers)
-            todo = {target for target, share in enumerate(bounds) if (share > HEADROOM).any()}
+                    numbers[at] = begun[at].integers(shrunk[place.target], todo[place.target])
+            bounds = self._bounds(list(numbers.values()))
+            todo = {t: np.flatnonzero(share > HEADROOM) for t, share in enumerate(bounds) if share.max() > HEADROOM}
             if not todo:
-                return numbers
-            for target in todo:
-                share = bounds[target]
-                shrunk[target] *= np.where(share > HEADROOM, HEADROOM / share * _SHRINKING, 1.0)
+                return list(numbers.values())
+            for target, rows in todo.items():
+                shrunk[target][rows] *= HEADROOM / bounds[target][rows] * _SHRINKING
         names = ", ".join(self._floating.populations[target].name for target in sorted(todo))
         raise PotentialBoundError(
             f"training in integers: no row of weights into {names} is small enough for a potential of 24 bits within "

@@ -15,6 +15,8 @@ from fsnn_lava.quantization import quantize
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.integer_network import IntegerSNN
 
+ROOM = 2.0
+"""Factor by which the scales of new weights, which will grow, are smaller than the largest that 24 bits allow."""
 STATISTICS_BATCHES = 40
 """Batches by which the running statistics of an untrained network's batch norms are measured."""
 
@@ -85,4 +87,5 @@ def begin_integers(
         floating = lower_model(copy.deepcopy(model).eval().double(), dataset.coding, name="shadows", time_steps=steps)
     codes = time_first(dataset.train.spread(config.calibration_samples).codes)
     # A connection of which rounding leaves little can still be trained.
-    model.start(quantize(floating, codes, config=config, keep_lost=True, progress=progress)[0])
+    room = ROOM if origin is None else 1.0
+    model.start(quantize(floating, codes, config=config, keep_lost=True, room=room, progress=progress)[0])
