@@ -281,7 +281,7 @@ def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainCo
         dataset, train=dataset.train.select(order[:train]), test=dataset.test.select(np.arange(2))
     )
     whole = dataclasses.replace(config, train_samples=0, test_samples=0)
-    return _with_training(whole, epochs=epochs, milestones=(), threads=0, time_steps_drawn=()), small
+    return _with_training(whole, epochs=epochs, milestones=(), threads=0, time_steps_schedule=()), small
 
 
 # ---- error of the gradient -------------------------------------------------------------------------------

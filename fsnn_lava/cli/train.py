@@ -111,10 +111,11 @@ def main(argv: list[str]) -> int:
 
 def steps_of(config: TrainConfig) -> str:
     """Say for how many steps it runs."""
-    drawn = config.training.time_steps_drawn
-    if not drawn:
+    schedule = config.training.time_steps_schedule
+    if not schedule:
         return f"T = {config.network.time_steps}"
-    return f"T drawn of {', '.join(map(str, drawn))} (tests: {config.network.time_steps})"
+    how = "drawn of" if config.training.time_steps_by == "batch" else "in turn"
+    return f"T {how} {', '.join(map(str, schedule))} (tests: {config.network.time_steps})"
 
 
 def arithmetic_of(config: TrainConfig) -> str:

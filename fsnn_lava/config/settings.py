@@ -40,7 +40,8 @@ _UNCHANGED = {
     "arithmetic": "float",
     "weight_bits": 8,
     "symmetric": False,
-    "time_steps_drawn": (),
+    "time_steps_schedule": (),
+    "time_steps_by": "epoch",
 }
 """Settings under [training] that older versions did not know, and with which a run is as theirs."""
 
@@ -98,9 +99,11 @@ class TrainingConfig:
     """Integer arithmetic alone: width of the signed weight mantissas."""
     symmetric: bool = False
     """Integer arithmetic alone: without the most negative mantissa; with 2 bits ternary weights, -1, 0 and 1."""
-    time_steps_drawn: tuple[int, ...] = ()
-    """Steps T of which each batch draws one, so that one network serves all of them; none: network.time_steps always.
-    Tests run network.time_steps."""
+    time_steps_schedule: tuple[int, ...] = ()
+    """Steps T of the training, one after the other or drawn; none: network.time_steps, which tests always run."""
+    time_steps_by: Literal["epoch", "batch"] = "epoch"
+    """How that schedule is used. epoch: each T for as many epochs, in order, e.g. few steps first; batch: each batch
+    draws one of them, so that one network serves all."""
     epochs: int = 100
     """Passes over the training samples."""
     batch_size: int = 128
@@ -185,7 +188,7 @@ class TrainConfig:
     @property
     def most_steps(self) -> int:
         """Largest T that the network runs for, in training or test."""
-        return max(self.network.time_steps, *self.training.time_steps_drawn, 0)
+        return max(self.network.time_steps, *self.training.time_steps_schedule, 0)
 
     def __post_init__(self) -> None:
         network, training = self.network, self.training
@@ -215,8 +218,16 @@ class TrainConfig:
         for name in ("train_samples", "test_samples", "validation_samples"):
             nothing = "none" if name == "validation_samples" else "all"
             require(getattr(self, name) >= 0, name, getattr(self, name), f"at least 0 (0: {nothing})")
-        for steps in training.time_steps_drawn:
-            require(steps >= 1, "training.time_steps_drawn", training.time_steps_drawn, "numbers of at least 1")
+        schedule = training.time_steps_schedule
+        require(
+            all(steps >= 1 for steps in schedule), "training.time_steps_schedule", schedule, "numbers of at least 1"
+        )
+        require(
+            training.time_steps_by == "batch" or len(schedule) <= training.epochs,
+            "training.time_steps_schedule",
+            schedule,
+            f"at most one T for each of the {training.epochs} epochs",
+        )
         _check_integers(training)
         _check_dropout(network)
         _check_device(training)
@@ -365,7 +376,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     for name, default in _UNCHANGED.items():
         if values["training"][name] == default:
             del values["training"][name]
-    for name in ("milestones", "time_steps_drawn"):
+    for name in ("milestones", "time_steps_schedule"):
         if name in values["training"]:
             values["training"][name] = list(values["training"][name])
     return values

@@ -297,7 +297,7 @@ class _Trainer(Session):
         x, labels, generator = self._batch(indices, overall)
         if not self.model.training:
             self.model.train()
-        steps = time_steps_of(self.config, iteration=overall)
+        steps = time_steps_of(self.config, epoch=self.progress.epoch, iteration=overall)
         weighted, loss, logits, implicit = self.loss(x, labels, generator, steps)
         self.optimizer.zero_grad()
         if bool(self.ranks.sums((~loss.detach().isfinite()).float())):

@@ -93,9 +93,9 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             "allowed: fewer, so that some are left to train on"
         )
     check_time_steps(dataset, config.network.time_steps)
-    if config.training.time_steps_drawn and dataset.frames is not None:
+    if config.training.time_steps_schedule and dataset.frames is not None:
         raise ConfigError(
-            f"training.time_steps_drawn: found {list(config.training.time_steps_drawn)} for the event frames of "
+            f"training.time_steps_schedule: found {list(config.training.time_steps_schedule)} for the event frames of "
             f'"{dataset.name}", one for each step; allowed: none'
         )
     check_memory(config, dataset.input_shape, len(dataset.classes), copies=TRAINING_COPIES)
@@ -142,12 +142,14 @@ def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> l
     return batches
 
 
-def time_steps_of(config: TrainConfig, *, iteration: int) -> int:
-    """Steps T of one iteration: the network's, or one that is drawn for it."""
-    drawn = config.training.time_steps_drawn
-    if not drawn:
+def time_steps_of(config: TrainConfig, *, epoch: int, iteration: int) -> int:
+    """Steps T of one iteration (counted over the whole run from 0) in an epoch (from 0)."""
+    training, schedule = config.training, config.training.time_steps_schedule
+    if not schedule:
         return config.network.time_steps
-    return drawn[iteration_seed(config.training, iteration=iteration, purpose="time steps") % len(drawn)]
+    if training.time_steps_by == "epoch":
+        return schedule[min(epoch * len(schedule) // training.epochs, len(schedule) - 1)]
+    return schedule[iteration_seed(training, iteration=iteration, purpose="time steps") % len(schedule)]
 
 
 def iteration_seed(training: TrainingConfig, *, iteration: int, purpose: str) -> int:

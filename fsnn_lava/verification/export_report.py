@@ -125,10 +125,14 @@ def report_export(
 def time_step_warnings(network: HardwareNetwork) -> list[str]:
     """Say if a network runs for another T than it was trained for, or if spikes on their way never arrive within T."""
     steps, found = network.time_steps, []
-    trained = network.provenance.get("config", {}).get("network", {}).get("time_steps", steps)
-    if trained != steps:
+    config = network.provenance.get("config", {})
+    trained = [config.get("network", {}).get("time_steps", steps)]
+    if config.get("training", {}).get("time_steps_by") == "batch":  # good for all that lie between
+        trained += config["training"].get("time_steps_schedule", [])
+    if not min(trained) <= steps <= max(trained):
+        range_of = f"{min(trained)}" if len(set(trained)) == 1 else f"{min(trained)} .. {max(trained)}"
         found.append(
-            f"runs for T = {steps}, was trained for T = {trained}: rates after another number of steps are others, "
+            f"runs for T = {steps}, was trained for T = {range_of}: rates after another number of steps are others, "
             "and with them the accuracy"
         )
     late = [c for c in network.connections if network.local_delay(c) >= steps]
