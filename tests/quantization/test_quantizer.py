@@ -23,7 +23,7 @@ from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNet
 from fsnn_lava.hardware.neurons import STATE_LIMIT, FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import bounds_alone, potential_bounds, prove
 from fsnn_lava.network.equilibrium import equilibrium_rates
-from fsnn_lava.quantization import candidates, input_correlations, rounding
+from fsnn_lava.quantization import candidates, input_correlations, rounding, scales
 from fsnn_lava.quantization.candidates import Effort
 from fsnn_lava.quantization.input_correlations import from_rows, groups_of, patterns_of, weight_rows
 from fsnn_lava.quantization.quantizer import quantize, refuse_lost
@@ -420,7 +420,7 @@ def test_exponents_and_ranges(notation: str, leak: float, bits: Any) -> None:
     prove(integer)
     kinds = set()
     for c in network.connections:
-        parts = candidates.parts_of(integer, c)
+        parts = scales.parts_of(integer, c)
         assert report.connections[c.name].parts == len(parts)
         for part in parts:
             assert (part.source, part.target, part.delay, part.geometry) == (c.source, c.target, c.delay, c.geometry)
@@ -432,7 +432,7 @@ def test_exponents_and_ranges(notation: str, leak: float, bits: Any) -> None:
                 assert part.weight_exponent >= 0
     assert (Convolution, True) in kinds
     assert (TransposedConvolution if "u" in notation else Convolution, False) in kinds
-    assert sum(len(candidates.parts_of(integer, c)) for c in network.connections) == len(integer.connections)
+    assert sum(len(scales.parts_of(integer, c)) for c in network.connections) == len(integer.connections)
 
 
 def test_weights_beyond_the_mantissa_are_shared() -> None:
@@ -443,7 +443,7 @@ def test_weights_beyond_the_mantissa_are_shared() -> None:
     assert report.connections["in"].parts > 1
     assert report.connections["in"].clipped == 0
     assert report.lost() == ()
-    parts = candidates.parts_of(integer, network.connections[0])
+    parts = scales.parts_of(integer, network.connections[0])
     carried = sum(part.weight for part in parts) * report.populations["p"].scale
     assert np.abs(carried - network.connections[0].weight).max() == pytest.approx(report.connections["in"].max_error)
     assert report.connections["in"].relative_error < 0.02
@@ -536,7 +536,7 @@ def test_current_errors_and_bounds_of_the_report(notation: str) -> None:
         matrix = linear_map(network, c).unrolled()
         scale = report.populations[c.target].scale
         carried = (
-            sum(linear_map(integer, p).unrolled() * 2.0**p.weight_exponent for p in candidates.parts_of(integer, c))
+            sum(linear_map(integer, p).unrolled() * 2.0**p.weight_exponent for p in scales.parts_of(integer, c))
             * scale
         )
         current, found = matrix @ sent.T, carried @ sent.T
@@ -560,7 +560,7 @@ def test_constant_currents_make_up_for_the_mean_cost(notation: str) -> None:
         for c in network.incoming(p.name):
             mean = rates[c.source].reshape(60, -1).mean(axis=0, keepdims=True).astype(float)
             lacking += _product(network, c, c.weight / scale, mean)
-            for part in candidates.parts_of(integer, c):
+            for part in scales.parts_of(integer, c):
                 lacking -= _product(integer, part, part.weight * 2.0**part.weight_exponent, mean)
         # Half a unit of the constant; the input's floor is made up for as well: a quarter.
         assert np.abs(lacking).max() < 0.76
@@ -928,7 +928,7 @@ def test_used_bits_are_what_the_largest_mantissa_needs() -> None:
     for bits in (4, 8):
         integer, report = quantize(floating, trained.some_codes(10), bits=bits)
         for c in floating.connections:
-            mantissas = np.concatenate([part.weight.ravel() for part in candidates.parts_of(integer, c)])
+            mantissas = np.concatenate([part.weight.ravel() for part in scales.parts_of(integer, c)])
             used = report.connections[c.name].used_bits
             assert used <= report.connections[c.name].weight_bits
             for held, width in ((True, used), (False, used - 1)):
