@@ -41,8 +41,8 @@ def test_readme_names_every_script():
 def test_every_command_in_the_readme_parses(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     module, options = script_of(command)
-    if "--resume" in options:  # resuming reads the run: give it one
-        options[options.index("--resume") + 1] = str(_a_run(module, tmp_path))
+    for option in {"--resume", "--from"} & set(options):  # both read the run: give them one
+        options[options.index(option) + 1] = str(_a_run(module, tmp_path))
     parse = getattr(module, "parse_arguments", None)
     arguments = parse(options) if parse else tyro.cli(module.Arguments, args=options)
     assert isinstance(arguments, module.Arguments)
