@@ -56,8 +56,7 @@ def lower_model(
     for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
         assert isinstance(synapse, Synapse)
         folded, current = _folded(synapse)
-        name = f"{source}_to_{target}"
-        connections.append(Connection(name, source, target, folded.weight, geometry=folded.geometry))
+        connections.append(Connection(f"{source}_to_{target}", source, target, folded.weight, geometry=folded.geometry))
         if synapse.bias is not None:  # a pool has none
             connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
     if model.feedback is not None:

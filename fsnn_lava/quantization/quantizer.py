@@ -104,7 +104,7 @@ def quantize(
     resets = search.chosen(room) if scales is None else scales.resets
     integer = search.rounder.network_of(resets)
     if scales is not None:
-        prove(integer)
+        _prove_trained(integer)
     progress("measuring what rounding did")
     report = report_of(
         search.rounder,
@@ -122,6 +122,17 @@ def quantize(
         integer, readout=_integer_readout(integer, max(config.weight_bits, READOUT_BITS)), provenance=provenance
     )
     return integer, dataclasses.replace(report, seconds=time.perf_counter() - began)
+
+
+def _prove_trained(integer: HardwareNetwork) -> None:
+    """Prove integers that were trained, and that no smaller scale can help."""
+    try:
+        prove(integer)
+    except PotentialBoundError as error:
+        raise PotentialBoundError(
+            f"{error}\nits integers were trained for other time steps: train it with these, too: fsnn train --from RUN "
+            f"--training.time-steps-schedule ... {integer.time_steps} --training.time-steps-by batch"
+        ) from None
 
 
 def refuse_lost(report: QuantizationReport, time_steps: int) -> None:

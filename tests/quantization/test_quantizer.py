@@ -536,8 +536,7 @@ def test_current_errors_and_bounds_of_the_report(notation: str) -> None:
         matrix = linear_map(network, c).unrolled()
         scale = report.populations[c.target].scale
         carried = (
-            sum(linear_map(integer, p).unrolled() * 2.0**p.weight_exponent for p in scales.parts_of(integer, c))
-            * scale
+            sum(linear_map(integer, p).unrolled() * 2.0**p.weight_exponent for p in scales.parts_of(integer, c)) * scale
         )
         current, found = matrix @ sent.T, carried @ sent.T
         share = np.linalg.norm(found - current) / np.linalg.norm(current)
