@@ -22,9 +22,9 @@ from fsnn_lava.hardware.geometry import Array
 from fsnn_lava.hardware.network import HardwareNetwork
 from fsnn_lava.hardware.network_file import load_network, save_network
 from fsnn_lava.network.equilibrium import equilibrium_rates
-from fsnn_lava.quantization.scales import parts_of
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.quantization.report import QuantizationReport
+from fsnn_lava.quantization.scales import parts_of
 from fsnn_lava.training import BEST, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, new_model
 from fsnn_lava.verification.compare_runs import compare_all
