@@ -35,6 +35,7 @@ NETWORKS = [
     ("24-20-16 (F24)", 0.95, True),
 ]
 COLOURS = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.2, 0.7), std=(0.2, 0.5, 1.1))
+GREY = InputCoding("graded", 255, 1 / 255, mean=(0.4,), std=(0.3,))
 
 
 def assert_same_spikes(a: RunResult, b: RunResult) -> None:
@@ -218,6 +219,8 @@ CONVOLUTIONS = [
     ("4C3s-8C3-6C3s-5C3 (F4C3u)", (3, 12, 12), COLOURS, 1.0, True),
     ("4C5s-P2-12", (3, 16, 16), COLOURS, 0.9, False),
     ("5C3-P3-4C1-10", (2, 9, 9), EVENTS, 1.0, False),
+    ("3C3s-4C3u-3C3s (F3C3)", (1, 8, 8), GREY, 1.0, False),
+    ("3C3s-4C3u-3C3s (F3C3)", (1, 8, 8), GREY, 1.0, True),
 ]
 
 
