@@ -195,6 +195,11 @@ def test_training_changes_the_integers(kind: str, which: str, from_floats: bool)
         assert "integers.feedback_mantissa" in changed
     assert not torch.equal(weights["feedback.weight"], net.weights["feedback.weight"])
     assert torch.equal(weights["integers.resets"], net.weights["integers.resets"])
+    if kind != "spide":  # statistics of the normalisations are measured before, or taken over, and stay
+        for name in (n for n in weights if "running_" in n):
+            assert torch.equal(weights[name], net.weights[name])
+            assert not torch.equal(weights[name], torch.full_like(weights[name], float("var" in name)))
+            assert torch.equal(weights[name], in_floats(kind).weights[name]) == from_floats
 
 
 @of_every_kind
