@@ -249,6 +249,11 @@ def test_convolutions_spike_as_torch(
     np.testing.assert_allclose(expected.logits, found.logits, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("timing", ["sequential", "hardware"])
+def test_network_has_the_name_of_its_training(timing: str) -> None:
+    assert lower(trained.random_network("24-20-16 (F24)"), timing=timing).name == "random"
+
+
 def test_geometries_of_the_lowered_network() -> None:
     network = trained.random_network("4C3s-8C3-P2-6C3 (F4C3u)", input_shape=(3, 12, 12), coding=COLOURS)
     lowered = lower(network, timing="sequential")

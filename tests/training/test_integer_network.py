@@ -144,6 +144,12 @@ def test_a_loaded_network_has_the_integers_that_its_checkpoint_holds() -> None:
     assert np.array_equal(feedback, weights["integers.feedback_mantissa"].numpy())
 
 
+def test_networks_of_integers_have_the_name_of_the_training() -> None:
+    case = started("12-10-8 (F12)")
+    assert case.config.name == "random"
+    assert case.model.integer_network().name == case.model.dequantized().name == "random"
+
+
 def test_a_network_in_integers_needs_a_coding() -> None:
     config = TrainConfig(training=TrainingConfig(arithmetic="integer"))
     with pytest.raises(ConfigError, match=r"a network in integers: found no coding of its input; give coding="):

@@ -264,6 +264,12 @@ def test_other_integers_are_refused(which: str, config: DeployConfig, message: s
         fsnn.quantize(floating, calibration(), config=config)
 
 
+def test_eight_bits_that_are_asked_for_are_refused_too() -> None:
+    floating = lower(in_integers("dense", "4 bits", FROM_FLOATS)[0])
+    with pytest.raises(ConfigError, match=r"found weight_bits 8 for a network .*allowed: those that it has, 4 bits"):
+        fsnn.quantize(floating, calibration(), bits=8)
+
+
 def test_its_own_bits_may_be_said() -> None:
     floating = lower(in_integers("dense", "ternary", FROM_FLOATS)[0])
     config = DeployConfig(weight_bits=2, symmetric=True, rounding="nearest")
