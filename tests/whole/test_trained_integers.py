@@ -306,7 +306,13 @@ def test_interrupted_training_goes_on_bit_for_bit(kind: str, which: str, from_fl
     assert fit(config, data, whole, origin=origin).finished
     stop = Told(lambda done: signal.raise_signal(signal.SIGINT) if done in (2, PER_EPOCH + 3) else None)
     assert not fit(config, data, parts, origin=origin, observer=stop).finished
-    assert load_training(parts / LAST)[1]["iteration"] == 2
+    halfway, at, _ = load_training(parts / LAST)
+    assert at["iteration"] == 2
+    model = halfway.model()
+    assert isinstance(model, IntegerSNN)
+    model.refresh()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, halfway.weights[name]), f"{name}: a checkpoint holds what its shadows round to"
     assert not fit(config, data, parts, resume=True, observer=stop).finished
     assert fit(config, data, parts, resume=True).finished
     (ours, progress, state), (theirs, their_progress, their_state) = (load_training(f / LAST) for f in (parts, whole))
