@@ -1,5 +1,6 @@
 """fsnn train and fsnn evaluate, and their scripts, as a user runs them: options, refusals, kills and Ctrl-C."""
 
+import dataclasses
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from fsnn_lava.cli import evaluate, train, train_on_lava as on_lava, training_di
 from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import CheckpointError, ConfigError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST
-from fsnn_lava.training.checkpoint import load_training
+from fsnn_lava.training.checkpoint import load_checkpoint, load_training
 from process_group import wait_for_epochs
 from script_loader import ROOT, said_by, status_of
 
@@ -83,6 +84,121 @@ def test_resumed_run_keeps_its_settings(trained: Path) -> None:
 def test_config_and_resume_together_are_refused(trained: Path) -> None:
     with pytest.raises(ConfigError, match="found --config and --resume; allowed: one of them"):
         train.parse_arguments(["--resume", str(trained), "--config", str(CONFIG)])
+
+
+def test_another_run_is_begun_from(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its settings are the defaults of all others, its best weights those that the new one begins with."""
+    options = ["--from", str(trained), "--training.arithmetic", "integer", "--training.weight-bits", "4"]
+    found = train.parse_arguments(options)
+    theirs = load_training(trained / LAST)[0].config
+    integer = dataclasses.replace(theirs.training, arithmetic="integer", weight_bits=4)
+    assert found.settings == dataclasses.replace(theirs, training=integer)
+    assert (found.settings.network.notation, found.settings.training.epochs) == ("30 (F30)", 2)
+
+    rest = ["--runs", str(tmp_path), "--training.learning-rate", "1e-30", "--training.weight-decay", "0"]
+    before = (trained / LAST).read_bytes(), (trained / BEST).read_bytes()
+    assert train.main([*options, *rest, "--training.epochs", "1"]) == 0
+    assert before == ((trained / LAST).read_bytes(), (trained / BEST).read_bytes())
+    lines = capsys.readouterr().out.splitlines()
+    what = "30 (F30) on digits, by ide, IF neurons, T = 5 in integers (4 bits, hardware timing, without dropout), 1437 "
+    assert lines[0].startswith(what)
+    assert lines[0].endswith(f" -> {tmp_path / 'digits'}")
+    assert lines[1] == f"begins with the best weights of {trained}"
+    assert lines[-1] == f"next: fsnn export --to lava --run {tmp_path / 'digits'}"
+    ours, theirs_best = load_checkpoint(tmp_path / "digits" / BEST), load_checkpoint(trained / BEST)
+    for name in ("feedforward.0.weight", "readout.weight", "feedforward.0.batch_norm.running_mean"):
+        assert torch.allclose(ours.weights[name], theirs_best.weights[name], rtol=1e-6, atol=0), name
+    assert ours.weights["integers.feedback_mantissa"].any()
+    assert int(ours.weights["integers.feedback_mantissa"].abs().max()) <= 8
+    settings = json.loads((tmp_path / "digits" / "config.json").read_text())
+    assert (settings["training"]["arithmetic"], settings["training"]["weight_bits"]) == ("integer", 4)
+
+    assert train.main(["--resume", str(tmp_path / "digits"), "--training.epochs", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "T = 5 in integers (4 bits, hardware timing, without dropout)" in shown.splitlines()[0]
+    assert "begins with" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--training.weight-bits", "2", "--training.symmetric"], "T = 5 in integers (ternary, hardware timing), "),
+        (["--training.time-steps-drawn", "3", "7"], "T drawn of 3, 7 (tests: 5) in integers (8 bits, hardware timing)"),
+    ],
+)
+def test_first_line_names_the_integers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    common = ["--runs", str(tmp_path), "--training.arithmetic", "integer", "--network.dropout", "0"]
+    part = ["--training.epochs", "1", "--train-samples", "100", "--test-samples", "50"]
+    assert train.main([*SHORT, *common, *part, *options]) == 0
+    assert said in capsys.readouterr().out.splitlines()[0]
+
+
+def test_what_is_done_before_the_first_iteration_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = said_by(monkeypatch, train, training_display)
+    part = ["--training.epochs", "1", "--train-samples", "100", "--test-samples", "50"]
+    assert train.main([*SHORT, "--runs", str(tmp_path), "--training.arithmetic", "integer", *part]) == 0
+    assert said[:3] == ["reading digits", "starting", "measuring the statistics of the batch norms"]
+    assert "population1: the largest scale that is proven to fit 24 bits" in said
+    assert said[-1].startswith("epoch 1  loss ")
+
+
+def test_from_and_resume_together_are_refused(trained: Path) -> None:
+    message = "found --from and --resume; allowed: one of them, since a resumed run has its own weights"
+    with pytest.raises(ConfigError, match=message):
+        train.parse_arguments(["--resume", str(trained), "--from", str(trained)])
+
+
+def test_config_may_set_the_defaults_of_a_run_that_begins_with_another(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[training]\nepochs = 7")
+    options = ["--config", str(tmp_path / "a.toml"), "--from", str(trained)]
+    found = train.parse_arguments(options).settings
+    assert (found.training.epochs, found.network.notation) == (7, "200 (F200)")
+
+
+def test_weights_of_another_notation_are_refused(trained: Path, tmp_path: Path) -> None:
+    message = (
+        r'weights of "30 \(F30\)" do not fit this network and dataset: .*; a training that begins with another '
+        "one's weights has its notation and its dataset"
+    )
+    for notation in ("20 (F20)", "30", "30-30 (F30)"):
+        options = ["--from", str(trained), "--runs", str(tmp_path / "runs"), "--network.notation", notation]
+        with pytest.raises(CheckpointError, match=message):
+            train.main(options)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: no such file; train first"):
+        train.main(["--from", str(tmp_path / "none"), "--runs", str(tmp_path / "runs")])
+
+
+def test_weights_of_another_notation_are_refused_before_any_folder_is_made(trained: Path, tmp_path: Path) -> None:
+    options = ["--from", str(trained), "--runs", str(tmp_path / "runs"), "--network.notation", "20 (F20)"]
+    with pytest.raises(CheckpointError, match="do not fit this network and dataset"):
+        train.main(options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_floats_that_begin_with_integers_are_told_of_their_bits(trained: Path, tmp_path: Path) -> None:
+    options = ["--from", str(trained), "--runs", str(tmp_path), "--training.arithmetic", "integer"]
+    assert train.main([*options, "--training.weight-bits", "4", "--training.epochs", "1"]) == 0
+    floats = ["--from", str(tmp_path / "digits"), "--training.arithmetic", "float"]
+    with pytest.raises(ConfigError, match=r'training\.weight_bits: found 4; allowed: 8 with training\.arithmetic = "f'):
+        train.parse_arguments(floats)
+    found = train.parse_arguments([*floats, "--training.weight-bits", "8"]).settings
+    assert found == dataclasses.replace(
+        load_checkpoint(trained / BEST).config, training=dataclasses.replace(found.training, arithmetic="float")
+    )
+
+
+def test_integer_options_that_contradict_are_refused_before_any_folder_is_made(tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    integer = ["--training.arithmetic", "integer"]
+    with pytest.raises(ConfigError, match=r"training\.method: found 'bptt'; allowed: ide or spide with"):
+        train.main([*runs, *integer, "--training.method", "bptt"])
+    with pytest.raises(ConfigError, match=r"training\.device: found 'cuda'; allowed: cpu with training\.arithmetic"):
+        train.main([*runs, *integer, "--device", "cuda"])
+    with pytest.raises(ConfigError, match=r"training\.weight_bits: found 4; allowed: 8 with training\.arithmetic"):
+        train.main([*runs, "--training.weight-bits", "4"])
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("module", [train, evaluate], ids=["train", "evaluate"])

@@ -83,6 +83,22 @@ def test_refusals_come_before_a_folder(options: list[str], kind: type[Exception]
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        (["--training.arithmetic", "integer"], r"training\.arithmetic"),
+        (["--training.time-steps-drawn", "3", "8"], r"training\.time_steps_drawn"),
+    ],
+)
+def test_settings_of_integers_that_lava_does_not_know_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], setting: str
+) -> None:
+    monkeypatch.setattr(on_lava, "require_lava", lambda: pytest.fail("not refused"))
+    with pytest.raises((ConfigError, UnsupportedError), match=setting):
+        on_lava.main([*SHORT, "--runs", str(tmp_path / "runs"), *options])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_dataset_that_does_not_fit_is_refused_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_dataset("digits")
     wrong = replace(whole, classes=whole.classes[:5])

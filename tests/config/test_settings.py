@@ -73,6 +73,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"training": {"method": "rtrl"}}, r"key \"training\.method\": found 'rtrl'; allowed: 'ide', 'spide', 'bptt'"),
     ({"training": {"surrogate": "step"}}, r"\"training\.surrogate\": found 'step'; allowed: 'rectangular', 'arctan'"),
+    ({"training": {"arithmetic": "int"}}, r"key \"training\.arithmetic\": found 'int'; allowed: 'float', 'integer'"),
+    ({"training": {"weight_bits": 9}}, r'key "training\.weight_bits": found 9; allowed: 2, 3, 4, 5, 6, 7, 8'),
+    ({"training": {"symmetric": 1}}, r'key "training\.symmetric": found 1 \(int\); expected bool'),
+    ({"training": {"time_steps_drawn": 4}}, r'key "training\.time_steps_drawn": found 4; expected a list of whole'),
 ]
 
 
@@ -134,6 +138,26 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         r"training\.precision: found 'bf16'; allowed: float32 or tf32 with training\.method = \"spide\"",
     ),
     ({"training": {"batch_size": 1}}, r"training\.batch_size: found 1; allowed: at least 2 with network\.batch_norm"),
+    (
+        {"training": {"arithmetic": "integer", "method": "bptt"}},
+        r'training\.method: found \'bptt\'; allowed: ide or spide with training\.arithmetic = "integer"',
+    ),
+    (
+        {"training": {"arithmetic": "integer", "device": "cuda"}},
+        r'training\.device: found \'cuda\'; allowed: cpu with training\.arithmetic = "integer"',
+    ),
+    (
+        {"training": {"weight_bits": 4}},
+        r'training\.weight_bits: found 4; allowed: 8 with training\.arithmetic = "float"',
+    ),
+    (
+        {"training": {"symmetric": True}},
+        r'training\.symmetric: found True; allowed: False with training\.arithmetic = "float"',
+    ),
+    (
+        {"training": {"time_steps_drawn": [4, 0]}},
+        r"training\.time_steps_drawn: found \(4, 0\); allowed: numbers of at least 1",
+    ),
 ]
 
 
@@ -152,6 +176,37 @@ def test_pools_of_spide_spike() -> None:
     network = NetworkConfig(notation="15C5-P2-300", batch_norm=False, pooling="spiking")
     config = TrainConfig(network=network, training=TrainingConfig(method="spide"))
     assert config_from_dict(config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize("method", ["ide", "spide"])
+def test_settings_of_integers_are_kept(method: str) -> None:
+    training = TrainingConfig(
+        method=method, arithmetic="integer", weight_bits=2, symmetric=True, time_steps_drawn=(4, 8, 30)
+    )
+    config = TrainConfig(network=NetworkConfig(batch_norm=False), training=training)
+    written = config_to_dict(config)
+    assert written["training"]["time_steps_drawn"] == [4, 8, 30]
+    assert config_from_dict(json.loads(json.dumps(written))) == config
+    assert config.training.runs_in == "hardware"
+    assert config.most_steps == 30
+
+
+def test_settings_that_change_nothing_are_left_out() -> None:
+    """Files of trainings in floats stay as older versions wrote them."""
+    new = {"arithmetic", "weight_bits", "symmetric", "time_steps_drawn"}
+    assert not new & set(config_to_dict(TrainConfig())["training"])
+    integer = TrainConfig(training=TrainingConfig(arithmetic="integer"))
+    assert new & set(config_to_dict(integer)["training"]) == {"arithmetic"}
+    assert config_from_dict(config_to_dict(integer)) == integer
+    ternary = TrainConfig(training=TrainingConfig(arithmetic="integer", weight_bits=2, symmetric=True))
+    assert new - set(config_to_dict(ternary)["training"]) == {"time_steps_drawn"}
+
+
+@pytest.mark.parametrize(("drawn", "most"), [((), 30), ((4, 8), 30), ((4, 50), 50)])
+def test_most_steps_are_those_of_training_or_test(drawn: tuple[int, ...], most: int) -> None:
+    training = TrainingConfig(time_steps_drawn=drawn)
+    assert TrainConfig(network=NetworkConfig(time_steps=30), training=training).most_steps == most
+    assert (training.runs_in, TrainingConfig(timing="hardware").runs_in) == ("sequential", "hardware")
 
 
 def test_wrong_notation_is_refused_with_its_position() -> None:

@@ -35,6 +35,7 @@ NETWORKS = [
     ("24-20-16 (F24)", 0.95, True),
 ]
 COLOURS = InputCoding("graded", 255, 1 / 255, mean=(0.5, 0.2, 0.7), std=(0.2, 0.5, 1.1))
+GREY = InputCoding("graded", 255, 1 / 255, mean=(0.4,), std=(0.3,))
 
 
 def assert_same_spikes(a: RunResult, b: RunResult) -> None:
@@ -218,6 +219,8 @@ CONVOLUTIONS = [
     ("4C3s-8C3-6C3s-5C3 (F4C3u)", (3, 12, 12), COLOURS, 1.0, True),
     ("4C5s-P2-12", (3, 16, 16), COLOURS, 0.9, False),
     ("5C3-P3-4C1-10", (2, 9, 9), EVENTS, 1.0, False),
+    ("3C3s-4C3u-3C3s (F3C3)", (1, 8, 8), GREY, 1.0, False),
+    ("3C3s-4C3u-3C3s (F3C3)", (1, 8, 8), GREY, 1.0, True),
 ]
 
 
@@ -244,6 +247,11 @@ def test_convolutions_spike_as_torch(
         assert np.array_equal(spikes, found.spikes[name]), name
         assert 0.02 < spikes.mean() < 0.98, f"{name} is silent or saturated: the test says nothing"
     np.testing.assert_allclose(expected.logits, found.logits, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("timing", ["sequential", "hardware"])
+def test_network_has_the_name_of_its_training(timing: str) -> None:
+    assert lower(trained.random_network("24-20-16 (F24)"), timing=timing).name == "random"
 
 
 def test_geometries_of_the_lowered_network() -> None:
