@@ -93,11 +93,13 @@ def _map(synapse: Synapse, weight: Array) -> LinearMap:
 def _folded(synapse: Synapse) -> tuple[LinearMap, Array]:
     """Map and constant current (N,) of a feedforward connection with its batch norm."""
     weight, norm = synapse.effective_weight(), synapse.batch_norm
-    bias = torch.zeros(len(weight), dtype=weight.dtype) if synapse.bias is None else synapse.bias
+    bias = torch.zeros(synapse.shape[0], dtype=weight.dtype) if synapse.bias is None else synapse.bias
     if norm is not None:
         assert norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        weight = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+        wide = [1] * weight.dim()
+        wide[1 if synapse.layer.transposed else 0] = -1
+        weight = weight * scale.view(wide)
         bias = (bias - norm.running_mean) * scale + norm.bias
     positions = int(np.prod(synapse.shape[1:]))
     return _map(synapse, _array(weight)), np.repeat(_array(bias), positions)

@@ -56,7 +56,7 @@ def quantize(
     config: DeployConfig | None = None,
     bits: Literal[2, 3, 4, 5, 6, 7, 8] | None = None,
     keep_lost: bool = False,
-    room: float = 1.0,
+    room: Callable[[HardwareNetwork], Mapping[str, float]] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[HardwareNetwork, QuantizationReport]:
     """Round a float network to the nearest integer one that is proven to stay in 24 bits; report what rounding did.
@@ -74,7 +74,8 @@ def quantize(
         takes them, all of which are.
     config : weight bits, threshold, rounding and time steps.
     bits : weight bits, instead of the config's.
-    room : factor by which scales are smaller than the best ones, for weights that will grow.
+    room : of an integer network, by which factor the scale of each population must be smaller, for a reason of the
+        caller's; 1 or less: it may stay. Asked again until all may.
     keep_lost : return the network also where rounding left too little of a connection (`QuantizationReport.lost`).
     progress : called with what is done next.
 
@@ -89,7 +90,10 @@ def quantize(
     """
     began = time.perf_counter()
     config = config or DeployConfig()
+    scales = Scales.trained(network)
     if bits is not None:
+        if scales is not None and bits != scales.weight_bits:
+            raise scales.refusal(f"weight_bits {bits}")
         config = dataclasses.replace(config, weight_bits=bits)
     if isinstance(calibration, Samples):
         calibration = time_first(calibration.spread(config.calibration_samples).codes)
@@ -97,7 +101,6 @@ def quantize(
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:
         network = dataclasses.replace(network, time_steps=config.time_steps)
-    scales = Scales.trained(network)
     if scales is not None:
         config = scales.deployment(config)
     search = _Search(network, calibration, config, scales=scales, progress=progress)
@@ -187,12 +190,18 @@ class _Search:
         self.inputs = network.input.take(calibration, self.compared)
         self.rates = {name: r[self.compared] for name, r in rates.items()}
 
-    def chosen(self, room: float) -> dict[str, ResetSynapse]:
-        """For each population the reset with the smallest error among those that are proven, over `room`."""
+    def chosen(self, room: Callable[[HardwareNetwork], Mapping[str, float]] | None) -> dict[str, ResetSynapse]:
+        """For each population the reset with the smallest error among those that are proven, or a smaller one."""
         resets = self.largest_proven()
         for population in self.network.populations:
             resets[population.name] = self.best(population.name, resets)
-        return {name: _smaller(reset, room) for name, reset in resets.items()}
+        while room is not None:
+            factors = room(self.rounder.network_of(resets))
+            smaller = {name: _smaller(reset, max(1.0, factors[name])) for name, reset in resets.items()}
+            if smaller == resets:
+                break
+            resets = smaller
+        return resets
 
     def largest_proven(self) -> dict[str, ResetSynapse]:
         """For each population the largest reset that is proven to stay in range, the others given.

@@ -110,10 +110,14 @@ class Scales:
         ]
         wrong = [name for name, value, usual, own in asked if value not in (usual, own)]
         if wrong:
-            kind = "symmetric, " if self.symmetric else ""
-            raise ConfigError(
-                f"found {', '.join(wrong)} for a network that was trained in integers; allowed: those that it has, "
-                f"{kind}{self.weight_bits} bits; for others train it in them: fsnn train --from RUN "
-                "--training.arithmetic integer --training.weight-bits N"
-            )
+            raise self.refusal(", ".join(wrong))
         return dataclasses.replace(config, weight_bits=self.weight_bits, symmetric=self.symmetric, rounding="nearest")
+
+    def refusal(self, found: str) -> ConfigError:
+        """The error for a request of other integers."""
+        kind = "symmetric, " if self.symmetric else ""
+        return ConfigError(
+            f"found {found} for a network that was trained in integers; allowed: those that it has, {kind}"
+            f"{self.weight_bits} bits; for others train it in them: fsnn train --from RUN "
+            "--training.arithmetic integer --training.weight-bits N"
+        )

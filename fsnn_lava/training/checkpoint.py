@@ -69,8 +69,9 @@ class TrainedNetwork:
         broken = not_finite(self.weights)
         if broken:
             raise CheckpointError(f'weight "{broken}" has values that are not finite; the training diverged')
+        model.eval()  # before: integers are those of the checkpoint, not what shadows round to on this machine
         model.load_state_dict(dict(self.weights))
-        return model.eval()
+        return model
 
     def provenance(self) -> dict[str, Any]:
         """Return for JSON what a network that is made of it says of its origin."""

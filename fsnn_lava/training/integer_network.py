@@ -321,6 +321,15 @@ class _Scaled:
         shape = place.weights.weight.shape
         self.factor, self.step = (place.rows(value.expand(shape))[0].numpy() for value in (one / step, self._value))
 
+    def whole(self, mantissa: Tensor, current: Tensor | None) -> _Integers:
+        """Whole numbers that are known, in float64."""
+        rows, ends = self.place.rows(mantissa.to(torch.int32)), self.starts.tolist()
+        phases = [rows[:, first:end] for first, end in itertools.pairwise(ends)]
+        low = torch.stack([phase.clamp_max(0).sum(1) for phase in phases]).amin(0)
+        high = torch.stack([phase.clamp_min(0).sum(1) for phase in phases]).amax(0)
+        weight = self.weight(mantissa, torch.float64)
+        return _Integers(mantissa.to(torch.int32), weight, current, None, low.numpy(), high.numpy())
+
     def rounding(self, shadow: _Shadow, offset: Tensor, current_offset: Tensor | None) -> _Rounding:
         """Begin to round a shadow without gradients.
 
@@ -649,31 +658,45 @@ class IntegerSNN(FeedbackSNN):
 
     # ---- rounding --------------------------------------------------------------------------------------------------
 
+    def shares_of(self, integer: HardwareNetwork) -> dict[str, float]:
+        """Population -> largest bound of its potentials as a share of `HEADROOM`; above 1, rows would be made smaller.
+
+        Parameters
+        ----------
+        integer : what `quantize` made of this network, lowered.
+        """
+        scaled = self._scaled_by(Scales.of(self._floating, integer, symmetric=self.symmetric))
+        numbers = []
+        for s in scaled:
+            whole = np.ldexp(summed_weight(parts_of(integer, s.place.weights)), -s.exponent)
+            current = None
+            if s.place.current is not None:
+                current = torch.from_numpy(summed_weight(parts_of(integer, s.place.current))[:, 0])
+            numbers.append(s.whole(torch.from_numpy(whole), current))
+        bounds = self._bounds(numbers, scaled)
+        return {p.name: float(b.max()) / HEADROOM for p, b in zip(self._floating.populations, bounds, strict=True)}
+
+    def _scaled_by(self, scales: Scales) -> list[_Scaled]:
+        """Every place with these scales, in the order of the places."""
+        neurons = [integer_neuron(p, scales.resets[p.name], _AS_TRAINED) for p in self._floating.populations]
+        found = []
+        for place in self._places:
+            exponent, parts = scales.exponents[place.weights.name], scales.parts[place.weights.name]
+            limits = mantissa_limits(self.weight_bits, symmetric=self.symmetric, parts=parts)
+            found.append(_Scaled(place, neurons[place.target], exponent, parts, limits))
+        return found
+
     def _ready(self) -> list[_Scaled]:
-        """Every place with its scales, in the order of the places."""
+        """Every place with its scales; of a network that has started."""
         if self._scaled is None:
-            neurons = [
-                integer_neuron(p, (m, e), _AS_TRAINED)
-                for p, (m, e) in zip(self._floating.populations, self.integers.resets.tolist(), strict=True)
-            ]
-            self._scaled = []
-            for place in self._places:
-                exponent, parts = self.integers.of(place.weights, "scale").tolist()
-                limits = mantissa_limits(self.weight_bits, symmetric=self.symmetric, parts=parts)
-                self._scaled.append(_Scaled(place, neurons[place.target], exponent, parts, limits))
+            self._scaled = self._scaled_by(self.scales)
         return self._scaled
 
     def _number(self, scaled: _Scaled) -> _Integers:
         """The kept integers of a connection."""
         place = scaled.place
         current = None if place.current is None else self.integers.of(place.current, "units")
-        mantissa = self.integers.of(place.weights, "mantissa").to(torch.int32)
-        rows, ends = place.rows(mantissa), place.starts().tolist()
-        phases = [rows[:, first:end] for first, end in itertools.pairwise(ends)]
-        low = torch.stack([phase.clamp_max(0).sum(1) for phase in phases]).amin(0)
-        high = torch.stack([phase.clamp_min(0).sum(1) for phase in phases]).amax(0)
-        weight = scaled.weight(mantissa, torch.float64)
-        return _Integers(mantissa, weight, current, None, low.numpy(), high.numpy())
+        return scaled.whole(self.integers.of(place.weights, "mantissa"), current)
 
     def _proven(self, shadows: Sequence[_Shadow]) -> list[_Integers]:
         """Round shadows, rows that could leave `HEADROOM` of the range being made smaller."""
@@ -689,7 +712,7 @@ class IntegerSNN(FeedbackSNN):
             for at, place in enumerate(self._places):
                 if place.target in todo:
                     numbers[at] = begun[at].integers(shrunk[place.target], todo[place.target])
-            bounds = self._bounds(list(numbers.values()))
+            bounds = self._bounds(list(numbers.values()), self._ready())
             todo = {t: np.flatnonzero(share > HEADROOM) for t, share in enumerate(bounds) if share.max() > HEADROOM}
             if not todo:
                 return list(numbers.values())
@@ -701,12 +724,12 @@ class IntegerSNN(FeedbackSNN):
             f"T = {self.most_steps}; use fewer time steps"
         )
 
-    def _bounds(self, numbers: Sequence[_Integers]) -> list[Array]:
+    def _bounds(self, numbers: Sequence[_Integers], places: Sequence[_Scaled]) -> list[Array]:
         """(R,) bound of each population's potentials by row, as a share of the 24 bits; see the top of this file."""
         steps = self.most_steps
         least, most = ([np.zeros(p.shape[0]) for p in self._floating.populations] for _ in range(2))
         reset, threshold = ([0.0] * len(least) for _ in range(2))
-        for scaled, found in zip(self._ready(), numbers, strict=True):
+        for scaled, found in zip(places, numbers, strict=True):
             place, target = scaled.place, scaled.place.target
             factor = place.largest * 2.0 ** (1 + scaled.exponent)
             arriving = max(0, steps - self._floating.local_delay(place.weights))

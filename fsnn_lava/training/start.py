@@ -10,13 +10,14 @@ from torch import Tensor
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Dataset, time_first
 from fsnn_lava.errors import CheckpointError
+from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.network import FeedbackSNN, lower_model
 from fsnn_lava.quantization import quantize
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from fsnn_lava.training.integer_network import IntegerSNN
 
 ROOM = 2.0
-"""Factor by which the scales of new weights, which will grow, are smaller than the largest that 24 bits allow."""
+"""Factor by which the scales of new weights, which will grow, are smaller than the largest that is proven."""
 STATISTICS_BATCHES = 40
 """Batches by which the running statistics of an untrained network's batch norms are measured."""
 
@@ -88,4 +89,8 @@ def begin_integers(
     codes = time_first(dataset.train.spread(config.calibration_samples).codes)
     # A connection of which rounding leaves little can still be trained.
     room = ROOM if origin is None else 1.0
-    model.start(quantize(floating, codes, config=config, keep_lost=True, room=room, progress=progress)[0])
+
+    def factors(integer: HardwareNetwork) -> dict[str, float]:
+        return {name: room * share for name, share in model.shares_of(integer).items()}
+
+    model.start(quantize(floating, codes, config=config, keep_lost=True, room=factors, progress=progress)[0])

@@ -123,7 +123,10 @@ def test_another_run_is_begun_from(trained: Path, tmp_path: Path, capsys: pytest
     ("options", "said"),
     [
         (["--training.weight-bits", "2", "--training.symmetric"], "T = 5 in integers (ternary, hardware timing), "),
-        (["--training.time-steps-drawn", "3", "7"], "T drawn of 3, 7 (tests: 5) in integers (8 bits, hardware timing)"),
+        (
+            ["--training.time-steps-schedule", "3", "7"],
+            "T in turn 3, 7 (tests: 5) in integers (8 bits, hardware timing)",
+        ),
     ],
 )
 def test_first_line_names_the_integers(

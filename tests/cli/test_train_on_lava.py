@@ -87,7 +87,7 @@ def test_refusals_come_before_a_folder(options: list[str], kind: type[Exception]
     ("options", "setting"),
     [
         (["--training.arithmetic", "integer"], r"training\.arithmetic"),
-        (["--training.time-steps-drawn", "3", "8"], r"training\.time_steps_drawn"),
+        (["--training.time-steps-schedule", "3", "8"], r"training\.time_steps_schedule"),
     ],
 )
 def test_settings_of_integers_that_lava_does_not_know_are_refused(

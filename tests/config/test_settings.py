@@ -76,7 +76,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"training": {"arithmetic": "int"}}, r"key \"training\.arithmetic\": found 'int'; allowed: 'float', 'integer'"),
     ({"training": {"weight_bits": 9}}, r'key "training\.weight_bits": found 9; allowed: 2, 3, 4, 5, 6, 7, 8'),
     ({"training": {"symmetric": 1}}, r'key "training\.symmetric": found 1 \(int\); expected bool'),
-    ({"training": {"time_steps_drawn": 4}}, r'key "training\.time_steps_drawn": found 4; expected a list of whole'),
+    (
+        {"training": {"time_steps_schedule": 4}},
+        r'key "training\.time_steps_schedule": found 4; expected a list of whole',
+    ),
 ]
 
 
@@ -155,8 +158,8 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         r'training\.symmetric: found True; allowed: False with training\.arithmetic = "float"',
     ),
     (
-        {"training": {"time_steps_drawn": [4, 0]}},
-        r"training\.time_steps_drawn: found \(4, 0\); allowed: numbers of at least 1",
+        {"training": {"time_steps_schedule": [4, 0]}},
+        r"training\.time_steps_schedule: found \(4, 0\); allowed: numbers of at least 1",
     ),
 ]
 
@@ -181,11 +184,16 @@ def test_pools_of_spide_spike() -> None:
 @pytest.mark.parametrize("method", ["ide", "spide"])
 def test_settings_of_integers_are_kept(method: str) -> None:
     training = TrainingConfig(
-        method=method, arithmetic="integer", weight_bits=2, symmetric=True, time_steps_drawn=(4, 8, 30)
+        method=method,
+        arithmetic="integer",
+        weight_bits=2,
+        symmetric=True,
+        time_steps_schedule=(4, 8, 30),
+        time_steps_by="batch",
     )
     config = TrainConfig(network=NetworkConfig(batch_norm=False), training=training)
     written = config_to_dict(config)
-    assert written["training"]["time_steps_drawn"] == [4, 8, 30]
+    assert written["training"]["time_steps_schedule"] == [4, 8, 30]
     assert config_from_dict(json.loads(json.dumps(written))) == config
     assert config.training.runs_in == "hardware"
     assert config.most_steps == 30
@@ -193,18 +201,18 @@ def test_settings_of_integers_are_kept(method: str) -> None:
 
 def test_settings_that_change_nothing_are_left_out() -> None:
     """Files of trainings in floats stay as older versions wrote them."""
-    new = {"arithmetic", "weight_bits", "symmetric", "time_steps_drawn"}
+    new = {"arithmetic", "weight_bits", "symmetric", "time_steps_schedule"}
     assert not new & set(config_to_dict(TrainConfig())["training"])
     integer = TrainConfig(training=TrainingConfig(arithmetic="integer"))
     assert new & set(config_to_dict(integer)["training"]) == {"arithmetic"}
     assert config_from_dict(config_to_dict(integer)) == integer
     ternary = TrainConfig(training=TrainingConfig(arithmetic="integer", weight_bits=2, symmetric=True))
-    assert new - set(config_to_dict(ternary)["training"]) == {"time_steps_drawn"}
+    assert new - set(config_to_dict(ternary)["training"]) == {"time_steps_schedule"}
 
 
 @pytest.mark.parametrize(("drawn", "most"), [((), 30), ((4, 8), 30), ((4, 50), 50)])
 def test_most_steps_are_those_of_training_or_test(drawn: tuple[int, ...], most: int) -> None:
-    training = TrainingConfig(time_steps_drawn=drawn)
+    training = TrainingConfig(time_steps_schedule=drawn, time_steps_by="batch")
     assert TrainConfig(network=NetworkConfig(time_steps=30), training=training).most_steps == most
     assert (training.runs_in, TrainingConfig(timing="hardware").runs_in) == ("sequential", "hardware")
 

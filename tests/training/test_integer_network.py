@@ -533,7 +533,7 @@ def test_a_threshold_that_alone_is_too_large_is_refused() -> None:
 
 def test_the_longest_window_is_proven() -> None:
     """Of the numbers of steps that are drawn: a run of fewer is proven with it."""
-    short, long = started("12-10 (F12)"), started("12-10 (F12)", time_steps_drawn=(4, 100))
+    short, long = started("12-10 (F12)"), started("12-10 (F12)", time_steps_schedule=(4, 100), time_steps_by="batch")
     assert (short.model.most_steps, long.model.most_steps) == (STEPS, 100)
     prove(replace(long.model.integer_network(), time_steps=100))
     with pytest.raises(PotentialBoundError):

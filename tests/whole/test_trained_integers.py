@@ -296,7 +296,13 @@ def test_files_keep_the_integers(kind: str, which: str, from_floats: bool, tmp_p
 def test_interrupted_training_goes_on_bit_for_bit(kind: str, which: str, from_floats: bool, tmp_path: Path) -> None:
     bits, symmetric = BITS[which]
     config = config_of(
-        kind, arithmetic="integer", weight_bits=bits, symmetric=symmetric, epochs=2, time_steps_drawn=(4, 6, 8)
+        kind,
+        arithmetic="integer",
+        weight_bits=bits,
+        symmetric=symmetric,
+        epochs=2,
+        time_steps_schedule=(4, 6, 8),
+        time_steps_by="batch",
     )
     data = dataclasses.replace(digits(), test=digits().test.select(np.arange(60)))
     origin = in_floats(kind) if from_floats else None
@@ -332,7 +338,7 @@ def test_interrupted_training_goes_on_bit_for_bit(kind: str, which: str, from_fl
 def test_every_number_of_steps_is_drawn_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     from fsnn_lava.training import integer_network
 
-    config = config_of("dense", arithmetic="integer", epochs=3, time_steps_drawn=(3, 5, 20))
+    config = config_of("dense", arithmetic="integer", epochs=3, time_steps_schedule=(3, 5, 20), time_steps_by="batch")
     run, ran = integer_network.run_batch, []
 
     def noted(network: HardwareNetwork, inputs: Any, **given: Any) -> Any:
@@ -342,13 +348,13 @@ def test_every_number_of_steps_is_drawn_and_runs(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(integer_network, "run_batch", noted)
     net, result = fitted(config, digits())
-    expected = [time_steps_of(config, iteration=i) for i in range(3 * PER_EPOCH)]
+    expected = [time_steps_of(config, epoch=0, iteration=i) for i in range(3 * PER_EPOCH)]
     assert ran == expected
     assert set(expected) == {3, 5, 20}
-    assert expected == [time_steps_of(config, iteration=i) for i in range(3 * PER_EPOCH)]
+    assert expected == [time_steps_of(config, epoch=0, iteration=i) for i in range(3 * PER_EPOCH)]
     other = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=4))
-    assert expected != [time_steps_of(other, iteration=i) for i in range(3 * PER_EPOCH)]
-    many = [time_steps_of(config, iteration=i) for i in range(3000)]
+    assert expected != [time_steps_of(other, epoch=0, iteration=i) for i in range(3 * PER_EPOCH)]
+    many = [time_steps_of(config, epoch=0, iteration=i) for i in range(3000)]
     assert all(0.28 < many.count(steps) / 3000 < 0.39 for steps in (3, 5, 20))
     integer, _ = fsnn.quantize(lower(net), calibration())
     assert integer.time_steps == STEPS
@@ -357,9 +363,9 @@ def test_every_number_of_steps_is_drawn_and_runs(monkeypatch: pytest.MonkeyPatch
 
 
 def test_steps_that_are_drawn_are_those_of_floats_too() -> None:
-    config = config_of("dense", time_steps_drawn=(2, 9))
-    assert {time_steps_of(config, iteration=i) for i in range(20)} == {2, 9}
-    assert {time_steps_of(config_of("dense"), iteration=i) for i in range(20)} == {STEPS}
+    config = config_of("dense", time_steps_schedule=(2, 9), time_steps_by="batch")
+    assert {time_steps_of(config, epoch=0, iteration=i) for i in range(20)} == {2, 9}
+    assert {time_steps_of(config_of("dense"), epoch=0, iteration=i) for i in range(20)} == {STEPS}
     assert config.most_steps == 9
     assert fitted(config, digits())[1].finished
 
@@ -367,10 +373,10 @@ def test_steps_that_are_drawn_are_those_of_floats_too() -> None:
 def test_no_steps_are_drawn_for_event_frames(tmp_path: Path) -> None:
     data = some_digits(EVENTS, train=60, test=20, steps=STEPS)
     message = (
-        r'training\.time_steps_drawn: found \[4, 8\] for the event frames of "digits", one for each step; allowed: n'
+        r'training\.time_steps_schedule: found \[4, 8\] for the event frames of "digits", one for each step; allowed: n'
     )
     with pytest.raises(ConfigError, match=message):
-        fit(config_of("dense", arithmetic="integer", time_steps_drawn=(4, 8)), data, tmp_path)
+        fit(config_of("dense", arithmetic="integer", time_steps_schedule=(4, 8), time_steps_by="batch"), data, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
