@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 import trained
-from fsnn_lava.config import TrainConfig, TrainingConfig
+from fsnn_lava.config import TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.config.notation import Pooling
-from fsnn_lava.config.settings import WeightBits
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, time_first
 from fsnn_lava.hardware import Array, Connection, HardwareNetwork
 from fsnn_lava.network.lowering import lower_model

@@ -14,14 +14,13 @@ import torch
 import fsnn_lava as fsnn
 import trained
 from fsnn_lava.backends import IntegerSimulator
-from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig
-from fsnn_lava.config.settings import WeightBits
+from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.conversion import lower, read_nir, run_torch
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.datasets import Dataset, Samples
 from fsnn_lava.errors import CheckpointError, ConfigError
 from fsnn_lava.hardware import ALWAYS_ON, HardwareNetwork, accuracy, load_network, prove, save_network
-from fsnn_lava.training import BEST, LAST, FitResult, fit
+from fsnn_lava.training import BEST, LAST, FitResult, fit, integer_network
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_training
 from fsnn_lava.training.evaluation import evaluate
 from fsnn_lava.training.integer_network import IntegerSNN
@@ -330,8 +329,6 @@ def test_interrupted_training_goes_on_bit_for_bit(kind: str, which: str, from_fl
 
 
 def test_every_number_of_steps_is_drawn_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fsnn_lava.training import integer_network
-
     config = config_of("dense", arithmetic="integer", epochs=3, time_steps_drawn=(3, 5, 20))
     run, ran = integer_network.run_batch, []
 
