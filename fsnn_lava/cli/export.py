@@ -56,7 +56,12 @@ def main(argv: list[str]) -> int:
         with working(console, "reading the network and its samples") as progress:
             floating, dataset = imported(arguments) if run is None else lowered(arguments, run)
             calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
-            integer, quantization = quantize(floating, calibration, config=arguments.settings, progress=progress)
+            # The default stands for the bits that a network was trained in; eight that are asked for mean eight.
+            asked = any(option.replace("_", "-").startswith("--weight-bits") for option in argv)
+            bits = arguments.settings.weight_bits if asked else None
+            integer, quantization = quantize(
+                floating, calibration, config=arguments.settings, bits=bits, progress=progress
+            )
             progress("counting spikes and synaptic operations")
             report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
             progress("measuring how far rounding moves each neuron's rate")

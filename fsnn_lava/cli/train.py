@@ -30,6 +30,7 @@ from fsnn_lava.training import (
     LAST,
     FitResult,
     Ranks,
+    TrainedNetwork,
     check_dataset,
     check_shares,
     chosen_samples,
@@ -37,7 +38,9 @@ from fsnn_lava.training import (
     joined,
     load_checkpoint,
     load_training,
+    new_model,
     ranks_of_environment,
+    take_weights,
 )
 
 DEFAULT_CONFIG = "digits"
@@ -89,6 +92,10 @@ def main(argv: list[str]) -> int:
         dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
     check_dataset(config, dataset)  # refuses before anything is written
     check_shares(config, len(dataset.train), processes=ranks.size)
+    origin = None if arguments.origin is None else load_checkpoint(arguments.origin / BEST)
+    if origin is not None:
+        model = new_model(config, dataset.input_shape, len(dataset.classes), coding=dataset.coding)
+        take_weights(model, origin, dataset=dataset)
     where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")
     with joined(ranks, device):
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
@@ -104,7 +111,7 @@ def main(argv: list[str]) -> int:
             console.print(f"begins with the best weights of {escape(str(arguments.origin))}", soft_wrap=True)
         if arguments.resume is not None:
             tell_of_resume(config, arguments.resume, processes=ranks.size)
-        result = train(arguments, dataset, folder, ranks)
+        result = train(arguments, dataset, folder, ranks, origin=origin)
         kept = "what was done of the next one is kept"
         return report(console, result, folder, command="train", kept=kept, data_dir=arguments.data_dir)
 
@@ -164,10 +171,11 @@ def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None
         console.print(f"epochs done: all {before.metrics['epoch']}; more with --training.epochs", soft_wrap=True)
 
 
-def train(arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks) -> FitResult:
+def train(
+    arguments: Arguments, dataset: Dataset, folder: Path, ranks: Ranks, *, origin: TrainedNetwork | None
+) -> FitResult:
     """Train; the first process shows and logs how it goes."""
     config, resume = arguments.settings, arguments.resume is not None
-    origin = None if arguments.origin is None else load_checkpoint(arguments.origin / BEST)
     if not ranks.first:
         return fit(config, dataset, folder, resume=resume, ranks=ranks, origin=origin)
     with shown(console, folder, epoch_lines) as screen:

@@ -6,6 +6,7 @@ from fsnn_lava.training.checkpoint import (
     load_training as load_training,
     new_model as new_model,
     save_checkpoint as save_checkpoint,
+    take_weights as take_weights,
 )
 from fsnn_lava.training.device_samples import DeviceSamples as DeviceSamples
 from fsnn_lava.training.evaluation import (
@@ -31,7 +32,7 @@ from fsnn_lava.training.gradients.spide import (
     backward_phase as backward_phase,
     spide_rates as spide_rates,
 )
-from fsnn_lava.training.integer_network import IntegerSNN as IntegerSNN
+from fsnn_lava.training.integers.network import IntegerSNN as IntegerSNN
 from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit, train as train
 from fsnn_lava.training.metrics import Progress as Progress, epoch_warnings as epoch_warnings
 from fsnn_lava.training.on_lava import check_on_lava as check_on_lava, fit_on_lava as fit_on_lava

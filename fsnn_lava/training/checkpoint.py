@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import fsnn_lava
 from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
-from fsnn_lava.datasets import InputCoding
+from fsnn_lava.datasets import Dataset, InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError, FsnnError
 from fsnn_lava.files import known_format, write_whole
 from fsnn_lava.network import FeedbackSNN, check_memory
-from fsnn_lava.training.integer_network import IntegerSNN
+from fsnn_lava.training.integers.network import IntegerSNN
 
 FORMAT = "fsnn-lava-checkpoint"
 VERSION = 1
@@ -129,6 +129,33 @@ def new_model(
             raise ConfigError("a network in integers: found no coding of its input; give coding=")
         return IntegerSNN(config, input_shape, classes=classes, coding=coding)
     return FeedbackSNN(config.network, input_shape, classes=classes, seed=training.seed, timing=training.timing)
+
+
+def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset) -> None:
+    """Give a new model the weights of a trained network, whatever arithmetic either is trained in.
+
+    Raises
+    ------
+    CheckpointError : if it is another network, or of other inputs.
+    """
+    theirs, ours = (
+        (shape, coding, len(classes))
+        for shape, coding, classes in (
+            (origin.input_shape, origin.coding, origin.classes),
+            (dataset.input_shape, dataset.coding, dataset.classes),
+        )
+    )
+    own = {name: t for name, t in model.state_dict().items() if not name.startswith("integers.")}
+    given = {name: t for name, t in origin.weights.items() if not name.startswith("integers.")}
+    shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]
+    if theirs != ours or shapes[0] != shapes[1]:
+        wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4]) or f"inputs {theirs}, here {ours}"
+        raise CheckpointError(
+            f'weights of "{origin.config.network.notation}" do not fit this network and dataset: {what}; a training '
+            "that begins with another one's weights has its notation and its dataset"
+        )
+    model.load_state_dict(given, strict=False)
 
 
 def save_checkpoint(

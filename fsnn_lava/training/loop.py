@@ -38,11 +38,12 @@ from fsnn_lava.network import (
     shared_generator,
     tf32,
 )
-from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_momenta, momenta
+from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_momenta, momenta, take_weights
 from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.gradients.ide import UNCONVERGED, largest_gain
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
-from fsnn_lava.training.integer_network import IntegerSNN
+from fsnn_lava.training.integers.begin import STATISTICS_BATCHES, begin_integers, measure_statistics
+from fsnn_lava.training.integers.network import IntegerSNN
 from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
@@ -55,7 +56,6 @@ from fsnn_lava.training.schedule import (
     time_steps_of,
 )
 from fsnn_lava.training.session import BEST, LAST, LAVA_STATE, FitResult, Observer, Session
-from fsnn_lava.training.start import STATISTICS_BATCHES, begin_integers, measure_statistics, take_weights
 
 FREE_ON_RESUME = ("epochs", "threads", "checkpoint_minutes", "device", "precision", "compile")
 """Settings under [training] that may change when a run is resumed; but for the first and third they change the last

@@ -45,6 +45,10 @@ def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
         )
     if training.device != "cpu":
         found.append(f'training.device "{training.device}"; allowed: "cpu", where Lava\'s simulator runs')
+    if training.arithmetic != "float":
+        found.append(f'training.arithmetic "{training.arithmetic}"; allowed: "float", in which Lava\'s processes learn')
+    if training.time_steps_schedule:
+        found.append(f"training.time_steps_schedule {list(training.time_steps_schedule)}; allowed: none")
     if dataset.coding.kind == "event":
         found.append(f'dataset "{dataset.name}" of event frames; allowed: constant inputs')
     if dataset.augmentation is not None:

@@ -18,7 +18,7 @@ from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, NetworkError, counted
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_training, new_model, not_finite, save_checkpoint
 from fsnn_lava.training.evaluation import evaluate
-from fsnn_lava.training.integer_network import IntegerSNN
+from fsnn_lava.training.integers.network import IntegerSNN
 from fsnn_lava.training.metrics import Progress, epoch_means, run_metrics
 from fsnn_lava.training.processes import ALONE, Ranks
 from fsnn_lava.training.schedule import chosen_on, without_validation

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 import trained
-from fsnn_lava.config import TrainConfig, TrainingConfig
+from fsnn_lava.config import TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.config.notation import Pooling
-from fsnn_lava.config.settings import WeightBits
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, time_first
 from fsnn_lava.hardware import Array, Connection, HardwareNetwork
 from fsnn_lava.network.lowering import lower_model
-from fsnn_lava.training.checkpoint import TrainedNetwork, new_model
-from fsnn_lava.training.integer_network import IntegerSNN
-from fsnn_lava.training.start import begin_integers, take_weights
+from fsnn_lava.training.checkpoint import TrainedNetwork, new_model, take_weights
+from fsnn_lava.training.integers.begin import begin_integers
+from fsnn_lava.training.integers.network import IntegerSNN
 
 GRADED = InputCoding("graded", maximum=16, scale=0.0625, mean=(0.4,), std=(0.5,))
 """Digits whose code 0 is no real 0, so that a border of zeros is not one of dark pixels."""

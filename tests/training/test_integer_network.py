@@ -2,7 +2,7 @@
 
 import copy
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +13,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.backends.simulator import IntegerSimulator
-from fsnn_lava.config import DeployConfig, TrainConfig, TrainingConfig
-from fsnn_lava.config.settings import WeightBits
+from fsnn_lava.config import DeployConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.errors import ConfigError, PotentialBoundError
-from fsnn_lava.hardware import Array, constant_current, linear_map, prove, rate_weights
+from fsnn_lava.hardware import (
+    STATE_LIMIT,
+    Array,
+    HardwareNetwork,
+    constant_current,
+    linear_map,
+    potential_bounds,
+    prove,
+    rate_weights,
+)
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import BoundSynapse
 from fsnn_lava.quantization.quantizer import quantize
+from fsnn_lava.training import integer_network
 from fsnn_lava.training.checkpoint import TrainedNetwork, new_model
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates
-from fsnn_lava.training.integer_network import HEADROOM, IntegerSNN, codes_of
+from fsnn_lava.training.integers.network import HEADROOM, IntegerSNN, codes_of
 from integer_networks import (
     EVENTS,
     GRADED,
@@ -58,9 +67,11 @@ ROUNDED = [
 
 @pytest.mark.parametrize(("notation", "settings"), NETWORKS)
 def test_starts_with_the_integers_of_an_export(notation: str, settings: dict[str, Any]) -> None:
+    """An export's with scales for which no row of weights needs to be made smaller."""
     case = started(notation, **settings)
-    expected, _ = quantize(case.floating, case.calibration, keep_lost=True)
+    expected, _ = quantize(case.floating, case.calibration, keep_lost=True, room=case.model.shares_of)
     prove(expected)
+    assert max(case.model.shares_of(expected).values()) <= 1
     assert_same_integers(case.model.integer_network(), expected)
 
 
@@ -70,10 +81,11 @@ def test_rounding_with_compensation_is_kept(
 ) -> None:
     """The integers of an export, borders included, where no row is made smaller; and not those of the nearest."""
     case = started(notation, bits=bits, symmetric=symmetric, **settings)
-    monkeypatch.setattr("fsnn_lava.training.integer_network.HEADROOM", np.inf)
-    case.model.refresh()
     config = DeployConfig(weight_bits=bits, symmetric=symmetric)
-    expected, _ = quantize(case.floating, case.calibration, config=config, keep_lost=True)
+    room = case.model.shares_of
+    expected, _ = quantize(case.floating, case.calibration, config=config, keep_lost=True, room=room)
+    monkeypatch.setattr("fsnn_lava.training.integers.network.HEADROOM", np.inf)
+    case.model.refresh()
     assert case.model.started
     assert_same_integers(case.model.integer_network(), expected)
     nearest = copy.deepcopy(case.model)
@@ -128,7 +140,7 @@ def test_the_map_in_training_is_that_of_the_lowered_network(notation: str) -> No
             torch.testing.assert_close(found, torch.from_numpy(product), rtol=1e-12, atol=1e-12)
 
 
-def forward_names(network: Any) -> list[str]:
+def forward_names(network: HardwareNetwork) -> list[str]:
     """Connections from population to population or from the input, in their order."""
     return [c.name for c in network.connections if c.source != "always_on" and c.name != "feedback"]
 
@@ -466,7 +478,7 @@ def test_no_weights_leave_what_is_proven(
             feedback.restriction.bound = 50.0
             feedback.restriction.gain.fill_(50.0)
     with monkeypatch.context() as patched:
-        patched.setattr("fsnn_lava.training.integer_network.HEADROOM", np.inf)
+        patched.setattr("fsnn_lava.training.integers.network.HEADROOM", np.inf)
         case.model.refresh()
         unbounded = case.model.integer_network()
     with pytest.raises(PotentialBoundError):
@@ -505,8 +517,6 @@ def test_a_row_whose_bound_is_too_large_is_made_smaller_and_no_other() -> None:
 
 def test_the_headroom_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest proven potential of a row that was made smaller is near the limit, not far below."""
-    from fsnn_lava.hardware import STATE_LIMIT, potential_bounds
-
     case = started("12 (F12)", batch_norm=False)
     with torch.no_grad():
         case.model.feedforward[0].weight.fill_(-5.0)
@@ -562,11 +572,18 @@ def living(inputs: Tensor) -> list[int]:
 @pytest.mark.usefixtures("_aside")
 @pytest.mark.parametrize("method", ["ide", "spide"])
 @pytest.mark.parametrize("coding", [GRADED, EVENTS], ids=["graded", "events"])
-def test_what_is_kept_does_not_grow_with_the_steps(method: str, coding: Any) -> None:
+def test_what_is_kept_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch, method: str, coding: Any) -> None:
     """No tensor that lives after the run or after the backward pass, and none that is saved for it."""
     case = started("3C3-4C3s (F3C3u)", coding=coding, batch_norm=False, steps=60)
     training = TrainingConfig(arithmetic="integer", method=method, time_steps_back=10)
     x = case.inputs()[0]
+    run, recorded = integer_network.run_batch, []
+
+    def noted(network: HardwareNetwork, inputs: Array, *, record: Sequence[str], **given: Any) -> Any:
+        recorded.extend(record)
+        return run(network, inputs, record=record, **given)
+
+    monkeypatch.setattr(integer_network, "run_batch", noted)
 
     def kept(steps: int) -> tuple[list[int], list[int], list[int]]:
         given = x[:steps] if coding is EVENTS else x
@@ -588,5 +605,6 @@ def test_what_is_kept_does_not_grow_with_the_steps(method: str, coding: Any) -> 
     kept(3)  # whatever is made once
     few, many = kept(STEPS), kept(60)
     assert few == many
+    assert recorded == []
     frames = x.numel() if coding is EVENTS else 60 * x.numel()
     assert max(max(sizes) for sizes in many) < frames

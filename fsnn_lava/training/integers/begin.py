@@ -1,52 +1,29 @@
-"""How a training begins: from another one's weights, and in integers with scales, which are chosen here once."""
+"""How a training in integers begins: with scales, which are chosen here once."""
+
+from __future__ import annotations
 
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Dataset, time_first
-from fsnn_lava.errors import CheckpointError
 from fsnn_lava.hardware import HardwareNetwork
 from fsnn_lava.network import FeedbackSNN, lower_model
 from fsnn_lava.quantization import quantize
-from fsnn_lava.training.checkpoint import TrainedNetwork
-from fsnn_lava.training.integer_network import IntegerSNN
+from fsnn_lava.training.integers.network import IntegerSNN
+
+if TYPE_CHECKING:
+    from fsnn_lava.training.checkpoint import TrainedNetwork
 
 ROOM = 2.0
 """Factor by which the scales of new weights, which will grow, are smaller than the largest that is proven."""
 STATISTICS_BATCHES = 40
 """Batches by which the running statistics of an untrained network's batch norms are measured."""
-
-
-def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset) -> None:
-    """Give a new model the weights of a trained network, whatever arithmetic either is trained in.
-
-    Raises
-    ------
-    CheckpointError : if it is another network, or of other inputs.
-    """
-    theirs, ours = (
-        (shape, coding, len(classes))
-        for shape, coding, classes in (
-            (origin.input_shape, origin.coding, origin.classes),
-            (dataset.input_shape, dataset.coding, dataset.classes),
-        )
-    )
-    own = {name: t for name, t in model.state_dict().items() if not name.startswith("integers.")}
-    given = {name: t for name, t in origin.weights.items() if not name.startswith("integers.")}
-    shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]
-    if theirs != ours or shapes[0] != shapes[1]:
-        wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
-        what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4]) or f"inputs {theirs}, here {ours}"
-        raise CheckpointError(
-            f'weights of "{origin.config.network.notation}" do not fit this network and dataset: {what}; a training '
-            "that begins with another one's weights has its notation and its dataset"
-        )
-    model.load_state_dict(given, strict=False)
 
 
 def measure_statistics(model: FeedbackSNN, batches: Sequence[Tensor], *, time_steps: int) -> None:

@@ -1,0 +1,1 @@
+"""Training in integers: the network whose spikes are those of its integers, their rounding, and how it begins."""
