@@ -124,8 +124,8 @@ def test_another_run_is_begun_from(trained: Path, tmp_path: Path, capsys: pytest
     [
         (["--training.weight-bits", "2", "--training.symmetric"], "T = 5 in integers (ternary, hardware timing), "),
         (
-            ["--training.time-steps-schedule", "3", "7"],
-            "T in turn 3, 7 (tests: 5) in integers (8 bits, hardware timing)",
+            ["--training.time-steps-schedule", "3", "7", "--training.time-steps-by", "batch"],
+            "T drawn of 3, 7 (tests: 5) in integers (8 bits, hardware timing)",
         ),
     ],
 )

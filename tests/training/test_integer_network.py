@@ -2,7 +2,7 @@
 
 import copy
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fsnn_lava.backends import BatchRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.config import DeployConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.errors import ConfigError, PotentialBoundError
@@ -28,7 +29,6 @@ from fsnn_lava.hardware import (
 from fsnn_lava.network.feedback_network import FeedbackSNN
 from fsnn_lava.network.layers import BoundSynapse
 from fsnn_lava.quantization.quantizer import quantize
-from fsnn_lava.training import integer_network
 from fsnn_lava.training.checkpoint import TrainedNetwork, new_model
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates
@@ -577,13 +577,13 @@ def test_what_is_kept_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPat
     case = started("3C3-4C3s (F3C3u)", coding=coding, batch_norm=False, steps=60)
     training = TrainingConfig(arithmetic="integer", method=method, time_steps_back=10)
     x = case.inputs()[0]
-    run, recorded = integer_network.run_batch, []
+    run, recorded = BatchRunner.run, []
 
-    def noted(network: HardwareNetwork, inputs: Array, *, record: Sequence[str], **given: Any) -> Any:
+    def noted(runner: BatchRunner, *given: Any, record: Any, **more: Any) -> Any:
         recorded.extend(record)
-        return run(network, inputs, record=record, **given)
+        return run(runner, *given, record=record, **more)
 
-    monkeypatch.setattr(integer_network, "run_batch", noted)
+    monkeypatch.setattr(BatchRunner, "run", noted)
 
     def kept(steps: int) -> tuple[list[int], list[int], list[int]]:
         given = x[:steps] if coding is EVENTS else x

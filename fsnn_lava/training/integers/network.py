@@ -65,9 +65,9 @@ HEADROOM = 0.98
 RESIDUAL = 0.49
 """Largest distance of a shadow from its integer at the start, in units of the mantissa."""
 _SHRINKING = 0.995
-"""Factor by which a row is made smaller than its bound alone asks for, since rounding moves the bound; its square,
-fourth power and so on where that was not enough, since shadows beyond the mantissa's range hardly move it."""
-_ATTEMPTS = 12
+"""Factor by which a row is made smaller than its bound alone asks for, since rounding moves the bound; up to its
+eighth power where that was not enough, since shadows beyond the mantissa's range hardly move it."""
+_ATTEMPTS = 200
 _AS_TRAINED = DeployConfig()
 
 
@@ -429,7 +429,7 @@ class IntegerSNN(FeedbackSNN):
             if not todo:
                 return list(numbers.values())
             for target, rows in todo.items():
-                shrunk[target][rows] *= HEADROOM / bounds[target][rows] * _SHRINKING**2**attempt
+                shrunk[target][rows] *= HEADROOM / bounds[target][rows] * _SHRINKING ** min(2**attempt, 8)
         names = ", ".join(self._floating.populations[target].name for target in sorted(todo))
         raise PotentialBoundError(
             f"training in integers: no row of weights into {names} is small enough for a potential of 24 bits within "
