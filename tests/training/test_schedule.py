@@ -9,7 +9,7 @@ import torch
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.training.schedule import batches_of_epoch, check_shares, iteration_seed, learning_rate
+from fsnn_lava.training.schedule import batches_of_epoch, check_shares, iteration_seed, learning_rate, time_steps_of
 
 
 def test_learning_rate_falls_at_every_milestone() -> None:
@@ -65,3 +65,21 @@ def test_batches_too_small_for_so_many_processes_are_refused(
     check_shares(config, 70, processes=processes)
     check_shares(config, 69, processes=1)
     check_shares(replace(config, training=replace(config.training, batch_size=23)), 69, processes=processes)
+
+
+def test_steps_of_a_schedule_by_epoch_come_in_order() -> None:
+    training = TrainingConfig(epochs=7, time_steps_schedule=(5, 10, 30))
+    config = TrainConfig(network=NetworkConfig(time_steps=30), training=training)
+    found = [time_steps_of(config, epoch=epoch, iteration=9 * epoch) for epoch in range(7)]
+    assert found == [5, 5, 5, 10, 10, 30, 30]
+    more = replace(config, training=replace(training, epochs=3))
+    assert [time_steps_of(more, epoch=epoch, iteration=0) for epoch in range(3)] == [5, 10, 30]
+
+
+def test_a_schedule_of_more_steps_than_epochs_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"training\.time_steps_schedule: found \(3, 5, 7\); allowed: at most one T for"
+    ):
+        TrainConfig(training=TrainingConfig(epochs=2, milestones=(), time_steps_schedule=(3, 5, 7)))
+    drawn = TrainingConfig(epochs=2, milestones=(), time_steps_schedule=(3, 5, 7), time_steps_by="batch")
+    assert TrainConfig(training=drawn).most_steps == 30
