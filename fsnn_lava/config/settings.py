@@ -228,7 +228,7 @@ class TrainConfig:
             schedule,
             f"at most one T for each of the {training.epochs} epochs",
         )
-        _check_integers(training)
+        _check_integers(network, training)
         _check_dropout(network)
         _check_device(training)
         SOLVERS.require(training.adjoint_solver)
@@ -248,7 +248,7 @@ class TrainConfig:
         )
 
 
-def _check_integers(training: TrainingConfig) -> None:
+def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     """What can be done in integers, and the settings that only integers have."""
     if training.arithmetic == "float":
         for name, default in (("weight_bits", 8), ("symmetric", False)):
@@ -259,6 +259,13 @@ def _check_integers(training: TrainingConfig) -> None:
     methods = [name for name in METHODS if METHODS.get(name).integers]
     require(training.method in methods, "training.method", training.method, f"{' or '.join(methods)} {integer}")
     require(training.device == "cpu", "training.device", training.device, f"cpu {integer}")
+    spec = parse_spec(network.notation)
+    require(
+        not any(layer.is_outside for layer in (*spec.layers, spec.feedback) if layer is not None),
+        "network.notation",
+        network.notation,
+        f"convolutions, pools and linear layers {integer}",
+    )
 
 
 def _check_dropout(network: NetworkConfig) -> None:

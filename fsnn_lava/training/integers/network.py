@@ -43,21 +43,8 @@ from fsnn_lava.hardware import (
     Readout,
     summed_weight,
 )
-from fsnn_lava.network import (
-    BoundNetwork,
-    BoundSynapse,
-    Drive,
-    FeedbackSNN,
-    Simulation,
-    lower_model,
-)
-from fsnn_lava.quantization import (
-    PROVENANCE,
-    Scales,
-    integer_neuron,
-    mantissa_limits,
-    parts_of,
-)
+from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, Simulation, lower_model
+from fsnn_lava.quantization import PROVENANCE, Scales, integer_neuron, mantissa_limits, parts_of
 from fsnn_lava.training.integers.rounding import Place, Scaled, Shadow, WholeNumbers, places_of
 
 HEADROOM = 0.98
@@ -68,7 +55,9 @@ _SHRINKING = 0.995
 """Factor by which a row is made smaller than its bound alone asks for, since rounding moves the bound; up to its
 eighth power where that was not enough, since shadows beyond the mantissa's range hardly move it."""
 _ATTEMPTS = 200
+"""How often that is tried: a row that is a hundred times too large needs about as many."""
 _AS_TRAINED = DeployConfig()
+"""With which neurons become integers: their threshold is that of the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,20 +120,19 @@ class BoundIntegers(BoundNetwork):
             record=names if record else (),
         )
         dtype = drive.mean.dtype
-        plain = tuple(_contiguous(found.counts[name]).to(dtype) / time_steps for name in names)
+        plain = tuple(torch.from_numpy(found.counts[name]).to(dtype) / time_steps for name in names)
         rates = tuple(
-            _contiguous(found.rates[name]).to(dtype) if name in found.rates else mean
+            torch.from_numpy(found.rates[name]).to(dtype) if name in found.rates else mean
             for name, mean in zip(names, plain, strict=True)
         )
         spikes = tuple(torch.from_numpy(np.ascontiguousarray(spikes)) for spikes in found.spikes.values())
         assert found.returned is not None
-        return Simulation(rates, plain, spikes if record else None, _contiguous(found.returned).to(dtype))
+        return Simulation(rates, plain, spikes if record else None, torch.from_numpy(found.returned).to(dtype))
 
 
 def codes_of(x: Tensor, coding: InputCoding) -> Array:
     """Codes that normalised inputs (..., C, H, W) stand for, uint8."""
-    wide = (-1, *[1] * (x.dim() - 1 - (x.dim() - 3)))
-    mean, std = (torch.tensor(value, dtype=x.dtype).view(wide) for value in (coding.mean, coding.std))
+    mean, std = (torch.tensor(value, dtype=x.dtype).view(-1, 1, 1) for value in (coding.mean, coding.std))
     return np.asarray(((x * std + mean) / coding.scale).round_().to(torch.uint8).numpy())
 
 
@@ -191,8 +179,7 @@ class IntegerSNN(FeedbackSNN):
 
     Raises
     ------
-    ConfigError : for a layer of a kind from outside, and as `FeedbackSNN`.
-    SpecError : as `FeedbackSNN`.
+    SpecError, ConfigError : as `FeedbackSNN`.
     """
 
     def __init__(self, config: TrainConfig, input_shape: tuple[int, ...], *, classes: int, coding: InputCoding) -> None:
@@ -202,11 +189,11 @@ class IntegerSNN(FeedbackSNN):
         self.weight_bits, self.symmetric = config.training.weight_bits, config.training.symmetric
         self.most_steps = config.most_steps
         self._floating = lower_model(self, coding, name=config.name, time_steps=config.most_steps)
-        self.places_of = places_of(self, self._floating, coding)
+        self._places = places_of(self, self._floating, coding)
         self._kept: HardwareNetwork | None = None
         self._scaled: list[Scaled] | None = None
         self._runner: BatchRunner | None = None
-        self.integers = _Numbers(self._floating, self.places_of)
+        self.integers = _Numbers(self._floating, self._places)
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     @property
@@ -218,7 +205,7 @@ class IntegerSNN(FeedbackSNN):
     def scales(self) -> Scales:
         """The scales; of a network that has started."""
         resets = self.integers.resets.tolist()
-        table = {p.weights.name: self.integers.of(p.weights, "scale").tolist() for p in self.places_of}
+        table = {p.weights.name: self.integers.of(p.weights, "scale").tolist() for p in self._places}
         return Scales(
             {p.name: (m, e) for p, (m, e) in zip(self._floating.populations, resets, strict=True)},
             {name: exponent for name, (exponent, _) in table.items()},
@@ -237,13 +224,13 @@ class IntegerSNN(FeedbackSNN):
         """
         scales = Scales.of(self._floating, integer, symmetric=self.symmetric)
         self.integers.resets.copy_(torch.tensor(list(scales.resets.values())))
-        for place in self.places_of:
+        for place in self._places:
             name = place.weights.name
             self.integers.of(place.weights, "scale").copy_(torch.tensor([scales.exponents[name], scales.parts[name]]))
         self._scaled = self._runner = None
         training = self.training
         super().train(False)
-        for place, scaled, (weight, bias) in zip(self.places_of, self._ready(), self._shadows(), strict=True):
+        for place, scaled, (weight, bias) in zip(self._places, self._ready(), self._shadows(), strict=True):
             wanted = np.ldexp(summed_weight(parts_of(integer, place.weights)), -scaled.exponent)
             whole, units = torch.from_numpy(wanted).to(weight.dtype), scaled.units(weight)
             offset = whole + (units - whole).clamp(-RESIDUAL, RESIDUAL) - units
@@ -265,7 +252,7 @@ class IntegerSNN(FeedbackSNN):
         training = self.training
         super().train(False)
         numbers = self._proven(self._shadows())
-        for place, found in zip(self.places_of, numbers, strict=True):
+        for place, found in zip(self._places, numbers, strict=True):
             self.integers.of(place.weights, "mantissa").copy_(found.mantissa)
             if place.current is not None:
                 assert found.current is not None
@@ -276,7 +263,7 @@ class IntegerSNN(FeedbackSNN):
     def _shadows(self) -> list[Shadow]:
         """Folded weights and biases, with gradients."""
         synapses = _synapses(super().bind(1))
-        return [place.folded(synapse) for place, synapse in zip(self.places_of, synapses, strict=True)]
+        return [place.folded(synapse) for place, synapse in zip(self._places, synapses, strict=True)]
 
     def train(self, mode: bool = True) -> IntegerSNN:
         """Change the mode; integers are refreshed where evaluation begins."""
@@ -392,7 +379,7 @@ class IntegerSNN(FeedbackSNN):
         """Every place with these scales, in the order of the places."""
         neurons = [integer_neuron(p, scales.resets[p.name], _AS_TRAINED) for p in self._floating.populations]
         found = []
-        for place in self.places_of:
+        for place in self._places:
             exponent, parts = scales.exponents[place.weights.name], scales.parts[place.weights.name]
             limits = mantissa_limits(self.weight_bits, symmetric=self.symmetric, parts=parts)
             found.append(Scaled(place, neurons[place.target], exponent, parts, limits))
@@ -421,7 +408,7 @@ class IntegerSNN(FeedbackSNN):
         todo = {target: np.arange(len(rows)) for target, rows in enumerate(shrunk)}
         numbers: dict[int, WholeNumbers] = {}
         for attempt in range(_ATTEMPTS):
-            for at, place in enumerate(self.places_of):
+            for at, place in enumerate(self._places):
                 if place.target in todo:
                     numbers[at] = begun[at].integers(shrunk[place.target], todo[place.target])
             bounds = self._bounds(list(numbers.values()), self._ready())
@@ -468,8 +455,3 @@ def _forget(model: nn.Module, _incompatible: object) -> None:
 
 def _synapses(bound: BoundNetwork) -> tuple[BoundSynapse, ...]:
     return bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback)
-
-
-def _contiguous(array: Array) -> Tensor:
-    """A tensor of an array's numbers, in the order of its memory's axes."""
-    return torch.from_numpy(array)

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.datasets import InputCoding
-from fsnn_lava.errors import ConfigError
 from fsnn_lava.hardware import ALWAYS_ON, INPUT, Array, Connection, HardwareNetwork, IntegerNeuron
 from fsnn_lava.kernels.weight_rounding import round_rows
 from fsnn_lava.network import BoundSynapse, FeedbackSNN, FoldedSynapse, Synapse, apply_layer, folded
@@ -331,11 +330,6 @@ def places_of(model: FeedbackSNN, floating: HardwareNetwork, coding: InputCoding
 def _with_pool(synapse: Synapse) -> LayerSpec:
     """The layer with its pooling in the kernel."""
     layer, pool = synapse.layer, synapse.pool
-    if layer.is_outside:
-        raise ConfigError(
-            f'training.arithmetic: found "integer" and the layer {layer}, of a kind from outside; allowed: '
-            "convolutions, pools and linear layers"
-        )
     if pool is None:
         return layer
     kernel = layer.kernel + layer.stride * (pool.kernel - 1)
