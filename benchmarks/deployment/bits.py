@@ -95,7 +95,7 @@ class Arguments:
     time_steps: tuple[int, ...] = ()
     """Which T; none: all of the case."""
     epochs: int = 0
-    """Epochs of the training in floats; 0: as the case says. What was measured with other ones is not kept."""
+    """Epochs of the training in floats, and one more after it; 0: as the case says. Give other --runs and --results."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA."""
     results: Path = RESULTS
@@ -122,8 +122,7 @@ def main(argv: list[str]) -> int:
             cells = Cells(case, dataset, steps, arguments.runs / f"{name}-{steps}", kept.get(row, {}))
             for found in cells.measured():
                 kept[row] = found
-                if not arguments.epochs:
-                    write_json(file, kept)
+                write_json(file, kept)
     table = bits_table(kept)
     console.print(table.screen())
     if arguments.readme:
@@ -174,20 +173,21 @@ class Cells:
             tests["float, papers' timing"] = lambda: self.trained("sequential", config)
         for name, network in tests.items():
             if name not in self.found:
-                yield self.with_figure(name, self.accuracy(lower(network())))
+                yield self.with_figure(self.found, name, self.accuracy(lower(network())))
         for weights in self.case.weights:
             if weights.name not in self.found["rounded"]:
-                rounded = self.rounded(floating, weights)
-                yield self.with_figure("rounded", {**self.found["rounded"], weights.name: rounded})
+                yield self.with_figure(self.found["rounded"], weights.name, self.rounded(floating, weights))
             if weights.name not in self.found["integers"]:
                 options = {"arithmetic": "integer", "weight_bits": weights.bits, "symmetric": weights.symmetric}
-                integers = self.rounded(self.longer(f"integers-{weights.name}", floating, **options), weights)
-                yield self.with_figure("integers", {**self.found["integers"], weights.name: integers})
+                trained = self.longer(f"integers-{weights.name}", floating, **options)
+                yield self.with_figure(self.found["integers"], weights.name, self.rounded(trained, weights))
 
-    def with_figure(self, name: str, value: Any) -> dict[str, Any]:
-        """Add a figure to those found."""
-        self.found |= {name: value, "commit": commit()}
-        console.print(f"{self.folder.name}: {name} {value}", soft_wrap=True)
+    def with_figure(self, figures: dict[str, Any], name: str, value: float) -> dict[str, Any]:
+        """Add a figure to those found, all of which are returned."""
+        figures[name] = value
+        self.found["commit"] = commit()
+        kind = next((kind for kind in ("rounded", "integers") if figures is self.found[kind]), "")
+        console.print(f"{self.folder.name}: {kind} {name} {value:.2%}", soft_wrap=True)
         return self.found
 
     def trained(self, name: str, config: TrainConfig, origin: TrainedNetwork | None = None) -> TrainedNetwork:
@@ -219,10 +219,10 @@ class Cells:
 
 
 def bits_table(kept: Mapping[str, Any]) -> TextTable:
-    """Make the table: a row for each network and T, in each cell rounded and trained."""
+    """Make the table: a row for each network and T, in each cell rounded and trained in integers."""
     names = [weights.name for weights in ALL]
     rows = []
-    for row in kept.values():
+    for row in sorted(kept.values(), key=lambda row: (row["dataset"], row["notation"], row["time_steps"])):
         cells = []
         for name in names:
             pair = [row[kind].get(name) for kind in ("rounded", "integers")]
