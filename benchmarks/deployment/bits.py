@@ -252,7 +252,7 @@ def draw(kept: Mapping[str, Any], folder: Path) -> None:
     panels: dict[str, list[Mapping[str, Any]]] = {}
     for row in kept.values():
         panels.setdefault(f"{row['dataset']}, {row['notation']}", []).append(row)
-    figure = new_figure("bits", size=(3.2 * len(panels), 3.4))
+    figure = new_figure("bits", size=(4 * len(panels), 4.6))
     names = [weights.name for weights in reversed(ALL)]
     for place, (title, rows) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
@@ -271,7 +271,8 @@ def draw(kept: Mapping[str, Any], folder: Path) -> None:
         axes.set_xlabel("bits of the weights", fontsize=9)
         axes.set_ylabel("test accuracy, %", fontsize=9)
         axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=6)
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False)
     save_figure(figure, folder / PICTURE.name, says=says(kept))
 
 
