@@ -3,7 +3,7 @@
 The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
 adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), on a CPU in integers of 8 bits, and the plain
 procedure (`ide/plain_training.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of
-the iteration differs; on a CPU all are in hardware timing without dropout, as integers are. Every figure is
+the iteration differs; with the integers all are in hardware timing without dropout, as these are. Every figure is
 from one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most
 in their first iterations (--train-first).
 """
@@ -67,7 +67,8 @@ class Arguments:
     cases: tuple[str, ...] = ("fashion_mnist_fc_if", "mnist_conv_if", "cifar10_alexnet_lif_t30:32")
     """Configurations: a name or a path, with another batch size after a colon if wanted."""
     run: Path | None = None
-    """Folder of a training: its network, weights and momenta are taken, instead of --cases and new weights."""
+    """Folder of a training: its network, weights and momenta are taken, instead of --cases and new weights; without
+    the variant in integers, which would begin with others."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA."""
     synthetic: bool = False
@@ -242,7 +243,7 @@ def measure(
     config: TrainConfig, dataset: Dataset, arguments: Arguments
 ) -> tuple[Stopwatch, dict[str, dict[str, float]]]:
     """One training, in which the variants take turns after the first iterations; then the error of its gradients."""
-    if config.training.device == "cpu":
+    if config.training.device == "cpu" and arguments.run is None:
         config = _with_training(config, arithmetic="integer")
     watch = Stopwatch(config, dataset.input_shape, skip=0)
     around = TURN * len(watch.variants)
