@@ -80,7 +80,7 @@ CASES = {
     "fashion_mnist": Case("fashion_mnist", "400 (F400)", (1, 3, 5, 10, 30), 10, 3, SOME),
     "fashion_mnist_deep": Case("fashion_mnist", "400-400-400 (F400)", (4,), 10, 3, SOME),
     "mnist": Case("mnist", "64C5s (F64C5)", (6,), 6, 2, SOME, adjoint="window"),
-    "nmnist": Case("nmnist", "64C5s (F64C5)", (30,), 12, 4, SOME),
+    "nmnist": Case("nmnist", "64C5s (F64C5)", (30,), 12, 4, SOME[:2]),  # 2 bits are too few for event kernels
 }
 
 
