@@ -93,9 +93,10 @@ def main(argv: list[str]) -> int:
     check_dataset(config, dataset)  # refuses before anything is written
     check_shares(config, len(dataset.train), processes=ranks.size)
     origin = None if arguments.origin is None else load_checkpoint(arguments.origin / BEST)
-    if origin is not None:
-        model = new_model(config, dataset.input_shape, len(dataset.classes), coding=dataset.coding)
-        take_weights(model, origin, dataset=dataset)
+    if origin is not None:  # does it fit? a model that nobody keeps says so before a folder is made
+        take_weights(
+            new_model(config, dataset.input_shape, len(dataset.classes), coding=dataset.coding), origin, dataset=dataset
+        )
     where = device_title(device) + (f", {ranks.size} processes" if ranks.size > 1 else "")
     with joined(ranks, device):
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""

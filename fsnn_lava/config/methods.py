@@ -68,7 +68,7 @@ def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
     )
     spec = parse_spec(network.notation)
     require(
-        not any(layer.is_outside for layer in (*spec.layers, spec.feedback) if layer is not None),
+        not spec.is_outside,
         "network.notation",
         network.notation,
         f"convolutions, pools and linear layers {spide}, which cannot run backwards through a layer kind from outside",

@@ -156,6 +156,11 @@ class NetworkSpec:
         if fault:
             raise SpecError(f'feedback of "{self}": {fault}')
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether a layer, or the feedback, is of a kind that was registered from outside."""
+        return any(layer.is_outside for layer in (*self.layers, self.feedback) if layer is not None)
+
     def __str__(self) -> str:
         chain = "-".join(map(str, self.layers))
         return f"{chain} (F{self.feedback})" if self.feedback else chain

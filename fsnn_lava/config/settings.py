@@ -259,9 +259,8 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     methods = [name for name in METHODS if METHODS.get(name).integers]
     require(training.method in methods, "training.method", training.method, f"{' or '.join(methods)} {integer}")
     require(training.device == "cpu", "training.device", training.device, f"cpu {integer}")
-    spec = parse_spec(network.notation)
     require(
-        not any(layer.is_outside for layer in (*spec.layers, spec.feedback) if layer is not None),
+        not parse_spec(network.notation).is_outside,
         "network.notation",
         network.notation,
         f"convolutions, pools and linear layers {integer}",

@@ -146,12 +146,12 @@ class Rounder:
         population = self.network.population(name)
         neuron = integer_neuron(population, reset, self.config)
         incoming = self.network.incoming(name)
+        if self._scales is not None:
+            return self._as_trained(neuron, incoming, self._scales)
         connections: list[Connection] = []
         clipped: dict[str, int] = {}
         exact: dict[str, Array] = {}
         shift: Array | float = 0.0  # mean current that rounding costs, weight units
-        if self._scales is not None:
-            return self._as_trained(neuron, incoming, self._scales)
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(

@@ -138,13 +138,8 @@ def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset
     ------
     CheckpointError : if it is another network, or of other inputs.
     """
-    theirs, ours = (
-        (shape, coding, len(classes))
-        for shape, coding, classes in (
-            (origin.input_shape, origin.coding, origin.classes),
-            (dataset.input_shape, dataset.coding, dataset.classes),
-        )
-    )
+    theirs = origin.input_shape, origin.coding, len(origin.classes)
+    ours = dataset.input_shape, dataset.coding, len(dataset.classes)
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("integers.")}
     given = {name: t for name, t in origin.weights.items() if not name.startswith("integers.")}
     shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]

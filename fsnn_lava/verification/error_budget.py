@@ -129,24 +129,24 @@ def error_budget(
     settled, found = _at_equilibrium(floating, inputs, as_trained)
     settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
     unsettled = int((~(found.settled & found_integer.settled)).sum())
-    start = as_trained if trained is None else trained
     before = "hardware timing" if timing == "hardware" else "sequential"
     if arithmetic == "integer":
         start = rounded if trained is None else trained
-    steps = [
-        ("lowering", f"trained -> float, {before}", start, as_trained),
-        ("timing", f"float, {before} -> float, hardware timing", as_trained, hardware),
-        ("threshold", "float, hardware timing -> float, half threshold", hardware, halved),
-        ("rounding", "float -> integer, after T steps", halved, rounded),
-    ]
-    if with_threshold is floating:
-        del steps[2]
-    if arithmetic == "integer":
         steps = [
             ("lowering", "trained integers -> exported integers", start, rounded),
             ("timing", "none: trained in hardware timing", rounded, rounded),
             ("rounding", "none: trained in integers", rounded, rounded),
         ]
+    else:
+        start = as_trained if trained is None else trained
+        steps = [
+            ("lowering", f"trained -> float, {before}", start, as_trained),
+            ("timing", f"float, {before} -> float, hardware timing", as_trained, hardware),
+            ("threshold", "float, hardware timing -> float, half threshold", hardware, halved),
+            ("rounding", "float -> integer, after T steps", halved, rounded),
+        ]
+        if with_threshold is floating:
+            del steps[2]
     direction = {n: np.sign(r - start.firing_rates[n]) for n, r in rounded.firing_rates.items()}
     distances = (
         _distance("rounding at the equilibrium", "float - integer, both at the equilibrium", settled, settled_integer),

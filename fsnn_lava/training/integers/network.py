@@ -45,7 +45,7 @@ from fsnn_lava.hardware import (
 )
 from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, Simulation, lower_model
 from fsnn_lava.quantization import PROVENANCE, Scales, integer_neuron, mantissa_limits, parts_of
-from fsnn_lava.training.integers.rounding import Place, Scaled, Shadow, WholeNumbers, places_of
+from fsnn_lava.training.integers.rounding import Place, Rounding, Scaled, Shadow, WholeNumbers, places_of
 
 HEADROOM = 0.98
 """Share of the 24-bit range that no proven bound of a training leaves."""
@@ -403,7 +403,7 @@ class IntegerSNN(FeedbackSNN):
         for scaled, shadow in zip(self._ready(), shadows, strict=True):
             place = scaled.place
             moved = None if place.current is None else self.integers.of(place.current, "offset")
-            begun.append(scaled.rounding(shadow, self.integers.of(place.weights, "offset"), moved))
+            begun.append(Rounding(scaled, shadow, self.integers.of(place.weights, "offset"), moved))
         shrunk = [np.ones(p.shape[0]) for p in self._floating.populations]
         todo = {target: np.arange(len(rows)) for target, rows in enumerate(shrunk)}
         numbers: dict[int, WholeNumbers] = {}

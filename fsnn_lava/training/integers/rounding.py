@@ -193,15 +193,6 @@ class Scaled:
         weight = self.weight(mantissa, torch.float64)
         return WholeNumbers(mantissa.to(torch.int32), weight, current, None, low.numpy(), high.numpy())
 
-    def rounding(self, shadow: Shadow, offset: Tensor, current_offset: Tensor | None) -> Rounding:
-        """Begin to round a shadow without gradients.
-
-        Parameters
-        ----------
-        offset, current_offset : by which mantissas and constant current are moved first.
-        """
-        return Rounding(self, shadow, offset, current_offset)
-
     def units(self, weight: Tensor) -> Tensor:
         """A weight on normalised inputs in steps of the mantissa."""
         units: Tensor = weight / self._value.to(weight.dtype)
@@ -248,7 +239,13 @@ class Scaled:
 
 
 class Rounding:
-    """A shadow while it is rounded: rows of it may have to be made smaller, and are then rounded once more."""
+    """A shadow while it is rounded: rows of it may have to be made smaller, and are then rounded once more.
+
+    Parameters
+    ----------
+    shadow : without gradients.
+    offset, current_offset : by which mantissas and constant current are moved first; None: it brings no current.
+    """
 
     def __init__(self, scaled: Scaled, shadow: Shadow, offset: Tensor, current_offset: Tensor | None) -> None:
         self._scaled, self._current_offset = scaled, current_offset
@@ -266,6 +263,7 @@ class Rounding:
         Parameters
         ----------
         shrunk : (R,) factor of each row.
+        which : int64, the rows.
         """
         scaled, place, kind = self._scaled, self._scaled.place, self._rows.dtype
         numbers = scaled.factor, scaled.step, shrunk, scaled.limits
