@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     first_neuron : (P + 1,) int64: first neuron of each population, and the end.
     ring : (1 + P, 3) int64 for the input and each population, as sources of spikes: where in the ring its lists begin,
         the places of one list, and how many steps are held.
-    neurons : (P, 3) as `advance` takes it.
+    neurons : (P, 3) as `advance` takes it, in the type of the potentials.
     constant : (neurons,) current that arrives in every step.
     graded : (G, 3) int64: target, delay and first column of each current that a sample's codes make.
     """

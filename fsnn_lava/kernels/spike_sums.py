@@ -20,6 +20,7 @@ import numpy as np
 from fsnn_lava.hardware import Array, Dense, LinearMap, Shape, TransposedConvolution
 from fsnn_lava.kernels.compile import compiled
 from fsnn_lava.kernels.convolution_reach import convolution_reach
+from fsnn_lava.kernels.row_sums import add_rows
 
 Order = Literal["hwc", "whc"]
 """In which order populations of shape (C, H, W) lie in flat arrays; the last letter runs fastest."""
@@ -157,6 +158,9 @@ def nonzero(spikes: Array, spiking: Array) -> int:
     return count
 
 
+NEAR_BYTES = 2**18
+"""Weights of a connection that a second-level cache holds beside the rest."""
+
 _place: Any = numba.uint64
 """A place in an array, without sign: for a signed one, numba would look out for places counted from the end."""
 
@@ -179,6 +183,22 @@ def _add_one(weights: Array, row: int, length: int, out: Array, to: int) -> None
 
 
 @compiled
+def _add_long_rows(
+    weights: Array, start: int, row: int, spiking: Array, first: int, end: int, out: Array, to: int, length: int
+) -> None:
+    """Add a run of weights of each spike to out[to ..], as `add_rows` does."""
+    i, run, target = first, _place(length), _place(to)
+    while i + 4 <= end:
+        a, b = _place(start + spiking[i] * row), _place(start + spiking[i + 1] * row)
+        c, d = _place(start + spiking[i + 2] * row), _place(start + spiking[i + 3] * row)
+        _add_four(weights, (a, b, c, d), run, out, target)
+        i += 4
+    while i < end:
+        _add_one(weights, _place(start + spiking[i] * row), run, out, target)
+        i += 1
+
+
+@compiled
 def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
     """Add the weights of all spikes to `out`.
 
@@ -190,6 +210,7 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
     out : (size,) buffer with margins, of a type that holds every partial sum (`sum_dtype`), in which sums begin with
         zeros, or with what they are to be added to.
     """
+    near = m.weights.nbytes <= NEAR_BYTES
     k = 0
     while k < count:
         # Spikes that follow each other at one position reach the same outputs: they go over these together, and their
@@ -200,18 +221,14 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
         while end < count and base <= spiking[end] < base + m.channels:
             end += 1
         kind, corner = m.classes[position], m.corners[position]
-        # Segments outermost: the outputs of one stay in the first-level cache for all spikes of the position.
+        # Segments outermost: the outputs of one stay in registers, or the first-level cache, for all spikes of the
+        # position. Weights that are far away are read in long runs instead, which the processor sees coming.
         for s in range(m.starts[kind], m.starts[kind + 1]):
-            begin, length, to = m.segments[s, 0], _place(m.segments[s, 1]), _place(corner + m.segments[s, 2])
-            i = k
-            while i + 4 <= end:
-                a, b = _place((spiking[i] - base) * m.row + begin), _place((spiking[i + 1] - base) * m.row + begin)
-                c, d = _place((spiking[i + 2] - base) * m.row + begin), _place((spiking[i + 3] - base) * m.row + begin)
-                _add_four(m.weights, (a, b, c, d), length, out, to)
-                i += 4
-            while i < end:
-                _add_one(m.weights, _place((spiking[i] - base) * m.row + begin), length, out, to)
-                i += 1
+            begin, length, to = m.segments[s, 0], m.segments[s, 1], corner + m.segments[s, 2]
+            if near:
+                add_rows(m.weights, begin - base * m.row, m.row, spiking, k, end, out, to, length)
+            else:
+                _add_long_rows(m.weights, begin - base * m.row, m.row, spiking, k, end, out, to, length)
         k = end
 
 

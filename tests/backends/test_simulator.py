@@ -271,6 +271,17 @@ def test_overflow_names_sample_and_step_across_batches() -> None:
         IntegerSimulator(batch_size=2).run(network, inputs)
 
 
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_a_potential_beyond_32_bits_is_named_as_it_is(engine: Literal["event", "dense"]) -> None:
+    """What arrives in the second step just fits 32 bits; added to the potential of the first it does not."""
+    constant, graded = 4 * 64 * 2 * 122 * 2**7, 64 * 2 * 127 * 131600
+    assert constant + graded < 2**31 <= 2 * constant + graded
+    weights = [*4 * [(ALWAYS_ON, 122.0, 7, 0)], (INPUT, 127.0, 0, 1)]
+    network = one_neuron(IntegerNeuron(65536, 100, 0, 0, 1.0), weights, time_steps=2, maximum=131600)
+    with pytest.raises(StateOverflowError, match=f"step 1, neuron 0: potential {2 * constant + graded} units of state"):
+        IntegerSimulator(engine=engine).run(network, code(131600))
+
+
 def test_networks_of_the_other_arithmetic_are_refused() -> None:
     integer = one_neuron(IntegerNeuron(3, 3, 0, 0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)
     floating = one_neuron(FloatNeuron(1.0, 1.0, 1.0), [(ALWAYS_ON, 1, 0, 0)], time_steps=2)

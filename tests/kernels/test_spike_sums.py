@@ -7,7 +7,7 @@ import pytest
 
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap
-from fsnn_lava.kernels.spike_sums import Order, flat_order, gather, nonzero, scatter, scatter_map, sum_dtype
+from fsnn_lava.kernels.spike_sums import NEAR_BYTES, Order, flat_order, gather, nonzero, scatter, scatter_map, sum_dtype
 
 SIDES = [(5, 7), (8, 6), (4, 4)]
 CONVOLUTIONS: list[tuple[int, Geometry]] = [
@@ -76,6 +76,31 @@ def test_dense_connections_join_every_layout(source: tuple[int, ...], target: tu
     spikes = (rng.random(weight.shape[1]) < 0.5).astype(np.uint8)
     found = response(LinearMap(DENSE, weight, source, target), spikes, order=order, into=np.int32)
     assert np.array_equal(found, weight @ spikes)
+
+
+@pytest.mark.parametrize("into", [np.int16, np.int32, np.float64])
+def test_runs_of_every_length_are_added_to_their_last_number(into: Any) -> None:
+    """Blocks of 64 outputs or fewer, and what is left of a run, whose neighbours stay as they are."""
+    rng = np.random.default_rng(0)
+    kept = np.float64 if into is np.float64 else np.int8
+    for length in (*range(1, 70), 127, 128, 129, 200):
+        matrix = rng.integers(-99, 100, (length, 9))
+        m = scatter_map(LinearMap(DENSE, matrix, (9,), (length,)), dtype=kept)
+        out = np.full(length + 20, 7, into)
+        scatter(np.array([1, 4, 5, 8], np.int32), 4, m, out[10:-10])
+        assert np.array_equal(out[10:-10], 7 + matrix[:, [1, 4, 5, 8]].sum(1))
+        assert (out[:10] == 7).all() and (out[-10:] == 7).all()
+
+
+@pytest.mark.parametrize("spikes", [0, 1, 3, 4, 6, 150, 600])
+def test_weights_beyond_the_cache_are_added_alike(spikes: int) -> None:
+    rng = np.random.default_rng(spikes)
+    matrix = rng.integers(-40, 41, (601, 600))
+    m = scatter_map(LinearMap(DENSE, matrix, (600,), (601,)), dtype=np.int8)
+    assert m.weights.nbytes > NEAR_BYTES
+    spiking, out = np.sort(rng.permutation(600)[:spikes]).astype(np.int32), np.zeros(m.size, np.int16)
+    scatter(spiking, len(spiking), m, out)
+    assert np.array_equal(out, matrix[:, spiking].sum(1))
 
 
 def test_spikes_in_any_order_add_up_to_the_same() -> None:

@@ -225,7 +225,9 @@ def _tables(plan: Plan) -> tuple[Tables, tuple[tuple[Any, int], tuple[Any, int]]
         first_connection=np.cumsum([0, *(len(p.synapses) for p in plan.populations)], dtype=ints),
         first_neuron=np.cumsum([0, *(p.population.size for p in plan.populations)], dtype=ints),
         ring=_ring(plan),
-        neurons=np.stack([p.neuron for p in plan.populations]),
+        neurons=np.stack([p.neuron for p in plan.populations]).astype(
+            np.int32 if plan.narrow else np.int64 if plan.integer else np.float64
+        ),
         constant=np.concatenate([p.constant[flat_order(p.population.shape)] for p in plan.populations]).astype(
             np.int32 if plan.integer else np.float64
         ),

@@ -13,6 +13,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
     STATE_LIMIT,
+    STATE_PER_HALF_WEIGHT,
     Array,
     Convolution,
     Dense,
@@ -116,11 +117,13 @@ class Plan:
     ----------
     populations : in the network's order.
     sum_dtype : the float type in which a dense product's sums are exact (integers), or simply float64.
+    narrow : no step of a neuron whose potential is within 24 bits leaves 32 of them.
     """
 
     network: HardwareNetwork
     populations: tuple[PopulationPlan, ...]
     sum_dtype: type[np.floating[Any]]
+    narrow: bool
 
     @property
     def integer(self) -> bool:
@@ -154,8 +157,12 @@ def make_plan(network: HardwareNetwork, *, proven: bool = False) -> Plan:
         listed = "\n  ".join(map(str, violations))
         raise UnsupportedError(f'network "{network.name}" could exceed Lava\'s 32-bit sums:\n  {listed}')
     populations = tuple(_population_plan(network, p) for p in network.populations)
-    integer = network.arithmetic == "integer"
-    return Plan(network, populations, float_dtype(max(map(_largest_arriving, populations))) if integer else np.float64)
+    if network.arithmetic == "float":
+        return Plan(network, populations, np.float64, narrow=False)
+    arriving = [_largest_arriving(p) for p in populations]
+    # What is proven reaches no potential beyond 24 bits, and so has no current beyond them either.
+    narrow = proven or max(map(_largest_step, populations, arriving)) < 2**31
+    return Plan(network, populations, float_dtype(max(arriving)), narrow)
 
 
 def float_dtype(largest: int) -> type[np.floating[Any]]:
@@ -174,6 +181,15 @@ def _largest_arriving(plan: PopulationPlan) -> int:
     for s in plan.synapses:
         sums += _row_sums(s.map) * 2**s.shift
     return int(sums.max())
+
+
+def _largest_step(plan: PopulationPlan, arriving: int) -> int:
+    """Bound on the magnitude of whatever a step of a neuron comes by, in units of state, from a potential in range."""
+    current = arriving + int(np.abs(plan.constant).max())
+    for graded in plan.graded:
+        current += int(_row_sums(graded.map).max() * graded.maximum * 2.0**graded.shift) + 1
+    _, reset, threshold = map(abs, plan.neuron.tolist())
+    return int(STATE_LIMIT + max(reset, threshold) + STATE_PER_HALF_WEIGHT * current)
 
 
 def _row_sums(weights: LinearMap) -> Array:
