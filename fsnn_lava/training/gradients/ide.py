@@ -249,7 +249,7 @@ def _running(bound: BoundNetwork, drive: Drive, arriving: Tensor, at: tuple[Tens
     ----------
     at : those with the statistics of the batch.
     """
-    if len(at) == 1:  # its batch norm is in drive.mean
+    if all(synapse.synapse.batch_norm is None for synapse in bound.feedforward[1:]):  # the first one's is in drive.mean
         return at
     with torch.no_grad(), tf32(False):
         return bound.rates_around(arriving, drive.mean)
