@@ -94,8 +94,8 @@ class Outcome(NamedTuple):
     shares : (P, T) weight of each step in the rate.
     spikes : (B, T, columns) uint8 zeros, for the populations that are recorded.
     spike_column : (P,) int64: where each population's spikes begin; -1: it is not recorded.
-    returned : (B, columns) float64 zeros for the last population's weighted rate over those spikes alone that came back
-        within the window; no columns where nobody asks for it.
+    early : (B, columns) float64 zeros for the last population's rates, or counts where it has none, before the last
+        `loop_delay` steps: those of the spikes that come back within the window. No columns where nobody asks for it.
     loop_delay : steps after which its spikes come back.
     """
 
@@ -105,7 +105,7 @@ class Outcome(NamedTuple):
     shares: Array
     spikes: Array
     spike_column: Array
-    returned: Array
+    early: Array
     loop_delay: int
 
 
@@ -170,11 +170,13 @@ def _count(outcome: Any, spiking: Array, sample: int, step: int, population: int
     if spike >= 0:
         for n in spiking:
             outcome.spikes[sample, step, spike + n] = 1
-    # A spike that comes back d steps later counts as one of that step.
-    back = step + outcome.loop_delay
-    if outcome.returned.shape[1] and population == len(outcome.shares) - 1 and back < outcome.shares.shape[1]:
-        for n in spiking:
-            outcome.returned[sample, n] += outcome.shares[population, back]
+    # What comes back d steps later is what was counted d steps before the end.
+    steps = outcome.shares.shape[1]
+    if outcome.early.shape[1] and population == len(outcome.shares) - 1 and step + 1 == steps - outcome.loop_delay:
+        if rate >= 0:
+            outcome.early[sample] = outcome.rates[sample, rate : rate + outcome.early.shape[1]]
+        else:
+            outcome.early[sample] = outcome.counts[sample, first_neuron:]
 
 
 @compiled

@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from fsnn_lava.backends.finished_samples import count_dtype
-from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow
+from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow, returned_share
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
 from fsnn_lava.kernels.simulator_loop import ROW, Outcome, Row, Tables, run_samples
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, scatter_map, sum_dtype
@@ -151,7 +151,7 @@ class EventEngine:
             shares=self._shares,
             spikes=np.zeros((rows, plan.steps, spikes), np.uint8),
             spike_column=spike_column,
-            returned=np.zeros((rows, 0 if self._loop_delay is None else last)),
+            early=np.zeros((rows, 0 if self._loop_delay is None else last)),
             loop_delay=self._loop_delay or 0,
         )
 
@@ -160,7 +160,7 @@ class EventEngine:
             counts=filled.counts[part],
             rates=filled.rates[part],
             spikes=filled.spikes[part],
-            returned=filled.returned[part],
+            early=filled.early[part],
         )
         narrow, wide = (np.empty(size, dtype) for dtype, size in self._buffers)
         return run_samples(self._tables, codes_current[part], frames[part], outcome, narrow, wide, STATE_LIMIT)
@@ -177,11 +177,15 @@ class EventEngine:
             }
 
         spikes = of(filled.spikes, filled.spike_column)
+        returned = None
+        if self._loop_delay is not None:
+            factor = returned_share(self._plan.steps, self._loop_delay, self._plan.populations[-1].leak)
+            returned = _in_c_order(filled.early * factor, populations[-1].shape)
         return BatchResult(
             of(filled.counts, self._tables.first_neuron[:-1]),
             of(filled.rates, filled.rate_column),
             {name: spikes[name].swapaxes(0, 1) for name in record},
-            None if self._loop_delay is None else _in_c_order(filled.returned, populations[-1].shape),
+            returned,
         )
 
 

@@ -24,6 +24,7 @@ from fsnn_lava.hardware import (
     accumulator_violations,
     exact_dtype,
     linear_map,
+    rate_weights,
 )
 
 
@@ -246,6 +247,17 @@ class BatchResult:
     rates: Mapping[str, Array]
     spikes: Mapping[str, Array]
     returned: Array | None = None
+
+
+def returned_share(steps: int, loop_delay: int, leak: float) -> float:
+    """By what the rates before the last `loop_delay` steps, or counts of IF neurons, are to be multiplied.
+
+    The product is the weighted rate over the spikes that came back, each in the step in which it did.
+    """
+    shares = rate_weights(steps, leak)
+    if leak == 1:
+        return float(shares[0])
+    return float(shares[loop_delay] / shares[0]) if loop_delay < steps else 0.0
 
 
 def overflow(plan: Plan, population: Population, *, sample: int, step: int, neuron: int, potential: int) -> Exception:
