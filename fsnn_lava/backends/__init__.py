@@ -30,6 +30,14 @@ if TYPE_CHECKING:
         run as run,
     )
     from fsnn_lava.backends.simulator import FloatSimulator as FloatSimulator, IntegerSimulator as IntegerSimulator
+    from fsnn_lava.backends.simulator.plan import (
+        BatchResult as BatchResult,
+        Plan as Plan,
+        SpikeConnection as SpikeConnection,
+        make_plan as make_plan,
+        overflow as overflow,
+        returned_share as returned_share,
+    )
     from fsnn_lava.backends.simulator.run import BatchRunner as BatchRunner, EngineName as EngineName
     from fsnn_lava.backends.spike_recording import SpikeRecorder as SpikeRecorder, load_recording as load_recording
 
@@ -42,6 +50,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "lava.runner": "LavaRunner require_lava",
         "registry": "BACKENDS Progress Runner Sink get_backend inputs_of require_arithmetic run",
         "simulator": "FloatSimulator IntegerSimulator",
+        "simulator.plan": "BatchResult Plan SpikeConnection make_plan overflow returned_share",
         "simulator.run": "BatchRunner EngineName",
         "spike_recording": "SpikeRecorder load_recording",
     },

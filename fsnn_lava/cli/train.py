@@ -28,6 +28,7 @@ from fsnn_lava.training import (
     BEST,
     FREE_ON_RESUME,
     LAST,
+    RUN_SECONDS,
     FitResult,
     Ranks,
     TrainedNetwork,
@@ -195,7 +196,10 @@ def train(
 def epoch_lines(epoch: int, metrics: Mapping[str, float]) -> Iterator[str]:
     """The line of an epoch."""
     held_out = f"validation {metrics['validation/accuracy']:.2%}  " if "validation/accuracy" in metrics else ""
+    runs = sorted((v, n.removeprefix(RUN_SECONDS)) for n, v in metrics.items() if n.startswith(RUN_SECONDS))
+    ways = ", ".join(f"{way} {1e3 * seconds:.3g} ms" for seconds, way in runs)
     yield (
         f"epoch {epoch:3d}  loss {metrics['train/loss']:.4f}  train {metrics['train/accuracy']:.2%}  {held_out}"
         f"test {metrics['test/accuracy']:.2%}  {metrics['train/seconds']:.1f} s"
+        f"{f'  (a batch runs by {ways})' if len(runs) > 1 else ''}"
     )

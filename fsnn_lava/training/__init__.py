@@ -34,7 +34,11 @@ from fsnn_lava.training.gradients.spide import (
 )
 from fsnn_lava.training.integers.network import IntegerSNN as IntegerSNN
 from fsnn_lava.training.loop import FREE_ON_RESUME as FREE_ON_RESUME, fit as fit, train as train
-from fsnn_lava.training.metrics import Progress as Progress, epoch_warnings as epoch_warnings
+from fsnn_lava.training.metrics import (
+    RUN_SECONDS as RUN_SECONDS,
+    Progress as Progress,
+    epoch_warnings as epoch_warnings,
+)
 from fsnn_lava.training.on_lava import check_on_lava as check_on_lava, fit_on_lava as fit_on_lava
 from fsnn_lava.training.on_lava_check import TOLERANCE as TOLERANCE, Agreement as Agreement
 from fsnn_lava.training.on_lava_network import require_on_chip as require_on_chip

@@ -44,7 +44,7 @@ from fsnn_lava.training.gradients.ide import UNCONVERGED, largest_gain
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
 from fsnn_lava.training.integers.begin import STATISTICS_BATCHES, begin_integers, measure_statistics
 from fsnn_lava.training.integers.network import IntegerSNN
-from fsnn_lava.training.metrics import SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
+from fsnn_lava.training.metrics import RUN_SECONDS, SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
     batches_of_epoch,
@@ -360,7 +360,9 @@ class _Trainer(Session):
             norms = feedback_norms(self.model.feedback)
         except torch.linalg.LinAlgError:
             raise self.diverged("the feedback weight has grown out of all bounds") from None
-        return self.end_epoch({"train/learning_rate": last_rate, "train/seconds": seconds} | norms)
+        runs = self.model.run_seconds if isinstance(self.model, IntegerSNN) else {}
+        ways = {f"{RUN_SECONDS}{way}": value for way, value in runs.items()}
+        return self.end_epoch({"train/learning_rate": last_rate, "train/seconds": seconds} | ways | norms)
 
     def _state(self) -> dict[str, Tensor]:
         return momenta(self.model, self.optimizer)

@@ -15,6 +15,8 @@ from fsnn_lava.training.gradients.ide import UNCONVERGED
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.schedule import chosen_on
 
+RUN_SECONDS = "train/seconds_of_a_run/"
+"""With a way that was tried behind it: what all steps of a batch of integers took; the fastest is the one that runs."""
 SAMPLES, CORRECT = "samples", "correct"
 """Figures of an epoch that are counts, as `UNCONVERGED` is; all others are summed with the number of samples as their
 weight."""

@@ -1,7 +1,6 @@
 """The event-driven engine: each sample by itself through all steps, each spike adding its weights, on all cores."""
 
 import copy
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,14 @@ from typing import Any, final
 import numpy as np
 
 from fsnn_lava.backends.finished_samples import count_dtype
-from fsnn_lava.backends.simulator.plan import BatchResult, Plan, PopulationPlan, SpikeConnection, overflow, returned_share
+from fsnn_lava.backends.simulator.plan import (
+    BatchResult,
+    Plan,
+    PopulationPlan,
+    SpikeConnection,
+    overflow,
+    returned_share,
+)
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, rate_weights
 from fsnn_lava.kernels.simulator_loop import ROW, Outcome, Row, Tables, run_samples
 from fsnn_lava.kernels.spike_sums import ScatterMap, flat_order, scatter_map, sum_dtype
@@ -72,16 +78,7 @@ class EventEngine:
             ),
         )
         changed._buffers = _buffers(plan.integer, rows["size"].tolist(), rows["wide"].tolist())
-        changed._plan = dataclasses.replace(
-            plan,
-            populations=tuple(
-                dataclasses.replace(
-                    p,
-                    graded=tuple(dataclasses.replace(g, map=g.map.with_weight(weights[g.name])) for g in p.graded),
-                )
-                for p in plan.populations
-            ),
-        )
+        changed._plan = plan.with_weights(weights, constants)
         return changed
 
     def sample_bytes(self, record: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """A network made ready to run, in integers or in floats: what the engines get, and what they give back."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,25 @@ class Plan:
     def steps(self) -> int:
         """T."""
         return self.network.time_steps
+
+    def with_weights(self, weights: Mapping[str, Array], constants: Mapping[str, Array]) -> "Plan":
+        """The plan of the same network with other weights; geometry, delays and exponents stay, and so do proofs.
+
+        Parameters
+        ----------
+        weights : connection -> mantissas, of all that carry spikes or codes.
+        constants : population -> (N,) current from always-on sources.
+        """
+
+        def changed(p: PopulationPlan) -> PopulationPlan:
+            return dataclasses.replace(
+                p,
+                constant=constants[p.population.name],
+                graded=tuple(dataclasses.replace(g, map=g.map.with_weight(weights[g.name])) for g in p.graded),
+                synapses=tuple(dataclasses.replace(s, map=s.map.with_weight(weights[s.name])) for s in p.synapses),
+            )
+
+        return dataclasses.replace(self, populations=tuple(map(changed, self.populations)))
 
     def held(self) -> dict[str, int]:
         """Steps for which each source's spikes are needed, the present one included."""

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fsnn_lava.backends import BatchRunner
 from fsnn_lava.config import DeployConfig, TrainConfig
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import PotentialBoundError
@@ -45,6 +44,7 @@ from fsnn_lava.hardware import (
 )
 from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, Simulation, lower_model
 from fsnn_lava.quantization import PROVENANCE, Scales, integer_neuron, mantissa_limits, parts_of
+from fsnn_lava.training.integers.measured_run import MeasuredRunner
 from fsnn_lava.training.integers.rounding import Place, Rounding, Scaled, Shadow, WholeNumbers, places_of
 
 HEADROOM = 0.98
@@ -72,7 +72,7 @@ class BoundIntegers(BoundNetwork):
     """
 
     coding: InputCoding
-    runner: BatchRunner
+    runner: MeasuredRunner
     names: tuple[str, ...]
     weights: Mapping[str, Array]
     constants: Mapping[str, Array]
@@ -192,7 +192,7 @@ class IntegerSNN(FeedbackSNN):
         self._places = places_of(self, self._floating, coding)
         self._kept: HardwareNetwork | None = None
         self._scaled: list[Scaled] | None = None
-        self._runner: BatchRunner | None = None
+        self._runner: MeasuredRunner | None = None
         self.integers = _Numbers(self._floating, self._places)
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -200,6 +200,12 @@ class IntegerSNN(FeedbackSNN):
     def started(self) -> bool:
         """Whether the scales have been chosen."""
         return bool((self.integers.resets[:, 0] > 0).all())
+
+    @property
+    def run_seconds(self) -> Mapping[str, float]:
+        """Seconds of a batch by each way that was tried for the largest T that ran; none before anything has run."""
+        choices = {} if self._runner is None else self._runner.choices
+        return choices[max(choices)].seconds if choices else {}
 
     @property
     def scales(self) -> Scales:
@@ -293,7 +299,7 @@ class IntegerSNN(FeedbackSNN):
         neuron = dataclasses.replace(self.neuron, leak=self._ready()[0].neuron.leak)
         form = neuron, tuple(synapses), last, self.training, self.dense, self.loop_delay
         if self._runner is None:
-            self._runner = BatchRunner(self.integer_network(), loop_delay=self.loop_delay)
+            self._runner = MeasuredRunner(self.integer_network(), loop_delay=self.loop_delay)
         weights: dict[str, Array] = {}
         largest: dict[str, int] = {}
         constants = {p.name: np.zeros(p.size, np.int32) for p in self._floating.populations}

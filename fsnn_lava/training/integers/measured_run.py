@@ -1,0 +1,137 @@
+"""By which of several exact ways batches run: the one that took least time, measured again as the firing changes.
+
+Event by event (`BatchRunner`) costs what the spikes cost; by products in 8 bits (`Int8Runner`) it costs what the
+machine's multipliers cost, whatever the spikes. Which is faster depends on the network, its firing and the processor.
+All give the same spikes, so that what is trained does not depend on the clock; each measurement compares them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fsnn_lava.backends import BatchResult, BatchRunner
+from fsnn_lava.hardware import Array, HardwareNetwork
+from fsnn_lava.training.integers import int8_run
+
+EVENT, INT8 = "event", "int8"
+AT_LEAST = 100
+"""Batches between two measurements."""
+CHANGE = 1.3
+"""Factor by which the firing changes before there is another."""
+
+
+class Way(Protocol):
+    """Runs batches; see `BatchRunner`."""
+
+    def run(
+        self,
+        inputs: Array,
+        weights: Mapping[str, Array],
+        constants: Mapping[str, Array],
+        *,
+        largest: Mapping[str, int],
+        time_steps: int,
+        threads: int,
+        record: Sequence[str] = (),
+    ) -> BatchResult:
+        """Run a batch."""
+
+
+@dataclass
+class Choice:
+    """What was measured for one number of steps.
+
+    Parameters
+    ----------
+    seconds : of a batch, by way.
+    firing : spikes per neuron and step then.
+    batches : run since.
+    """
+
+    seconds: dict[str, float]
+    firing: float
+    batches: int = 0
+
+    @property
+    def fastest(self) -> str:
+        """The way that took least time."""
+        return min(self.seconds, key=lambda name: self.seconds[name])
+
+
+class MeasuredRunner:
+    """Runs batches of an integer network whose weights change from batch to batch, by the way that takes least time.
+
+    Parameters
+    ----------
+    network, loop_delay : as `BatchRunner` takes them.
+    ways : by name; None: all that are exact on this machine.
+
+    Attributes
+    ----------
+    choices : T -> what was measured last.
+    """
+
+    def __init__(self, network: HardwareNetwork, *, loop_delay: int, ways: Mapping[str, Way] | None = None) -> None:
+        if ways is None:
+            ways = {EVENT: BatchRunner(network, loop_delay=loop_delay)}
+            if not int8_run.fault():
+                ways = {**ways, INT8: int8_run.Int8Runner(network, loop_delay=loop_delay)}
+        self._ways = ways
+        self.choices: dict[int, Choice] = {}
+
+    def run(
+        self,
+        inputs: Array,
+        weights: Mapping[str, Array],
+        constants: Mapping[str, Array],
+        *,
+        largest: Mapping[str, int],
+        time_steps: int,
+        threads: int,
+        record: Sequence[str] = (),
+    ) -> BatchResult:
+        """Run a batch; see `BatchRunner.run`."""
+
+        def run(way: str) -> BatchResult:
+            return self._ways[way].run(
+                inputs, weights, constants, largest=largest, time_steps=time_steps, threads=threads, record=record
+            )
+
+        choice = self.choices.get(time_steps)
+        found = None
+        if choice is not None:
+            found = run(choice.fastest)
+            choice.batches += 1
+            change = max(_firing(found, time_steps), 1e-9) / max(choice.firing, 1e-9)
+            if choice.batches < AT_LEAST or 1 / CHANGE < change < CHANGE:
+                return found
+        if len(self._ways) == 1:
+            found = found or run(next(iter(self._ways)))
+            self.choices[time_steps] = Choice(dict.fromkeys(self._ways, 0.0), _firing(found, time_steps))
+            return found
+        seconds: dict[str, float] = {}
+        for name in self._ways:
+            for _ in range(2):  # the first one of a kind makes ready what the second one finds
+                began = time.perf_counter()
+                result = run(name)
+                seconds[name] = time.perf_counter() - began
+                if seconds[name] > 2 * min(seconds.values()):
+                    break
+            for population in result.counts if found is not None else ():
+                assert found is not None
+                assert np.array_equal(result.counts[population], found.counts[population]), f"{name}: other spikes"
+            found = found or result
+        assert found is not None
+        self.choices[time_steps] = Choice(seconds, _firing(found, time_steps))
+        return found
+
+
+def _firing(result: BatchResult, time_steps: int) -> float:
+    """Spikes per neuron and step."""
+    counts = result.counts.values()
+    return float(sum(c.sum() for c in counts)) / sum(c.size for c in counts) / time_steps
