@@ -3,9 +3,9 @@
 The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
 adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), on a CPU in integers of 8 bits, and the plain
 procedure (`ide/plain_training.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of
-the iteration differs; with the integers all are in hardware timing without dropout, as these are. Every figure is
-from one run on one machine: compare within a table. The spiking run costs what the spikes cost, and networks fire most
-in their first iterations (--train-first).
+the iteration differs; all are in hardware timing without dropout, as integers are, but where a training goes on
+(--run). Every figure is from one run on one machine: compare within a table. The spiking run costs what the spikes
+cost, and networks fire most in their first iterations (--train-first).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import dataclasses
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -77,6 +77,13 @@ class Arguments:
     """Iterations of training before the measurement."""
     repeats: int = 8
     """Measured iterations of every variant, at least."""
+    variants: tuple[Literal["configured", "bf16", "integers", "plain"], ...] = (
+        "configured",
+        "bf16",
+        "integers",
+        "plain",
+    )
+    """Which of them; the last one is what the ratios are to."""
     memory_steps: tuple[int, ...] = (10, 100)
     """Time steps at which memory is measured; none: leave it out."""
     device: str = "cpu"
@@ -162,15 +169,20 @@ def images(config: TrainConfig, arguments: Arguments) -> Dataset:
 class Stopwatch:
     """Watches one training whose iterations take the variants in turns; also times dense products."""
 
-    def __init__(self, config: TrainConfig, input_shape: tuple[int, ...], *, skip: int) -> None:
+    def __init__(
+        self, config: TrainConfig, input_shape: tuple[int, ...], *, skip: int, variants: Sequence[str]
+    ) -> None:
         training = config.training
         configured = f"{training.adjoint_solver}, {training.adjoint_tolerance:g}"
-        self.variants = [
-            Variant(configured),
-            Variant(f"{configured}, bf16", bfloat16=True),
-            *([Variant(f"{configured}, integers", integers=True)] if training.arithmetic == "integer" else []),
-            Variant("plain: dense, Broyden 1e-6", plain=True),
-        ]
+        known = {
+            "configured": Variant(configured),
+            "bf16": Variant(f"{configured}, bf16", bfloat16=True),
+            "integers": Variant(f"{configured}, integers", integers=True),
+            "plain": Variant("plain: dense, Broyden 1e-6", plain=True),
+        }
+        if training.arithmetic != "integer":
+            del known["integers"]
+        self.variants = [known[name] for name in variants if name in known]
         self.config, self.input_shape, self.skip = config, input_shape, skip
         self.rates: list[float] = []
         self.firing: list[float] = []
@@ -245,7 +257,7 @@ def measure(
     """One training, in which the variants take turns after the first iterations; then the error of its gradients."""
     if config.training.device == "cpu" and arguments.run is None:
         config = _with_training(config, arithmetic="integer")
-    watch = Stopwatch(config, dataset.input_shape, skip=0)
+    watch = Stopwatch(config, dataset.input_shape, skip=0, variants=arguments.variants)
     around = TURN * len(watch.variants)
     skip = watch.skip = around * math.ceil(arguments.train_first / around)
     iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
@@ -269,7 +281,8 @@ def measure(
         floats = patch.object(BoundNetwork, "simulate", run), patch.object(IntegerSNN, "bind", bind)
         with stand_ins, floats[0], floats[1]:
             fit(config, dataset, Path(folder), resume=arguments.run is not None, observer=watch)
-        return watch, gradient_errors(load_checkpoint(Path(folder) / LAST).model(), config, dataset)
+        trained, bfloat16 = load_checkpoint(Path(folder) / LAST), "bf16" in arguments.variants
+        return watch, gradient_errors(trained.model(), config, dataset, bfloat16=bfloat16)
 
 
 def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainConfig, Dataset]:
@@ -288,7 +301,9 @@ def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainCo
 # ---- error of the gradient -------------------------------------------------------------------------------
 
 
-def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -> dict[str, dict[str, float]]:
+def gradient_errors(
+    model: FeedbackSNN, config: TrainConfig, dataset: Dataset, *, bfloat16: bool
+) -> dict[str, dict[str, float]]:
     """Precision -> parameter -> ||g - g'|| / ||g'|| of a batch's gradients, g as configured, g' by the plain solve.
 
     Both take the same rates and masks. The readout has no part in the solve and is left out, and so are parameters
@@ -319,7 +334,7 @@ def gradient_errors(model: FeedbackSNN, config: TrainConfig, dataset: Dataset) -
     exact = gradients(plain, "float32")
     largest = max(float(gradient.norm()) for gradient in exact.values())
     names = [n for n, g in exact.items() if not n.startswith("readout") and float(g.norm()) > 1e-4 * largest]
-    precisions: tuple[PrecisionName, ...] = ("float32", "bf16")
+    precisions: tuple[PrecisionName, ...] = ("float32", "bf16") if bfloat16 else ("float32",)
     found = {precision: gradients(with_implicit_gradient, precision) for precision in precisions}
     return {
         precision: {name: float((ours[name] - exact[name]).norm() / exact[name].norm()) for name in names}

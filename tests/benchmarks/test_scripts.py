@@ -74,6 +74,14 @@ def test_training_measures_time_and_memory(run: Run, tiny_config: Path) -> None:
     assert text.count("1.0") >= 2
 
 
+def test_only_the_named_variants_are_measured(run: Run, tiny_config: Path) -> None:
+    sizes = ("--train-first", "0", "--repeats", "1", "--memory-steps", "--synthetic")
+    text = run("ide.training_speed", "--cases", tiny_config, *sizes, "--variants", "integers", "plain")
+    assert "0.006, integers" in text
+    assert "plain: dense, Broyden 1e-6" in text
+    assert "bf16" not in text
+
+
 def test_training_without_a_data_folder_says_so_and_takes_random_images(run: Run, tiny_config: Path) -> None:
     text = run("ide.training_speed", "--cases", tiny_config, "--train-first", "0", "--repeats", "1", "--memory-steps")
     assert "no data folder is given" in text

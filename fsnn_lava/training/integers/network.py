@@ -68,7 +68,7 @@ class BoundIntegers(BoundNetwork):
     ----------
     runner : runs them.
     names : of the populations.
-    weights, constants, largest : as `BatchRunner.run` takes them.
+    weights, constants, largest : as `MeasuredRunner.run` takes them.
     """
 
     coding: InputCoding
