@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.backends import BatchRunner
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.config import DeployConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.errors import ConfigError, PotentialBoundError
@@ -32,6 +31,7 @@ from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.training.checkpoint import TrainedNetwork, new_model
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates, rates_with_gradient
 from fsnn_lava.training.gradients.spide import SpideSettings, backward_phase, local_updates
+from fsnn_lava.training.integers.measured_run import MeasuredRunner
 from fsnn_lava.training.integers.network import HEADROOM, IntegerSNN, codes_of
 from integer_networks import (
     EVENTS,
@@ -577,13 +577,13 @@ def test_what_is_kept_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPat
     case = started("3C3-4C3s (F3C3u)", coding=coding, batch_norm=False, steps=60)
     training = TrainingConfig(arithmetic="integer", method=method, time_steps_back=10)
     x = case.inputs()[0]
-    run, recorded = BatchRunner.run, []
+    run, recorded = MeasuredRunner.run, []
 
-    def noted(runner: BatchRunner, *given: Any, record: Any, **more: Any) -> Any:
+    def noted(runner: MeasuredRunner, *given: Any, record: Any, **more: Any) -> Any:
         recorded.extend(record)
         return run(runner, *given, record=record, **more)
 
-    monkeypatch.setattr(BatchRunner, "run", noted)
+    monkeypatch.setattr(MeasuredRunner, "run", noted)
 
     def kept(steps: int) -> tuple[list[int], list[int], list[int]]:
         given = x[:steps] if coding is EVENTS else x

@@ -13,7 +13,7 @@ import torch
 
 import fsnn_lava as fsnn
 import trained
-from fsnn_lava.backends import BatchRunner, IntegerSimulator
+from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.config import DeployConfig, NetworkConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.conversion import lower, read_nir, run_torch
 from fsnn_lava.conversion.nir_write import write_nir
@@ -23,6 +23,7 @@ from fsnn_lava.hardware import ALWAYS_ON, HardwareNetwork, accuracy, load_networ
 from fsnn_lava.training import BEST, LAST, FitResult, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_training
 from fsnn_lava.training.evaluation import evaluate
+from fsnn_lava.training.integers.measured_run import MeasuredRunner
 from fsnn_lava.training.integers.network import IntegerSNN
 from fsnn_lava.training.schedule import time_steps_of
 from integer_networks import EVENTS, assert_same_integers, by_name, some_digits
@@ -336,14 +337,14 @@ def test_interrupted_training_goes_on_bit_for_bit(kind: str, which: str, from_fl
 
 def test_every_number_of_steps_is_drawn_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of("dense", arithmetic="integer", epochs=3, time_steps_schedule=(3, 5, 20), time_steps_by="batch")
-    run, ran = BatchRunner.run, []
+    run, ran = MeasuredRunner.run, []
 
-    def noted(runner: BatchRunner, inputs: Any, *given: Any, time_steps: int, **more: Any) -> Any:
+    def noted(runner: MeasuredRunner, inputs: Any, *given: Any, time_steps: int, **more: Any) -> Any:
         if len(inputs) == BATCH:  # of training: the test has other batches
             ran.append(time_steps)
         return run(runner, inputs, *given, time_steps=time_steps, **more)
 
-    monkeypatch.setattr(BatchRunner, "run", noted)
+    monkeypatch.setattr(MeasuredRunner, "run", noted)
     net, result = fitted(config, digits())
     expected = [time_steps_of(config, epoch=0, iteration=i) for i in range(3 * PER_EPOCH)]
     assert ran == expected
