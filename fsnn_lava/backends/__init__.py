@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fsnn_lava.backends.simulator.plan import (
         BatchResult as BatchResult,
         Plan as Plan,
+        PopulationPlan as PopulationPlan,
         SpikeConnection as SpikeConnection,
         make_plan as make_plan,
         overflow as overflow,
@@ -50,7 +51,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "lava.runner": "LavaRunner require_lava",
         "registry": "BACKENDS Progress Runner Sink get_backend inputs_of require_arithmetic run",
         "simulator": "FloatSimulator IntegerSimulator",
-        "simulator.plan": "BatchResult Plan SpikeConnection make_plan overflow returned_share",
+        "simulator.plan": "BatchResult Plan PopulationPlan SpikeConnection make_plan overflow returned_share",
         "simulator.run": "BatchRunner EngineName",
         "spike_recording": "SpikeRecorder load_recording",
     },

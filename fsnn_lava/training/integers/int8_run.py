@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.backends import BatchResult, Plan, SpikeConnection, make_plan, overflow, returned_share
+from fsnn_lava.backends import BatchResult, Plan, PopulationPlan, SpikeConnection, make_plan, overflow, returned_share
 from fsnn_lava.hardware import (
     INPUT,
     STATE_LIMIT,
@@ -89,8 +89,18 @@ class Int8Runner:
         with ThreadPoolExecutor(threads) as pool:
             for first in range(0, samples, size):
                 part = slice(first, first + size)
-                some = _Batch(plan, inputs[:, part] if events else inputs[part], first=first, record=record)
-                found.append(some.run(products, pool, threads, self._loop_delay))
+                found.append(
+                    _all_steps(
+                        plan,
+                        inputs[:, part] if events else inputs[part],
+                        products,
+                        first=first,
+                        loop_delay=self._loop_delay,
+                        record=record,
+                        pool=pool,
+                        threads=threads,
+                    )
+                )
         return _joined(found, record)
 
 
@@ -138,108 +148,108 @@ def _float_sums(geometry: object, weight: Tensor, x: Tensor) -> Tensor:
 # ---- a few samples through all steps ------------------------------------------------------------------------
 
 
-class _Batch:
-    """Samples on their way through the steps.
+class _Neurons:
+    """One population's neurons in some samples, (b, N) each.
 
     Parameters
     ----------
-    first : number of the first sample.
-    record : populations whose spikes are kept.
+    codes : (b, M) of graded inputs, for the populations that they reach.
+    held : steps whose spikes are needed at a time, the present one included.
     """
 
-    def __init__(self, plan: Plan, inputs: Array, *, first: int, record: Sequence[str]) -> None:
-        self._plan, self._first, self._record = plan, first, record
-        source = plan.network.input
-        self._frames = inner(torch.from_numpy(inputs), batch_axes=2) if source.kind == "event" else None
-        samples = inputs.shape[1] if source.kind == "event" else len(inputs)
-        held = plan.held()
-        self._spikes: dict[str, Array] = {}
-        self._potential: dict[str, Array] = {}
-        self._drive: dict[str, Array] = {}
-        self._counts: dict[str, Array] = {}
-        self._rates: dict[str, Array] = {}
-        self._graded: dict[str, list[tuple[int, Array]]] = {}
-        for p in plan.populations:
-            name, size, shape = p.population.name, p.population.size, p.population.shape
-            steps = plan.steps if name in record else held.get(name, 1)
-            self._spikes[name] = np.zeros((steps, samples, size), np.uint8)
-            self._potential[name] = np.zeros((samples, size), np.int32)
-            constant = inner(torch.from_numpy(p.constant).view(1, *shape)).numpy()
-            self._drive[name] = np.repeat(constant.astype(np.int32), samples, 0)
-            self._counts[name] = np.zeros((samples, size), np.int32)
-            self._rates[name] = np.zeros((samples if p.leaky else 0, size))
-            codes = inputs.reshape(samples, source.size) if p.graded else inputs
-            self._graded[name] = [
-                (g.delay, inner(torch.from_numpy(g.current(codes)).view(samples, *shape)).numpy()) for g in p.graded
-            ]
-        self._nothing = {name: np.zeros_like(drive, np.float32) for name, drive in self._drive.items()}
+    def __init__(self, plan: PopulationPlan, codes: Array, *, samples: int, steps: int, held: int) -> None:
+        population = plan.population
+        self.plan, self.name, self.shape = plan, population.name, population.shape
+        self.neuron, self.shares = plan.neuron.astype(np.int32), rate_weights(steps, plan.leak)
+        form = samples, population.size
+        self.potential, self.counts = np.zeros(form, np.int32), np.zeros(form, np.int32)
+        self.rates = np.zeros(form if plan.leaky else (0, 0))
+        self.ring = np.zeros((held, *form), np.uint8)
+        self.drive = np.repeat(self._inner(plan.constant[None]), samples, 0)
+        self.graded = [(g.delay, self._inner(g.current(codes))) for g in plan.graded]
+        self.nothing = np.zeros(form, np.float32)
 
-    def run(
-        self, products: Mapping[str, Product], pool: ThreadPoolExecutor, threads: int, loop_delay: int
-    ) -> BatchResult:
-        """All steps of them."""
-        plan, last = self._plan, self._plan.populations[-1]
-        shares = {p.population.name: rate_weights(plan.steps, p.leak) for p in plan.populations}
-        early = np.zeros(self._counts[last.population.name].shape)
-        for step in range(plan.steps):
-            for p in plan.populations:
-                name = p.population.name
-                for delay, current in self._graded[name]:
-                    if step == delay:
-                        self._drive[name] += current.astype(np.int32)
-                arriving = self._nothing[name]
-                for s in p.synapses:
-                    if step >= s.delay:
-                        sums = products[s.name](self._sent(s.source, step - s.delay)).numpy()
-                        sums = sums * np.float32(1 << s.shift) if s.shift else sums
-                        arriving = sums if arriving is self._nothing[name] else arriving + sums
-                share = float(shares[name][step]) if p.leaky else 0.0
-                self._advance(name, arriving, step, share, pool, threads)
-            if step + 1 == plan.steps - loop_delay:
-                early[:] = self._rates[last.population.name] if last.leaky else self._counts[last.population.name]
-        shapes = {p.population.name: p.population.shape for p in plan.populations}
-        returned = early * returned_share(plan.steps, loop_delay, last.leak)
-        return BatchResult(
-            {name: _in_c_order(counts, shapes[name]) for name, counts in self._counts.items()},
-            {name: _in_c_order(rates, shapes[name]) for name, rates in self._rates.items() if len(rates)},
-            {name: _in_c_order(self._spikes[name], shapes[name]) for name in self._record},
-            _in_c_order(returned, last.population.shape),
-        )
+    def _inner(self, numbers: Array) -> Array:
+        """(b, N) int32 with the channels innermost, of numbers in C order."""
+        return inner(torch.from_numpy(numbers).view(len(numbers), *self.shape)).numpy().astype(np.int32)
 
-    def _sent(self, source: str, step: int) -> Tensor:
-        """(b, N) spikes of that step."""
-        if source == INPUT:
-            assert self._frames is not None
-            return self._frames[step]
-        ring = self._spikes[source]
-        return torch.from_numpy(ring[step % len(ring)])
+    def spikes(self, step: int) -> Array:
+        """(b, N) of one of the steps that are held."""
+        return np.asarray(self.ring[step % len(self.ring)])
 
-    def _advance(
-        self, name: str, arriving: Array, step: int, share: float, pool: ThreadPoolExecutor, threads: int
-    ) -> None:
-        """Advance one population by a step, its samples shared by the threads."""
-        plan = next(p for p in self._plan.populations if p.population.name == name)
-        neuron, ring = plan.neuron.astype(np.int32), self._spikes[name]
-        spikes, potential = ring[step % len(ring)], self._potential[name]
-        arrays = potential, self._drive[name], arriving, spikes, self._counts[name]
+    def advance(self, arriving: Array, step: int, pool: ThreadPoolExecutor, threads: int) -> int:
+        """Advance by a step, the samples being shared by the threads; return the largest |potential|."""
+        share = float(self.shares[step]) if self.plan.leaky else 0.0
+        arrays = self.potential, self.drive, arriving, self.spikes(step), self.counts, self.rates
+        size = -(-len(self.potential) // threads)
 
         def some(begin: int) -> int:
-            part = slice(begin, begin + size)
-            peak: int = batch_step(*(array[part] for array in arrays), self._rates[name][part], share, neuron)
+            peak: int = batch_step(*(array[begin : begin + size] for array in arrays), share, self.neuron)
             return peak
 
-        size = -(-len(potential) // threads)
-        begins = range(0, len(potential), size)
-        peak = max(map(some, begins) if threads == 1 else pool.map(some, begins))
-        if peak > STATE_LIMIT:
-            row, n = (int(place) for place in np.argwhere(np.abs(potential.astype(np.int64)) > STATE_LIMIT)[0])
-            where = {"sample": self._first + row, "step": step, "neuron": int(flat_order(plan.population.shape)[n])}
-            raise overflow(self._plan, plan.population, potential=int(potential[row, n]), **where)
+        begins = range(0, len(self.potential), size)
+        return max(map(some, begins) if threads == 1 else pool.map(some, begins))
+
+    def in_order(self, numbers: Array) -> Array:
+        """(..., *shape) view of (..., N)."""
+        return np.asarray(outer(torch.from_numpy(numbers), self.shape))
 
 
-def _in_c_order(numbers: Array, shape: Shape) -> Array:
-    """(..., *shape) view of (..., N), in which channels lie innermost."""
-    return np.asarray(outer(torch.from_numpy(numbers), shape))
+def _all_steps(
+    plan: Plan,
+    inputs: Array,
+    products: Mapping[str, Product],
+    *,
+    first: int,
+    loop_delay: int,
+    record: Sequence[str],
+    pool: ThreadPoolExecutor,
+    threads: int,
+) -> BatchResult:
+    """Run some samples through all steps.
+
+    Parameters
+    ----------
+    products : of each connection that carries spikes, by its name.
+    first : number of the first sample.
+    """
+    source, held = plan.network.input, plan.held()
+    events = source.kind == "event"
+    samples = inputs.shape[1] if events else len(inputs)
+    frames = inner(torch.from_numpy(inputs), batch_axes=2) if events else torch.zeros(0)
+    codes = inputs if events else inputs.reshape(samples, source.size)
+    populations = []
+    for planned in plan.populations:
+        name = planned.population.name
+        kept = plan.steps if name in record else held.get(name, 1)
+        populations.append(_Neurons(planned, codes, samples=samples, steps=plan.steps, held=kept))
+    by_name, last = {p.name: p for p in populations}, populations[-1]
+    early = np.zeros(last.counts.shape)
+    for step in range(plan.steps):
+        for p in populations:
+            for delay, current in p.graded:
+                if step == delay:
+                    p.drive += current
+            arriving = p.nothing
+            for s in p.plan.synapses:
+                if step >= s.delay:
+                    sent = step - s.delay
+                    spikes = frames[sent] if s.source == INPUT else torch.from_numpy(by_name[s.source].spikes(sent))
+                    sums = products[s.name](spikes).numpy() * np.float32(1 << s.shift)
+                    arriving = sums if arriving is p.nothing else arriving + sums
+            if p.advance(arriving, step, pool, threads) > STATE_LIMIT:
+                row, n = np.argwhere(np.abs(p.potential.astype(np.int64)) > STATE_LIMIT)[0].tolist()
+                potential, neuron = int(p.potential[row, n]), int(flat_order(p.shape)[n])
+                where = {"sample": first + row, "step": step, "neuron": neuron}
+                raise overflow(plan, p.plan.population, potential=potential, **where)
+        if step + 1 == plan.steps - loop_delay:
+            early[:] = last.rates if last.plan.leaky else last.counts
+    return BatchResult(
+        {p.name: p.in_order(p.counts) for p in populations},
+        {p.name: p.in_order(p.rates) for p in populations if p.plan.leaky},
+        {name: by_name[name].in_order(by_name[name].ring) for name in record},
+        last.in_order(early * returned_share(plan.steps, loop_delay, last.plan.leak)),
+    )
 
 
 def _joined(found: Sequence[BatchResult], record: Sequence[str]) -> BatchResult:
