@@ -171,7 +171,7 @@ class _Neurons:
 
     def _inner(self, numbers: Array) -> Array:
         """(b, N) int32 with the channels innermost, of numbers in C order."""
-        return inner(torch.from_numpy(numbers).view(len(numbers), *self.shape)).numpy().astype(np.int32)
+        return np.asarray(inner(torch.from_numpy(numbers).view(len(numbers), *self.shape)), np.int32)
 
     def spikes(self, step: int) -> Array:
         """(b, N) of one of the steps that are held."""
