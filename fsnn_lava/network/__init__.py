@@ -25,6 +25,7 @@ from fsnn_lava.network.event_maps import (
     in_threads as in_threads,
     inner as inner,
     join_maps as join_maps,
+    outer as outer,
 )
 from fsnn_lava.network.feedback_network import (
     BoundNetwork as BoundNetwork,

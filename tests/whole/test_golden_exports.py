@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from script_loader import load_script
 
@@ -40,6 +41,7 @@ def export(name: str, folder: Path) -> None:
         save_network(network, folder / f"{name}-{file}")
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.3."), reason="the golden sums are those of torch 2.3")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the golden sums are those of x86-64")
 def test_exports_hold_the_arrays_they_held_before_the_move(tmp_path: Path) -> None:
     networks = json.loads((GOLDEN / "exports.json").read_text(encoding="utf-8"))["networks"]

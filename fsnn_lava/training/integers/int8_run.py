@@ -35,7 +35,7 @@ from fsnn_lava.hardware import (
 )
 from fsnn_lava.kernels.neuron_step import batch_step
 from fsnn_lava.kernels.spike_sums import flat_order
-from fsnn_lava.network.event_maps import inner, outer
+from fsnn_lava.network import inner, outer
 
 TOGETHER = 2**19
 """Neurons whose samples go through all steps together: 4 bytes of potential each, and as much of current."""

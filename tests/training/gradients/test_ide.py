@@ -500,7 +500,7 @@ def test_window_gradient_is_that_of_its_formula(
     expected = gradients_of(value + loss_at(reference, a), reference)
     for name, gradient in found.items():
         idle = name.endswith(".bias") and "batch_norm" not in name and "readout" not in name
-        assert (float(gradient.abs().max()) > 1e-4) != idle, name
+        assert (float(gradient.abs().max()) > 1e-6) != idle, name
         assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
 
 
