@@ -77,9 +77,9 @@ class Case:
 
 CASES = {
     "digits": Case("digits", "200 (F200)", (1, 3, 5, 10, 30), 20, 5, ALL),
-    "fashion_mnist": Case("fashion_mnist", "400 (F400)", (1, 3, 5, 10, 30), 10, 3, SOME),
+    "fashion_mnist": Case("fashion_mnist", "400 (F400)", (1, 3, 5, 10, 30), 10, 3, ALL),
     "fashion_mnist_deep": Case("fashion_mnist", "400-400-400 (F400)", (4,), 10, 3, SOME),
-    "mnist": Case("mnist", "64C5s (F64C5)", (6,), 6, 2, SOME, adjoint="window"),
+    "mnist": Case("mnist", "64C5s (F64C5)", (6,), 8, 3, SOME, adjoint="window"),
     "nmnist": Case("nmnist", "64C5s (F64C5)", (30,), 12, 4, SOME[:2]),  # 2 bits are too few for event kernels
 }
 
