@@ -253,7 +253,11 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     if training.arithmetic == "float":
         for name, default in (("weight_bits", 8), ("symmetric", False)):
             value = getattr(training, name)
-            require(value == default, f"training.{name}", value, f'{default} with training.arithmetic = "float"')
+            allowed = (
+                f'{default} with training.arithmetic = "float"; train in integers for others, or round afterwards: '
+                "fsnn export --weight-bits N --symmetric"
+            )
+            require(value == default, f"training.{name}", value, allowed)
         return
     integer = 'with training.arithmetic = "integer"'
     methods = [name for name in METHODS if METHODS.get(name).integers]

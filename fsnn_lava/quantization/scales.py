@@ -115,9 +115,9 @@ class Scales:
 
     def refusal(self, found: str) -> ConfigError:
         """The error for a request of other integers."""
-        kind = "symmetric, " if self.symmetric else ""
+        kind = "symmetric" if self.symmetric else "not symmetric"
         return ConfigError(
-            f"found {found} for a network that was trained in integers; allowed: those that it has, {kind}"
-            f"{self.weight_bits} bits; for others train it in them: fsnn train --from RUN "
-            "--training.arithmetic integer --training.weight-bits N"
+            f"found {found} for a network that was trained in integers; allowed: the weights that it has, "
+            f"of {self.weight_bits} bits, {kind}; for others train it in them: fsnn train --from RUN "
+            "--training.arithmetic integer --training.weight-bits N, and --training.symmetric for symmetric ones"
         )

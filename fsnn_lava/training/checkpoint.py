@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import fsnn_lava
-from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict
+from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, parse_spec
 from fsnn_lava.datasets import Dataset, InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError, FsnnError
 from fsnn_lava.files import known_format, write_whole
@@ -145,7 +145,11 @@ def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset
     shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]
     if theirs != ours or shapes[0] != shapes[1]:
         wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
-        what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4]) or f"inputs {theirs}, here {ours}"
+        what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4])
+        if str(parse_spec(origin.config.network.notation)) != str(model.spec):
+            what = f'the network is to be "{model.spec}"'
+        elif theirs != ours:
+            what = f"inputs {theirs}, here {ours}"
         raise CheckpointError(
             f'weights of "{origin.config.network.notation}" do not fit this network and dataset: {what}; a training '
             "that begins with another one's weights has its notation and its dataset"

@@ -360,7 +360,7 @@ class _Trainer(Session):
             norms = feedback_norms(self.model.feedback)
         except torch.linalg.LinAlgError:
             raise self.diverged("the feedback weight has grown out of all bounds") from None
-        runs = self.model.run_seconds if isinstance(self.model, IntegerSNN) else {}
+        runs = self.model.run_seconds() if isinstance(self.model, IntegerSNN) else {}
         ways = {f"{RUN_SECONDS}{way}": value for way, value in runs.items()}
         return self.end_epoch({"train/learning_rate": last_rate, "train/seconds": seconds} | ways | norms)
 

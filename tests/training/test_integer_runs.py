@@ -17,6 +17,7 @@ from fsnn_lava.training.integers.measured_run import AT_LEAST, CHANGE, EVENT, IN
 from fsnn_lava.training.integers.network import BoundIntegers, codes_of
 from integer_networks import EVENTS, GRADED, STEPS, Started, started, train_a_little
 
+SAMPLES = 2
 SPIKING: dict[str, Any] = {"batch_norm": False, "pooling": "spiking"}
 NETWORKS = {
     "20 (F20)": {},
@@ -125,7 +126,7 @@ def test_products_that_are_wrong_or_missing_are_not_taken(monkeypatch: pytest.Mo
     given, options = batch(case)
     runner = MeasuredRunner(case.model.integer_network(), loop_delay=1)
     runner.run(*given, **options)
-    assert list(runner.choices[STEPS].seconds) == [EVENT]
+    assert list(runner.choices[STEPS, 6].seconds) == [EVENT]
 
 
 # ---- the choice ------------------------------------------------------------------------------------------------------
@@ -161,10 +162,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> tuple[Measure
     return MeasuredRunner(network, loop_delay=1, ways=ways), ways
 
 
-def run(runner: MeasuredRunner, times: int, *, steps: int = 100) -> None:
+def run(runner: MeasuredRunner, times: int, *, steps: int = 100, samples: int = SAMPLES) -> None:
     """So many batches."""
     for _ in range(times):
-        runner.run(np.zeros(0), {}, {}, largest={}, time_steps=steps, threads=1)
+        runner.run(np.zeros((samples, 1, 8, 8)), {}, {}, largest={}, time_steps=steps, threads=1)
 
 
 @pytest.mark.parametrize(("event", "int8", "fastest"), [(1.0, 1.5, EVENT), (1.5, 1.0, INT8)])
@@ -172,14 +173,22 @@ def test_the_faster_way_runs(event: float, int8: float, fastest: str, monkeypatc
     runner, ways = scripted(monkeypatch, event=event, int8=int8)
     run(runner, 11)
     assert {name: way.runs for name, way in ways.items()} == {EVENT: 2, INT8: 2, fastest: 12}
-    assert runner.choices[100].seconds == {EVENT: event, INT8: int8}
-    assert runner.choices[100].firing == 0.1
+    assert runner.choices[100, SAMPLES].seconds == {EVENT: event, INT8: int8}
+    assert runner.choices[100, SAMPLES].firing == 0.1
 
 
-def test_a_far_slower_way_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner, ways = scripted(monkeypatch, event=1.0, int8=9.0)
+def test_what_a_first_run_makes_ready_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, ways = scripted(monkeypatch, event=1.0, int8=0.5)
+    run_once, started = ways[INT8].run, []
+
+    def slow_at_first(*given: Any, **more: Any) -> BatchResult:
+        ways[INT8].clock.now += 0.0 if started else 99.0
+        started.append(True)
+        return run_once(*given, **more)
+
+    monkeypatch.setattr(ways[INT8], "run", slow_at_first)
     run(runner, 1)
-    assert (ways[EVENT].runs, ways[INT8].runs) == (2, 1)
+    assert runner.choices[100, SAMPLES].seconds == {EVENT: 1.0, INT8: 0.5}
 
 
 @pytest.mark.parametrize("factor", [1.01 * CHANGE, 0.99 / CHANGE, 0.0])
@@ -195,7 +204,7 @@ def test_other_firing_is_measured_again(factor: float, monkeypatch: pytest.Monke
     run(runner, AT_LEAST - 1)
     assert ways[INT8].runs == 2
     run(runner, 1)
-    assert (ways[INT8].runs, runner.choices[100].fastest) == (4, INT8)
+    assert (ways[INT8].runs, runner.choices[100, SAMPLES].fastest) == (3, INT8)
 
 
 def test_firing_that_hardly_changes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,12 +216,56 @@ def test_firing_that_hardly_changes_is_not(monkeypatch: pytest.MonkeyPatch) -> N
     assert ways[INT8].runs == 2
 
 
+def test_it_is_measured_again_after_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first measurement may have been disturbed."""
+    monkeypatch.setattr(measured_run, "OFTEN", 2 * AT_LEAST)
+    runner, ways = scripted(monkeypatch, event=1.0, int8=1.5)
+    run(runner, 1)
+    ways[INT8].seconds = 0.5
+    run(runner, 2 * AT_LEAST - 1)
+    assert runner.choices[100, SAMPLES].fastest == EVENT
+    run(runner, 1)
+    assert runner.choices[100, SAMPLES].fastest == INT8
+
+
+def test_batches_of_another_size_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, ways = scripted(monkeypatch, event=1.0, int8=1.5)
+    run(runner, 1)
+    ways[EVENT].seconds = 2.0
+    run(runner, 1, samples=1)
+    assert {key: choice.fastest for key, choice in runner.choices.items()} == {(100, 2): EVENT, (100, 1): INT8}
+
+
+def test_a_training_tells_of_its_own_batches() -> None:
+    """Of the T and size that most of them had since it was asked last, not of a test's."""
+    case = started("20 (F20)", v_threshold=1.0)
+    assert case.model.run_seconds() == {}
+
+    def simulated(count: int, steps: int) -> Any:
+        x, _ = case.inputs(count)
+        bound = case.model.bind_to(x)
+        bound.simulate(bound.drive(x, time_steps=steps), time_steps=steps)
+        return case.model._runner.choices[steps, count].seconds  # type: ignore[union-attr]
+
+    case.model.train()
+    simulated(6, 5)
+    expected = [simulated(4, 3) for _ in range(2)][-1]
+    case.model.eval()
+    for _ in range(5):
+        simulated(4, STEPS)
+    assert case.model.run_seconds() is expected
+    assert case.model.run_seconds() == {}
+
+
 def test_each_number_of_steps_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     runner, ways = scripted(monkeypatch, event=1.0, int8=1.5)
     run(runner, 1)
     ways[EVENT].seconds = 2.0
     run(runner, 1, steps=50)
-    assert {steps: choice.fastest for steps, choice in runner.choices.items()} == {100: EVENT, 50: INT8}
+    assert {steps: choice.fastest for steps, choice in runner.choices.items()} == {
+        (100, SAMPLES): EVENT,
+        (50, SAMPLES): INT8,
+    }
 
 
 def test_ways_that_differ_are_our_own_mistake(monkeypatch: pytest.MonkeyPatch) -> None:

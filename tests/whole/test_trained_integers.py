@@ -246,11 +246,23 @@ def test_lava_gives_the_spikes_that_were_trained(kind: str, which: str, from_flo
 @pytest.mark.parametrize(
     ("which", "config", "message"),
     [
-        ("4 bits", DeployConfig(weight_bits=3), r"found weight_bits 3 for a network .*allowed: .*, 4 bits; "),
+        ("4 bits", DeployConfig(weight_bits=3), r"found weight_bits 3 for a network .*allowed: .*, of 4 bits, "),
         ("4 bits", DeployConfig(threshold="half"), r"found threshold half for a network .*in integers; allowed: "),
-        ("4 bits", DeployConfig(symmetric=True), r"found symmetric for .*allowed: those that it has, 4 bits"),
-        ("8 bits", DeployConfig(weight_bits=2), r"found weight_bits 2 for .*allowed: those that it has, 8 bits; "),
-        ("ternary", DeployConfig(weight_bits=4), r"weight_bits 4 .*allowed: those that it has, symmetric, 2 bits"),
+        (
+            "4 bits",
+            DeployConfig(symmetric=True),
+            r"found symmetric for .*allowed: the weights that it has, of 4 bits, not symmetric; ",
+        ),
+        (
+            "8 bits",
+            DeployConfig(weight_bits=2),
+            r"found weight_bits 2 for .*allowed: the weights that it has, of 8 bits, not symmetric; ",
+        ),
+        (
+            "ternary",
+            DeployConfig(weight_bits=4),
+            r"weight_bits 4 .*allowed: the weights that it has, of 2 bits, symmetric; ",
+        ),
         (
             "4 bits",
             DeployConfig(weight_bits=5, symmetric=True, threshold="half"),
@@ -266,7 +278,10 @@ def test_other_integers_are_refused(which: str, config: DeployConfig, message: s
 
 def test_eight_bits_that_are_asked_for_are_refused_too() -> None:
     floating = lower(in_integers("dense", "4 bits", FROM_FLOATS)[0])
-    with pytest.raises(ConfigError, match=r"found weight_bits 8 for a network .*allowed: those that it has, 4 bits"):
+    with pytest.raises(
+        ConfigError,
+        match=r"found weight_bits 8 for a network .*allowed: the weights that it has, of 4 bits, not symmetric; ",
+    ):
         fsnn.quantize(floating, calibration(), bits=8)
 
 

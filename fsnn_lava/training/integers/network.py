@@ -20,6 +20,7 @@ state of a training is therefore proven; the exporter's proof, which follows the
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,12 +68,14 @@ class BoundIntegers(BoundNetwork):
     Parameters
     ----------
     runner : runs them.
+    batches : counts (T, samples) of the runs in training.
     names : of the populations.
     weights, constants, largest : as `MeasuredRunner.run` takes them.
     """
 
     coding: InputCoding
     runner: MeasuredRunner
+    batches: Counter[tuple[int, int]]
     names: tuple[str, ...]
     weights: Mapping[str, Array]
     constants: Mapping[str, Array]
@@ -109,6 +112,8 @@ class BoundIntegers(BoundNetwork):
         """
         assert loop_delay in (None, self.loop_delay), "integers run in hardware timing"
         inputs = drive.mean_input if drive.frames is None else drive.frames
+        if self.training:
+            self.batches[time_steps, len(drive.mean)] += 1
         names = self.names
         found = self.runner.run(
             codes_of(inputs, self.coding),
@@ -193,6 +198,7 @@ class IntegerSNN(FeedbackSNN):
         self._kept: HardwareNetwork | None = None
         self._scaled: list[Scaled] | None = None
         self._runner: MeasuredRunner | None = None
+        self._batches: Counter[tuple[int, int]] = Counter()
         self.integers = _Numbers(self._floating, self._places)
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -201,11 +207,16 @@ class IntegerSNN(FeedbackSNN):
         """Whether the scales have been chosen."""
         return bool((self.integers.resets[:, 0] > 0).all())
 
-    @property
     def run_seconds(self) -> Mapping[str, float]:
-        """Seconds of a batch by each way that was tried for the largest T that ran; none before anything has run."""
-        choices = {} if self._runner is None else self._runner.choices
-        return choices[max(choices)].seconds if choices else {}
+        """Seconds of a batch by each way that was tried, of the T and size that most batches had since the last call.
+
+        Of those in training; none if there was no batch.
+        """
+        if self._runner is None or not self._batches:
+            return {}
+        (most, _), *_ = self._batches.most_common(1)
+        self._batches.clear()
+        return self._runner.choices[most].seconds
 
     @property
     def scales(self) -> Scales:
@@ -309,7 +320,9 @@ class IntegerSNN(FeedbackSNN):
                 weights[part.name], largest[part.name] = part.weight, most
             if found.current is not None:
                 constants[scaled.place.weights.target] = 2 * found.current.numpy()
-        return BoundIntegers(*form, self.coding, self._runner, self.population_names, weights, constants, largest)
+        return BoundIntegers(
+            *form, self.coding, self._runner, self._batches, self.population_names, weights, constants, largest
+        )
 
     def classify(self, firing_rate: Tensor) -> Tensor:
         """Logits (B, classes) of the last population's firing rate (B, *N), in its type."""
