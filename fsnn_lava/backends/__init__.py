@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fsnn_lava.backends.simulator import FloatSimulator as FloatSimulator, IntegerSimulator as IntegerSimulator
     from fsnn_lava.backends.simulator.plan import (
         BatchResult as BatchResult,
+        BatchWeights as BatchWeights,
         Plan as Plan,
         PopulationPlan as PopulationPlan,
         SpikeConnection as SpikeConnection,
@@ -51,7 +52,8 @@ __all__, __getattr__, __dir__ = lazy_names(
         "lava.runner": "LavaRunner require_lava",
         "registry": "BACKENDS Progress Runner Sink get_backend inputs_of require_arithmetic run",
         "simulator": "FloatSimulator IntegerSimulator",
-        "simulator.plan": "BatchResult Plan PopulationPlan SpikeConnection make_plan overflow returned_share",
+        "simulator.plan": "BatchResult BatchWeights Plan PopulationPlan SpikeConnection "
+        "make_plan overflow returned_share",
         "simulator.run": "BatchRunner EngineName",
         "spike_recording": "SpikeRecorder load_recording",
     },

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsnn_lava.backends import BatchResult, BatchRunner
+from fsnn_lava.backends import BatchResult, BatchRunner, BatchWeights
 from fsnn_lava.errors import StateOverflowError
 from fsnn_lava.hardware import Array
 from fsnn_lava.training.integers import int8_run, measured_run
@@ -38,8 +38,8 @@ def batch(case: Started, count: int = 6, *, steps: int = STEPS) -> tuple[tuple[A
     x, _ = case.inputs(count)
     bound = case.model.train().bind_to(x)
     assert isinstance(bound, BoundIntegers)
-    options = {"largest": bound.largest, "time_steps": steps, "threads": 1}
-    return (codes_of(x, case.data.coding), bound.weights, bound.constants), options
+    options = {"time_steps": steps, "threads": 1}
+    return (codes_of(x, case.data.coding), bound.weights), options
 
 
 def assert_same(found: BatchResult, expected: BatchResult) -> None:
@@ -96,14 +96,14 @@ def test_nothing_comes_back_in_a_window_of_one_loop(steps: int) -> None:
 def test_an_overflow_is_named_alike(notation: str) -> None:
     """Constant currents that no proof allows, into the last neuron alone."""
     case = started(notation, v_threshold=1.0)
-    (codes, weights, constants), options = batch(case, 1)
+    (codes, weights), options = batch(case, 1)
     network, delay = case.model.integer_network(), case.model.loop_delay
-    planted = {name: current.copy() for name, current in constants.items()}
+    planted = {name: current.copy() for name, current in weights.constants.items()}
     planted["population1"][-1] = 2**15
     messages = []
     for runner in (BatchRunner(network, loop_delay=delay), Int8Runner(network, loop_delay=delay)):
         with pytest.raises(StateOverflowError) as caught:
-            runner.run(codes, weights, planted, **options)
+            runner.run(codes, weights._replace(constants=planted), **options)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert f"neuron {len(planted['population1']) - 1}:" in messages[0]
@@ -138,7 +138,7 @@ class Scripted:
     def __init__(self, clock: "Clock", seconds: float) -> None:
         self.clock, self.seconds, self.spikes, self.runs = clock, seconds, 10, 0
 
-    def run(self, inputs: Array, weights: Any, constants: Any, **_: Any) -> BatchResult:
+    def run(self, inputs: Array, weights: Any, **_: Any) -> BatchResult:
         self.clock.now += self.seconds
         self.runs += 1
         return BatchResult({"p": np.full((2, 10), self.spikes)}, {}, {})
@@ -165,7 +165,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> tuple[Measure
 def run(runner: MeasuredRunner, times: int, *, steps: int = 100, samples: int = SAMPLES) -> None:
     """So many batches."""
     for _ in range(times):
-        runner.run(np.zeros((samples, 1, 8, 8)), {}, {}, largest={}, time_steps=steps, threads=1)
+        runner.run(np.zeros((samples, 1, 8, 8)), BatchWeights({}, {}, {}), time_steps=steps, threads=1)
 
 
 @pytest.mark.parametrize(("event", "int8", "fastest"), [(1.0, 1.5, EVENT), (1.5, 1.0, INT8)])

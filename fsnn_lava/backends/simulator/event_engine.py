@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any, final
@@ -12,6 +12,7 @@ import numpy as np
 from fsnn_lava.backends.finished_samples import count_dtype
 from fsnn_lava.backends.simulator.plan import (
     BatchResult,
+    BatchWeights,
     Plan,
     PopulationPlan,
     SpikeConnection,
@@ -50,35 +51,26 @@ class EventEngine:
         self._orders = {p.population.name: flat_order(p.population.shape) for p in plan.populations}
         self._shares = np.stack([rate_weights(plan.steps, p.leak) for p in plan.populations])
 
-    def with_weights(
-        self, weights: Mapping[str, Array], constants: Mapping[str, Array], *, largest: Mapping[str, int]
-    ) -> "EventEngine":
-        """The engine of the same integer network with other weights; geometry, delays and exponents stay.
-
-        Parameters
-        ----------
-        weights : connection -> mantissas, of all that carry spikes or codes.
-        constants : population -> (N,) current from always-on sources, units of 64 states.
-        largest : connection that carries spikes -> bound on the magnitude of every sum of some of its mantissas.
-        """
+    def with_weights(self, weights: BatchWeights) -> "EventEngine":
+        """The engine of the same integer network with other weights; geometry, delays and exponents stay."""
         plan, tables = self._plan, self._tables
         if self._places is None:
             self._places = [_places(s) for p in plan.populations for s in p.synapses]
         names = [s.name for p in plan.populations for s in p.synapses]
         changed, rows = copy.copy(self), tables.connections.copy()
-        rows["wide"] = [largest[name] >= 2**15 for name in names]
-        flat = [weights[name].ravel().take(places) for name, places in zip(names, self._places, strict=True)]
+        rows["wide"] = [weights.largest[name] >= 2**15 for name in names]
+        flat = [weights.mantissas[name].ravel().take(places) for name, places in zip(names, self._places, strict=True)]
         changed._tables = tables._replace(
             weights=np.concatenate([tables.weights[:0], *flat], dtype=tables.weights.dtype, casting="unsafe"),
             connections=rows,
             constant=np.concatenate(
-                [constants[name][order] for name, order in self._orders.items()],
+                [weights.constants[name][order] for name, order in self._orders.items()],
                 dtype=tables.constant.dtype,
                 casting="unsafe",
             ),
         )
         changed._buffers = _buffers(plan.integer, rows["size"].tolist(), rows["wide"].tolist())
-        changed._plan = plan.with_weights(weights, constants)
+        changed._plan = plan.with_weights(weights)
         return changed
 
     def sample_bytes(self, record: Sequence[str]) -> int:

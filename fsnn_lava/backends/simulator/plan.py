@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -111,6 +111,21 @@ class PopulationPlan:
         return self.leak != 1
 
 
+class BatchWeights(NamedTuple):
+    """What changes of an integer network from batch to batch while it is trained.
+
+    Parameters
+    ----------
+    mantissas : connection -> its weight, of all connections that carry spikes or codes.
+    constants : population -> (N,) current from always-on sources, units of 64 states.
+    largest : connection that carries spikes -> bound on the magnitude of every sum of some of its mantissas.
+    """
+
+    mantissas: Mapping[str, Array]
+    constants: Mapping[str, Array]
+    largest: Mapping[str, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A network made ready to run.
@@ -137,21 +152,16 @@ class Plan:
         """T."""
         return self.network.time_steps
 
-    def with_weights(self, weights: Mapping[str, Array], constants: Mapping[str, Array]) -> "Plan":
-        """The plan of the same network with other weights; geometry, delays and exponents stay, and so do proofs.
-
-        Parameters
-        ----------
-        weights : connection -> mantissas, of all that carry spikes or codes.
-        constants : population -> (N,) current from always-on sources.
-        """
+    def with_weights(self, weights: BatchWeights) -> "Plan":
+        """The plan of the same network with other weights; geometry, delays and exponents stay, and so do proofs."""
+        mantissas = weights.mantissas
 
         def changed(p: PopulationPlan) -> PopulationPlan:
             return dataclasses.replace(
                 p,
-                constant=constants[p.population.name],
-                graded=tuple(dataclasses.replace(g, map=g.map.with_weight(weights[g.name])) for g in p.graded),
-                synapses=tuple(dataclasses.replace(s, map=s.map.with_weight(weights[s.name])) for s in p.synapses),
+                constant=weights.constants[p.population.name],
+                graded=tuple(dataclasses.replace(g, map=g.map.with_weight(mantissas[g.name])) for g in p.graded),
+                synapses=tuple(dataclasses.replace(s, map=s.map.with_weight(mantissas[s.name])) for s in p.synapses),
             )
 
         return dataclasses.replace(self, populations=tuple(map(changed, self.populations)))

@@ -1,7 +1,7 @@
 """The simulators: batches within a memory budget, the choice of the engine, results as they come."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
@@ -9,7 +9,7 @@ from fsnn_lava.backends.finished_samples import FinishedSamples
 from fsnn_lava.backends.registry import Progress, Sink
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import EventEngine
-from fsnn_lava.backends.simulator.plan import BatchResult, Engine, Plan, make_plan
+from fsnn_lava.backends.simulator.plan import BatchResult, BatchWeights, Engine, Plan, make_plan
 from fsnn_lava.errors import ConfigError, IncompleteRunError, UnsupportedError
 from fsnn_lava.hardware import INPUT, Arithmetic, Array, HardwareNetwork, RunResult, check_inputs
 
@@ -117,21 +117,12 @@ class BatchRunner:
         self._engines: dict[tuple[int, int], EventEngine] = {}
 
     def run(
-        self,
-        inputs: Array,
-        weights: Mapping[str, Array],
-        constants: Mapping[str, Array],
-        *,
-        largest: Mapping[str, int],
-        time_steps: int,
-        threads: int,
-        record: Sequence[str] = (),
+        self, inputs: Array, weights: BatchWeights, *, time_steps: int, threads: int, record: Sequence[str] = ()
     ) -> BatchResult:
         """Run a batch of inputs that fit the network.
 
         Parameters
         ----------
-        weights, constants, largest : as `EventEngine.with_weights` takes them.
         threads : at most so many.
 
         Raises
@@ -143,7 +134,7 @@ class BatchRunner:
             network = dataclasses.replace(self._network, time_steps=time_steps)
             plan = make_plan(network, proven=True)
             self._engines[key] = EventEngine(plan, threads=threads, loop_delay=self._loop_delay)
-        engine = self._engines[key].with_weights(weights, constants, largest=largest)
+        engine = self._engines[key].with_weights(weights)
         return engine.run(inputs, first=0, record=record)
 
 

@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fsnn_lava.backends import BatchResult, Plan, PopulationPlan, SpikeConnection, make_plan, overflow, returned_share
+from fsnn_lava.backends import (
+    BatchResult,
+    BatchWeights,
+    Plan,
+    PopulationPlan,
+    SpikeConnection,
+    make_plan,
+    overflow,
+    returned_share,
+)
 from fsnn_lava.hardware import (
     INPUT,
     STATE_LIMIT,
@@ -61,15 +70,7 @@ class Int8Runner:
         self._plans: dict[int, Plan] = {}
 
     def run(
-        self,
-        inputs: Array,
-        weights: Mapping[str, Array],
-        constants: Mapping[str, Array],
-        *,
-        largest: Mapping[str, int],
-        time_steps: int,
-        threads: int,
-        record: Sequence[str] = (),
+        self, inputs: Array, weights: BatchWeights, *, time_steps: int, threads: int, record: Sequence[str] = ()
     ) -> BatchResult:
         """Run a batch of inputs that fit the network; see `BatchRunner.run`, which gives the same.
 
@@ -77,10 +78,10 @@ class Int8Runner:
         ------
         StateOverflowError : if a potential leaves 24 bits; then the proof was wrong.
         """
-        assert all(most < 2**24 for most in largest.values()), "sums leave float32"
+        assert all(most < 2**24 for most in weights.largest.values()), "sums leave float32"
         if time_steps not in self._plans:
             self._plans[time_steps] = make_plan(dataclasses.replace(self._network, time_steps=time_steps), proven=True)
-        plan = self._plans[time_steps].with_weights(weights, constants)
+        plan = self._plans[time_steps].with_weights(weights)
         products = {s.name: _product(s) for p in plan.populations for s in p.synapses}
         events = plan.network.input.kind == "event"
         samples = inputs.shape[1] if events else len(inputs)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fsnn_lava.backends import BatchResult, BatchRunner
+from fsnn_lava.backends import BatchResult, BatchRunner, BatchWeights
 from fsnn_lava.hardware import Array, HardwareNetwork
 from fsnn_lava.training.integers import int8_run
 
@@ -31,15 +31,7 @@ class Way(Protocol):
     """Runs batches; see `BatchRunner`."""
 
     def run(
-        self,
-        inputs: Array,
-        weights: Mapping[str, Array],
-        constants: Mapping[str, Array],
-        *,
-        largest: Mapping[str, int],
-        time_steps: int,
-        threads: int,
-        record: Sequence[str] = (),
+        self, inputs: Array, weights: BatchWeights, *, time_steps: int, threads: int, record: Sequence[str] = ()
     ) -> BatchResult:
         """Run a batch."""
 
@@ -93,22 +85,12 @@ class MeasuredRunner:
         self.choices: dict[tuple[int, int], Choice] = {}
 
     def run(
-        self,
-        inputs: Array,
-        weights: Mapping[str, Array],
-        constants: Mapping[str, Array],
-        *,
-        largest: Mapping[str, int],
-        time_steps: int,
-        threads: int,
-        record: Sequence[str] = (),
+        self, inputs: Array, weights: BatchWeights, *, time_steps: int, threads: int, record: Sequence[str] = ()
     ) -> BatchResult:
         """Run a batch; see `BatchRunner.run`."""
 
         def run(way: str) -> BatchResult:
-            return self._ways[way].run(
-                inputs, weights, constants, largest=largest, time_steps=time_steps, threads=threads, record=record
-            )
+            return self._ways[way].run(inputs, weights, time_steps=time_steps, threads=threads, record=record)
 
         key = time_steps, inputs.shape[self._samples_axis]
         choice = self.choices.get(key)

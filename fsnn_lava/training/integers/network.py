@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fsnn_lava.backends import BatchWeights
 from fsnn_lava.config import DeployConfig, TrainConfig
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import PotentialBoundError
@@ -70,16 +71,14 @@ class BoundIntegers(BoundNetwork):
     runner : runs them.
     batches : counts (T, samples) of the runs in training.
     names : of the populations.
-    weights, constants, largest : as `MeasuredRunner.run` takes them.
+    weights : of this forward call, as `MeasuredRunner.run` takes them.
     """
 
     coding: InputCoding
     runner: MeasuredRunner
     batches: Counter[tuple[int, int]]
     names: tuple[str, ...]
-    weights: Mapping[str, Array]
-    constants: Mapping[str, Array]
-    largest: Mapping[str, int]
+    weights: BatchWeights
 
     def drive(self, x: Tensor, *, time_steps: int, differentiable: bool = False) -> Drive:
         """Input current of the first population by the map; the run itself takes codes.
@@ -118,8 +117,6 @@ class BoundIntegers(BoundNetwork):
         found = self.runner.run(
             codes_of(inputs, self.coding),
             self.weights,
-            self.constants,
-            largest=self.largest,
             time_steps=time_steps,
             threads=torch.get_num_threads(),
             record=names if record else (),
@@ -321,7 +318,12 @@ class IntegerSNN(FeedbackSNN):
             if found.current is not None:
                 constants[scaled.place.weights.target] = 2 * found.current.numpy()
         return BoundIntegers(
-            *form, self.coding, self._runner, self._batches, self.population_names, weights, constants, largest
+            *form,
+            self.coding,
+            self._runner,
+            self._batches,
+            self.population_names,
+            BatchWeights(weights, constants, largest),
         )
 
     def classify(self, firing_rate: Tensor) -> Tensor:
