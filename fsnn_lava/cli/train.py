@@ -36,6 +36,7 @@ from fsnn_lava.training import (
     check_shares,
     chosen_samples,
     fit,
+    free_on_resume,
     joined,
     load_checkpoint,
     load_training,
@@ -160,7 +161,8 @@ def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None
     before, progress, _ = load_training(folder / LAST)
     done = f"{counted(progress['epoch'], 'whole epoch')} and {counted(progress['iteration'], 'iteration')} of the next"
     console.print(f"goes on after {done}", soft_wrap=True)
-    if changed_settings(before.config, config, free=FREE_ON_RESUME):
+    free = free_on_resume(config.training, FREE_ON_RESUME)
+    if changed_settings(before.config, config, free=free):
         return
     changed = changed_settings(before.config, config, free=EXACT_ON_RESUME)
     if changed:
@@ -170,7 +172,8 @@ def tell_of_resume(config: TrainConfig, folder: Path, *, processes: int) -> None
         apart = "by rounding" if config.training.sync_batch_norm else "in its batch norms, whose batches are others"
         console.print(f"processes ({found} -> {processes}): what follows differs {apart}", soft_wrap=True)
     if before.metrics["epoch"] >= config.training.epochs:
-        console.print(f"epochs done: all {before.metrics['epoch']}; more with --training.epochs", soft_wrap=True)
+        more = "; more with --training.epochs" if "epochs" in free else ""
+        console.print(f"epochs done: all {before.metrics['epoch']}{more}", soft_wrap=True)
 
 
 def train(

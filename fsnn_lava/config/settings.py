@@ -42,6 +42,9 @@ _UNCHANGED = {
     "symmetric": False,
     "time_steps_schedule": (),
     "time_steps_by": "epoch",
+    "schedule": "step",
+    "random_shift": -1,
+    "label_smoothing": 0.0,
 }
 """Settings under [training] that older versions did not know, and with which a run is as theirs."""
 
@@ -109,13 +112,22 @@ class TrainingConfig:
     batch_size: int = 128
     """Samples per update."""
     learning_rate: float = 0.05
-    """Learning rate before the first milestone."""
+    """Largest learning rate: with `step`, that before the first milestone."""
+    schedule: Literal["step", "one_cycle", "cosine"] = "step"
+    """Course of the learning rate. step: by `milestones`, as published; one_cycle: up and down again along cosines, for
+    few epochs (torch's OneCycleLR); cosine: down to zero along half a cosine (CosineAnnealingLR)."""
     milestones: tuple[int, ...] = (30, 60, 90)
-    """Epochs at which the learning rate is multiplied by `learning_rate_decay`."""
+    """step alone: epochs at which the learning rate is multiplied by `learning_rate_decay`."""
     learning_rate_decay: float = 0.1
-    """Factor of the learning rate at each milestone."""
+    """step alone: factor of the learning rate at each milestone."""
     warmup_iterations: int = 0
-    """Iterations over which the learning rate rises linearly to its value."""
+    """Iterations over which the learning rate rises to its value: linearly, with one_cycle along half a cosine (0:
+    over 0.3 of the training)."""
+    random_shift: int = -1
+    """Training images are moved by up to so many pixels, at random, and black comes in; -1: as published for the
+    dataset (CIFAR 4, others not at all)."""
+    label_smoothing: float = 0.0
+    """Share of each target that goes to all classes alike in the loss of the training, that of tests excepted."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
@@ -236,6 +248,10 @@ class TrainConfig:
         check = METHODS.get(training.method).check
         if check is not None:
             check(network, training)
+        shift = training.random_shift
+        require(shift >= -1, "training.random_shift", shift, "at least 0, or -1 (as published for the dataset)")
+        smoothing = training.label_smoothing
+        require(0 <= smoothing < 1, "training.label_smoothing", smoothing, "0 <= label_smoothing < 1")
         require(0 <= training.momentum < 1, "training.momentum", training.momentum, "0 <= momentum < 1")
         require(0 <= training.seed < SEED_LIMIT, "training.seed", training.seed, f"0 .. {SEED_LIMIT - 1}")
         rising = all(a < b for a, b in zip((0, *training.milestones), training.milestones, strict=False))

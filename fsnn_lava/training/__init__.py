@@ -47,5 +47,6 @@ from fsnn_lava.training.schedule import (
     check_dataset as check_dataset,
     check_shares as check_shares,
     chosen_samples as chosen_samples,
+    free_on_resume as free_on_resume,
 )
 from fsnn_lava.training.session import BEST as BEST, LAST as LAST, FitResult as FitResult

@@ -47,10 +47,13 @@ from fsnn_lava.training.integers.network import IntegerSNN
 from fsnn_lava.training.metrics import RUN_SECONDS, SAMPLES, UNDONE, feedback_norms, iteration_figures, packed
 from fsnn_lava.training.processes import ALONE, Ranks, average
 from fsnn_lava.training.schedule import (
+    augmentation_of,
     batches_of_epoch,
     check_dataset,
+    check_schedule,
     check_shares,
     chosen_samples,
+    free_on_resume,
     iteration_seed,
     learning_rate,
     time_steps_of,
@@ -104,6 +107,7 @@ def fit(
     """
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)
+    check_schedule(config.training, len(dataset.train) - config.validation_samples)
     check_shares(config, len(dataset.train), processes=ranks.size)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
     check_precision(config.training.precision, device)
@@ -194,7 +198,7 @@ class _Loss(nn.Module):
             processes=self._ranks.size,
         )
         logits = self.model.classify(implicit.rates)
-        loss = functional.cross_entropy(logits, labels)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self._config.training.label_smoothing)
         weighted = loss if self._ranks.size == 1 else loss * (len(labels) * self._ranks.size / generator.total)
         return weighted, loss, logits, implicit
 
@@ -205,7 +209,8 @@ class _Trainer(Session):
     def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path, device: torch.device, ranks: Ranks) -> None:
         training = config.training
         title = device_title(device)
-        super().__init__(config, dataset, folder=folder, free_on_resume=FREE_ON_RESUME, device=title, ranks=ranks)
+        free = free_on_resume(training, FREE_ON_RESUME)
+        super().__init__(config, dataset, folder=folder, free_on_resume=free, device=title, ranks=ranks)
         self.device = device
         self.model.dense = DenseSettings(compiled=training.compile, split=training.precision != "float32")
         place(self.model, device)
@@ -223,7 +228,7 @@ class _Trainer(Session):
             foreach=True,  # type: ignore[call-arg]
         )
         self.samples = DeviceSamples(
-            self.dataset.train, dataset.coding, device=device, augmentation=dataset.augmentation
+            self.dataset.train, dataset.coding, device=device, augmentation=augmentation_of(training, dataset)
         )
         self.loss: nn.Module = _Loss(self.model, config, ranks)
         self._sound = _Snapshot(self.model, self.optimizer)
@@ -275,7 +280,8 @@ class _Trainer(Session):
         return True
 
     def _learning_rate(self, overall: int) -> float:
-        return learning_rate(self.config.training, epoch=self.progress.epoch, iteration=overall)
+        epoch = self.progress.epoch
+        return learning_rate(self.config.training, samples=len(self.samples), epoch=epoch, iteration=overall)
 
     def _batch(self, indices: Tensor, overall: int) -> tuple[Tensor, Tensor, SharedGenerator]:
         """Return inputs and labels of this process's share of a batch, and the generator of its dropout masks."""

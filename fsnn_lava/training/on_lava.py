@@ -21,7 +21,14 @@ from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.metrics import CORRECT, SAMPLES
 from fsnn_lava.training.on_lava_check import Agreement, compare_with_spide
 from fsnn_lava.training.on_lava_network import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
-from fsnn_lava.training.schedule import batches_of_epoch, check_dataset, chosen_samples, learning_rate
+from fsnn_lava.training.schedule import (
+    batches_of_epoch,
+    check_dataset,
+    check_schedule,
+    chosen_samples,
+    free_on_resume,
+    learning_rate,
+)
 from fsnn_lava.training.session import LAST, LAVA_STATE, FitResult, Observer, Session
 
 FREE_ON_RESUME = ("epochs", "threads")
@@ -100,7 +107,9 @@ class _Trainer(Session):
         dataset = chosen_samples(config, dataset)
         check_dataset(config, dataset)
         require_on_chip(config, dataset)
-        super().__init__(config, dataset, folder=folder, free_on_resume=FREE_ON_RESUME, device=_DEVICE)
+        check_schedule(config.training, len(dataset.train) - config.validation_samples)
+        free = free_on_resume(config.training, FREE_ON_RESUME)
+        super().__init__(config, dataset, folder=folder, free_on_resume=free, device=_DEVICE)
         self.observer, self.timeout_s = observer, timeout_s
         self.network = plastic_network(self.model)
         self.samples = DeviceSamples(self.dataset.train, dataset.coding, device="cpu")
@@ -170,7 +179,8 @@ class _Trainer(Session):
 
     def _end_epoch(self, seconds: float, *, steps: int, iteration: int) -> None:
         """Test, and begin the next epoch; `iteration` is the number of the last one over the whole training."""
-        rate = learning_rate(self.config.training, epoch=self.progress.epoch, iteration=iteration)
+        training, samples = self.config.training, len(self.samples)
+        rate = learning_rate(training, samples=samples, epoch=self.progress.epoch, iteration=iteration)
         speed = steps / seconds
         figures = {"train/seconds": seconds, "train/steps_per_second": speed, "train/learning_rate": rate}
         metrics = self.end_epoch(figures)

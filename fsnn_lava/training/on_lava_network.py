@@ -15,7 +15,7 @@ from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware import Array, FloatNeuron
 from fsnn_lava.network import FeedbackSNN, FrobeniusRestriction
 from fsnn_lava.training.device_samples import DeviceSamples
-from fsnn_lava.training.schedule import learning_rate
+from fsnn_lava.training.schedule import augmentation_of, learning_rate
 
 
 def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
@@ -47,11 +47,13 @@ def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
         found.append(f'training.device "{training.device}"; allowed: "cpu", where Lava\'s simulator runs')
     if training.arithmetic != "float":
         found.append(f'training.arithmetic "{training.arithmetic}"; allowed: "float", in which Lava\'s processes learn')
+    if training.label_smoothing:
+        found.append(f"training.label_smoothing {training.label_smoothing}; allowed: 0")
     if training.time_steps_schedule:
         found.append(f"training.time_steps_schedule {list(training.time_steps_schedule)}; allowed: none")
     if dataset.coding.kind == "event":
         found.append(f'dataset "{dataset.name}" of event frames; allowed: constant inputs')
-    if dataset.augmentation is not None:
+    if augmentation_of(training, dataset) is not None:
         found.append(f'dataset "{dataset.name}" with augmented samples; allowed: samples as they are')
     if found:
         listed = "\n  ".join(found)
@@ -140,6 +142,9 @@ def training_job(
         x.flatten(1).double().numpy(),
         labels.numpy(),
         tuple(len(batch) for batch in batches),
-        tuple(learning_rate(training, epoch=epoch, iteration=first_iteration + index) for index in range(len(batches))),
+        tuple(
+            learning_rate(training, samples=len(samples), epoch=epoch, iteration=first_iteration + index)
+            for index in range(len(batches))
+        ),
         recorded,
     )

@@ -6,15 +6,22 @@ device and with any number of processes.
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from fsnn_lava.config import TrainConfig, TrainingConfig
-from fsnn_lava.datasets import Dataset, Samples, check_time_steps, hold_out
+from fsnn_lava.datasets import Augmentation, Dataset, Samples, check_time_steps, hold_out
 from fsnn_lava.errors import ConfigError, DatasetError, counted
 from fsnn_lava.network import TRAINING_COPIES, check_memory
 
+RISE = 0.3
+"""Share of a training over which the learning rate of one_cycle rises where no warm-up is given."""
+LEAST_ITERATIONS = 10
+"""Of a training whose learning rate rises and falls."""
 _PART_SEED = 0
 """Of the choice of samples where not all are used: the same for every seed of a training."""
 _VALIDATION_SEED = 1
@@ -101,6 +108,11 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
     check_memory(config, dataset.input_shape, len(dataset.classes), copies=TRAINING_COPIES)
 
 
+def free_on_resume(training: TrainingConfig, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the settings that may change when a run is resumed: not epochs that the rate follows."""
+    return tuple(name for name in names if name != "epochs" or training.schedule == "step")
+
+
 def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
     """Require that every process gets samples of every batch, and two where it normalises by its own.
 
@@ -125,12 +137,87 @@ def check_shares(config: TrainConfig, samples: int, *, processes: int) -> None:
         )
 
 
-def learning_rate(training: TrainingConfig, *, epoch: int, iteration: int) -> float:
-    """Learning rate of one iteration (counted over the whole run from 0) in an epoch (from 0)."""
-    rate = training.learning_rate * training.learning_rate_decay ** sum(m <= epoch for m in training.milestones)
-    if iteration < training.warmup_iterations:
-        rate *= (iteration + 1) / training.warmup_iterations
+def learning_rate(training: TrainingConfig, *, samples: int, epoch: int, iteration: int) -> float:
+    """Learning rate of one iteration (counted over the whole run from 0) in an epoch (from 0) of so many samples."""
+    rate, warmup = training.learning_rate, training.warmup_iterations
+    if training.schedule == "one_cycle":
+        iterations = _iterations(training, samples)
+        return _one_cycle(rate, iterations, warmup / iterations if warmup else RISE)[iteration]
+    if training.schedule == "step":
+        rate *= training.learning_rate_decay ** sum(m <= epoch for m in training.milestones)
+    elif iteration >= warmup:
+        rate = _cosine(rate, _iterations(training, samples) - warmup)[iteration - warmup]
+    if iteration < warmup:
+        rate *= (iteration + 1) / warmup
     return rate
+
+
+def _iterations(training: TrainingConfig, samples: int) -> int:
+    """Of a whole run."""
+    whole, left = divmod(samples, training.batch_size)
+    return training.epochs * (whole + (left > 1 or whole == 0))  # a single sample joins the batch before it
+
+
+@lru_cache(maxsize=4)
+def _one_cycle(peak: float, iterations: int, rise: float) -> tuple[float, ...]:
+    optimizer = _nothing_to_learn(peak)
+    cycle = OneCycleLR(optimizer, peak, total_steps=iterations, pct_start=rise, cycle_momentum=False)
+    return _course(optimizer, cycle, iterations)
+
+
+@lru_cache(maxsize=4)
+def _cosine(peak: float, iterations: int) -> tuple[float, ...]:
+    optimizer = _nothing_to_learn(peak)
+    return _course(optimizer, CosineAnnealingLR(optimizer, iterations), iterations)
+
+
+def _nothing_to_learn(rate: float) -> torch.optim.SGD:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
+
+
+def _course(optimizer: torch.optim.SGD, scheduler: LRScheduler, iterations: int) -> tuple[float, ...]:
+    """Learning rate of every iteration, so that a run can go on from any."""
+    rates = [float(optimizer.param_groups[0]["lr"])]
+    for _ in range(iterations - 1):
+        optimizer.step()  # torch warns of a scheduler that goes ahead of its optimizer
+        scheduler.step()
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+    return tuple(rates)
+
+
+def check_schedule(training: TrainingConfig, samples: int) -> None:
+    """Require that a learning rate that rises and falls once has iterations for both.
+
+    Parameters
+    ----------
+    samples : that are trained on.
+
+    Raises
+    ------
+    ConfigError : if not.
+    """
+    if training.schedule == "step":
+        return
+    iterations = _iterations(training, samples)
+    if iterations < LEAST_ITERATIONS:
+        raise ConfigError(
+            f'training.schedule: found "{training.schedule}" for {counted(iterations, "iteration")}; allowed: "step", '
+            f"or at least {LEAST_ITERATIONS} of them"
+        )
+    if training.warmup_iterations > iterations - 2:
+        raise ConfigError(
+            f"training.warmup_iterations: found {training.warmup_iterations}; the training has {iterations} "
+            f'iterations; allowed with "{training.schedule}": at most {iterations - 2}'
+        )
+
+
+def augmentation_of(training: TrainingConfig, dataset: Dataset) -> Augmentation | None:
+    """How training images are varied: as published, or moved as far as the configuration says."""
+    published, shift = dataset.augmentation, training.random_shift
+    if shift < 0:
+        return published
+    flip = published is not None and published.flip
+    return Augmentation(shift, flip) if shift or flip else None
 
 
 def batches_of_epoch(training: TrainingConfig, samples: int, *, epoch: int) -> list[Tensor]:

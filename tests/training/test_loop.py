@@ -122,6 +122,46 @@ def test_run_that_crashed_goes_on_bit_for_bit(
     assert_same_run(tmp_path, whole_run)
 
 
+SHORT = {"schedule": "cosine", "random_shift": 1, "label_smoothing": 0.1}
+"""Settings of a training of few epochs."""
+
+
+def test_short_recipe_goes_on_bit_for_bit_but_not_for_longer(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
+    """Its learning rate falls to zero at the end of its epochs."""
+    config = changed(**SHORT)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    for folder in (whole, parted):
+        folder.mkdir()
+    history = fit(config, digits, whole).history
+    assert history[-1]["train/learning_rate"] < 0.03 * config.training.learning_rate
+    fit(config, digits, parted, observer=interrupt_after(PER_EPOCH + 2))
+    with pytest.raises(ConfigError, match=r"training\.epochs \(3 -> 4\); only training\.threads"):
+        fit(changed(**SHORT, epochs=4), digits, parted, resume=True)
+    assert fit(config, digits, parted, resume=True).finished
+    assert_same_run(parted, whole)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_each_setting_of_the_short_recipe_changes_the_training(
+    digits: Dataset, whole_run: Path, tmp_path: Path, name: str
+) -> None:
+    fit(changed(**{name: SHORT[name]}), digits, tmp_path)
+    ours, theirs = (load_checkpoint(f / LAST).weights for f in (tmp_path, whole_run))
+    assert not torch.equal(ours["readout.weight"], theirs["readout.weight"])
+
+
+def test_smoothed_loss_is_linear_in_the_share(digits: Dataset, tmp_path: Path) -> None:
+    """Mean over a batch of (1 - s) * -log p of the label + s * mean over the classes of -log p."""
+    losses = []
+    for share in (0.0, 0.1, 0.3):
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        result = fit(changed(label_smoothing=share, epochs=1, batch_size=150), digits, folder)
+        losses.append(result.history[0]["train/loss"])
+    assert losses[1] != losses[0]
+    assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-3)
+
+
 def test_longer_run_begins_like_the_shorter_one(digits: Dataset, whole_run: Path, tmp_path: Path) -> None:
     fit(changed(epochs=1), digits, tmp_path)
     assert fit(CONFIG, digits, tmp_path, resume=True).finished
@@ -407,9 +447,11 @@ def test_update_that_ends_in_no_finite_loss_is_taken_back(
     cross_entropy, calls = functional.cross_entropy, []
     step, states = torch.optim.SGD.step, []
 
-    def poisoned(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    def poisoned(
+        logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> torch.Tensor:
         calls.append(reduction)
-        loss = cross_entropy(logits, labels, reduction=reduction)
+        loss = cross_entropy(logits, labels, reduction=reduction, label_smoothing=label_smoothing)
         if calls.count("mean") != 2 * PER_EPOCH + 2:
             return loss
         return loss * float("nan") if poison == "loss" else loss + logits.sub(logits.detach()).abs().sqrt().sum()

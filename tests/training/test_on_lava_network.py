@@ -54,14 +54,14 @@ def test_every_violation_is_named_at_once() -> None:
         batch_norm=True,
         dropout=0.2,
         spectral_norm="operator",
-        training={"method": "ide", "device": "cuda"},
+        training={"method": "ide", "device": "cuda", "label_smoothing": 0.1},
     )
     events = InputCoding("event", maximum=1, scale=1.0, mean=(0.0,), std=(1.0,))
     dataset = replace(digits(10), coding=events, augmentation=Augmentation(2, False))
     with pytest.raises(UnsupportedError) as caught:
         require_on_chip(config, dataset)
     message = str(caught.value)
-    assert message.startswith("training on Lava: 8 violation(s):")
+    assert message.startswith("training on Lava: 9 violation(s):")
     for expected in (
         'training.method "ide"',
         "network.notation with 8C3, P2, 8C3, F8C3; allowed: linear layers alone",
@@ -71,6 +71,7 @@ def test_every_violation_is_named_at_once() -> None:
         'training.device "cuda"',
         'dataset "digits" of event frames; allowed: constant inputs',
         'dataset "digits" with augmented samples',
+        "training.label_smoothing 0.1; allowed: 0",
     ):
         assert expected in message
 
@@ -103,7 +104,7 @@ def test_a_job_holds_the_batches_in_order_with_their_learning_rates() -> None:
     assert np.array_equal(job.inputs, x.flatten(1).double().numpy())
     assert np.array_equal(job.labels, labels.numpy())
     assert job.batches == (32, 32, 32, 4)
-    assert job.learning_rates == tuple(learning_rate(TRAINING, epoch=1, iteration=i) for i in (2, 3, 4, 5))
+    assert job.learning_rates == tuple(learning_rate(TRAINING, samples=100, epoch=1, iteration=i) for i in (2, 3, 4, 5))
 
 
 @lava

@@ -8,20 +8,107 @@ import pytest
 import torch
 
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
+from fsnn_lava.datasets import Augmentation, load_dataset
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.training.schedule import batches_of_epoch, check_shares, iteration_seed, learning_rate, time_steps_of
+from fsnn_lava.training.schedule import (
+    augmentation_of,
+    batches_of_epoch,
+    check_schedule,
+    check_shares,
+    free_on_resume,
+    iteration_seed,
+    learning_rate,
+    time_steps_of,
+)
 
 
 def test_learning_rate_falls_at_every_milestone() -> None:
     """The published schedule: 0.05, a tenth of it from epochs 30, 60 and 90 on (counted from 0)."""
-    rates = [learning_rate(TrainingConfig(), epoch=e, iteration=e * 469) for e in (0, 29, 30, 59, 60, 89, 90, 99)]
+    epochs = (0, 29, 30, 59, 60, 89, 90, 99)
+    rates = [learning_rate(TrainingConfig(), samples=60_000, epoch=e, iteration=e * 469) for e in epochs]
     assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5], rel=1e-12)
 
 
 def test_learning_rate_rises_over_the_warmup() -> None:
     training = TrainingConfig(warmup_iterations=400)
-    rates = [learning_rate(training, epoch=i // 391, iteration=i) for i in (0, 199, 398, 399, 400)]
+    rates = [learning_rate(training, samples=50_000, epoch=i // 391, iteration=i) for i in (0, 199, 398, 399, 400)]
     assert rates == pytest.approx([0.05 / 400, 0.025, 0.05 * 399 / 400, 0.05, 0.05], rel=1e-12)
+
+
+def _course(training: TrainingConfig, samples: int) -> list[float]:
+    """Learning rates of a whole run."""
+    batches = len(batches_of_epoch(training, samples, epoch=0))
+    return [
+        learning_rate(training, samples=samples, epoch=i // batches, iteration=i)
+        for i in range(training.epochs * batches)
+    ]
+
+
+def test_one_cycle_rises_and_falls_along_cosines() -> None:
+    """By hand, of 40 iterations: from 1 / 25 of the peak up to iteration 11 (0.3 * 40 - 1), then down to 4e-6 of it."""
+    training = TrainingConfig(schedule="one_cycle", learning_rate=0.2, epochs=4, batch_size=10)
+    rates = np.array(_course(training, 100))
+    step = np.arange(40)
+    low, end = 0.2 / 25, 0.2 / 25 / 1e4
+    rising = low + (0.2 - low) * (1 - np.cos(np.pi * step / 11)) / 2
+    falling = end + (0.2 - end) * (1 + np.cos(np.pi * (step - 11) / 28)) / 2
+    np.testing.assert_allclose(rates, np.where(step <= 11, rising, falling), rtol=1e-9)
+
+
+def test_cosine_falls_to_zero_after_the_warmup() -> None:
+    """By hand, of 40 iterations, of which 5 rise linearly: 1/5, 2/5 ... of the peak, then half a cosine over 35."""
+    training = TrainingConfig(schedule="cosine", learning_rate=0.2, epochs=4, batch_size=10, warmup_iterations=5)
+    step = np.arange(40)
+    expected = np.where(step < 5, 0.2 * (step + 1) / 5, 0.1 * (1 + np.cos(np.pi * (step - 5) / 35)))
+    np.testing.assert_allclose(_course(training, 100), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("samples", [99, 100, 101, 102])
+def test_a_course_has_a_rate_for_every_iteration(samples: int) -> None:
+    """A left-over sample joins the batch before it, and the last rate is the lowest."""
+    training = TrainingConfig(schedule="cosine", epochs=3, batch_size=20)
+    rates = _course(training, samples)
+    assert len(rates) == 3 * {99: 5, 100: 5, 101: 5, 102: 6}[samples]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.02 * rates[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"epochs": 4, "batch_size": 50}, "for 8 iterations"),
+        ({"epochs": 4, "batch_size": 10, "warmup_iterations": 39}, "found 39; the training has 40 iterations"),
+    ],
+)
+def test_a_course_without_iterations_to_fall_is_refused(changed: dict[str, int], found: str) -> None:
+    with pytest.raises(ConfigError, match=found):
+        check_schedule(TrainingConfig(schedule="one_cycle", **changed), 100)  # type: ignore[arg-type]
+    check_schedule(TrainingConfig(**changed), 100)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shift", "published", "expected"),
+    [
+        (-1, None, None),
+        (-1, Augmentation(4, True), Augmentation(4, True)),
+        (0, None, None),
+        (0, Augmentation(4, True), Augmentation(0, True)),
+        (0, Augmentation(4, False), None),
+        (2, None, Augmentation(2, False)),
+        (2, Augmentation(4, True), Augmentation(2, True)),
+    ],
+)
+def test_images_are_moved_as_configured_or_as_published(
+    shift: int, published: Augmentation | None, expected: Augmentation | None
+) -> None:
+    dataset = replace(load_dataset("digits"), augmentation=published)
+    assert augmentation_of(TrainingConfig(random_shift=shift), dataset) == expected
+
+
+def test_epochs_may_change_on_resume_where_the_rate_does_not_follow_them() -> None:
+    names = ("epochs", "threads")
+    assert free_on_resume(TrainingConfig(), names) == names
+    assert free_on_resume(TrainingConfig(schedule="cosine"), names) == ("threads",)
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(65, [32, 33]), (33, [33]), (66, [32, 32, 2]), (31, [31])])
