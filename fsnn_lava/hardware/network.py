@@ -27,6 +27,9 @@ INPUT = "input"
 ALWAYS_ON = "always_on"
 """Name of the source that sends one spike in every step of its target's window (constant currents)."""
 
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -8, 7
+"""Of a connection's weights, in integers; constant currents begin with 0."""
+
 Arithmetic = Literal["float", "integer"]
 Timing = Literal["sequential", "hardware"]
 """The papers' delays, and those of hardware, where every connection takes a step: see `with_timing`."""
@@ -106,7 +109,8 @@ class Connection:
     weight : shaped as the geometry says, (N_target, N_source) where it is dense. Float network: float64, per unit of
         spike or input code. Integer network: int32 mantissas. `ALWAYS_ON` has one column.
     delay : steps between sending and arrival; 0 for `ALWAYS_ON`.
-    weight_exponent : power of two of the mantissas; negative for graded input alone. Float network: 0.
+    weight_exponent : power of two of the mantissas. If negative, what the connection's sum comes to is rounded down to
+        half a weight unit; never of `ALWAYS_ON`. Float network: 0.
     weight_bits : width of the signed mantissa. Float network: 0.
     geometry : all pairs of neurons, or kernels shared over positions.
     """
@@ -358,9 +362,10 @@ def _weight_violations(where: str, network: HardwareNetwork, connection: Connect
     outside = int(np.count_nonzero((weight < -half) | (weight >= half)))
     if outside:
         rules.append(Violation(where, f"{counted(outside, 'mantissa')} out of range", f"-{half} .. {half - 1}"))
-    lowest = -8 if network.is_graded(connection) else 0
-    if not lowest <= connection.weight_exponent <= 7:
-        rules.append(Violation(where, f"weight exponent {connection.weight_exponent}", f"{lowest} .. 7"))
+    lowest = 0 if connection.source == ALWAYS_ON else LOWEST_EXPONENT
+    if not lowest <= connection.weight_exponent <= HIGHEST_EXPONENT:
+        allowed = f"{lowest} .. {HIGHEST_EXPONENT}"
+        rules.append(Violation(where, f"weight exponent {connection.weight_exponent}", allowed))
     return rules
 
 

@@ -20,7 +20,8 @@ from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, I
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 
 FORMAT = "fsnn-lava-network"
-VERSION = 2
+VERSIONS = (2, 3)
+"""That are read. Version 3 has negative exponents of spikes and events; a network without them is written as 2."""
 
 _LIBVER = ("v108", "v108")
 """The oldest HDF5 format that guards its own structure by checksums: damage there is an error, not a surprise."""
@@ -76,7 +77,7 @@ def load_network(path: str | Path) -> HardwareNetwork:
 
 def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
     writer.attribute("/", "format", str, FORMAT)
-    writer.attribute("/", "version", int, VERSION)
+    writer.attribute("/", "version", int, _version(network))
     writer.attributes("/", {"name": str, "arithmetic": str, "time_steps": int}, network)
     writer.text("/", "provenance", metadata_text(network, dict(network.provenance)))
     writer.attributes("/input", _INPUT, network.input)
@@ -89,6 +90,12 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
         _write_connection(writer, f"/connections/{i:03d}", connection)
     _write_readout(writer, network.readout)
     writer.attribute("/", "checksum", str, writer.checksum.hexdigest())
+
+
+def _version(network: HardwareNetwork) -> int:
+    """The oldest one whose readers understand the network."""
+    finer = any(c.weight_exponent < 0 and not network.is_graded(c) for c in network.connections)
+    return VERSIONS[finer]
 
 
 def _write_connection(writer: EntryWriter, group: str, connection: Connection) -> None:
@@ -153,8 +160,9 @@ def _check_header(reader: EntryReader) -> None:
     if kind != FORMAT:
         raise NetworkError(f'format is "{kind}"; expected "{FORMAT}"')
     version = reader.attribute("/", "version", int)
-    if version != VERSION:
-        raise NetworkError(f"version {version}; this release reads version {VERSION}; export the network again")
+    if version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise NetworkError(f"version {version}; this release reads versions {known}; export the network again")
 
 
 def _read_provenance(reader: EntryReader) -> Mapping[str, Any]:

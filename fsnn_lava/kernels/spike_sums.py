@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from fsnn_lava.hardware import Array, Dense, LinearMap, Shape, TransposedConvolution
 from fsnn_lava.kernels.compile import compiled
@@ -232,13 +234,28 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
         k = end
 
 
+def _rounded_down(number: Any, bits: int) -> Any:
+    """An integer times 2**-bits, rounded down; of floats, which have no exponent, compiled but never called."""
+    raise NotImplementedError("compiled functions alone call it")
+
+
+@overload(_rounded_down, inline="always")
+def _code_of_rounded_down(number, bits):  # type: ignore[no-untyped-def]  # numba compares the names, annotated or not
+    # A shift has no meaning for floats: numba compiles what this returns for the type that it meets.
+    return (lambda number, bits: number >> bits) if isinstance(number, types.Integer) else (lambda number, bits: number)
+
+
 @compiled
 def gather(out: Array, m: Any, shift: int, current: Array) -> None:
-    """Add the response in the buffer, times 2**shift, to the current (N_target,), in the type of the current."""
+    """Add the response in the buffer, times 2**shift and rounded down, to the current (N_target,), in its type."""
     # Row by row between the margins; a product, for it also serves floats, and widens to the current's type first.
-    factor = current.dtype.type(1 << shift)
+    factor = current.dtype.type(1 << max(shift, 0))
     for y in range(m.rows):
         begin = m.first + y * m.pitch
         response, to = out[begin : begin + m.run], current[y * m.run : (y + 1) * m.run]
-        for i in range(m.run):
-            to[i] += response[i] * factor
+        if shift >= 0:
+            for i in range(m.run):
+                to[i] += response[i] * factor
+        else:
+            for i in range(m.run):
+                to[i] += _rounded_down(response[i], -shift)

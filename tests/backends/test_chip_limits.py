@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fsnn_lava.backends.lava.chip_limits import hardware_violations, lava_delay, require_hardware
+from fsnn_lava.backends.lava.chip_limits import (
+    hardware_violations,
+    lava_delay,
+    require_hardware,
+    require_stock_models,
+)
 from fsnn_lava.errors import UnsupportedError
 from fsnn_lava.hardware import ALWAYS_ON, DENSE, INPUT, Array, FloatNeuron, Geometry, IntegerNeuron, with_timing
 from fsnn_lava.hardware.geometry import Convolution, TransposedConvolution
@@ -80,17 +85,35 @@ def convolved(weight: Array, geometry: Geometry, *, kind: str, exponent: int = 0
     return HardwareNetwork("kernels", spec, (population,), (kernel,), readout, 5)
 
 
-def test_convolutions_have_no_exponent_unless_they_carry_codes() -> None:
+def test_convolutions_have_no_positive_exponent_unless_they_carry_codes() -> None:
     kernel = np.ones((1, 1, 3, 3), np.int32)
     assert hardware_violations(convolved(kernel, Convolution(), kind="graded", exponent=-2)) == []
     assert hardware_violations(convolved(kernel, Convolution(), kind="event")) == []
     found = hardware_violations(convolved(kernel, Convolution(), kind="event", exponent=2))
     assert [str(v) for v in found] == [
-        "connection \"k\" (input -> a): found weight exponent 2; allowed: 0: Lava's Conv has none; scale the target's "
-        "threshold instead"
+        'connection "k" (input -> a): found weight exponent 2; allowed: at most 0 of a Conv; several that add up are '
+        "larger weights"
     ]
+    assert hardware_violations(convolved(kernel, Convolution(), kind="event", exponent=-8)) == []
     transposed = convolved(kernel, TransposedConvolution(1, 1), kind="event", exponent=2)
     assert hardware_violations(transposed) == []
+
+
+def test_lavas_own_models_take_convolutions_with_exponents_that_can_be_unrolled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nine weights at each of the 2 x 2 places that the kernel has on the image."""
+    scaled, plain = (
+        convolved(np.ones((1, 1, 3, 3), np.int32), Convolution(), kind="event", exponent=exponent)
+        for exponent in (-1, 0)
+    )
+    require_stock_models(scaled, backend="lava-fixed")
+    monkeypatch.setattr("fsnn_lava.backends.lava.chip_limits.UNROLLED_LIMIT", 35)
+    require_stock_models(plain, backend="lava-fixed")
+    with pytest.raises(
+        UnsupportedError, match=r'own model of Conv ignores .*"k" \(input -> a\) 2\*\*-1; .* 36 synapses'
+    ):
+        require_stock_models(scaled, backend="lava-fixed")
 
 
 def test_kernels_that_lavas_conv_cannot_count() -> None:

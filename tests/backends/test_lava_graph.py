@@ -75,7 +75,7 @@ def test_kernels_that_binary_spikes_meet(name: str, source: str) -> None:
     """Lava's own convolution of a flipped kernel in (W, H, C), or an unrolled matrix: twice our map."""
     geometry, side, target = GEOMETRIES[name]
     network, connection = between(geometry, random_kernel(geometry, side, target), target, source=source)
-    process = processes.synapses(network, connection)
+    process = processes.synapses(network, connection, stock_models=False)
     spikes = np.random.default_rng(1).integers(0, 2, (1, *SOURCE))
     expected = 2 * linear_map(network, connection).product(spikes.reshape(1, -1).astype(float)).reshape(target)
     sent = to_lava(spikes, SOURCE)[0]
@@ -96,7 +96,7 @@ def test_kernels_that_codes_meet_are_unrolled_with_their_exponent(name: str) -> 
     geometry, side, target = GEOMETRIES[name]
     weight = random_kernel(geometry, side, target)
     network, connection = between(geometry, weight, target, source=INPUT, kind="graded", exponent=-3)
-    process = processes.synapses(network, connection)
+    process = processes.synapses(network, connection, stock_models=False)
     assert type(process) is Sparse
     assert (process.proc_params["weight_exp"], process.num_message_bits.init) == (-3, 8)
     codes = np.random.default_rng(1).integers(0, 256, (1, *SOURCE))
@@ -107,13 +107,41 @@ def test_kernels_that_codes_meet_are_unrolled_with_their_exponent(name: str) -> 
     assert process.weights.init.indices.dtype == np.int32
 
 
+@pytest.mark.parametrize("stock", [False, True])
+def test_kernels_with_an_exponent_are_unrolled_for_lavas_own_models(stock: bool) -> None:
+    """Which run Sparse with its exponent, and Conv without."""
+    geometry, side, target = GEOMETRIES["padded"]
+    network, connection = between(geometry, random_kernel(geometry, side, target), target, exponent=-3)
+    process = processes.synapses(network, connection, stock_models=stock)
+    assert type(process) is (Sparse if stock else Conv)
+    exponent = process.proc_params["weight_exp"] if stock else process.weight_exp.init
+    assert exponent == -3
+
+
+@pytest.mark.parametrize("stock", [False, True])
+@pytest.mark.parametrize("name", ["padded", "pooled", "up"])
+def test_sums_of_kernels_with_an_exponent_are_rounded_down(name: str, stock: bool) -> None:
+    """Every spike of the simulator, of a network whose exponents change what it does."""
+    geometry, side, target = GEOMETRIES[name]
+    network, connection = between(geometry, random_kernel(geometry, side, target), target, source=INPUT, exponent=-5)
+    drive = Connection("on", ALWAYS_ON, "b", np.full((int(np.prod(target)), 1), 9, np.int32), 0, 0, 8)
+    network = replace(network, time_steps=12, connections=(connection, drive))
+    frames = np.random.default_rng(2).integers(0, 2, (12, 3, *SOURCE))
+    expected = IntegerSimulator().run(network, frames, record=["b"]).spikes["b"]
+    found = LavaRunner(stock_models=stock).run(network, frames, record=["b"]).spikes["b"]
+    assert np.array_equal(found, expected)
+    coarser = replace(network, connections=(replace(connection, weight_exponent=0), drive))
+    assert not np.array_equal(IntegerSimulator().run(coarser, frames, record=["b"]).spikes["b"], expected)
+    assert 0.02 < expected.mean() < 0.5
+
+
 @pytest.mark.parametrize(("share", "kind"), [(1.0, Dense), (0.05, Sparse), (0.0, Sparse)])
 def test_matrices_between_images_are_in_lavas_order(share: float, kind: type[AbstractProcess]) -> None:
     target = (2, 3, 2)
     rng = np.random.default_rng(3)
     weight = np.where(rng.random((12, 70)) < share, rng.integers(1, 128, (12, 70)), 0).astype(np.int32)
     network, connection = between(DENSE, weight, target)
-    process = processes.synapses(network, connection)
+    process = processes.synapses(network, connection, stock_models=False)
     assert type(process) is kind
     spikes = rng.integers(0, 2, (1, *SOURCE))
     found = process.weights.init @ to_lava(spikes, SOURCE)[0]

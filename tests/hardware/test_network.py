@@ -138,11 +138,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         with_connection(weight=np.array([[-128, -129, 0]] * 5, np.int32)),
         r"found 5 mantissas out of range; allowed: -128 .. 127",
     ),
-    "exponent of spikes": (with_connection(weight_exponent=-1), r"found weight exponent -1; allowed: 0 .. 7"),
+    "exponent of spikes": (with_connection(weight_exponent=-9), r"found weight exponent -9; allowed: -8 .. 7"),
+    "exponent of constants": (with_connection(6, weight_exponent=-1), r"found weight exponent -1; allowed: 0 .. 7"),
     "exponent of codes": (with_connection(0, weight_exponent=-9), r"found weight exponent -9; allowed: -8 .. 7"),
     "exponent of events": (
-        with_connection(0, weight_exponent=-1) | {"input": EVENTS},
-        r"found weight exponent -1; allowed: 0 .. 7",
+        with_connection(0, weight_exponent=-9) | {"input": EVENTS},
+        r"found weight exponent -9; allowed: -8 .. 7",
     ),
     "readout of nothing": (with_readout(source="z"), r"readout: found source \"z\"; allowed: one of \['a', 'b', 'c'\]"),
     "readout shape": (

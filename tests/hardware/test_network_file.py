@@ -51,6 +51,18 @@ def test_float_networks_come_back_and_run_the_same(tmp_path: Path) -> None:
     assert 0 < runs[0].spikes["p1"].mean() < 1
 
 
+def test_version_is_the_oldest_that_has_what_the_network_needs(tmp_path: Path) -> None:
+    """Exponents of spikes that are negative came with version 3; of codes they were there before."""
+    network, path = worked_example(), tmp_path / "network.h5"
+    assert [c.weight_exponent for c in network.connections] == [-8, 0, 1, 0]
+    for exponent, version in ((0, 2), (-1, 3), (-8, 3)):
+        connections = (*network.connections[:3], replace(network.connections[3], weight_exponent=exponent))
+        save_network(replace(network, connections=connections), path)
+        with h5py.File(path) as file:
+            assert file.attrs["version"] == version
+        assert load_network(path).connections[3].weight_exponent == exponent
+
+
 def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
     save_network(worked_example(), tmp_path / "one.h5")
     save_network(load_network(tmp_path / "one.h5"), tmp_path / "two.h5")
@@ -81,7 +93,7 @@ def _weight(number: int, shape: tuple[int, ...]) -> Edit:
 
 EDITS: dict[str, tuple[Edit, str]] = {
     "other format": (_at("/", "format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
-    "other version": (_at("/", "version", 1), r"version 1; this release reads version 2; export"),
+    "other version": (_at("/", "version", 1), r"version 1; this release reads versions 2 and 3; export"),
     "no version": (lambda f: f.attrs.pop("version"), r'attribute "version" of group "/" is missing'),
     "version is text": (_at("/", "version", "1"), r'attribute "version" of group "/" is <U1 .*; expected int64'),
     "name is a number": (_at("/", "name", 3), r'attribute "name" of group "/" is a int64; expected text'),
@@ -118,7 +130,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     ),
     "dangling": (_at(3, "source", "c"), r"connection .*found an end that does not exi"),
     "mantissa": (_at(3, "weight_bits", 4), r'connection "b to a" .*found 1 mantissa out of range; allowed: -8 .. 7'),
-    "exponent": (_at(3, "weight_exponent", -1), r"found weight exponent -1; allowed: 0 .. 7"),
+    "exponent": (_at(3, "weight_exponent", -9), r"found weight exponent -9; allowed: -8 .. 7"),
     "altered weight": (
         lambda f: f["connections/003/weight"].write_direct(np.array([[-2], [51]], np.int8)),
         r"content has checksum \w+, the file says \w+: it was altered; export it again",

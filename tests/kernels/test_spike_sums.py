@@ -129,6 +129,14 @@ def test_gather_shifts_and_adds() -> None:
     assert current.tolist() == [10 - 240000, 20 + 56]
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int32])
+def test_gather_rounds_down_what_it_divides(kind: type[np.integer[Any]]) -> None:
+    m = scatter_map(LinearMap(DENSE, np.ones((6, 1), int), (1,), (6,)), dtype=np.int8)
+    current = np.full(6, 10, np.int32)
+    gather(np.array([-9, -8, -1, 0, 7, 9], kind), m, -3, current)
+    assert (current - 10).tolist() == [-2, -1, -1, 0, 0, 1]
+
+
 @pytest.mark.parametrize(("weights", "expected"), [
     ([[127] * 258 + [1]], np.int16), ([[127] * 258 + [2]], np.int32), ([[-128] * 256], np.int32),
     ([[127, -127] * 258], np.int16), ([[127, -127] * 259], np.int32),

@@ -97,7 +97,7 @@ def random_network(seed: int | np.random.Generator, name: str = "random", *, lav
     """One to five populations with any parameters, connections and delays.
 
     Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, and convolutions
-    whose exponent is 0, unless they carry codes.
+    whose exponent is not positive, unless they carry codes.
     """
     rng = np.random.default_rng(seed)  # a generator is taken as it is
     event, style = bool(rng.random() < 0.5), rng.choice(["fine", "wide", "any"], p=[0.4, 0.1, 0.5])
@@ -191,7 +191,7 @@ class _Wiring:
         delay = max(lowest, int(self.rng.integers(0, longest)))
         geometry, shape = self._geometry(self.shapes[source], self.shapes[target])
         weight, bits = random_weight(self.rng, shape, self.style)
-        return Connection(name, source, target, weight, delay, self._exponent(source, geometry), bits, geometry)
+        return Connection(name, source, target, weight, delay, self._exponent(source, geometry, weight), bits, geometry)
 
     def _geometry(self, source: Shape, target: Shape) -> tuple[Geometry, Shape]:
         """Any that joins these shapes, and the shape of its weights."""
@@ -205,12 +205,14 @@ class _Wiring:
                 return geometry, (*channels, kernel, kernel)
         return DENSE, (math.prod(target), math.prod(source))
 
-    def _exponent(self, source: str, geometry: Geometry) -> int:
+    def _exponent(self, source: str, geometry: Geometry, weight: Array) -> int:
         if source == INPUT and self.spec.kind == "graded":
             return int(np.clip(self.rng.integers(-1, 5) - self.spec.maximum.bit_length(), -8, 7))
-        if self.style != "any" or (self.lava and isinstance(geometry, Convolution)):
+        if self.style != "any":
             return 0
-        return int(self.rng.choice([0, 0, 1, 3, 7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
+        if self.lava and isinstance(geometry, Convolution):
+            return (0, -1, -4, -8)[int(np.abs(weight).sum()) % 4]
+        return int(self.rng.choice([-8, -3, -1, 0, 1, 3, 7], p=[0.05, 0.15, 0.1, 0.3, 0.2, 0.15, 0.05]))
 
 
 def random_weight(rng: np.random.Generator, shape: Shape, style: str) -> tuple[Array, int]:

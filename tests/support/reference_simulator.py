@@ -13,7 +13,7 @@ def read(path: Any) -> dict[str, Any]:
     """The network file as nested dictionaries and lists."""
     with h5py.File(path, "r") as file:
         assert file.attrs["format"] == b"fsnn-lava-network"
-        assert file.attrs["version"] == 2
+        assert file.attrs["version"] in (2, 3)
         network = entries(file) | {
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},

@@ -42,7 +42,7 @@ def cases_on_lava(*, stock: bool) -> list[list[Case]]:
     integrated, others = (
         [case for case in all_cases() if (case.network.readout.integrators is not None) is has] for has in (True, False)
     )
-    return [others[stock:8:2], integrated[stock:20:2], integrated[20 + stock : 40 : 2], others[8 + stock : 20 : 2]]
+    return [others[stock:8:2], integrated[stock:20:2], integrated[21 - stock : 41 : 2], others[8 + stock : 20 : 2]]
 
 
 def test_most_populations_fire_without_saturating() -> None:
@@ -65,6 +65,8 @@ def test_networks_on_lava_are_of_every_kind(stock: bool) -> None:
     }
     assert {side for kind, _, side in kernels if kind is Convolution} >= {1, 2, 3, 4, 5, 6, 7}
     assert {stride for kind, stride, _ in kernels if kind is Convolution} == {1, 2, 3, 4}
+    exponents = {c.weight_exponent for _, c in pairs if isinstance(c.geometry, Convolution) and c.source != INPUT}
+    assert exponents == {0, -1, -4, -8}
     delays = [(n.local_delay(c), n.time_steps) for n, c in pairs]
     assert {delay for delay, _ in delays} >= {0, 1, 2, 3, 4}
     assert any(delay >= steps for delay, steps in delays)

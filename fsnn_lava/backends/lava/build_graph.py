@@ -120,7 +120,7 @@ class _Builder:
         """Populations with their recorders, then the connections between them."""
         targets = {p.name: self._add_population(index, network, p) for p in network.populations}
         for connection in network.connections:
-            process = self._register(processes.synapses(network, connection))
+            process = self._register(processes.synapses(network, connection, stock_models=self.job.stock_models))
             delay = lava_delay(network, connection)
             if connection.source == INPUT:
                 port = self._input(index, network, delay)

@@ -23,6 +23,8 @@ MESSAGE_LIMIT = 255
 """Largest graded input code: 8 bits."""
 RESET_EXPONENT_LIMIT = 6
 """Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
+UNROLLED_LIMIT = 2**27
+"""Most synapses of convolutions that are unrolled for Lava's own models: each takes about 20 bytes, in all copies."""
 _INT32 = 2**31 - 1
 _CONVOLVED = 2**23 - 1
 """Largest sum in Lava's Conv, where it wraps."""
@@ -56,6 +58,25 @@ def require_hardware(network: HardwareNetwork, *, backend: str) -> None:
     )
 
 
+def require_stock_models(network: HardwareNetwork, *, backend: str) -> None:
+    """Raise if Lava's own models of its processes cannot run the network on a CPU, where others can.
+
+    Raises
+    ------
+    UnsupportedError : for convolutions whose exponent Lava's model of Conv ignores, and that are too large to be
+        unrolled to Sparse.
+    """
+    scaled = [c for c in network.connections if c.weight_exponent and is_convolution(network, c)]
+    synapses = sum(int(linear_map(network, c).fan_out().sum()) for c in scaled)
+    if synapses > UNROLLED_LIMIT:
+        listed = ", ".join(f"{c.label} 2**{c.weight_exponent}" for c in scaled)
+        raise UnsupportedError(
+            f'backend "{backend}", network "{network.name}": Lava\'s own model of Conv ignores weight exponents, found '
+            f"{listed}; unrolled to Sparse, which has them, these are {synapses:,} synapses; allowed: "
+            f"{UNROLLED_LIMIT:,}; run it without --stock-models, whose models have the exponent"
+        )
+
+
 def lava_delay(network: HardwareNetwork, connection: Connection) -> int:
     """Steps from sending to arrival on Lava, where the always-on neuron fires from global step 0 on.
 
@@ -79,9 +100,9 @@ def _connection_violations(network: HardwareNetwork, connection: Connection) -> 
         found.append(Violation(where, f"delay {delay}", f"1 .. {DELAY_LIMIT} steps"))
     if is_convolution(network, connection):
         assert isinstance(connection.geometry, Convolution)
-        if connection.weight_exponent:
+        if connection.weight_exponent > 0:
             exponent = f"weight exponent {connection.weight_exponent}"
-            found.append(Violation(where, exponent, "0: Lava's Conv has none; scale the target's threshold instead"))
+            found.append(Violation(where, exponent, "at most 0 of a Conv; several that add up are larger weights"))
         sizes = (connection.weight.shape[2], connection.geometry.stride, connection.geometry.padding)
         if max(sizes) > KERNEL_LIMIT:
             names = "kernel {}, stride {}, padding {}".format(*sizes)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from fsnn_lava.backends.finished_samples import FinishedSamples
-from fsnn_lava.backends.lava.chip_limits import require_hardware
+from fsnn_lava.backends.lava.chip_limits import require_hardware, require_stock_models
 from fsnn_lava.backends.lava.sample_ring import RING_BYTES, Device, GraphJob, ReadoutPlace, SampleRing
 from fsnn_lava.backends.lava.worker_process import WorkerRun
 from fsnn_lava.backends.registry import Progress, Sink, require_arithmetic
@@ -90,6 +90,8 @@ class LavaRunner:
     def _check(self, network: HardwareNetwork, inputs: Array, record: Sequence[str]) -> int:
         require_arithmetic(self, network)
         require_hardware(network, backend=self.name)
+        if self.stock_models:
+            require_stock_models(network, backend=self.name)
         if self.readout == "lava" and network.readout.integrators is None:
             raise UnsupportedError(
                 f'backend "{self.name}" cannot read out network "{network.name}" on Lava: it has no integrators; '

@@ -94,13 +94,14 @@ def delay_line(size: int, steps: int, arithmetic: Arithmetic) -> Sparse:
     return DelaySparse(delays=diags([steps - 1], shape=(size, size), format="csr", dtype=int), **arguments)
 
 
-def synapses(network: HardwareNetwork, connection: Connection) -> Conv | Sparse | Dense:
+def synapses(network: HardwareNetwork, connection: Connection, *, stock_models: bool) -> Conv | Sparse | Dense:
     """The process of a connection, apart from its delay.
 
-    Conv for kernels that binary spikes meet; it has no exponent. Other kernels are unrolled to Sparse.
+    Conv for kernels that binary spikes meet. Other kernels are unrolled to Sparse, and so are those with an exponent
+    where Lava's own models run: that of Conv ignores it.
     """
     integer = network.arithmetic == "integer"
-    if is_convolution(network, connection):
+    if is_convolution(network, connection) and not (stock_models and connection.weight_exponent):
         assert isinstance(connection.geometry, Convolution)
         return _convolution(network, connection, connection.geometry)
     matrix = _matrix(network, connection)
@@ -132,6 +133,7 @@ def _convolution(network: HardwareNetwork, connection: Connection, geometry: Con
     kernel = lava_kernels(connection.weight)
     return Conv(
         weight=np.ascontiguousarray(WEIGHT_FACTOR * kernel if network.arithmetic == "integer" else kernel),
+        weight_exp=connection.weight_exponent,
         input_shape=lava_shape(network.shape_of(connection.source)),
         padding=geometry.padding,
         stride=geometry.stride,

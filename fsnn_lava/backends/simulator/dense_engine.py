@@ -39,10 +39,10 @@ class DenseEngine:
         self._synapses = {p.population.name: [self._scaled(s) for s in p.synapses] for p in plan.populations}
 
     def _scaled(self, synapses: SpikeConnection) -> SpikeConnection:
-        """The same with weights in the unit of the current."""
-        kind = self._plan.sum_dtype
-        weight = synapses.map.weight.astype(kind) * kind(1 << synapses.shift)
-        return dataclasses.replace(synapses, map=synapses.map.with_weight(weight), shift=0)
+        """The same with weights in the unit of the current, or in a finer one, from which sums are rounded down."""
+        kind, shift = self._plan.sum_dtype, synapses.shift
+        weight = synapses.map.weight.astype(kind) * kind(1 << max(shift, 0))
+        return dataclasses.replace(synapses, map=synapses.map.with_weight(weight), shift=min(shift, 0))
 
     def sample_bytes(self, record: Sequence[str]) -> int:
         """Memory that one sample of a batch takes: states, rings, three currents, and what is recorded."""
@@ -104,7 +104,11 @@ class DenseEngine:
                 continue
             dtype = state.arriving.dtype
             spikes = codes[sent].astype(dtype) if product.source == INPUT else states[product.source].spikes(sent)
-            if first and isinstance(product.map.geometry, Dense):
+            if product.shift:  # exact: a whole number times a power of two
+                state.arriving[:] = np.floor(product.map.product(spikes) * dtype.type(2.0**product.shift)) + (
+                    0 if first else state.arriving
+                )
+            elif first and isinstance(product.map.geometry, Dense):
                 np.matmul(spikes, product.map.weight.T, out=state.arriving)
             elif first:
                 state.arriving[:] = product.map.product(spikes)

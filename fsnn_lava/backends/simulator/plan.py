@@ -38,7 +38,7 @@ class SpikeConnection:
     name : of the network's connection.
     delay : local, less than the number of steps.
     map : its weights; mantissas, if they are integers.
-    shift : power of two that its sums are multiplied with, to be in the unit of the current.
+    shift : power of two that its sums are multiplied with, to be in the unit of the current; then rounded down.
     """
 
     name: str
@@ -191,9 +191,10 @@ def make_plan(network: HardwareNetwork, *, proven: bool = False) -> Plan:
     if network.arithmetic == "float":
         return Plan(network, populations, np.float64, narrow=False)
     arriving = [_largest_arriving(p) for p in populations]
+    summed = [int(_row_sums(s.map).max()) for p in populations for s in p.synapses]
     # What is proven reaches no potential beyond 24 bits, and so has no current beyond them either.
     narrow = proven or max(map(_largest_step, populations, arriving)) < 2**31
-    return Plan(network, populations, float_dtype(max(arriving)), narrow)
+    return Plan(network, populations, float_dtype(max(*arriving, *summed, 0)), narrow)
 
 
 def float_dtype(largest: int) -> type[np.floating[Any]]:
@@ -210,7 +211,7 @@ def _largest_arriving(plan: PopulationPlan) -> int:
     """Bound on the magnitude of every partial sum of spike-driven current, in units of 64 states."""
     sums = np.zeros(plan.population.size)
     for s in plan.synapses:
-        sums += _row_sums(s.map) * 2**s.shift
+        sums += np.ceil(_row_sums(s.map) * 2.0**s.shift)
     return int(sums.max())
 
 

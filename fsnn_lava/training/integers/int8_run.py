@@ -236,7 +236,9 @@ def _all_steps(
                 if step >= s.delay:
                     sent = step - s.delay
                     spikes = frames[sent] if s.source == INPUT else torch.from_numpy(by_name[s.source].spikes(sent))
-                    sums = products[s.name](spikes).numpy() * np.float32(1 << s.shift)
+                    sums = products[s.name](spikes).numpy() * np.float32(2.0**s.shift)
+                    if s.shift < 0:
+                        np.floor(sums, out=sums)  # exact until here: a whole number times a power of two
                     arriving = sums if arriving is p.nothing else arriving + sums
             if p.advance(arriving, step, pool, threads) > STATE_LIMIT:
                 row, n = np.argwhere(np.abs(p.potential.astype(np.int64)) > STATE_LIMIT)[0].tolist()

@@ -1,5 +1,7 @@
 """Stock Dense, Sparse, DelaySparse and Conv, event-driven: bit by bit what Lava's fixed_pt models send.
 
+One thing is not theirs: Lava 0.10.0's Conv declares an exponent and its model ignores it; ours does not.
+
 A connection sends what arrived one step ago, then adds the weights of the sources that spike now; it computes nothing
 while the same message arrives as in the step before, as always-on neurons and constant inputs send it.
 Before the first step of every sample it forgets the spikes in flight, as the forgetful ones of `fast_models` do.
@@ -152,7 +154,10 @@ class FastDelaySparse(_FastConnection, PyDelaySparseModelBitAcc):
 
 
 class FastConv(_OneStep, PyConvModelFixed):
-    """Conv, fixed_pt, with one stride and padding for both axes, neither dilated nor grouped."""
+    """Conv, fixed_pt, with one stride and padding for both axes, neither dilated nor grouped.
+
+    With the exponent that the process declares: Lava's own model computes as if it were 0.
+    """
 
     buffer = "a_buf"
 
@@ -185,10 +190,11 @@ class FastConv(_OneStep, PyConvModelFixed):
         )
 
     def finish(self, current: Array) -> None:
-        """Keep 24 bits, signed; there is no exponent."""
+        """Keep 24 bits, signed, and scale them, which Lava's model leaves out."""
         current += _HALF
         current &= 2 * _HALF - 1
         current -= _HALF
+        scale(current, self.weight_exp.item())
 
 
 def lava_weights(weights: Any, parameters: Mapping[str, Any]) -> Any:
