@@ -1,11 +1,11 @@
 """Accuracy on hardware by the bits of the weights and by T: rounded after the training, or trained in integers.
 
 For each network and T a training in floats and hardware timing, at that T. Then, for each number of bits, twice: the
-network rounded with compensation, and trained in integers from there for a few epochs at a lower learning rate (on MNIST
-for twelve, with images moved by up to two pixels, without which it overfits).
-Beside them the float network trained for as many epochs more, and of several populations one that was trained in the
-papers' timing. Every figure is of the whole test set, of integers in the simulator, after the last epoch: nothing is
-chosen on the test set. Trainings are resumed where they were stopped; what is kept already is not measured again.
+network rounded with compensation, and trained in integers from there for a few epochs at a lower learning rate (MNIST's
+for twelve, its images moved by up to two pixels, without which it overfits). Beside them the float network trained for
+as many epochs more, and of several populations one that was trained in the papers' timing. Every figure is of the whole
+test set, of integers in the simulator, after the last epoch: nothing is chosen on the test set. Trainings are resumed
+where they were stopped; what is kept already is not measured again.
 """
 
 from __future__ import annotations
