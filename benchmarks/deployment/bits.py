@@ -279,6 +279,7 @@ def draw(kept: Mapping[str, Any], folder: Path) -> None:
                     label=f"T = {row['time_steps']}, {'rounded' if kind == 'rounded' else 'trained in integers'}",
                 )
         axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.set_xlim(-0.4, len(names) - 0.6)
         axes.set_xlabel("bits of the weights", fontsize=9)
         axes.set_ylabel("test accuracy, %", fontsize=9)
         axes.set_title(title, fontsize=9)

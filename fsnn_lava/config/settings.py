@@ -125,9 +125,9 @@ class TrainingConfig:
     over 0.3 of the training)."""
     random_shift: int = -1
     """Training images are moved by up to so many pixels, at random, and black comes in; -1: as published for the
-    dataset (CIFAR 4, others not at all)."""
+    dataset (CIFAR-10 and CIFAR-100 by 4, others not at all). Whether they are mirrored too stays as published."""
     label_smoothing: float = 0.0
-    """Share of each target that goes to all classes alike in the loss of the training, that of tests excepted."""
+    """Share of each target that is spread over all classes, in training alone: the loss of tests knows none."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4

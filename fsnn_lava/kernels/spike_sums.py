@@ -11,6 +11,7 @@ The functions release Python's lock, allocate nothing, and use one core.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -234,14 +235,14 @@ def scatter(spiking: Array, count: int, m: Any, out: Array) -> None:
         k = end
 
 
-def _rounded_down(number: Any, bits: int) -> Any:
-    """An integer times 2**-bits, rounded down; of floats, which have no exponent, compiled but never called."""
-    raise NotImplementedError("compiled functions alone call it")
+def _rounded_down(number: Any, bits: Any) -> Any:
+    """Return an integer times 2**-bits, rounded down. Compiled functions alone call it, of floats never."""
+    raise NotImplementedError("only compiled functions can call this one")
 
 
-@overload(_rounded_down, inline="always")
-def _code_of_rounded_down(number, bits):  # type: ignore[no-untyped-def]  # numba compares the names, annotated or not
-    # A shift has no meaning for floats: numba compiles what this returns for the type that it meets.
+@overload(_rounded_down, strict=False)  # strict: it would compare the annotations too
+def _rounded_down_by_type(number: Any, bits: Any) -> Callable[..., Any]:
+    # Floats have no shift, and no exponent: for them there must be code, which is never reached.
     return (lambda number, bits: number >> bits) if isinstance(number, types.Integer) else (lambda number, bits: number)
 
 

@@ -105,6 +105,11 @@ def check_dataset(config: TrainConfig, dataset: Dataset) -> None:
             f"training.time_steps_schedule: found {list(config.training.time_steps_schedule)} for the event frames of "
             f'"{dataset.name}", one for each step; allowed: none'
         )
+    if config.training.random_shift > 0 and dataset.coding.kind == "event":
+        raise ConfigError(
+            f"training.random_shift: found {config.training.random_shift} for the event frames of "
+            f'"{dataset.name}"; allowed: -1 or 0; images alone can be moved'
+        )
     check_memory(config, dataset.input_shape, len(dataset.classes), copies=TRAINING_COPIES)
 
 
@@ -204,10 +209,11 @@ def check_schedule(training: TrainingConfig, samples: int) -> None:
             f'training.schedule: found "{training.schedule}" for {counted(iterations, "iteration")}; allowed: "step", '
             f"or at least {LEAST_ITERATIONS} of them"
         )
-    if training.warmup_iterations > iterations - 2:
+    warmup, cycle = training.warmup_iterations, training.schedule == "one_cycle"
+    if warmup > iterations - 2 or (cycle and warmup == 1):  # torch's cycle cannot rise within one iteration
         raise ConfigError(
-            f"training.warmup_iterations: found {training.warmup_iterations}; the training has {iterations} "
-            f'iterations; allowed with "{training.schedule}": at most {iterations - 2}'
+            f"training.warmup_iterations: found {warmup}; the training has {iterations} iterations; allowed with "
+            f'"{training.schedule}": {"0, or 2" if cycle else "0"} .. {iterations - 2}'
         )
 
 

@@ -343,6 +343,21 @@ def test_resume_says_what_changes(trained: Path, tmp_path: Path, capsys: pytest.
     assert "training.epochs" not in shown
 
 
+def test_a_run_whose_rate_follows_its_epochs_is_offered_none_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [*SHORT, "--runs", str(tmp_path), "--training.epochs", "2"]
+    assert train.main([*common, "--training.schedule", "cosine"]) == 0
+    capsys.readouterr()
+    resume = ["--resume", str(tmp_path / "digits")]
+    assert train.main(resume) == 0
+    shown = capsys.readouterr().out
+    assert "epochs done: all 2\n" in shown
+    with pytest.raises(ConfigError, match=r"training\.epochs \(2 -> 3\)"):
+        train.main([*resume, "--training.epochs", "3"])
+    assert "differs" not in capsys.readouterr().out
+
+
 def test_progress_within_an_epoch_is_said_where_there_is_no_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from fsnn_lava.training.device_samples import DeviceSamples
 from fsnn_lava.training.on_lava import check_on_lava
 from fsnn_lava.training.on_lava_check import compare_with_spide
 from fsnn_lava.training.on_lava_network import momenta_of, parameters_of, plastic_network, require_on_chip, training_job
-from fsnn_lava.training.schedule import batches_of_epoch, learning_rate
+from fsnn_lava.training.schedule import batches_of_epoch
 
 lava = pytest.mark.lava
 
@@ -96,15 +96,19 @@ def test_weights_and_momenta_come_back_as_they_were(notation: str) -> None:
     assert network.feedback_norm_bound == (2.0 if "F" in notation else np.inf)
 
 
-def test_a_job_holds_the_batches_in_order_with_their_learning_rates() -> None:
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_a_job_holds_the_batches_in_order_with_their_learning_rates(schedule: str) -> None:
+    config = changed(training={"schedule": schedule})
     samples = DeviceSamples(digits(100).train, digits(100).coding, device="cpu")
     batches = batches_of_epoch(TRAINING, 100, epoch=1)
-    job = training_job(plastic_network(network_of(CONFIG)), CONFIG, samples, batches, epoch=1, first_iteration=2)
+    job = training_job(plastic_network(network_of(config)), config, samples, batches, epoch=1, first_iteration=2)
     x, labels = samples.batch(torch.cat(batches))
     assert np.array_equal(job.inputs, x.flatten(1).double().numpy())
     assert np.array_equal(job.labels, labels.numpy())
     assert job.batches == (32, 32, 32, 4)
-    assert job.learning_rates == tuple(learning_rate(TRAINING, samples=100, epoch=1, iteration=i) for i in (2, 3, 4, 5))
+    # Of 8 iterations, 3 of which rise: a tenth from epoch 1 on, or half a cosine over the 5 that are left.
+    expected = {"step": [0.005] * 4, "cosine": [0.05, *(0.025 * (1 + np.cos(np.pi * np.arange(3) / 5)))]}
+    assert job.learning_rates == pytest.approx(expected[schedule], rel=1e-9)
 
 
 @lava

@@ -63,6 +63,30 @@ def test_cosine_falls_to_zero_after_the_warmup() -> None:
     np.testing.assert_allclose(_course(training, 100), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_every_warmup_that_is_allowed_gives_a_course(schedule: str, epochs: int) -> None:
+    """Rates are positive throughout, and the largest is the peak."""
+    allowed = 0
+    for warmup in range(10 * epochs):
+        training = TrainingConfig(
+            schedule=schedule,
+            learning_rate=0.2,
+            epochs=epochs,
+            batch_size=10,
+            warmup_iterations=warmup,  # type: ignore[arg-type]
+        )
+        try:
+            check_schedule(training, 100)
+        except ConfigError:
+            continue
+        rates = _course(training, 100)
+        assert all(0 < rate <= 0.2 * (1 + 1e-12) for rate in rates)
+        assert max(rates) == pytest.approx(0.2, rel=1e-9)
+        allowed += 1
+    assert allowed == 10 * epochs - 1 - (schedule == "one_cycle")
+
+
 @pytest.mark.parametrize("samples", [99, 100, 101, 102])
 def test_a_course_has_a_rate_for_every_iteration(samples: int) -> None:
     """A left-over sample joins the batch before it, and the last rate is the lowest."""
@@ -77,7 +101,11 @@ def test_a_course_has_a_rate_for_every_iteration(samples: int) -> None:
     ("changed", "found"),
     [
         ({"epochs": 4, "batch_size": 50}, "for 8 iterations"),
-        ({"epochs": 4, "batch_size": 10, "warmup_iterations": 39}, "found 39; the training has 40 iterations"),
+        (
+            {"epochs": 4, "batch_size": 10, "warmup_iterations": 39},
+            r'found 39; the training has 40 iterations; allowed with "one_cycle": 0, or 2 \.\. 38',
+        ),
+        ({"epochs": 4, "batch_size": 10, "warmup_iterations": 1}, "found 1; the training has 40 iterations"),
     ],
 )
 def test_a_course_without_iterations_to_fall_is_refused(changed: dict[str, int], found: str) -> None:

@@ -393,6 +393,14 @@ def test_no_steps_are_drawn_for_event_frames(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_event_frames_are_not_moved(tmp_path: Path) -> None:
+    data = some_digits(EVENTS, train=60, test=20, steps=STEPS)
+    message = r'training\.random_shift: found 2 for the event frames of "digits"; allowed: -1 or 0'
+    with pytest.raises(ConfigError, match=message):
+        fit(config_of("dense", random_shift=2), data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_event_frames_are_trained_on_in_integers() -> None:
     data = some_digits(EVENTS, train=120, test=60, steps=STEPS)
     net, result = fitted(config_of("dense", arithmetic="integer", weight_bits=4), data)

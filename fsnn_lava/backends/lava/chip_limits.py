@@ -24,7 +24,7 @@ MESSAGE_LIMIT = 255
 RESET_EXPONENT_LIMIT = 6
 """Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
 UNROLLED_LIMIT = 2**27
-"""Most synapses of convolutions that are unrolled for Lava's own models: each takes about 20 bytes, in all copies."""
+"""Most synapses of a network's convolutions that are unrolled for Lava's own models."""
 _INT32 = 2**31 - 1
 _CONVOLVED = 2**23 - 1
 """Largest sum in Lava's Conv, where it wraps."""
@@ -125,7 +125,8 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
         if largest > limit:
             found.append(Violation(connection.label, f"a sum that can reach {largest}", f"at most {limit}"))
         exponent = connection.weight_exponent
-        total += 64 * (largest << exponent if exponent >= 0 else largest >> -exponent)
+        # Of a negative sum, rounding down makes the magnitude larger.
+        total += 64 * (largest << exponent if exponent >= 0 else -(-largest >> -exponent))
     if total > _INT32:
         found.append(Violation(where, f"an input that can reach {total} units of state", f"at most {_INT32}"))
     return found

@@ -104,16 +104,16 @@ class DenseEngine:
                 continue
             dtype = state.arriving.dtype
             spikes = codes[sent].astype(dtype) if product.source == INPUT else states[product.source].spikes(sent)
-            if product.shift:  # exact: a whole number times a power of two
-                state.arriving[:] = np.floor(product.map.product(spikes) * dtype.type(2.0**product.shift)) + (
-                    0 if first else state.arriving
-                )
-            elif first and isinstance(product.map.geometry, Dense):
+            if first and isinstance(product.map.geometry, Dense) and not product.shift:
                 np.matmul(spikes, product.map.weight.T, out=state.arriving)
-            elif first:
-                state.arriving[:] = product.map.product(spikes)
             else:
-                state.arriving += product.map.product(spikes)
+                sums = product.map.product(spikes)
+                if product.shift:  # exact until it is rounded: a whole number times a power of two
+                    np.floor(sums * dtype.type(2.0**product.shift), out=sums)
+                if first:
+                    state.arriving[:] = sums
+                else:
+                    state.arriving += sums
             first = False
 
     def _advance(self, plan: PopulationPlan, state: _State, step: int, share: float, first: int) -> None:
