@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,23 @@ def test_products_in_8_bits_give_what_events_give(
     assert_same(runner.run(*given, **options, record=names), expected)
     monkeypatch.setattr(int8_run, "TOGETHER", 4 * sum(p.size for p in network.populations))
     assert_same(runner.run(*given, **{**options, "threads": 3}, record=names), expected)
+
+
+@needs_int8
+@pytest.mark.parametrize("notation", ["12-10-8 (F12)", "3C3-4C3s (F3C3u)"])
+def test_sums_with_a_negative_exponent_are_rounded_down_alike(notation: str) -> None:
+    """An eighth of every sum of spikes, which changes what the network does."""
+    case = started(notation, v_threshold=1.0)
+    given, options = batch(case)
+    network, delay = case.model.integer_network(), case.model.loop_delay
+    names = [p.name for p in network.populations]
+    finer = tuple(replace(c, weight_exponent=-3) if c.source in names else c for c in network.connections)
+    scaled = replace(network, connections=finer)
+    expected = BatchRunner(scaled, loop_delay=delay).run(*given, **options, record=names)
+    assert_same(Int8Runner(scaled, loop_delay=delay).run(*given, **options, record=names), expected)
+    before = BatchRunner(network, loop_delay=delay).run(*given, **options)
+    assert not np.array_equal(before.counts[names[1]], expected.counts[names[1]])
+    assert 0.01 < expected.spikes[names[1]].mean() < 0.99
 
 
 @needs_int8
