@@ -270,6 +270,8 @@ def draw(kept: Mapping[str, Any], folder: Path) -> None:
         for number, row in enumerate(rows):
             for kind, style in (("rounded", "o--"), ("integers", "s-")):
                 there = [name for name in names if name in row[kind]]
+                if not there:
+                    continue
                 axes.plot(
                     [names.index(name) for name in there],
                     [100 * row[kind][name] for name in there],
@@ -280,6 +282,7 @@ def draw(kept: Mapping[str, Any], folder: Path) -> None:
                 )
         axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.set_xlim(-0.4, len(names) - 0.6)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100))
         axes.set_xlabel("bits of the weights", fontsize=9)
         axes.set_ylabel("test accuracy, %", fontsize=9)
         axes.set_title(title, fontsize=9)
