@@ -328,6 +328,9 @@ class DeployConfig:
     rounding: Literal["compensated", "nearest"] = "compensated"
     """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
     the current that the calibration samples' firing rates give; nearest: each one by itself."""
+    exponents: Literal["all", "input"] = "all"
+    """Which small weights get an exponent below 0, so that they keep their bits. input: those of graded input alone, as
+    Lava's own Conv needs; with all, its convolutions from spikes run unrolled, and on other models as they are."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256
@@ -338,6 +341,7 @@ class DeployConfig:
         require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
         rounding = ("compensated", "nearest")
         require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
+        require(self.exponents in ("all", "input"), "exponents", self.exponents, "all or input")
         require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
         require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
 

@@ -2,6 +2,7 @@
 
 from fsnn_lava.hardware.currents import (
     constant_current as constant_current,
+    mean_floor as mean_floor,
     mean_input as mean_input,
     real_weight as real_weight,
     summed_weight as summed_weight,

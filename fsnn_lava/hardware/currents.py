@@ -1,6 +1,7 @@
 """Currents that arrive in every step: what the input and the always-on source send to a population on average.
 
-For an integer network the graded input's current is rounded down exactly as in a run.
+For an integer network the graded input's current is rounded down exactly as in a run. What spikes send differs from
+step to step, so of it the mean loss by rounding down (`mean_floor`) is part of what is constant.
 """
 
 from collections.abc import Sequence
@@ -23,13 +24,25 @@ def summed_weight(connections: Sequence[Connection]) -> Array:
     return np.asarray(np.sum([real_weight(c) for c in connections], axis=0))
 
 
+def mean_floor(exponent: int) -> float:
+    """Mean loss of a sum with that weight exponent by rounding down to half a weight unit, weight units.
+
+    Twice the sum has steps of 2**(exponent + 1), of which it loses any number below 1 alike: (1 - 2**(exponent + 1)) / 2
+    on average. That holds for graded codes, and for spikes where several arrive in a step.
+    """
+    return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
+
+
 def constant_current(network: HardwareNetwork, population: Population, inputs: Array) -> Array:
     """(B, N) float64 current of the input and of the always-on source, in the unit of the potential.
 
     Graded input of an integer network: what arrives in every step, rounded down as in a run. Event frames: their mean.
+    Less the mean loss of sums of spikes by rounding down.
     """
     current = np.zeros((network.input.samples(inputs), population.size))
     for c in network.incoming(population.name):
+        if not network.is_graded(c):
+            current -= mean_floor(c.weight_exponent)
         if c.source == ALWAYS_ON:
             current += real_weight(c)[:, 0]
         elif c.source == INPUT:

@@ -29,13 +29,17 @@ from fsnn_lava.hardware import (
     Population,
     TransposedConvolution,
     linear_map,
+    mean_floor,
     mean_input,
     summed_weight,
 )
 from fsnn_lava.quantization.input_correlations import Group, groups_of
-from fsnn_lava.quantization.rounding import mean_floor, round_current, round_weights, shared
+from fsnn_lava.quantization.rounding import FINEST_EXPONENT, round_current, round_weights, shared
 from fsnn_lava.quantization.scales import ResetSynapse, Scales, part_names
 
+SEVERAL = 4.0
+"""Spikes that arrive at a neuron in a step, on average, for their sum to be rounded down: what it loses then is known on
+average (`mean_floor`), while nothing is lost where nothing arrives."""
 _SMALL = 5_000_000
 """Products of one sample up to which candidates are compared by rates that are exact to 1e-5, not to 1e-4."""
 _PRODUCTS_PER_CANDIDATE = 5e8
@@ -113,13 +117,20 @@ class Rounder:
         self.network, self.config, self._scales = network, config, scales
         self.means: dict[str, Array] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
+        self._finest: dict[str, int] = {}
         for c in network.connections:
-            if c.source == ALWAYS_ON or config.rounding == "nearest":
+            if c.source == ALWAYS_ON:
                 continue
             leak = network.population(c.target).neuron.leak
             sent = mean_input(network, inputs, leak) if c.source == INPUT else rates[c.source]
             sent = sent.reshape(len(sent), -1)
-            self.means[c.name] = sent.mean(axis=0, dtype=np.float64)[None]
+            mean = sent.mean(axis=0, dtype=np.float64)[None]
+            present = linear_map(network, c).with_weight((c.weight != 0).astype(np.float64))
+            fine = config.exponents == "all" and present.product(mean).mean() >= SEVERAL
+            self._finest[c.name] = FINEST_EXPONENT if fine or network.is_graded(c) else 0
+            if config.rounding == "nearest":
+                continue
+            self.means[c.name] = mean
             self.groups[c.name] = groups_of(linear_map(network, c), sent)
         self._last: dict[tuple[str, bool], tuple[ResetSynapse, Rounded]] = {}
 
@@ -160,6 +171,7 @@ class Rounder:
                 bits=self.config.weight_bits,
                 symmetric=self.config.symmetric,
                 graded=self.network.is_graded(c),
+                finest=self._finest[c.name],
                 groups=groups,
             )
             connections += parts

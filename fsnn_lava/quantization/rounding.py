@@ -4,9 +4,10 @@ Weights are rounded by GPTQ [1]_, which is optimal brain surgeon [2]_ for roundi
 and those that are still to come are changed so that they make up for its error in the current. What the sources send
 together, and so which weight can make up for which, is known from `input_correlations`.
 
-Weights come in weight units. Those of a convolution from spikes have no exponent on the target (Lava's Conv): where
-they exceed the mantissa, several parallel connections, called parts, add up to one weight. `candidates` calls this
-file for every reset that is tried.
+Weights come in weight units. Where those of a convolution from spikes exceed the mantissa, several parallel
+connections, called parts, add up to one weight: Lava's own Conv has no exponent. Small weights get one below 0, so that
+they keep their bits; what their sum then loses by rounding down is made up for on average, see `candidates`, which
+calls this file for every reset that is tried.
 
 References
 ----------
@@ -31,7 +32,8 @@ CURRENT_LIMIT = (1 << (CURRENT_BITS - 1 + HIGH_EXPONENT)) - 1
 """Largest constant current of two connections together, weight units."""
 MOST_PARTS = 4
 """Most parallel connections that stand for one convolution."""
-_FINEST_INPUT_EXPONENT = -8
+FINEST_EXPONENT = -8
+"""Smallest exponent of weights."""
 _BLOCK = 64
 """Weights of a row that are rounded before the rest of it is adjusted, in one product (GPTQ's lazy batch updates)."""
 
@@ -42,6 +44,7 @@ def round_weights(
     *,
     bits: int,
     graded: bool,
+    finest: int = 0,
     symmetric: bool = False,
     groups: Sequence[Group] = (),
 ) -> tuple[list[Connection], int]:
@@ -51,18 +54,20 @@ def round_weights(
     ----------
     scale : real value of one weight unit.
     bits : width of the mantissas.
-    graded : whether the source sends graded codes, for which exponents may be negative.
+    graded : whether the source sends graded codes.
+    finest : smallest exponent, 0 or less.
     symmetric : leave out the most negative mantissa.
     groups : weights that make up for each other's rounding; those that are in no group are rounded to the nearest.
     """
     weight = connection.weight / scale
     bottom, top = mantissa_limits(bits, symmetric=symmetric)
     largest = float(np.abs(weight).max(initial=0.0))
-    if isinstance(connection.geometry, Convolution) and not graded:
-        parts = min(max(1, int(np.ceil(round(largest) / top))), MOST_PARTS)
+    parts = min(int(np.ceil(round(largest) / top)), MOST_PARTS)
+    if isinstance(connection.geometry, Convolution) and not graded and parts > 1:
         mantissa, clipped = rounded(connection, weight, limits=(parts * bottom, parts * top), groups=groups)
         return shared(connection, mantissa, parts=parts, bits=bits), clipped
-    exponent = _best_exponent(weight, largest, (bottom, top), lowest=_FINEST_INPUT_EXPONENT if graded else 0)
+    highest = 0 if isinstance(connection.geometry, Convolution) and not graded else HIGH_EXPONENT
+    exponent = _best_exponent(weight, largest, (bottom, top), allowed=(finest, highest))
     units = np.ldexp(weight, -exponent)
     mantissa, clipped = rounded(connection, units, limits=(bottom, top), groups=groups)
     return shared(connection, mantissa, exponent=exponent, bits=bits), clipped
@@ -116,7 +121,7 @@ def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
     return np.asarray(np.rint(exact + errors).T)
 
 
-def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, lowest: int) -> int:
+def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, allowed: tuple[int, int]) -> int:
     """The exponent with the smallest squared error: the first that clips nothing, or the one below."""
     fitting = int(np.ceil(np.log2(largest / limits[1]))) if largest > 0 else 0
 
@@ -124,7 +129,7 @@ def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, lo
         mantissa = np.clip(np.rint(np.ldexp(weight, -exponent)), *limits)
         return float(np.square(np.ldexp(mantissa, exponent) - weight).sum())
 
-    return min((min(max(e, lowest), HIGH_EXPONENT) for e in (fitting, fitting - 1)), key=error)
+    return min((min(max(e, allowed[0]), allowed[1]) for e in (fitting, fitting - 1)), key=error)
 
 
 def shared(
@@ -142,11 +147,6 @@ def shared(
         )
         for part in range(parts)
     ]
-
-
-def mean_floor(exponent: int) -> float:
-    """Mean loss of a current by rounding down, weight units: twice the sum loses half a step of 2**-e on average."""
-    return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
 
 
 def round_current(connection: Connection, units: Array) -> tuple[list[Connection], int]:

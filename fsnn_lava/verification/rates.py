@@ -28,12 +28,12 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
     Array,
-    Connection,
     FloatNeuron,
     HardwareNetwork,
     IntegerNeuron,
     Population,
     linear_map,
+    mean_floor,
     rate_weights,
 )
 from fsnn_lava.quantization import parts_of
@@ -268,7 +268,7 @@ def _effects(
         for part in parts:
             sent = _mean_sent(floating, part.source, inputs, exact, law.leak)
             units = np.ldexp(linear_map(integer, part).product(sent)[0], part.weight_exponent)
-            brought += units - _mean_floor(part)
+            brought += units - mean_floor(part.weight_exponent)
         effects[c.name] = (brought * whole.scale - wanted) * unit
         if parts and c.source not in (ALWAYS_ON, INPUT):
             late -= (integer.local_delay(parts[0]) - floating.local_delay(c)) / steps * wanted * unit
@@ -277,12 +277,6 @@ def _effects(
     effects["leak"] = (whole.leak - law.leak) * law.v_threshold / 2 * unit
     effects["delay"] = late
     return {name: effect.astype(np.float32) for name, effect in effects.items()}
-
-
-def _mean_floor(part: Connection) -> float:
-    """Weight units that a graded current loses on average by being rounded down (`quantization.rounding`)."""
-    rounded_down = part.source == INPUT and part.weight_exponent < -1
-    return (1 - 2.0 ** (part.weight_exponent + 1)) / 4 if rounded_down else 0.0
 
 
 def _mean_sent(network: HardwareNetwork, source: str, inputs: Array, exact: Mapping[str, Array], leak: float) -> Array:

@@ -72,7 +72,7 @@ def test_ranges_and_exact_relations(notation: str, leak: float, bits: Any) -> No
         assert c.weight_bits == width
         assert c.weight.min() >= -(1 << (width - 1))
         assert c.weight.max() < 1 << (width - 1)
-        assert c.weight_exponent >= (-8 if c.source == INPUT else 0)
+        assert c.weight_exponent >= (0 if c.source == ALWAYS_ON else -8)
     delays = {c.name: c.delay for c in integer.connections}
     assert all(delays[c.name] == c.delay for c in floating.connections)
 
@@ -101,13 +101,21 @@ def test_fewer_bits_cost_more(leak: float) -> None:
     assert rates[0] < rates[1] < rates[2]
 
 
-def test_events_have_no_negative_exponent() -> None:
+@pytest.mark.parametrize("rounding", ["compensated", "nearest"])
+@pytest.mark.parametrize(("exponents", "share", "fine"), [("all", 0.5, True), ("input", 0.5, False), ("all", 0.1, False)])
+def test_events_have_a_negative_exponent_where_several_arrive_in_a_step(
+    exponents: Any, share: float, fine: bool, rounding: Any
+) -> None:
+    """Of 30 events in a step 15 or 3; small weights alone, as a constant current bounds the scale."""
     rng = np.random.default_rng(0)
     net = network(rng.normal(0, 0.004, (9, 30)), rng.normal(0, 1, 9), kind="event")
-    frames = rng.integers(0, 2, (10, 25, 30)).astype(np.uint8)
-    integer, report = quantize(net, frames)
+    frames = (rng.random((10, 25, 30)) < share).astype(np.uint8)
+    config = DeployConfig(exponents=exponents, rounding=rounding)
+    integer, report = quantize(net, frames, config=config, keep_lost=True)
     assert_sound(report)
-    assert all(c.weight_exponent >= 0 for c in integer.connections)
+    (events,) = (c for c in integer.connections if c.source == INPUT)
+    assert (events.weight_exponent < 0) == fine
+    assert (report.connections["in"].used_bits == 8) == fine
 
 
 def test_half_threshold_is_half_the_reset_and_about_halves_the_deviation() -> None:
@@ -426,10 +434,9 @@ def test_exponents_and_ranges(notation: str, leak: float, bits: Any) -> None:
             assert (part.source, part.target, part.delay, part.geometry) == (c.source, c.target, c.delay, c.geometry)
             assert part.weight.shape == c.weight.shape
             kinds.add((type(c.geometry), c.source == INPUT))
-            if isinstance(c.geometry, Convolution):
-                assert part.weight_exponent == 0 or (c.source == INPUT and part.weight_exponent >= -8)
-            else:
-                assert part.weight_exponent >= 0
+            assert part.weight_exponent >= (0 if c.source == ALWAYS_ON else -8)
+            if isinstance(c.geometry, Convolution) and c.source != INPUT:
+                assert part.weight_exponent <= 0
     assert (Convolution, True) in kinds
     assert (TransposedConvolution if "u" in notation else Convolution, False) in kinds
     assert sum(len(scales.parts_of(integer, c)) for c in network.connections) == len(integer.connections)
@@ -905,8 +912,9 @@ def test_others_have_an_exponent(geometry: Any, graded: bool, exponent: int) -> 
     (found,), clipped = round_weights(c, 1.0, bits=8, graded=graded)
     assert (found.weight_exponent, clipped, found.name) == (exponent, 0, "c")
     small = replace(c, weight=weight / 1e4)
-    (fine,), _ = round_weights(small, 1.0, bits=8, graded=graded)
-    assert fine.weight_exponent == (-8 if graded else 0)
+    for finest in (0, -4, -8):
+        (fine,), _ = round_weights(small, 1.0, bits=8, graded=graded, finest=finest)
+        assert fine.weight_exponent == finest
 
 
 def test_progress_says_what_is_done() -> None:

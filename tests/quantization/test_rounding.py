@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from fsnn_lava.hardware.currents import mean_floor
 from fsnn_lava.hardware.geometry import Convolution
 from fsnn_lava.hardware.network import Connection
 from fsnn_lava.quantization.candidates import reset_synapses, weight_units
-from fsnn_lava.quantization.rounding import mean_floor, round_weights
+from fsnn_lava.quantization.rounding import round_weights
 
 
 def test_reset_synapses_are_all_that_eight_bits_and_an_exponent_can_say() -> None:

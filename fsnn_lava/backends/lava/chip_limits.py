@@ -73,7 +73,7 @@ def require_stock_models(network: HardwareNetwork, *, backend: str) -> None:
         raise UnsupportedError(
             f'backend "{backend}", network "{network.name}": Lava\'s own model of Conv ignores weight exponents, found '
             f"{listed}; unrolled to Sparse, which has them, these are {synapses:,} synapses; allowed: "
-            f"{UNROLLED_LIMIT:,}; run it without --stock-models, whose models have the exponent"
+            f"{UNROLLED_LIMIT:,}; run it without --stock-models, whose models have the exponent, or export it with --exponents input"
         )
 
 
