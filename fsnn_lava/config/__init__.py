@@ -28,6 +28,7 @@ from fsnn_lava.config.settings import (
     TrainConfig as TrainConfig,
     TrainingConfig as TrainingConfig,
     WeightBits as WeightBits,
+    WeightExponents as WeightExponents,
     changed_settings as changed_settings,
     config_from_dict as config_from_dict,
     config_to_dict as config_to_dict,

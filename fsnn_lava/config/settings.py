@@ -30,6 +30,7 @@ else:
 
 PrecisionName = Literal["float32", "tf32", "bf16"]
 WeightBits = Literal[2, 3, 4, 5, 6, 7, 8]
+WeightExponents = Literal["all", "input"]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
@@ -40,6 +41,7 @@ _UNCHANGED = {
     "arithmetic": "float",
     "weight_bits": 8,
     "symmetric": False,
+    "exponents": "all",
     "time_steps_schedule": (),
     "time_steps_by": "epoch",
     "schedule": "step",
@@ -102,6 +104,8 @@ class TrainingConfig:
     """Integer arithmetic alone: width of the signed weight mantissas."""
     symmetric: bool = False
     """Integer arithmetic alone: without the most negative mantissa; with 2 bits ternary weights, -1, 0 and 1."""
+    exponents: WeightExponents = "all"
+    """Integer arithmetic alone: which small weights get an exponent below 0, as of `fsnn export`."""
     time_steps_schedule: tuple[int, ...] = ()
     """Steps T of the training, one after the other or drawn; none: network.time_steps, which tests always run."""
     time_steps_by: Literal["epoch", "batch"] = "epoch"
@@ -267,14 +271,15 @@ class TrainConfig:
 def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     """What can be done in integers, and the settings that only integers have."""
     if training.arithmetic == "float":
-        for name, default in (("weight_bits", 8), ("symmetric", False)):
+        for name, default in (("weight_bits", 8), ("symmetric", False), ("exponents", "all")):
             value = getattr(training, name)
             allowed = (
                 f'{default} with training.arithmetic = "float"; train in integers for others, or round afterwards: '
-                "fsnn export --weight-bits N --symmetric"
+                "fsnn export --weight-bits N --symmetric --exponents input"
             )
             require(value == default, f"training.{name}", value, allowed)
         return
+    _check_exponents("training.exponents", training.exponents)
     integer = 'with training.arithmetic = "integer"'
     methods = [name for name in METHODS if METHODS.get(name).integers]
     require(training.method in methods, "training.method", training.method, f"{' or '.join(methods)} {integer}")
@@ -328,7 +333,7 @@ class DeployConfig:
     rounding: Literal["compensated", "nearest"] = "compensated"
     """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
     the current that the calibration samples' firing rates give; nearest: each one by itself."""
-    exponents: Literal["all", "input"] = "all"
+    exponents: WeightExponents = "all"
     """Which small weights get an exponent below 0, so that they keep their bits. input: those of graded input alone, as
     Lava's own Conv needs; with all, its convolutions from spikes run unrolled, and on other models as they are."""
     time_steps: int = 0
@@ -341,9 +346,13 @@ class DeployConfig:
         require(self.threshold in ("full", "half"), "threshold", self.threshold, "full or half")
         rounding = ("compensated", "nearest")
         require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
-        require(self.exponents in ("all", "input"), "exponents", self.exponents, "all or input")
+        _check_exponents("exponents", self.exponents)
         require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
         require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
+
+
+def _check_exponents(name: str, value: str) -> None:
+    require(value in ("all", "input"), name, value, "all or input")
 
 
 def published_configs() -> dict[str, Path]:

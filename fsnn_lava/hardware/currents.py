@@ -27,8 +27,8 @@ def summed_weight(connections: Sequence[Connection]) -> Array:
 def mean_floor(exponent: int) -> float:
     """Mean loss of a sum with that weight exponent by rounding down to half a weight unit, weight units.
 
-    Twice the sum has steps of 2**(exponent + 1), of which it loses any number below 1 alike: (1 - 2**(exponent + 1)) / 2
-    on average. That holds for graded codes, and for spikes where several arrive in a step.
+    Twice the sum has steps of 2**(exponent + 1), and loses any multiple of them below 1 alike, half of 1 less a step on
+    average. That holds for graded codes, and for spikes where several arrive in a step.
     """
     return (1 - 2.0 ** (exponent + 1)) / 4 if exponent < -1 else 0.0
 

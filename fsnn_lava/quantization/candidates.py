@@ -38,8 +38,8 @@ from fsnn_lava.quantization.rounding import FINEST_EXPONENT, round_current, roun
 from fsnn_lava.quantization.scales import ResetSynapse, Scales, part_names
 
 SEVERAL = 4.0
-"""Spikes that arrive at a neuron in a step, on average, for their sum to be rounded down: what it loses then is known on
-average (`mean_floor`), while nothing is lost where nothing arrives."""
+"""Spikes that must arrive at a neuron in a step, on average, for their sum to be rounded down: what it then loses has a
+known mean (`mean_floor`), while nothing is lost where nothing arrives."""
 _SMALL = 5_000_000
 """Products of one sample up to which candidates are compared by rates that are exact to 1e-5, not to 1e-4."""
 _PRODUCTS_PER_CANDIDATE = 5e8

@@ -102,7 +102,7 @@ def quantize(
     if config.time_steps:
         network = dataclasses.replace(network, time_steps=config.time_steps)
     if scales is not None:
-        config = scales.deployment(config)
+        config = scales.deployment(config, network)
     search = _Search(network, calibration, config, scales=scales, progress=progress)
     resets = search.chosen(room) if scales is None else scales.resets
     integer = search.rounder.network_of(resets)

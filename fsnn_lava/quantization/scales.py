@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fsnn_lava.config import DeployConfig, WeightBits
+from fsnn_lava.config import DeployConfig, WeightBits, WeightExponents
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.hardware import ALWAYS_ON, Connection, HardwareNetwork, IntegerNeuron
 from fsnn_lava.quantization.rounding import MOST_PARTS
@@ -94,17 +94,20 @@ class Scales:
         """Return for a provenance, JSON-compatible."""
         return dataclasses.asdict(self) | {"resets": {name: list(reset) for name, reset in self.resets.items()}}
 
-    def deployment(self, config: DeployConfig) -> DeployConfig:
-        """The settings of a deployment that keeps these scales.
+    def deployment(self, config: DeployConfig, network: HardwareNetwork) -> DeployConfig:
+        """The settings of a deployment that keeps these scales, of the network that was trained in them.
 
         Raises
         ------
         ConfigError : if the config asks for other integers.
         """
         default = DeployConfig()
+        of_spikes = [c.name for c in network.connections if c.source != ALWAYS_ON and not network.is_graded(c)]
+        exponents: WeightExponents = "all" if any(self.exponents[name] < 0 for name in of_spikes) else "input"
         asked = [
             (f"weight_bits {config.weight_bits}", config.weight_bits, default.weight_bits, self.weight_bits),
             ("symmetric", config.symmetric, default.symmetric, self.symmetric),
+            (f"exponents {config.exponents}", config.exponents, default.exponents, exponents),
             (f"threshold {config.threshold}", config.threshold, default.threshold, "full"),
             (f"rounding {config.rounding}", config.rounding, default.rounding, "nearest"),
         ]
@@ -119,5 +122,6 @@ class Scales:
         return ConfigError(
             f"found {found} for a network that was trained in integers; allowed: the weights that it has, "
             f"of {self.weight_bits} bits, {kind}; for others train it in them: fsnn train --from RUN "
-            "--training.arithmetic integer --training.weight-bits N, and --training.symmetric for symmetric ones"
+            "--training.arithmetic integer --training.weight-bits N, and --training.symmetric or --training.exponents "
+            "input for such ones"
         )

@@ -154,6 +154,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         r'training\.weight_bits: found 4; allowed: 8 with training\.arithmetic = "float"',
     ),
     (
+        {"training": {"exponents": "input"}},
+        r'training\.exponents: found \'input\'; allowed: all with training\.arithmetic = "float"',
+    ),
+    (
         {"training": {"symmetric": True}},
         r'training\.symmetric: found True; allowed: False with training\.arithmetic = "float"',
     ),
@@ -201,13 +205,13 @@ def test_settings_of_integers_are_kept(method: str) -> None:
 
 def test_settings_that_change_nothing_are_left_out() -> None:
     """Files of trainings in floats stay as older versions wrote them."""
-    new = {"arithmetic", "weight_bits", "symmetric", "time_steps_schedule"}
+    new = {"arithmetic", "weight_bits", "symmetric", "exponents", "time_steps_schedule"}
     assert not new & set(config_to_dict(TrainConfig())["training"])
     integer = TrainConfig(training=TrainingConfig(arithmetic="integer"))
     assert new & set(config_to_dict(integer)["training"]) == {"arithmetic"}
     assert config_from_dict(config_to_dict(integer)) == integer
     ternary = TrainConfig(training=TrainingConfig(arithmetic="integer", weight_bits=2, symmetric=True))
-    assert new - set(config_to_dict(ternary)["training"]) == {"time_steps_schedule"}
+    assert new - set(config_to_dict(ternary)["training"]) == {"exponents", "time_steps_schedule"}
 
 
 @pytest.mark.parametrize(("drawn", "most"), [((), 30), ((4, 8), 30), ((4, 50), 50)])

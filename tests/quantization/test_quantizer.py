@@ -102,7 +102,9 @@ def test_fewer_bits_cost_more(leak: float) -> None:
 
 
 @pytest.mark.parametrize("rounding", ["compensated", "nearest"])
-@pytest.mark.parametrize(("exponents", "share", "fine"), [("all", 0.5, True), ("input", 0.5, False), ("all", 0.1, False)])
+@pytest.mark.parametrize(
+    ("exponents", "share", "fine"), [("all", 0.5, True), ("input", 0.5, False), ("all", 0.1, False)]
+)
 def test_events_have_a_negative_exponent_where_several_arrive_in_a_step(
     exponents: Any, share: float, fine: bool, rounding: Any
 ) -> None:

@@ -16,6 +16,7 @@ from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.config import DeployConfig, TrainConfig, TrainingConfig, WeightBits
 from fsnn_lava.errors import ConfigError, PotentialBoundError
 from fsnn_lava.hardware import (
+    INPUT,
     STATE_LIMIT,
     Array,
     HardwareNetwork,
@@ -220,6 +221,38 @@ def test_spikes_are_those_of_the_plain_reference(notation: str, coding: Any, lea
     for spikes, name in zip(run.spikes, expected, strict=True):
         assert spikes.any()
         assert np.array_equal(spikes.numpy(), expected[name])
+
+
+@pytest.mark.parametrize("notation", ["40-30-20 (F40)", "8C3s-P2 (F8C3)", "8C3-9C3s (F8C3u)"])
+def test_weights_of_spikes_with_an_exponent_below_0_run_and_are_exported_as_they_were_trained(notation: str) -> None:
+    """A window so long that its scale is small: each sum of spikes is rounded down, as the plain reference does it."""
+    case = started(notation, v_threshold=1.0, steps=1000)
+    train_a_little(case.model)
+    x, codes = case.inputs(3)
+    bound = case.model.train().bind_to(x)
+    run = bound.detached().simulate(bound.drive(x, time_steps=STEPS), time_steps=STEPS, record=True)
+    case.model.refresh()
+    network = case.model.integer_network()
+    assert min(c.weight_exponent for c in network.connections if c.source != INPUT) <= -5
+    prove(network)
+    expected = reference_spikes(replace(network, time_steps=STEPS), codes)
+    assert run.spikes is not None
+    for spikes, name in zip(run.spikes, expected, strict=True):
+        assert spikes.any()
+        assert np.array_equal(spikes.numpy(), expected[name])
+    again, _ = quantize(case.model.dequantized(), case.calibration[:3], keep_lost=True)
+    assert_same_integers(again, network)
+    with pytest.raises(ConfigError, match="found exponents input for a network that was trained in integers; allowed"):
+        quantize(case.model.dequantized(), case.calibration[:3], config=DeployConfig(exponents="input"))
+
+
+def test_exponents_of_the_input_alone_are_trained_with_none_below_0_of_spikes() -> None:
+    case = started("40-30-20 (F40)", v_threshold=1.0, steps=1000, exponents="input")
+    exponents = {c.source: c.weight_exponent for c in case.model.integer_network().connections}
+    assert exponents.pop(INPUT) < 0 == min(exponents.values())
+    config = DeployConfig(exponents="input")
+    again, _ = quantize(case.model.dequantized(), case.calibration[:3], config=config, keep_lost=True)
+    assert_same_integers(again, case.model.integer_network())
 
 
 def test_another_number_of_steps_runs_so_long() -> None:

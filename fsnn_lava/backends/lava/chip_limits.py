@@ -23,8 +23,8 @@ MESSAGE_LIMIT = 255
 """Largest graded input code: 8 bits."""
 RESET_EXPONENT_LIMIT = 6
 """Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
-UNROLLED_LIMIT = 2**27
-"""Most synapses of a network's convolutions that are unrolled for Lava's own models."""
+UNROLLED_LIMIT = 2**28
+"""Most synapses of a network's convolutions that are unrolled for Lava's own models: 2**28 take about 6 GB."""
 _INT32 = 2**31 - 1
 _CONVOLVED = 2**23 - 1
 """Largest sum in Lava's Conv, where it wraps."""
@@ -73,7 +73,8 @@ def require_stock_models(network: HardwareNetwork, *, backend: str) -> None:
         raise UnsupportedError(
             f'backend "{backend}", network "{network.name}": Lava\'s own model of Conv ignores weight exponents, found '
             f"{listed}; unrolled to Sparse, which has them, these are {synapses:,} synapses; allowed: "
-            f"{UNROLLED_LIMIT:,}; run it without --stock-models, whose models have the exponent, or export it with --exponents input"
+            f"{UNROLLED_LIMIT:,}; run it without --stock-models, whose models have the exponent, or "
+            "export it with --exponents input"
         )
 
 

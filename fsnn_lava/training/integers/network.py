@@ -177,6 +177,7 @@ class IntegerSNN(FeedbackSNN):
     Attributes
     ----------
     weight_bits, symmetric : of the mantissas.
+    exponents : which weights may have one below 0.
     most_steps : largest T for which every state is proven.
 
     Raises
@@ -189,6 +190,7 @@ class IntegerSNN(FeedbackSNN):
         super().__init__(undropped, input_shape, classes=classes, seed=config.training.seed, timing="hardware")
         self.coding = coding
         self.weight_bits, self.symmetric = config.training.weight_bits, config.training.symmetric
+        self.exponents = config.training.exponents
         self.most_steps = config.most_steps
         self._floating = lower_model(self, coding, name=config.name, time_steps=config.most_steps)
         self._places = places_of(self, self._floating, coding)
