@@ -91,6 +91,14 @@ class LinearMap:
         return csr_matrix((np.concatenate(values), places), shape=(prod(self.target), prod(self.source)))
 
     @property
+    def products(self) -> int:
+        """Number of products of a dense pass of one sample, zeros and taps beyond the border included."""
+        if isinstance(self.geometry, Dense):
+            return self.weight.size
+        end = self.source if isinstance(self.geometry, TransposedConvolution) else self.target
+        return self.weight.size * prod(end[1:])
+
+    @property
     def _unfolded_numbers(self) -> int:
         side = self.weight.shape[-1]
         if isinstance(self.geometry, Convolution):

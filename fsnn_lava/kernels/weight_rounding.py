@@ -1,4 +1,4 @@
-"""Weights in floats as whole numbers, with what they add up to, in one pass over memory."""
+"""Weights in floats as whole numbers: in one pass over memory, or each making up for the errors of those before."""
 
 from __future__ import annotations
 
@@ -57,3 +57,30 @@ def round_rows(
                 negative += min(number, np.int32(0))
                 positive += max(number, np.int32(0))
             sums[r, p, 0], sums[r, p, 1] = negative, positive
+
+
+@compiled
+def round_block(wanted: Array, exact: Array, factor: Array, limits: Array, errors: Array) -> None:
+    """Round the weights of a block from the last to the first, each moving those that are still to come.
+
+    Parameters
+    ----------
+    wanted : (n, R) float32, weights by rows of `exact`, moved already by those of later blocks; written.
+    exact : (n, R) float32, the weights; one of 0 stays 0.
+    factor : (n, n) float32: the error of weight k moves weight j by -factor[k, j] of it.
+    limits : (2,) float32, smallest and largest whole number.
+    errors : (n, R) float32, whole number - weight; written.
+    """
+    # A weight of all rows at a time, so that rows lie side by side in vectors, in strips that stay in the first cache.
+    low, high = limits[0], limits[1]
+    weights, rows = wanted.shape
+    for first in range(0, rows, 64):
+        last = min(first + 64, rows)
+        for j in range(weights - 1, -1, -1):
+            for r in range(first, last):
+                whole = min(max(np.rint(wanted[j, r]), low), high)
+                errors[j, r] = whole - exact[j, r] if exact[j, r] != 0 else np.float32(0)
+            for i in range(j):
+                share = factor[j, i]
+                for r in range(first, last):
+                    wanted[i, r] -= share * errors[j, r]

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fsnn_lava.config import SOLVERS
+from fsnn_lava.datasets import evenly_spaced
 from fsnn_lava.errors import InputError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -33,6 +34,7 @@ from fsnn_lava.hardware import (
     HardwareNetwork,
     check_inputs,
     constant_current,
+    linear_map,
     real_weight,
 )
 from fsnn_lava.network.fixed_point import Solver, spectral_radii
@@ -48,6 +50,10 @@ most. Plain iteration comes last, for loops of many equally strong directions, w
 """
 ROUNDING = 1e-6
 """Relative error of a sweep in float32, at most."""
+GAIN_PRODUCTS = 6e9
+"""Products of one sweep of the samples whose gain is measured, at most: all samples of a small network."""
+GAIN_SAMPLES = 16
+"""So many samples at least."""
 CHUNK_NUMBERS = 2**21
 """Rates that are solved for at a time, so that memory does not grow with the number of samples."""
 
@@ -65,7 +71,8 @@ class EquilibriumRates:
         smallest residual that were found.
     residuals : (B,) largest change of a rate by one more sweep around the loop, spikes per step.
     gains : (B,) spectral radius of the loop's Jacobian at these rates, by power iteration. Above 1 the network leaves
-        them after the smallest disturbance. None if it was not asked for.
+        them after the smallest disturbance. NaN of the samples of a large network whose gain was not measured. None if
+        it was not asked for.
     settled : (B,) whether a sample's residual reached the tolerance and, where known, its gain is below 1.
     steps : sweeps around the loop, of the samples that took the most.
     """
@@ -108,7 +115,8 @@ def equilibrium_rates(
     inputs : (B, *shape) graded codes, or (T, B, *shape) event frames, which are averaged with the rate's weights.
     tolerance : residual, spikes per step, at which a sample is done; down to about 1e-13.
     start : population -> (B, *N) rates to start from, those of a similar network; default: no spikes.
-    with_gains : whether to measure the loop's gain too, which takes as long as the solve in float32.
+    with_gains : whether to measure the loop's gain too, which takes longer than the solve in float32; for evenly spread
+        samples, `GAIN_SAMPLES` at least and as many as `GAIN_PRODUCTS` allow.
     progress : called with the samples done and all samples after each chunk of them.
 
     Raises
@@ -118,7 +126,9 @@ def equilibrium_rates(
     batch = check_inputs(network, inputs)
     loop = _Loop(network)
     rates = _start(network, start, batch)
-    residuals, gains, steps = np.full(batch, np.inf), np.zeros(batch), 0
+    residuals, gains, steps = np.full(batch, np.inf), np.full(batch, np.nan), 0
+    most = max(GAIN_SAMPLES, int(GAIN_PRODUCTS // max(1, loop.products)))
+    measured = evenly_spaced(batch, min(batch, most) if with_gains else 0)
     numbers = sum(p.size for p in network.populations) + network.input.size
     size = max(1, CHUNK_NUMBERS // numbers)
     for first in range(0, batch, size):
@@ -126,16 +136,16 @@ def equilibrium_rates(
         values = {name: r[part] for name, r in rates.items()}
         constant = _constant_currents(network, network.input.take(inputs, part))
         found, residuals[part], taken = _solved(loop, constant, values, tolerance=tolerance)
-        if with_gains:
-            gains[part] = loop.gains(found)
+        here = measured[(measured >= first) & (measured < first + size)]
+        if len(here):
+            gains[here] = loop.gains({name: _images_last(value[here - first]) for name, value in found.items()})
         for name, value in found.items():
             rates[name][part] = value
         steps = max(steps, taken)
         if progress is not None:
             progress(min(first + size, batch), batch)
     settled = residuals <= tolerance
-    if with_gains:
-        settled &= gains < 1
+    settled &= ~(gains >= 1)
     shaped = {name: r.numpy() for name, r in rates.items()}
     return EquilibriumRates(shaped, residuals, gains if with_gains else None, settled, steps)
 
@@ -146,10 +156,13 @@ class _Loop:
     def __init__(self, network: HardwareNetwork) -> None:
         self._shapes = {p.name: p.shape for p in network.populations}
         self._incoming: dict[str, list[tuple[Connection, dict[torch.dtype, Tensor]]]] = {n: [] for n in self._shapes}
+        self.products = 0
+        """Products of one sweep of a sample."""
         order = list(self._shapes)
         back = set()
         for c in network.connections:
             if c.source not in (INPUT, ALWAYS_ON):
+                self.products += linear_map(network, c).products
                 weight = torch.from_numpy(real_weight(c) / network.population(c.target).neuron.reset_amount)
                 weights = {dtype: _images_last(weight.to(dtype)) for dtype in (torch.float32, torch.float64)}
                 self._incoming[c.target].append((c, weights))

@@ -32,6 +32,7 @@ class Settling:
     distance : mean |a - a*| over the mean of a, of the last population after T steps, over the samples that settle;
         None without a run, or if none settles.
     ran : whether there was a run, of whose rates silent, saturated and never_fires are then.
+    gain_samples : of how many samples the gain was measured; of a large network not of all.
     """
 
     samples: int
@@ -43,6 +44,7 @@ class Settling:
     never_fires: float
     distance: float | None
     ran: bool
+    gain_samples: int
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class Settling:
         gains, settled : (B,) as of `EquilibriumRates`.
         """
         batch = len(settled)
+        known = gains[~np.isnan(gains)]
         each = np.concatenate([r.reshape(batch, -1) for r in (run or equilibrium).values()], axis=1)
         distance = None
         if run is not None and settled.any():
@@ -70,14 +73,20 @@ class Settling:
         return cls(
             samples=batch,
             unsettled=int((~settled).sum()),
-            mean_gain=float(gains.mean()),
-            largest_gain=float(gains.max()),
+            mean_gain=float(known.mean()),
+            largest_gain=float(known.max()),
             silent=float((each == 0).mean()),
             saturated=float((each == 1).mean()),
             never_fires=float((each == 0).all(axis=0).mean()),
             distance=distance,
             ran=run is not None,
+            gain_samples=len(known),
         )
+
+    @property
+    def of_samples(self) -> str:
+        """Of how many samples the gain was measured, in brackets, if not of all."""
+        return "" if self.gain_samples == self.samples else f" ({self.gain_samples} of the samples)"
 
     def words(self) -> str:
         """Say the figures in one sentence."""
@@ -86,7 +95,8 @@ class Settling:
             firing = f"after T steps {firing}"
         if self.distance is not None:
             firing = f"{firing}, and the rates are {self.distance:.1%} of their mean away from it"
-        return f"at the equilibrium the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}; {firing}"
+        gain = f"the loop's gain is {self.mean_gain:.2f}, at most {self.largest_gain:.2f}{self.of_samples}"
+        return f"at the equilibrium {gain}; {firing}"
 
     def warnings(self) -> list[str]:
         """Say in plain words what speaks against an equilibrium."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -22,12 +21,10 @@ from fsnn_lava.hardware import (
     INPUT,
     Array,
     Connection,
-    Dense,
     FloatNeuron,
     HardwareNetwork,
     IntegerNeuron,
     Population,
-    TransposedConvolution,
     linear_map,
     mean_floor,
     mean_input,
@@ -248,17 +245,9 @@ class Effort:
     @classmethod
     def for_network(cls, network: HardwareNetwork) -> Effort:
         """The effort that suits the number of products of one pass."""
-        products = sum(_products(network, c) for c in network.connections)
+        products = sum(linear_map(network, c).products for c in network.connections)
         compared = int(np.clip(_PRODUCTS_PER_CANDIDATE / products, 8, 256))
-        finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 3, 24))
+        finalists = int(np.clip(_PRODUCTS_PER_POPULATION / (products * compared), 2, 24))
         small = products <= _SMALL
-        tried = 24 if products <= 10 * _SMALL else 8
+        tried = 24 if products <= 10 * _SMALL else 6
         return cls(compared, tried, finalists, *((1e-5, 1e-9) if small else (1e-4, 1e-4)))
-
-
-def _products(network: HardwareNetwork, connection: Connection) -> int:
-    weights = connection.weight.size
-    if isinstance(connection.geometry, Dense):
-        return weights
-    end = connection.source if isinstance(connection.geometry, TransposedConvolution) else connection.target
-    return weights * prod(network.shape_of(end)[1:])

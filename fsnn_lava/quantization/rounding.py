@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsnn_lava.hardware import ALWAYS_ON, Array, Connection, Convolution
+from fsnn_lava.kernels.weight_rounding import round_block
 from fsnn_lava.quantization.input_correlations import Group, from_rows, weight_rows
 
 CURRENT_BITS = 8
@@ -67,7 +68,9 @@ def round_weights(
         mantissa, clipped = rounded(connection, weight, limits=(parts * bottom, parts * top), groups=groups)
         return shared(connection, mantissa, parts=parts, bits=bits), clipped
     highest = 0 if isinstance(connection.geometry, Convolution) and not graded else HIGH_EXPONENT
-    exponent = _best_exponent(weight, largest, (bottom, top), allowed=(finest, highest))
+    # Spikes whose weights would have exponent 0 otherwise gain enough, also with the last bit half used.
+    clip = graded or finest == 0 or largest > top
+    exponent = _best_exponent(weight, largest, (bottom, top), allowed=(finest, highest), clip=clip)
     units = np.ldexp(weight, -exponent)
     mantissa, clipped = rounded(connection, units, limits=(bottom, top), groups=groups)
     return shared(connection, mantissa, exponent=exponent, bits=bits), clipped
@@ -108,28 +111,28 @@ def _compensated(rows: Array, factor: Array, limits: tuple[int, int]) -> Array:
     A weight of zero is no synapse and stays none.
     """
     exact = np.ascontiguousarray(rows.T, np.float32)
-    absent = exact == 0
-    wanted, errors = exact.copy(), np.zeros_like(exact)
+    wanted, errors, ends = exact.copy(), np.zeros_like(exact), np.array(limits, np.float32)
     for end in range(len(exact), 0, -_BLOCK):  # blocks from the last to the first
         start = max(0, end - _BLOCK)
-        for j in range(end - 1, start - 1, -1):  # one weight of all rows, then the earlier ones of its block
-            errors[j] = np.clip(np.rint(wanted[j]), *limits) - exact[j]
-            errors[j][absent[j]] = 0.0
-            wanted[start:j] -= factor[j, start:j, None] * errors[j]
+        block = slice(start, end)
+        round_block(wanted[block], exact[block], factor[block, block], ends, errors[block])
         # All earlier blocks at once.
         wanted[:start] -= factor[start:end, :start].T @ errors[start:end]
     return np.asarray(np.rint(exact + errors).T)
 
 
-def _best_exponent(weight: Array, largest: float, limits: tuple[int, int], *, allowed: tuple[int, int]) -> int:
-    """The exponent with the smallest squared error: the first that clips nothing, or the one below."""
+def _best_exponent(
+    weight: Array, largest: float, limits: tuple[int, int], *, allowed: tuple[int, int], clip: bool
+) -> int:
+    """The first exponent that clips nothing, or the one below if its squared error is smaller and weights may clip."""
     fitting = int(np.ceil(np.log2(largest / limits[1]))) if largest > 0 else 0
+    tried = [min(max(e, allowed[0]), allowed[1]) for e in (fitting, fitting - 1)]
 
     def error(exponent: int) -> float:
         mantissa = np.clip(np.rint(np.ldexp(weight, -exponent)), *limits)
         return float(np.square(np.ldexp(mantissa, exponent) - weight).sum())
 
-    return min((min(max(e, allowed[0]), allowed[1]) for e in (fitting, fitting - 1)), key=error)
+    return min(tried, key=error) if clip else tried[0]
 
 
 def shared(

@@ -32,7 +32,7 @@ RECORD = "export-record.npz"
 VERSION = 1
 RATE_SAMPLES = 256
 """Most training samples on which rates are measured; of large networks fewer, but never less than a quarter."""
-_RATES = 2**24
+_RATES = 2**23
 """Most rates that are measured, of all samples and neurons."""
 _CHUNK_NUMBERS = 2**23
 """Rates that are held at a time."""

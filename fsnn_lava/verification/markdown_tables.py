@@ -37,7 +37,7 @@ def settling_markdown(settling: Mapping[str, Settling]) -> str:
         (
             name,
             f"{s.mean_gain:.2f}",
-            f"{s.largest_gain:.2f}",
+            f"{s.largest_gain:.2f}{s.of_samples}",
             f"{s.unsettled} of {s.samples}",
             "at T" if s.ran else "at rest",
             f"{s.silent:.0%}",

@@ -50,8 +50,8 @@ BUDGET = Budget(
     unsettled_samples=0,
     equilibrium_converged=True,
     settling={
-        "float": Settling(80, 0, 0.31, 0.42, 0.53, 0.01, 0.12, 0.0321, ran=True),
-        "integer": Settling(80, 0, 0.33, 0.44, 0.55, 0.02, 0.13, None, ran=False),
+        "float": Settling(80, 0, 0.31, 0.42, 0.53, 0.01, 0.12, 0.0321, ran=True, gain_samples=80),
+        "integer": Settling(80, 0, 0.33, 0.44, 0.55, 0.02, 0.13, None, ran=False, gain_samples=80),
     },
 )
 TIE = SpikeDifference(2, "population1", 5, 19, 3e-16)
@@ -252,7 +252,7 @@ def test_every_tie_is_listed_and_what_is_none_breaks_the_verdict() -> None:
 
 
 def test_markdown_says_that_nothing_converged() -> None:
-    restless = Settling(80, 7, 0.9, 1.4, 0.7, 0.3, 0.7, 0.25, ran=True)
+    restless = Settling(80, 7, 0.9, 1.4, 0.7, 0.3, 0.7, 0.25, ran=True, gain_samples=80)
     settling = {**BUDGET.settling, "integer": restless}
     budget = dataclasses.replace(BUDGET, unsettled_samples=7, equilibrium_converged=False, settling=settling)
     report = dataclasses.replace(REPORT, budget=budget)
