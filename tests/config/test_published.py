@@ -18,7 +18,14 @@ from fsnn_lava.training.checkpoint import load_checkpoint, new_model
 
 FILES = list(published_configs().values())
 CONFIGS = [read_config(path) for path in FILES]
-OURS = {"digits", "digits_spide", "fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"}
+OURS = {
+    "digits",
+    "digits_spide",
+    "fashion_mnist_fc_if_t30",
+    "fashion_mnist_fc_lif_t30",
+    "cifar10_alexnet_short",
+    "cifar10_cifarnet_short",
+}
 """Configs that reproduce no row of a paper."""
 
 FC, CONV = "400 (F400)", "64C5s (F64C5)"
@@ -260,6 +267,17 @@ def test_the_row_that_is_not_run_differs_from_its_neighbour_in_steps_alone() -> 
     assert replace(free, network=replace(free.network, time_steps=100)) == longest
 
 
+def test_short_recipes_differ_in_the_network_alone() -> None:
+    """Both for T = 8 at most, in the hardware's timing, so that integers go on from them; and trained to the end."""
+    alexnet, cifarnet = (read_config(f"cifar10_{name}_short") for name in ("alexnet", "cifarnet"))
+    assert (alexnet.network.notation, cifarnet.network.notation) == (ALEXNET, CIFARNET)
+    network = replace(alexnet.network, notation=CIFARNET)
+    assert replace(alexnet, name=cifarnet.name, network=network) == cifarnet
+    training = alexnet.training
+    assert (training.runs_in, training.schedule, alexnet.most_steps) == ("hardware", "one_cycle", 8)
+    assert training.warmup_iterations < training.epochs * 50_000 // training.batch_size
+
+
 def trained(configs: list[TrainConfig]) -> list[object]:
     run = [config for config in configs if config.name != LONGEST]
     return [pytest.param(c, id=c.name, marks=[pytest.mark.slow] if is_slow(c) else []) for c in run]
@@ -276,7 +294,7 @@ def test_two_iterations_at_full_size(config: TrainConfig) -> None:
     training = replace(
         config.training, epochs=1, batch_size=2, warmup_iterations=0, weight_decay=0.0, threads=1, time_steps_back=back
     )
-    config = replace(config, training=training)
+    config = replace(config, training=replace(training, schedule="step", time_steps_schedule=()))
     dataset = stand_in(config)
     with tempfile.TemporaryDirectory() as folder:  # a checkpoint may take 100 MB; pytest would keep it
         result = fit(config, dataset, Path(folder))
