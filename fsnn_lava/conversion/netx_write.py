@@ -197,7 +197,7 @@ def _connection_violations(network: HardwareNetwork) -> list[Violation]:
         if c.source != ALWAYS_ON and c.delay != 1:
             found.append(Violation(c.label, f"delay {c.delay}", "1 step"))
         if c.weight_exponent < 0:
-            allowed = "0 and more: netx has no fractions of weights"
+            allowed = "0 and more: netx has no fractions of weights; those of spikes are avoided by --exponents input"
             found.append(Violation(c.label, f"weight exponent {c.weight_exponent}", allowed))
     return found
 

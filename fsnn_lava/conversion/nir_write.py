@@ -22,7 +22,7 @@ constant current  an ``Input`` of its own that has to be fed with ones in every 
 readout           ``Affine``. Its output, averaged over the steps with the weights of the firing rate, is the logits
 integers          weights w · 2^e, thresholds and resets in weight units. NIR says nothing of rounding: run in floats,
                   the graph differs from the integer network by what the leak (below 1/128 unit a step) and
-                  negative exponents (below one unit a step) round off
+                  negative exponents (below half a unit a connection and step) round off
 ================  =================================================================================================
 
 The graph's metadata (``fsnn_lava``, JSON) hold what has no node: windows, mantissa widths and exponents, names, the

@@ -178,7 +178,7 @@ def test_verification_compares_what_is_named(network: HardwareNetwork) -> None:
 
 def test_quantization_refuses_what_rounding_destroys() -> None:
     floating = fsnn.lower(trained_networks.trained_network())
-    config = fsnn.DeployConfig(time_steps=3000, calibration_samples=30)
+    config = fsnn.DeployConfig(time_steps=3000, calibration_samples=30, exponents="input")
     train = trained_networks.digits().train
     with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: "):
         fsnn.quantize(floating, train, config=config)

@@ -4,6 +4,7 @@ The last bits of a matrix product depend on the processor for which OpenBLAS cho
 exported in a process of its own, which is told to use the code that every x86-64 processor has. MKL cannot be told: its
 root, which torch takes of a batch norm's variance, is rounded in another way on other processors. So three arrays of
 float networks are kept whole, in golden/roots.npz, and are allowed to differ in their last bits; all others are not.
+Exponents below 0 were of the input alone then.
 """
 
 import json
@@ -33,7 +34,7 @@ def export(name: str, folder: Path) -> None:
     from fsnn_lava.quantization import quantize
     from fsnn_lava.training import load_checkpoint
 
-    trained, config = load_checkpoint(GOLDEN / f"{name}.safetensors"), DeployConfig()
+    trained, config = load_checkpoint(GOLDEN / f"{name}.safetensors"), DeployConfig(exponents="input")
     floating = lower(trained)
     codes = calibration_codes(load_dataset(trained.config.dataset), count=config.calibration_samples)
     integer, _ = quantize(floating, codes, config=config)

@@ -119,7 +119,7 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     assert deployed.floating.time_steps == deployed.integer.time_steps == 17
     assert deployed.integer.populations[0].start == deployed.floating.populations[0].start == 1
     expected = {"weight_bits": 6, "symmetric": False, "threshold": "half", "time_steps": 17, "calibration_samples": 30}
-    assert deployed.integer.provenance["deployment"] == expected | {"rounding": "compensated"}
+    assert deployed.integer.provenance["deployment"] == expected | {"rounding": "compensated", "exponents": "all"}
     printed = words(capsys.readouterr().out)
     assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
     for name in ("input_to_population1", "population1_current", "feedback"):
@@ -517,5 +517,5 @@ def test_export_refuses_a_network_that_rounding_destroys(digits: Path) -> None:
     """Long windows allow so coarse a scale only that the feedback rounds to nothing."""
     before = {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()}
     with pytest.raises(UnsupportedError, match=r"T = 3000 lose these connections(.|\n)*feedback: "):
-        export.main(["--run", str(digits), "--time-steps", "3000"])
+        export.main(["--run", str(digits), "--time-steps", "3000", "--exponents", "input"])
     assert {path.name: path.read_bytes() for path in digits.iterdir() if path.is_file()} == before
