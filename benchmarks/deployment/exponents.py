@@ -25,6 +25,7 @@ from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig, WeightExponents
 from fsnn_lava.conversion import lower
 from fsnn_lava.datasets import Samples, load_dataset, time_first
+from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json, write_text
 from fsnn_lava.hardware import ALWAYS_ON, Array, HardwareNetwork
 from fsnn_lava.quantization import quantize
@@ -83,6 +84,8 @@ def main(argv: list[str]) -> int:
                 console.print(f"T = {steps}, exponents {kind}: done", soft_wrap=True)
         write_json(file, found)
     kept = stored(file)
+    if kept is None:
+        raise ConfigError(f"{file}: no figures are kept there; measure some with --run FOLDER")
     table = exponents_table(kept)
     console.print(table.screen())
     if arguments.readme:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.deployment.exponents import exponents_table
+from benchmarks.shared.results import BENCHMARKS_README, RESULTS, stored
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.conversion.lowering import lower
@@ -103,6 +105,22 @@ def test_deviation_prints_the_slope(run: Run, run_folder: Path) -> None:
     text = run("deployment.deviation", run_folder, "--samples", "5", "--longest", "40", "--points", "3")
     assert "integer, r/2" in text
     assert "slope" in text
+
+
+def test_exponents_are_measured_of_the_input_alone_and_of_all(run: Run, run_folder: Path, tmp_path: Path) -> None:
+    few = ("--samples", "5", "--calibration-samples", "16", "--results", tmp_path)
+    text = run("deployment.exponents", "--run", run_folder, "--time-steps", "4", "400", *few)
+    kept = json.loads((tmp_path / "exponents.json").read_text())
+    assert [(row["time_steps"], row["exponents"]) for row in kept["rows"]] == [
+        (steps, kind) for steps in (4, 400) for kind in ("all", "input")
+    ]
+    assert all(row["weight_exponents"]["feedback"] >= 0 for row in kept["rows"][1::2])
+    assert run("deployment.exponents", "--results", tmp_path) in text
+
+
+def test_table_of_exponents_is_that_of_what_is_kept() -> None:
+    shown = BENCHMARKS_README.read_text(encoding="utf-8").split("<!-- exponents: ")[1].split("-->\n")[1]
+    assert shown == f"{exponents_table(stored(RESULTS / 'exponents.json')).markdown()}\n<!-- end "
 
 
 def test_simulator_counts_images_of_a_random_network(run: Run) -> None:
