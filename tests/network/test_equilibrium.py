@@ -278,6 +278,28 @@ def test_deviation_falls_as_one_over_time_steps(notation: str, kind: str) -> Non
     assert ((slopes > -1.2) & (slopes < -0.8)).all(), slopes
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_gains_of_a_large_network_are_those_of_some_samples(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Of the first, the last and those between, whatever the chunks; the others are settled by their residuals."""
+    network, codes = trained.on_hardware(trained.trained_network("24-20 (F24)")), trained.some_codes(9)
+    whole = equilibrium_rates(network, codes)
+    monkeypatch.setattr(module, "GAIN_PRODUCTS", 0.0)
+    monkeypatch.setattr(module, "GAIN_SAMPLES", 3)
+    monkeypatch.setattr(
+        module, "CHUNK_NUMBERS", chunk * (network.input.size + sum(p.size for p in network.populations))
+    )
+    found = equilibrium_rates(network, codes)
+    assert whole.gains is not None and found.gains is not None
+    assert np.flatnonzero(~np.isnan(found.gains)).tolist() == [0, 4, 8]
+    np.testing.assert_allclose(found.gains[[0, 4, 8]], whole.gains[[0, 4, 8]], rtol=1e-6)
+    assert found.settled.all()
+    summed = found.settling()
+    assert (summed.samples, summed.gain_samples, whole.settling().gain_samples) == (9, 3, 9)
+    assert summed.largest_gain == np.nanmax(found.gains)
+    assert "(3 of the samples)" in summed.words()
+    assert "of the samples" not in whole.settling().words()
+
+
 @pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("notation", ["40 (F40)", "24-20 (F24)"])
 def test_exponents_of_spikes_bring_runs_nearer_to_the_trained_equilibrium(notation: str, steps: int) -> None:
