@@ -184,7 +184,8 @@ class Cells:
             if weights.name not in self.found["rounded"]:
                 yield self.with_figure(self.found["rounded"], weights.name, self.rounded(floating, weights))
             if weights.name not in self.found["integers"]:
-                options = {"arithmetic": "integer", "weight_bits": weights.bits, "symmetric": weights.symmetric}
+                options = {"arithmetic": "integer", "exponents": "input"}
+                options |= {"weight_bits": weights.bits, "symmetric": weights.symmetric}
                 trained = self.longer(f"integers-{weights.name}", floating, **options)
                 yield self.with_figure(self.found["integers"], weights.name, self.rounded(trained, weights))
 
@@ -220,7 +221,7 @@ class Cells:
 
     def rounded(self, trained: TrainedNetwork, weights: Weights) -> float:
         """Accuracy of the exported network; of one that was trained in these integers, of them."""
-        config = DeployConfig(weight_bits=weights.bits, symmetric=weights.symmetric)
+        config = DeployConfig(weight_bits=weights.bits, symmetric=weights.symmetric, exponents="input")
         return self.accuracy(quantize(lower(trained), self.dataset.train, config=config, keep_lost=True)[0])
 
     def accuracy(self, network: HardwareNetwork) -> float:

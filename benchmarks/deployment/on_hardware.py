@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
 def measure(trained: TrainedNetwork, dataset: Dataset, extent: Extent) -> dict[str, Any]:
     """Every figure of one trained network."""
     floating = lower(trained)
-    config = DeployConfig()
+    config = DeployConfig(exponents="input")
     began = time.monotonic()
     integer, report = quantize(
         floating, calibration_codes(dataset, count=config.calibration_samples), config=config, keep_lost=True

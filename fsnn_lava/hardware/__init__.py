@@ -27,6 +27,7 @@ from fsnn_lava.hardware.linear_maps import LinearMap as LinearMap, exact_dtype a
 from fsnn_lava.hardware.network import (
     ALWAYS_ON as ALWAYS_ON,
     INPUT as INPUT,
+    LOWEST_EXPONENT as LOWEST_EXPONENT,
     Arithmetic as Arithmetic,
     Connection as Connection,
     HardwareNetwork as HardwareNetwork,

@@ -19,6 +19,7 @@ from fsnn_lava.hardware import (
     ALWAYS_ON,
     DECAY_UNITY,
     INPUT,
+    LOWEST_EXPONENT,
     Array,
     Connection,
     FloatNeuron,
@@ -31,7 +32,7 @@ from fsnn_lava.hardware import (
     summed_weight,
 )
 from fsnn_lava.quantization.input_correlations import Group, groups_of
-from fsnn_lava.quantization.rounding import FINEST_EXPONENT, round_current, round_weights, shared
+from fsnn_lava.quantization.rounding import round_current, round_weights, shared
 from fsnn_lava.quantization.scales import ResetSynapse, Scales, part_names
 
 SEVERAL = 4.0
@@ -124,7 +125,7 @@ class Rounder:
             mean = sent.mean(axis=0, dtype=np.float64)[None]
             present = linear_map(network, c).with_weight((c.weight != 0).astype(np.float64))
             fine = config.exponents == "all" and present.product(mean).mean() >= SEVERAL
-            self._finest[c.name] = FINEST_EXPONENT if fine or network.is_graded(c) else 0
+            self._finest[c.name] = LOWEST_EXPONENT if fine or network.is_graded(c) else 0
             if config.rounding == "nearest":
                 continue
             self.means[c.name] = mean

@@ -33,8 +33,6 @@ CURRENT_LIMIT = (1 << (CURRENT_BITS - 1 + HIGH_EXPONENT)) - 1
 """Largest constant current of two connections together, weight units."""
 MOST_PARTS = 4
 """Most parallel connections that stand for one convolution."""
-FINEST_EXPONENT = -8
-"""Smallest exponent of weights."""
 _BLOCK = 64
 """Weights of a row that are rounded before the rest of it is adjusted, in one product (GPTQ's lazy batch updates)."""
 
@@ -68,7 +66,7 @@ def round_weights(
         mantissa, clipped = rounded(connection, weight, limits=(parts * bottom, parts * top), groups=groups)
         return shared(connection, mantissa, parts=parts, bits=bits), clipped
     highest = 0 if isinstance(connection.geometry, Convolution) and not graded else HIGH_EXPONENT
-    # Spikes whose weights would have exponent 0 otherwise gain enough, also with the last bit half used.
+    # Small weights of spikes would have exponent 0 otherwise: they gain bits enough without clipping any.
     clip = graded or finest == 0 or largest > top
     exponent = _best_exponent(weight, largest, (bottom, top), allowed=(finest, highest), clip=clip)
     units = np.ldexp(weight, -exponent)

@@ -24,7 +24,7 @@ MESSAGE_LIMIT = 255
 RESET_EXPONENT_LIMIT = 6
 """Largest reset exponent: the reset synapse travels with one more, and weight exponents end at 7."""
 UNROLLED_LIMIT = 2**28
-"""Most synapses of a network's convolutions that are unrolled for Lava's own models: 2**28 take about 6 GB."""
+"""Most synapses of a network's convolutions that are unrolled for Lava's own models; 220 million took 4.9 GB."""
 _INT32 = 2**31 - 1
 _CONVOLVED = 2**23 - 1
 """Largest sum in Lava's Conv, where it wraps."""
