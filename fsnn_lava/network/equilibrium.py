@@ -145,7 +145,7 @@ def equilibrium_rates(
         if progress is not None:
             progress(min(first + size, batch), batch)
     settled = residuals <= tolerance
-    settled &= ~(gains >= 1)
+    settled[measured] &= gains[measured] < 1
     shaped = {name: r.numpy() for name, r in rates.items()}
     return EquilibriumRates(shaped, residuals, gains if with_gains else None, settled, steps)
 
