@@ -334,8 +334,8 @@ class DeployConfig:
     """How weights are rounded. compensated: one after the other, each making up for the errors of those before it in
     the current that the calibration samples' firing rates give; nearest: each one by itself."""
     exponents: WeightExponents = "all"
-    """Which small weights get an exponent below 0, so that they keep their bits. all: those of spikes too, where several
-    arrive in a step. input: those of graded input alone; Lava's own Conv knows no exponent."""
+    """Which small weights get an exponent below 0, so that they keep their bits. all: those of spikes too, where
+    several arrive in a step. input: of graded input alone; Lava's own Conv knows no exponent."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256
