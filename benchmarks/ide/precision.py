@@ -1,9 +1,10 @@
 """What reduced precision does to a trained network: to its spikes and rates, and to its gradient.
 
 Trains a convolutional network on a part of MNIST for a few minutes (or takes a run's best weights), then compares, on
-one batch: the spiking run with weights rounded to TF32, to bfloat16, and split into two TF32 values, with the one in
-float32; and the parameter gradient with products with the Jacobian, or with the map as well, in bfloat16, or to another
-tolerance of the adjoint solve, with the exact one. All of it runs on a CPU: rounding is the same on every device.
+one batch: the spiking run with weights rounded to TF32, to bfloat16, split into two TF32 values or into two whole
+numbers of 8 bits, and in float32, with the one in float64; and the parameter gradient with products with the Jacobian
+and the map's backward pass, or with the map as well, in bfloat16, or to another tolerance of the adjoint solve, with
+the exact one. All of it runs on a CPU: rounding is the same on every device.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import counted
-from fsnn_lava.network import BoundNetwork, DenseSettings, FeedbackSNN, dense_run, split_tf32
+from fsnn_lava.network import BoundNetwork, DenseSettings, FeedbackSNN, dense_run, int8_run, split_tf32
 from fsnn_lava.training import (
     BEST,
     AdjointSettings,
@@ -99,7 +100,7 @@ def spiking(model: FeedbackSNN, x: Tensor, labels: Tensor, time_steps: int) -> T
     table = Table("spiking run", "spikes that differ", "rate error, last population", "right in the batch")
     exact, truth = spikes_and_rates(model.double(), x.double(), "float64", time_steps)
     model.float()
-    for name in ("float32", "split", "tf32", "bf16"):
+    for name in ("float32", "split", "int8", "tf32", "bf16"):
         spikes, rates = spikes_and_rates(model, x, name, time_steps)
         # Of all spikes that either run has, how many the other one has not.
         differing = sum(float((a != b).sum()) for a, b in zip(spikes, exact, strict=True))
@@ -116,9 +117,13 @@ def spikes_and_rates(model: FeedbackSNN, x: Tensor, name: str, time_steps: int) 
     bound = model.eval().bind(len(x))
     drive = bound.drive(x, time_steps=time_steps)
     network = rounded(bound, name)
-    run = partial(dense_run, input_current=drive.at, neuron=model.neuron, time_steps=time_steps)
-    settings = DenseSettings(split=name == "split")
-    counts = run(network.feedforward, network.feedback, record=True, settings=settings)
+    if name == "int8":
+        run = partial(int8_run, input_current=drive.at, constant=True, neuron=model.neuron, time_steps=time_steps)
+        counts = run(network.feedforward, network.feedback, record=True)
+    else:
+        run = partial(dense_run, input_current=drive.at, neuron=model.neuron, time_steps=time_steps)
+        settings = DenseSettings(split=name == "split")
+        counts = run(network.feedforward, network.feedback, record=True, settings=settings)
     assert counts.spikes is not None
     return counts.spikes, counts.weighted[-1].double()
 
@@ -128,8 +133,8 @@ def gradients(trained: TrainedNetwork, x: Tensor, labels: Tensor) -> Table:
     cases = {
         "float32, tolerance 1e-2": AdjointSettings(tolerance=1e-2),
         "float32, tolerance 3e-3": AdjointSettings(tolerance=3e-3),
-        "Jacobian in bf16, tolerance 3e-3": AdjointSettings(tolerance=3e-3, bfloat16=True),
-        "Jacobian in bf16, exact solve": AdjointSettings(tolerance=1e-7, max_steps=60, bfloat16=True),
+        "backward in bf16, tolerance 3e-3": AdjointSettings(tolerance=3e-3, bfloat16=True),
+        "backward in bf16, exact solve": AdjointSettings(tolerance=1e-7, max_steps=60, bfloat16=True),
     }
     exact = gradient(trained, x, labels, AdjointSettings(tolerance=1e-7, max_steps=200))
     table = Table("gradient", "relative error", "largest of one parameter")

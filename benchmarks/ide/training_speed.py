@@ -1,11 +1,12 @@
 """Time, gradient error and memory of one training iteration, against a plain restatement of the published procedure.
 
-The library's own training runs; after its first iterations the variants take turns in it: as configured, with the
-adjoint's products in bfloat16 (slow on a CPU without AVX-512 BF16), on a CPU in integers of 8 bits, and the plain
-procedure (`ide/plain_training.py`: dense products, Broyden's method to 1e-6 with 27 rank-one pairs). Nothing else of
-the iteration differs; all are in hardware timing without dropout, as integers are, but where a training goes on
-(--run). Every figure is from one run on one machine: compare within a table. The spiking run costs what the spikes
-cost, and networks fire most in their first iterations (--train-first).
+The library's own training runs; after its first iterations the variants take turns in it: as configured, with
+`training.precision = "bf16"` (slow on a CPU without AVX-512 BF16 or AMX), on a CPU in integers of 8 bits, in these with
+bf16, and the plain procedure (`ide/plain_training.py`: dense products, Broyden's method to 1e-6 with 27 rank-one
+pairs). Nothing else of the iteration differs; all take the adjoint of the equilibrium, in hardware timing without
+dropout, as integers are, but where a training goes on (--run). Every figure is from one run on one machine: compare
+within a table. The spiking run costs what the spikes cost, and networks fire most in their first iterations (--train-
+first).
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, FixedPoint, Map,
 from fsnn_lava.training import (
     LAST,
     DeviceSamples,
+    ImplicitRates,
     IntegerSNN,
     Progress,
     fit,
+    implicit_rates,
     load_checkpoint,
     load_training,
     new_model,
@@ -77,10 +80,11 @@ class Arguments:
     """Iterations of training before the measurement."""
     repeats: int = 8
     """Measured iterations of every variant, at least."""
-    variants: tuple[Literal["configured", "bf16", "integers", "plain"], ...] = (
+    variants: tuple[Literal["configured", "bf16", "integers", "integers_bf16", "plain"], ...] = (
         "configured",
         "bf16",
         "integers",
+        "integers_bf16",
         "plain",
     )
     """Which of them; the last one is what the ratios are to."""
@@ -101,7 +105,7 @@ class Variant:
     Parameters
     ----------
     plain : the published procedure takes the place of the library's.
-    bfloat16 : products with J^T are taken in bfloat16 (`training.precision = "bf16"`).
+    bfloat16 : the iteration is that of `training.precision = "bf16"`.
     integers : the network runs in integers (`training.arithmetic = "integer"`).
     times : seconds before, in and after the adjoint solve, of each iteration.
     steps : products with J^T of each iteration.
@@ -138,7 +142,7 @@ def configurations(arguments: Arguments) -> list[TrainConfig]:
     for case in arguments.cases:
         name, _, batch = case.partition(":")
         config = read_config(name)
-        config = _with_training(config, seed=arguments.seed, device=arguments.device)
+        config = _with_training(config, seed=arguments.seed, device=arguments.device, adjoint="equilibrium")
         found.append(_with_training(config, batch_size=int(batch)) if batch else config)
     return found
 
@@ -178,10 +182,11 @@ class Stopwatch:
             "configured": Variant(configured),
             "bf16": Variant(f"{configured}, bf16", bfloat16=True),
             "integers": Variant(f"{configured}, integers", integers=True),
+            "integers_bf16": Variant(f"{configured}, integers, bf16", integers=True, bfloat16=True),
             "plain": Variant("plain: dense, Broyden 1e-6", plain=True),
         }
         if training.arithmetic != "integer":
-            del known["integers"]
+            del known["integers"], known["integers_bf16"]
         self.variants = [known[name] for name in variants if name in known]
         self.config, self.input_shape, self.skip = config, input_shape, skip
         self.rates: list[float] = []
@@ -211,8 +216,13 @@ class Stopwatch:
         """Stands in for the library's `with_implicit_gradient`: the variant's own."""
         if self.variant.plain:
             return plain_gradient(bound, drive, rates, solver=partial(self.timed, plain_broyden))
-        settings = dataclasses.replace(settings, bfloat16=self.variant.bfloat16)
         return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
+
+    def rates(self, model: FeedbackSNN, x: Tensor, *, settings: ide.AdjointSettings, **options: Any) -> ImplicitRates:
+        """Stands in for the library's `implicit_rates`: in the precision of the variant."""
+        settings = dataclasses.replace(settings, bfloat16=self.variant.bfloat16)
+        model.dense = dataclasses.replace(model.dense, split=self.variant.bfloat16)
+        return implicit_rates(model, x, settings=settings, **options)
 
     def run(self, bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
         """Stands in for the library's spiking run: the variant's own."""
@@ -262,7 +272,9 @@ def measure(
     skip = watch.skip = around * math.ceil(arguments.train_first / around)
     iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
-    stand_ins = patch.multiple(ide, solve=watch.solve, with_implicit_gradient=watch.gradient)
+    stand_ins = patch.multiple(
+        ide, implicit_rates=watch.rates, solve=watch.solve, with_implicit_gradient=watch.gradient
+    )
 
     def run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
         return watch.run(bound, drive, time_steps=time_steps)
@@ -295,7 +307,8 @@ def cut(config: TrainConfig, dataset: Dataset, iterations: int) -> tuple[TrainCo
         dataset, train=dataset.train.select(order[:train]), test=dataset.test.select(np.arange(2))
     )
     whole = dataclasses.replace(config, train_samples=0, test_samples=0)
-    return _with_training(whole, epochs=epochs, milestones=(), threads=0, time_steps_schedule=()), small
+    changes = {"milestones": (), "threads": 0, "time_steps_schedule": (), "schedule": "step", "warmup_iterations": 0}
+    return _with_training(whole, epochs=epochs, **changes), small
 
 
 # ---- error of the gradient -------------------------------------------------------------------------------

@@ -121,6 +121,43 @@ def batch_step(
     return peak
 
 
+@compiled
+def float_batch_step(
+    potential: Array,
+    upper: Array,
+    lower: Array,
+    spikes: Array,
+    counts: Array,
+    rates: Array,
+    share: float,
+    neuron: Array,
+) -> None:
+    """Advance a batch by one step of `float_law`, in floats of one type.
+
+    Parameters
+    ----------
+    potential : (B, N) in the unit of the threshold; updated.
+    upper, lower : (B, N) the current is their sum.
+    spikes : (B, N) 0/1; written.
+    counts : (B, N) integer spikes so far; updated.
+    rates : (B, N) float64 weighted count so far; updated, unless ``share`` is 0.
+    share : weight of this step's spikes in it.
+    neuron : (3,) leak, reset, threshold, in the type of the potentials.
+    """
+    leak, reset, threshold = neuron[0], neuron[1], neuron[2]
+    # Unlike `batch_step` it looks for no largest potential: of floats, whose order of maxima matters for NaN, that
+    # would be a loop of single numbers.
+    for b in range(potential.shape[0]):
+        for n in range(potential.shape[1]):
+            after, fired = law(potential[b, n], upper[b, n] + lower[b, n], leak, reset, threshold)
+            potential[b, n] = after
+            spikes[b, n] = fired
+            counts[b, n] += fired
+        if share > 0.0:
+            for n in range(potential.shape[1]):
+                rates[b, n] += share * spikes[b, n]
+
+
 def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
     """Advance one sample's neurons by a step, by the law for the type of the numbers; return the largest |potential|.
 

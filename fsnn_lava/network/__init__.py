@@ -1,5 +1,18 @@
 """The network in PyTorch: neurons, restricted layers, T steps of spikes, and the equilibrium map."""
 
+from fsnn_lava.network.dense_runs.in_floats import (
+    DenseSettings as DenseSettings,
+    dense_run as dense_run,
+    flat as flat,
+    shaped as shaped,
+    split_tf32 as split_tf32,
+)
+from fsnn_lava.network.dense_runs.in_int8 import int8_run as int8_run
+from fsnn_lava.network.dense_runs.int8_products import (
+    Int8Product as Int8Product,
+    int8_fault as int8_fault,
+    int8_sums as int8_sums,
+)
 from fsnn_lava.network.devices import (
     TRAINING_COPIES as TRAINING_COPIES,
     SharedGenerator as SharedGenerator,
@@ -57,12 +70,5 @@ from fsnn_lava.network.neuron import (
     integrate as integrate,
     leak_weights as leak_weights,
     rate_from_count as rate_from_count,
-)
-from fsnn_lava.network.run_dense import (
-    DenseSettings as DenseSettings,
-    dense_run as dense_run,
-    flat as flat,
-    shaped as shaped,
-    split_tf32 as split_tf32,
 )
 from fsnn_lava.network.settling import Settling as Settling

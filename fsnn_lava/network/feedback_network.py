@@ -22,11 +22,20 @@ from torch import Tensor, nn
 from fsnn_lava.config import NetworkConfig, PopulationSpec, parse_spec
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import FloatNeuron, Timing
+from fsnn_lava.network.dense_runs.in_floats import DenseSettings, dense_run
+from fsnn_lava.network.dense_runs.in_int8 import int8_run
+from fsnn_lava.network.dense_runs.int8_products import int8_fault
 from fsnn_lava.network.fixed_point import FixedPoint, solve
 from fsnn_lava.network.layers import BoundSynapse, Statistics, Synapse, TransposedProduct
-from fsnn_lava.network.neuron import SpikeCounts, firing_rates, neuron_of, rate_from_count
+from fsnn_lava.network.neuron import (
+    SpikeCounts,
+    firing_rates,
+    neuron_of,
+    rate_from_count,
+    rate_of_current,
+    slope_of_rate,
+)
 from fsnn_lava.network.run_by_events import event_run
-from fsnn_lava.network.run_dense import DenseSettings, dense_run
 
 DropoutOn = Literal["all", "last"]
 """Which connections drop currents: all, or the one into the last population alone."""
@@ -196,6 +205,14 @@ class BoundNetwork:
             feedback=None if self.feedback is None else self.feedback.detached(),
         )
 
+    def with_backward_in(self, kind: torch.dtype) -> BoundNetwork:
+        """The same, with the products of the convolutions' backward passes in this type on a CPU."""
+        return dataclasses.replace(
+            self,
+            feedforward=tuple(dataclasses.replace(s, backward=kind) for s in self.feedforward),
+            feedback=None if self.feedback is None else dataclasses.replace(self.feedback, backward=kind),
+        )
+
     def of_rows(self, rows: Tensor) -> BoundNetwork:
         """The same for some samples of the batch, (b,) their numbers: it keeps their dropout masks."""
 
@@ -241,8 +258,8 @@ class BoundNetwork:
     ) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
-        On a CPU spikes are followed one by one (`event_run`); elsewhere, and with a layer of a kind from outside,
-        products are dense (`dense_run`).
+        On a CPU spikes are followed one by one (`event_run`), or, with weights split into two, by products in int8
+        (`int8_run`); elsewhere, and with a layer of a kind from outside, products are dense (`dense_run`).
 
         Parameters
         ----------
@@ -252,7 +269,19 @@ class BoundNetwork:
         """
         loop_delay = self.loop_delay if loop_delay is None else loop_delay
         synapses = self.feedforward if self.feedback is None else (*self.feedforward, self.feedback)
-        if drive.mean.device.type == "cpu" and not any(s.synapse.layer.is_outside for s in synapses):
+        on_cpu = drive.mean.device.type == "cpu" and not any(s.synapse.layer.is_outside for s in synapses)
+        if on_cpu and self.dense.split and drive.mean.dtype == torch.float32 and not int8_fault():
+            counts = int8_run(
+                self.feedforward,
+                self.feedback,
+                input_current=drive.at,
+                constant=drive.frames is None,
+                neuron=self.neuron,
+                time_steps=time_steps,
+                loop_delay=loop_delay,
+                record=record,
+            )
+        elif on_cpu:
             counts = self._event_run(drive, time_steps=time_steps, loop_delay=loop_delay, record=record)
         else:
             counts = dense_run(
@@ -267,7 +296,8 @@ class BoundNetwork:
             )
         rates = firing_rates(counts, time_steps=time_steps, leak=self.neuron.leak)
         returned = rate_from_count(counts.returned, time_steps=time_steps, leak=self.neuron.leak)
-        return Simulation(rates, tuple(count / time_steps for count in counts.plain), counts.spikes, returned)
+        plain = rates if self.neuron.leak == 1.0 else tuple(count / time_steps for count in counts.plain)
+        return Simulation(rates, plain, counts.spikes, returned)
 
     def _event_run(self, drive: Drive, *, time_steps: int, loop_delay: int, record: bool) -> SpikeCounts:
         later = list(enumerate(self.feedforward))[1:]
@@ -311,10 +341,10 @@ class BoundNetwork:
 
     def rates_of(self, current: Tensor, *, statistics: Statistics = "running") -> tuple[Tensor, ...]:
         """Rate of every population, (B, *N) each, at the mean current (B, *N) of the first."""
-        rates = [(current / self.neuron.reset_amount).clamp(0, 1)]
+        rates = [rate_of_current(current, neuron=self.neuron)]
         for synapse in self.feedforward[1:]:
             current = synapse.current(rates[-1], statistics)
-            rates.append((current / self.neuron.reset_amount).clamp(0, 1))
+            rates.append(rate_of_current(current, neuron=self.neuron))
         return tuple(rates)
 
     @torch.no_grad()
@@ -328,10 +358,7 @@ class BoundNetwork:
         assert self.feedback is not None
         loop = zip((self.feedback, *self.feedforward[1:]), rates, strict=True)
         # Each factor of f in turn, last population first: its slope 1/r or 0, then its connection.
-        products = [
-            synapse.adjoint(((rate > 0) & (rate < 1)).to(rate.dtype) / self.neuron.reset_amount)
-            for synapse, rate in loop
-        ]
+        products = [synapse.adjoint(slope_of_rate(rate, neuron=self.neuron)) for synapse, rate in loop]
         return TransposedJacobian(tuple(products[::-1]))
 
     @torch.no_grad()

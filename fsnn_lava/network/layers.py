@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,35 @@ def apply_transpose(layer: LayerSpec, weight: Tensor, y: Tensor, input_shape: tu
         return torch.autograd.grad(response, x, y)[0]
     image: Tensor = conv2d_input((len(y), *input_shape), weight, y, layer.stride, layer.padding)
     return image
+
+
+class _RoundedBackward(torch.autograd.Function):
+    """`apply_layer` of a convolution, whose backward pass takes its products in another type."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: LayerSpec, weight: Tensor, bias: Tensor | None, x: Tensor, kind: torch.dtype
+    ) -> Tensor:
+        ctx.save_for_backward(weight.to(kind), x.to(kind))
+        ctx.layer, ctx.kinds = layer, (weight.dtype, x.dtype)
+        return apply_layer(layer, weight, bias, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None, Tensor | None, None]:
+        weight, x = ctx.saved_tensors
+        layer, (of_weight, of_x) = ctx.layer, ctx.kinds
+        _, weight_wanted, bias_wanted, x_wanted, _ = ctx.needs_input_grad
+        form = [layer.stride] * 2, [layer.padding] * 2, [1, 1], layer.transposed, [int(layer.transposed)] * 2, 1
+        wanted = [x_wanted, weight_wanted, False]
+        back: Any = torch.ops.aten.convolution_backward  # type: ignore[attr-defined]
+        to_x, to_weight, _ = back(gradient.to(x.dtype), x, weight, None, *form, wanted)
+        return (
+            None,
+            to_weight.to(of_weight) if weight_wanted else None,
+            gradient.sum((0, 2, 3)) if bias_wanted else None,
+            to_x.to(of_x) if x_wanted else None,
+            None,
+        )
 
 
 @torch.no_grad()
@@ -291,6 +320,7 @@ class BoundSynapse:
     weight, bias : as `apply_layer` takes them.
     mask : (B, *N), 0 or 1/(1-p); None without dropout.
     norm_gain, norm_shift : (C,) learned scale and shift of the batch norm; None without one.
+    backward : type of the products of a convolution's backward pass on a CPU; None: that of the weight.
     """
 
     synapse: Synapse | FoldedSynapse
@@ -299,6 +329,7 @@ class BoundSynapse:
     mask: Tensor | None
     norm_gain: Tensor | None
     norm_shift: Tensor | None
+    backward: torch.dtype | None = field(default=None, kw_only=True)
 
     def detached(self) -> BoundSynapse:
         """The same without gradients to the parameters."""
@@ -362,6 +393,12 @@ class BoundSynapse:
 
     def linear(self, x: Tensor) -> Tensor:
         """Response of the linear map (B, *) before batch norm."""
+        layer = self.synapse.layer
+        if self.backward is not None and x.device.type == "cpu" and layer.kind != "linear" and not layer.is_outside:
+            response: Tensor = _RoundedBackward.apply(  # type: ignore[no-untyped-call]
+                layer, self.weight, self.bias, x, self.backward
+            )
+            return response
         return apply_layer(self.synapse.layer, self.weight, self.bias, x)
 
     def finish(self, response: Tensor) -> Tensor:

@@ -5,14 +5,19 @@ enters v[t + 1]. IF is LIF with leak 1.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fsnn_lava.config import NEURONS, NetworkConfig
 from fsnn_lava.errors import ConfigError
-from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.hardware import Array, FloatNeuron
+from fsnn_lava.kernels.clamped_rate import clamped_rates, clamped_rates_gradient, rate_slopes
+from fsnn_lava.network.event_maps import in_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,64 @@ def rate_from_count(weighted_count: Tensor, *, time_steps: int, leak: float) -> 
     weighted_count : (B, *N), the numerator, accumulated as count <- leak * count + s[t].
     """
     return weighted_count / leak_weights(time_steps, leak)
+
+
+def rate_of_current(current: Tensor, *, neuron: FloatNeuron) -> Tensor:
+    """Firing rate clamp(I / r, 0, 1), spikes per step, at a mean current (B, *N); differentiable once."""
+    if current.device.type != "cpu":
+        return (current / neuron.reset_amount).clamp(0, 1)
+    rate: Tensor = _ClampedRate.apply(current, neuron.reset_amount)  # type: ignore[no-untyped-call]
+    return rate
+
+
+@torch.no_grad()
+def slope_of_rate(rate: Tensor, *, neuron: FloatNeuron) -> Tensor:
+    """By how much the rate (B, *N) rises with the current: 1 / r strictly between 0 and 1, 0 elsewhere."""
+    if rate.device.type != "cpu":
+        return ((rate > 0) & (rate < 1)).to(rate.dtype) / neuron.reset_amount
+    return _in_one_pass(rate_slopes, neuron.reset_amount, rate)
+
+
+class _ClampedRate(torch.autograd.Function):
+    """`rate_of_current` on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, reset: float) -> Tensor:
+        ctx.save_for_backward(current)
+        ctx.reset = reset
+        return _in_one_pass(clamped_rates, reset, current)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (current,) = ctx.saved_tensors
+        return _in_one_pass(clamped_rates_gradient, ctx.reset, current, gradient), None
+
+
+def _in_one_pass(kernel: Callable[..., None], reset: float, x: Tensor, *first: Tensor) -> Tensor:
+    """What a kernel writes for each number of x, in the order of memory; the first ones are read along with it."""
+    x = x.detach()
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    x = x if dense else x.contiguous()
+    into = torch.empty_like(x)
+    read = []
+    for other in first:
+        laid = torch.empty_like(x, dtype=other.dtype)
+        read.append(other if other.stride() == x.stride() else laid.copy_(other))
+    arrays = [_flat(tensor) for tensor in (*read, x)]
+    out, number = _flat(into), arrays[-1].dtype.type(reset)
+
+    def part(begin: int, end: int) -> None:
+        kernel(*(array[begin:end] for array in arrays), number, out[begin:end])
+
+    in_threads(part, len(out), most=len(out))
+    return into
+
+
+def _flat(x: Tensor) -> Array:
+    """(n,) view of a tensor without gaps, in the order of memory."""
+    flat: Array = torch.as_strided(x, (x.numel(),), (1,)).numpy()
+    return flat
 
 
 def leak_weights(time_steps: int, leak: float) -> float:

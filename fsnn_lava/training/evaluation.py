@@ -87,7 +87,7 @@ def evaluate(
         run = bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps)
         logits = model.classify(run.firing_rates[-1])
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        firing = [rate.double().mean() * len(labels) for rate in (*run.mean_spikes, *run.firing_rates)]
+        firing = [rate.mean(dtype=torch.float64) * len(labels) for rate in (*run.mean_spikes, *run.firing_rates)]
         sums += torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double(), *firing])
     model.train(training)
     loss_mean, accuracy, *means = (ranks.sums(sums) / len(samples)).tolist()

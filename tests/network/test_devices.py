@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from fsnn_lava.config import NetworkConfig, TrainConfig
 from fsnn_lava.errors import ConfigError
+from fsnn_lava.network.dense_runs.in_floats import DenseSettings
 from fsnn_lava.network.devices import check_precision, device_title, open_device, place, prepared, tf32
 from fsnn_lava.network.feedback_network import FeedbackSNN
-from fsnn_lava.network.run_dense import DenseSettings
 from fsnn_lava.training import BEST, LAST, fit
 from fsnn_lava.training.checkpoint import load_checkpoint
 from fsnn_lava.training.evaluation import evaluate
@@ -129,8 +129,8 @@ def test_training_leaves_the_flags_as_they_were(tmp_path: Path) -> None:
     assert seen == [(False, False)] * 5 + [(True, True)] * 5
 
 
-def test_bfloat16_changes_gradients_and_neither_spikes_nor_rates(tmp_path: Path) -> None:
-    """The first iteration's loss and firing are the same to the last bit; then the weights part, a little."""
+def test_bfloat16_changes_gradients_and_hardly_a_spike(tmp_path: Path) -> None:
+    """The first iteration's loss is that of weights of 16 bits; then the weights part, a little."""
     histories, losses = [], []
     for precision in ("float32", "bf16"):
         folder = tmp_path / precision
@@ -141,7 +141,7 @@ def test_bfloat16_changes_gradients_and_neither_spikes_nor_rates(tmp_path: Path)
         result = fit(config, short_digits(), folder, observer=Noting(first))
         losses.append(first)
         histories.append([metrics["train/loss"] for metrics in result.history])
-    assert losses[0][0] == losses[1][0]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
     assert losses[0][1:] != losses[1][1:]
     # Ten iterations later the losses differ by a rounding of 1e-3 in the gradients.
     assert_close(histories[0], histories[1], rtol=5e-3, atol=0)

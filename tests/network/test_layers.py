@@ -3,6 +3,7 @@
 Layers are written out in loops, in float64.
 """
 
+import dataclasses
 import itertools
 import math
 
@@ -129,6 +130,37 @@ def test_layer_and_its_transpose_are_their_definition(layer: LayerSpec, input_sh
     # Sums of at most a hundred float64 products of size one.
     assert_close(apply_layer(layer, weight, None, x).flatten(1), x.flatten(1) @ expected.t(), rtol=0, atol=1e-13)
     assert_close(back.flatten(1), y.flatten(1) @ expected, rtol=0, atol=1e-13)
+
+
+@each_layer
+def test_backward_pass_in_bfloat16_is_that_of_rounded_numbers(
+    layer: LayerSpec, input_shape: Shape, shape: Shape
+) -> None:
+    """Exact where all numbers are small and whole; of any numbers off by their rounding, but for linear layers."""
+    made = synapse_of(layer, input_shape)
+    for whole in (True, False):
+        x, weight, gradient = (
+            random(*form, seed=seed).float()
+            for seed, form in enumerate(((3, *input_shape), made.weight.shape, (3, *shape)))
+        )
+        if whole:
+            x, weight, gradient = (value.round().clamp(-1, 1) for value in (x, weight, gradient))
+        made.weight.data.copy_(weight)
+        made.zero_grad()
+        found = []
+        for kind in (None, torch.bfloat16):
+            given = x.clone().requires_grad_()
+            bound = dataclasses.replace(made.bind(3, generator=None), backward=kind)
+            response = bound.linear(given)
+            made.zero_grad()
+            response.backward(gradient)
+            found.append((response.detach(), given.grad, made.weight.grad, made.bias.grad))
+        (response, *exact), (same, *rounded) = found
+        assert torch.equal(response, same)
+        assert torch.equal(exact[2], rounded[2]), "the bias has no product"
+        for a, b in zip(exact[:2], rounded[:2], strict=True):
+            assert torch.equal(a, b) == (whole or layer.kind == "linear")
+            assert float((a - b).norm()) < 0.01 * float(a.norm())
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0], ids=["sparse", "dense"])

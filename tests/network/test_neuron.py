@@ -1,11 +1,14 @@
 """Neurons against traces worked out by hand; every number is a sum of powers of two, so equality is exact."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network.neuron import fire, integrate, rate_from_count
+from fsnn_lava.network.neuron import fire, integrate, rate_from_count, rate_of_current, slope_of_rate
 
 
 def trace(currents: list[float], neuron: FloatNeuron) -> tuple[list[float], list[float]]:
@@ -110,3 +113,35 @@ def test_rate_weighs_late_spikes_more(spikes: list[float], leak: float, rate: fl
     found = rate_from_count(weighted_count(spikes, leak), time_steps=len(spikes), leak=leak).item()
     # One rounding in each of a power, a difference and two quotients.
     assert found == pytest.approx(rate, rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reset", [2.0, 1.3, 0.7])
+@pytest.mark.parametrize("form", ["rows", "images", "channels last", "turned"])
+def test_rate_of_a_current_is_that_of_torch_to_the_last_bit(dtype: torch.dtype, reset: float, form: str) -> None:
+    """With its gradient and its slope; at both ends of the range, of infinities and of what is no number too."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (70, 33) if form == "rows" else (5, 6, 4, 4)
+    current = 2 * torch.randn(shape, generator=generator, dtype=dtype)
+    flat = current.view(-1)
+    flat[::7], flat[1::9], flat[3], flat[4], flat[5] = 0.0, reset, math.nan, math.inf, -math.inf
+    current = current.contiguous(memory_format=torch.channels_last) if form == "channels last" else current
+    current = current.transpose(0, 1) if form == "turned" else current
+    neuron = FloatNeuron(1.0, reset, 1.0)
+    ours, torchs = (current.detach().clone().requires_grad_() for _ in range(2))
+    found, expected = rate_of_current(ours, neuron=neuron), (torchs / reset).clamp(0, 1)
+    assert_equal(found, expected)
+    gradient = torch.randn(current.shape, generator=generator, dtype=dtype)
+    found.backward(gradient)
+    expected.backward(gradient)
+    assert_equal(ours.grad, torchs.grad)
+    slope = ((expected > 0) & (expected < 1)).to(dtype) / reset
+    assert_equal(slope_of_rate(found, neuron=neuron), slope)
+    assert 0.05 < float((slope > 0).double().mean()) < 0.5
+
+
+def assert_equal(found: torch.Tensor | None, expected: torch.Tensor | None) -> None:
+    assert found is not None
+    assert expected is not None
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found.detach().numpy(), expected.detach().numpy(), equal_nan=True)

@@ -1,7 +1,10 @@
-"""Both T-step loops, the event-driven one of a CPU and the dense one of a GPU, against the plain one, spike by spike.
+"""The T-step loops, event-driven on a CPU, in int8 there, and dense on a GPU, against the plain one, spike by spike.
 
-Here all three run on the CPU, for every kind of connection.
+Here all of them run on the CPU, for every kind of connection.
 """
+
+import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -12,11 +15,16 @@ from torch.testing import assert_close
 from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network, plain_spikes
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import run_by_events
+from fsnn_lava.network.dense_runs import in_int8
+from fsnn_lava.network.dense_runs.in_floats import DenseSettings, dense_run, folded, split_tf32, step
+from fsnn_lava.network.dense_runs.in_int8 import LARGEST, UPPER, split_int8
+from fsnn_lava.network.dense_runs.int8_products import int8_fault
 from fsnn_lava.network.feedback_network import BoundNetwork
+from fsnn_lava.network.layers import BoundSynapse
 from fsnn_lava.network.neuron import SpikeCounts, fire, integrate
-from fsnn_lava.network.run_dense import DenseSettings, dense_run, folded, split_tf32, step
 
 EAGER = DenseSettings()
+needs_int8 = pytest.mark.skipif(bool(int8_fault()), reason=f"no products in 8 bits: {int8_fault()}")
 
 
 def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: DenseSettings) -> SpikeCounts:
@@ -194,7 +202,86 @@ def test_split_weights_give_the_spikes_of_float32(monkeypatch: pytest.MonkeyPatc
         return sum(int((a != b).sum()) for a, b in zip(truth, found, strict=True))
 
     unsplit, split = wrong(DenseSettings()), wrong(DenseSettings(split=True))
-    monkeypatch.setattr("fsnn_lava.network.run_dense.split_tf32", lambda weight: split_tf32(weight)[:1])
+    monkeypatch.setattr("fsnn_lava.network.dense_runs.in_floats.split_tf32", lambda weight: split_tf32(weight)[:1])
     rounded = wrong(DenseSettings(split=True))
     assert split <= unsplit + 10
     assert rounded > 100 * (split + 1)
+
+
+# ---- weights of 16 bits, in int8 -------------------------------------------------------------------------------------
+
+
+def whole_numbers(synapse: BoundSynapse) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Folded weight and bias in float64, the weight being what its two parts stand for."""
+    weight, bias = folded(synapse)
+    outputs = 1 if synapse.synapse.layer.transposed else 0
+    upper, lower, unit = split_int8(weight, outputs=outputs)
+    rows = (UPPER * upper.double() + lower.double()).transpose(0, outputs)
+    wide = unit.double().view(-1, *[1] * (weight.dim() - 1))
+    return (rows * wide).transpose(0, outputs), None if bias is None else bias.double()
+
+
+@needs_int8
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("events", [True, False], ids=["events", "constant"])
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize(("notation", "shape"), NETWORKS)
+def test_spikes_in_int8_are_those_of_the_weights_as_whole_numbers(
+    notation: str, shape: tuple[int, ...], leak: float, events: bool, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Potentials in float32 against float64: in these networks none meets its threshold so closely that it decides."""
+    bound = bound_network(notation, shape, leak, training=training, dtype=torch.float32)
+    x = (torch.rand(T, 5, *shape) < 0.3).float() if events else torch.randn(5, *shape)
+    drive = bound.drive(x, time_steps=T)
+    split = dataclasses.replace(bound, dense=DenseSettings(split=True))
+    monkeypatch.setattr("fsnn_lava.network.dense_runs.in_floats.folded", whole_numbers)
+    monkeypatch.setattr(in_int8, "TOGETHER", 2 * sum(math.prod(s.synapse.shape) for s in bound.feedforward))
+    for loop_delay in (1, 3):
+        found = split.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
+        expected = dense_run(
+            bound.feedforward,
+            bound.feedback,
+            input_current=lambda t: drive.at(t).double(),
+            neuron=bound.neuron,
+            time_steps=T,
+            loop_delay=loop_delay,
+            record=True,
+        )
+        total = sum(leak**t for t in range(T))
+        for layer, spikes in enumerate(expected.spikes):
+            assert np.array_equal(found.spikes[layer].numpy(), spikes.numpy())
+            assert bool(spikes.any())
+            assert_close(found.mean_spikes[layer].double(), expected.plain[layer] / T)
+            assert_close(found.firing_rates[layer].double(), expected.weighted[layer] / total)
+        assert_close(found.returned.double(), expected.returned / total)
+
+
+def test_two_whole_numbers_make_a_weight_of_16_bits() -> None:
+    weight = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(0)) * 2.0 ** torch.arange(7).view(
+        -1, 1, 1, 1
+    )
+    weight[3] = 0
+    weight[4, 0, 0, 0] = -1000
+    for outputs in (0, 1):
+        turned = weight.transpose(0, outputs)
+        upper, lower, unit = split_int8(turned, outputs=outputs)
+        assert upper.dtype == lower.dtype == torch.int8
+        assert upper.shape == lower.shape == turned.shape
+        whole = (UPPER * upper.int() + lower.int()).transpose(0, outputs)
+        assert int(whole.abs().max()) == LARGEST
+        wide = unit.view(-1, 1, 1, 1)
+        assert float(((whole * wide - weight) / wide).abs().max()) <= 0.51, "half a unit, but for float32"
+        assert not whole[3].any()
+    assert float((UPPER * upper.float() * unit.view(1, -1, 1, 1) - turned).abs().max()) > 1, "one part is much coarser"
+
+
+@needs_int8
+def test_spikes_in_int8_are_nearly_those_of_float32() -> None:
+    notation, shape = "8C3s-16C3-16C3s (F8C3u)", (3, 16, 16)
+    bound = bound_network(notation, shape, 0.99, training=False, dtype=torch.float32)
+    drive = bound.drive(torch.randn(40, *shape), time_steps=T)
+    plain = bound.simulate(drive, time_steps=T, record=True)
+    split = dataclasses.replace(bound, dense=DenseSettings(split=True))
+    found = split.simulate(drive, time_steps=T, record=True)
+    different = [float((a != b).double().mean()) for a, b in zip(plain.spikes, found.spikes, strict=True)]
+    assert 0 < max(different) < 0.01

@@ -12,6 +12,8 @@ import torch
 from fsnn_lava.backends import BatchResult, BatchRunner, BatchWeights
 from fsnn_lava.errors import StateOverflowError
 from fsnn_lava.hardware import Array
+from fsnn_lava.network import int8_fault
+from fsnn_lava.network.dense_runs import int8_products
 from fsnn_lava.training.integers import int8_run, measured_run
 from fsnn_lava.training.integers.int8_run import Int8Runner
 from fsnn_lava.training.integers.measured_run import AT_LEAST, CHANGE, EVENT, INT8, MeasuredRunner
@@ -30,7 +32,7 @@ NETWORKS = {
     "3C3-P2-4C3 (F3C3u)": SPIKING,
     "3C3s-9": {"batch_norm": False},
 }
-needs_int8 = pytest.mark.skipif(bool(int8_run.fault()), reason=f"no products in 8 bits: {int8_run.fault()}")
+needs_int8 = pytest.mark.skipif(bool(int8_fault()), reason=f"no products in 8 bits: {int8_fault()}")
 
 
 def batch(case: Started, count: int = 6, *, steps: int = STEPS) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -128,18 +130,20 @@ def test_an_overflow_is_named_alike(notation: str) -> None:
 
 
 def test_products_that_are_wrong_or_missing_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not int8_run.fault():
-        whole = int8_run._sums
-        monkeypatch.setattr(int8_run, "_sums", lambda *of: lambda spikes: whole(*of)(spikes).clamp(max=2**15 - 1))
-        assert int8_run._fault.__wrapped__() == "its sums of Dense connections are wrong"
+    if not int8_fault():
+        whole = int8_products.int8_sums
+        monkeypatch.setattr(
+            int8_products, "int8_sums", lambda *of: lambda spikes: whole(*of)(spikes).clamp(max=2**15 - 1)
+        )
+        assert int8_products.int8_fault.__wrapped__() == "its sums of Dense connections are wrong"
 
     def missing(*_: Any) -> Any:
         raise RuntimeError("no such operator\nat all")
 
-    monkeypatch.setattr(int8_run, "_sums", missing)
-    found = int8_run._fault.__wrapped__()
+    monkeypatch.setattr(int8_products, "int8_sums", missing)
+    found = int8_products.int8_fault.__wrapped__()
     assert found == f"torch {torch.__version__} has no such products here: no such operator"
-    monkeypatch.setattr(int8_run, "fault", lambda: found)
+    monkeypatch.setattr(measured_run, "int8_fault", lambda: found)
     case = started("20 (F20)", v_threshold=1.0)
     given, options = batch(case)
     runner = MeasuredRunner(case.model.integer_network(), loop_delay=1)

@@ -19,8 +19,8 @@ c_{j+1} / c_1. J and the map are taken at that mean instead of at a.
 
 Precision, measured by `benchmarks/ide/precision.py` on a trained network of four convolutions. Products with J^T may be
 in bfloat16, and so may the map's backward pass be in TF32: the gradient is then off by 6e-4, as by the tolerance of the
-solve. The spiking run may not: a third of its spikes move and the rates by 3 %. Nor may the map: its clamp passes
-another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32).
+solve. On a CPU that pass is in bfloat16 too. The spiking run may not: a third of its spikes move and the rates by 3 %.
+Nor may the map: its clamp passes another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32).
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ class AdjointSettings:
     tolerance : relative residual at which it stops.
     max_steps : largest number of products with J^T.
     sums : adds up over the processes that share a batch, for the size of its typical gradient.
-    bfloat16 : take products with J^T in bfloat16, and sums of them in float32.
+    bfloat16 : take products with J^T in bfloat16, and on a CPU those of the map's backward pass, and sums in float32.
     of : whose gradient it is: that of the rates at the ``equilibrium``, or after the ``window`` of T steps. The latter
         knows no solver; it ends where the tolerance or the window does.
     """
@@ -112,6 +112,8 @@ def implicit_rates(
     model, x, generator : as of `rates_with_gradient`.
     """
     bound = model.bind_to(x, generator=generator)
+    if settings.bfloat16:
+        bound = bound.with_backward_in(torch.bfloat16)
     drive = bound.drive(x, time_steps=time_steps)
     simulation = bound.detached().simulate(drive, time_steps=time_steps)
     found: list[FixedPoint] = []

@@ -1,9 +1,7 @@
 """All steps of a batch by products in 8 bits: spikes are 0 or 1, mantissas have 8 bits, so that every product is exact.
 
-oneDNN multiplies so in int8 with sums in int32, which on processors with AMX or VNNI is many times as fast as in
-float32; without them it is a few times faster. What it costs does not depend on the spikes. A sum leaves as float32,
-exact below 2**24, which any network with proven potentials is far below. Codes of graded inputs have more than 7 bits,
-which saturate without VNNI: their current is the simulator's own, computed once a sample.
+Any network with proven potentials is far below the 2**24 up to which sums are exact. Codes of graded inputs have more
+than 7 bits, which saturate without VNNI: their current is the simulator's own, computed once a sample.
 
 A few samples go through all steps and populations together, so that their potentials stay in the cache.
 """
@@ -11,15 +9,11 @@ A few samples go through all steps and populations together, so that their poten
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from fsnn_lava.backends import (
     BatchResult,
@@ -31,29 +25,13 @@ from fsnn_lava.backends import (
     overflow,
     returned_share,
 )
-from fsnn_lava.hardware import (
-    INPUT,
-    STATE_LIMIT,
-    Array,
-    Convolution,
-    Dense,
-    HardwareNetwork,
-    Shape,
-    TransposedConvolution,
-    rate_weights,
-)
+from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, HardwareNetwork, rate_weights
 from fsnn_lava.kernels.neuron_step import batch_step
 from fsnn_lava.kernels.spike_sums import flat_order
-from fsnn_lava.network import inner, outer
+from fsnn_lava.network import Int8Product, inner, int8_sums, outer
 
-TOGETHER = 2**19
+TOGETHER = 2**22
 """Neurons whose samples go through all steps together: 4 bytes of potential each, and as much of current."""
-
-_AS_FLOAT: Any = (torch.float32, "none", [], "")
-"""What leaves a product of oneDNN: its sums, and nothing is done to them."""
-
-Product = Callable[[Tensor], Tensor]
-"""(b, N_source) spikes, uint8, to (b, N_target) sums, float32; channels lie innermost on both sides."""
 
 
 class Int8Runner:
@@ -103,47 +81,6 @@ class Int8Runner:
                     )
                 )
         return _joined(found, record)
-
-
-def fault() -> str:
-    """Say why products in 8 bits cannot be had, or are not exact, on this machine and with this torch; "": they are."""
-    return _fault()
-
-
-@cache
-def _fault() -> str:
-    generator = torch.Generator().manual_seed(0)
-    try:
-        for shape, geometry, target in (
-            ((1, 300, 1, 1), Dense(), (5,)),
-            ((2, 70, 5, 5), Convolution(2, 1), (9, 3, 3)),
-            ((2, 40, 4, 4), TransposedConvolution(2, 1, 1), (6, 8, 8)),
-        ):
-            spikes = (torch.rand(shape, generator=generator) < 0.9).to(torch.uint8)
-            source: Shape = tuple(shape[1:])
-            taps = (3, 3) if len(target) == 3 else ()
-            ends = (source[0], target[0]) if isinstance(geometry, TransposedConvolution) else (target[0], source[0])
-            weight = torch.full((*ends, *taps), 127, dtype=torch.int8)
-            weight.view(-1)[::3] = -128
-            weight[0] = 127  # of many spikes a sum beyond 16 bits
-            flat_source = source if taps else (300,)
-            found = _sums(geometry, weight, flat_source, target)(inner(spikes.view(len(spikes), *flat_source)))
-            exact = _float_sums(geometry, weight, spikes.double().view(len(spikes), *flat_source))
-            if not torch.equal(found.double(), inner(exact)):
-                return f"its sums of {type(geometry).__name__} connections are wrong"
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError) as error:
-        return f"torch {torch.__version__} has no such products here: {str(error).splitlines()[0]}"
-    return ""
-
-
-def _float_sums(geometry: object, weight: Tensor, x: Tensor) -> Tensor:
-    weight = weight.to(x.dtype)
-    if isinstance(geometry, Convolution):
-        return functional.conv2d(x, weight, None, geometry.stride, geometry.padding)
-    if isinstance(geometry, TransposedConvolution):
-        padding = geometry.padding, geometry.output_padding
-        return functional.conv_transpose2d(x, weight, None, geometry.stride, *padding)
-    return x.flatten(1) @ weight.t()
 
 
 # ---- a few samples through all steps ------------------------------------------------------------------------
@@ -199,7 +136,7 @@ class _Neurons:
 def _all_steps(
     plan: Plan,
     inputs: Array,
-    products: Mapping[str, Product],
+    products: Mapping[str, Int8Product],
     *,
     first: int,
     loop_delay: int,
@@ -268,81 +205,10 @@ def _joined(found: Sequence[BatchResult], record: Sequence[str]) -> BatchResult:
     )
 
 
-# ---- products -----------------------------------------------------------------------------------------------
-
-
-def _product(synapses: SpikeConnection) -> Product:
+def _product(synapses: SpikeConnection) -> Int8Product:
     """The sums of one connection's spikes."""
     m = synapses.map
     weight = torch.from_numpy(np.ascontiguousarray(m.weight, np.int8))
     if isinstance(m.geometry, Dense):  # both ends with their channels innermost
         weight = weight[flat_order(m.target)[:, None], flat_order(m.source)]
-    return _sums(m.geometry, weight, m.source, m.target)
-
-
-def _sums(geometry: object, weight: Tensor, source: Shape, target: Shape) -> Product:
-    """The sums of a linear map's weights, int8."""
-    if isinstance(geometry, Convolution):
-        convolve = _convolution(weight, source, stride=geometry.stride, padding=geometry.padding)
-        return lambda spikes: inner(convolve(outer(spikes, source)))
-    if isinstance(geometry, TransposedConvolution):
-        return _transposed(geometry, weight, source, target)
-    ops: Any = torch.ops.onednn  # type: ignore[attr-defined]
-    packed = ops.qlinear_prepack(weight.contiguous(), None)
-    scale, zero = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
-
-    def product(spikes: Tensor) -> Tensor:
-        sums: Tensor = ops.qlinear_pointwise(spikes, 1.0, 0, packed, scale, zero, None, 1.0, 0, *_AS_FLOAT)
-        return sums
-
-    return product
-
-
-def _convolution(weight: Tensor, source: Shape, *, stride: int, padding: int) -> Product:
-    """(b, C, H, W) uint8 to (b, C', H', W') float32, channels innermost in memory."""
-    ops: Any = torch.ops.onednn  # type: ignore[attr-defined]
-    one = [1, 1]
-    scale, zero = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
-    steps, around = [stride] * 2, [padding] * 2
-    packed = ops.qconv_prepack(weight.contiguous(), scale, 1.0, 0, steps, around, one, 1, [1, *source])
-
-    def product(spikes: Tensor) -> Tensor:
-        form = None, steps, around, one, 1, 1.0, 0, *_AS_FLOAT
-        sums: Tensor = ops.qconv2d_pointwise(spikes, 1.0, 0, packed, scale, zero, *form)
-        return sums
-
-    return product
-
-
-def _transposed(geometry: TransposedConvolution, weight: Tensor, source: Shape, target: Shape) -> Product:
-    """A transposed convolution as one convolution for each remainder of the outputs' places under the stride.
-
-    Output o = stride q + phase - padding gets tap phase + stride j of source q - j: taps of one phase, turned around,
-    are the kernel of a convolution with zeros around it, whose place q is that output.
-    """
-    stride, padding = geometry.stride, geometry.padding
-    channels, height, width = target
-    parts = []
-    for y in range(stride):
-        for x in range(stride):
-            taps = weight[:, :, y::stride, x::stride].flip(2, 3).transpose(0, 1)
-            if not taps.numel():
-                continue
-            rows, columns = taps.shape[2:]
-            wide = (source[0], source[1] + 2 * (rows - 1), source[2] + 2 * (columns - 1))
-            convolve = _convolution(taps, wide, stride=1, padding=0)
-            around = (columns - 1, columns - 1, rows - 1, rows - 1)
-            parts.append((convolve, around, (y - padding) % stride, (x - padding) % stride, y - padding, x - padding))
-
-    def product(spikes: Tensor) -> Tensor:
-        b, image = len(spikes), outer(spikes, source)
-        sums = torch.zeros(b, height, width, channels).permute(0, 3, 1, 2)
-        for convolve, around, top, left, y, x in parts:
-            padded = functional.pad(image, around).contiguous(memory_format=torch.channels_last)
-            found = convolve(padded)[:, :, (top - y) // stride :, (left - x) // stride :]
-            into = sums[:, :, top::stride, left::stride]
-            h, w = min(found.shape[2], into.shape[2]), min(found.shape[3], into.shape[3])
-            into[:, :, :h, :w] = found[:, :, :h, :w]
-        return inner(sums)
-
-    return product
+    return int8_sums(m.geometry, weight, m.source, m.target)

@@ -16,7 +16,8 @@ import numpy as np
 
 from fsnn_lava.backends import BatchResult, BatchRunner, BatchWeights
 from fsnn_lava.hardware import Array, HardwareNetwork
-from fsnn_lava.training.integers import int8_run
+from fsnn_lava.network import int8_fault
+from fsnn_lava.training.integers.int8_run import Int8Runner
 
 EVENT, INT8 = "event", "int8"
 AT_LEAST = 100
@@ -78,8 +79,8 @@ class MeasuredRunner:
     def __init__(self, network: HardwareNetwork, *, loop_delay: int, ways: Mapping[str, Way] | None = None) -> None:
         if ways is None:
             ways = {EVENT: BatchRunner(network, loop_delay=loop_delay)}
-            if not int8_run.fault():
-                ways = {**ways, INT8: int8_run.Int8Runner(network, loop_delay=loop_delay)}
+            if not int8_fault():
+                ways = {**ways, INT8: Int8Runner(network, loop_delay=loop_delay)}
         self._ways = ways
         self._samples_axis = 1 if network.input.kind == "event" else 0
         self.choices: dict[tuple[int, int], Choice] = {}

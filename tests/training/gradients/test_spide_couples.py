@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fsnn_lava.config.notation import LayerSpec
+from fsnn_lava.network.dense_runs.in_floats import DenseSettings, split_tf32
 from fsnn_lava.network.devices import prepared
-from fsnn_lava.network.run_dense import DenseSettings, split_tf32
 from fsnn_lava.training.gradients import spide_by_events as module, spide_dense as couple_dense
 from fsnn_lava.training.gradients.spide_by_events import CoupleCounts, CoupleLink, couple_run
 from fsnn_lava.training.gradients.spide_dense import couple_step, dense_couples

@@ -34,7 +34,8 @@ class DenseSettings:
     Parameters
     ----------
     compiled : fuse the elementwise part of a step with torch.compile.
-    split : take products on tensor cores, each weight as the sum of two TF32 values.
+    split : take products on tensor cores, each weight as the sum of two TF32 values; on a CPU in int8, as that of two
+        whole numbers (`in_int8`).
     """
 
     compiled: bool = False

@@ -1,0 +1,227 @@
+"""T steps of a spiking network by products in int8: the run of a CPU whose multipliers for 8 bits are fast.
+
+A weight, batch norm folded in, is a whole number of 16 bits in units of its output channel's, which is the sum of two
+products in 8 bits: spikes are 0 or 1, so that both are exact (`int8_products`). Weights are thus off by at most 2^-16
+of the largest one of their channel; beyond that only the potentials are rounded, to float32.
+
+A few samples go through all steps together, so that less memory is moved; the rest of a step is one compiled pass.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fsnn_lava.config import LayerSpec
+from fsnn_lava.hardware import Array, Convolution, Dense, FloatNeuron, Geometry, TransposedConvolution
+from fsnn_lava.kernels.neuron_step import float_batch_step
+from fsnn_lava.network.dense_runs.int8_products import int8_sums
+from fsnn_lava.network.event_maps import inner, outer
+from fsnn_lava.network.layers import BoundSynapse, folded
+from fsnn_lava.network.neuron import SpikeCounts
+
+TOGETHER = 2**23
+"""Neurons whose samples go through all steps together: 8 bytes of potential and current each."""
+
+UPPER = 256
+"""Units of the lower product in one of the upper."""
+
+LARGEST = 127 * UPPER
+"""Units of a channel's largest weight."""
+
+
+@torch.no_grad()
+def int8_run(
+    feedforward: Sequence[BoundSynapse],
+    feedback: BoundSynapse | None,
+    *,
+    input_current: Callable[[int], Tensor],
+    constant: bool,
+    neuron: FloatNeuron,
+    time_steps: int,
+    loop_delay: int = 1,
+    record: bool = False,
+) -> SpikeCounts:
+    """Spike counts after T steps (Eq. 10), batch norms with running statistics.
+
+    Parameters
+    ----------
+    feedforward : connections into each population; the first one's current is given.
+    input_current : step t -> (B, *N) current of the first population without its feedback.
+    constant : whether that is the same in every step.
+    loop_delay : steps until a spike of the last population reaches the first.
+    record : keep every spike.
+    """
+    responses = [None if feedback is None else _Response(feedback), *map(_Response, feedforward[1:])]
+    start = input_current(0)
+    frames = [start] if constant else [input_current(t) for t in range(time_steps)]
+    shapes = [synapse.synapse.shape for synapse in feedforward]
+    size = max(1, TOGETHER // sum(map(prod, shapes)))
+    found = []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for begin in range(0, len(start), size):
+            part = slice(begin, begin + size)
+            some = [inner(frame[part]).numpy() for frame in frames]
+            found.append(
+                _some_samples(
+                    responses,
+                    shapes,
+                    part,
+                    some,
+                    neuron=neuron,
+                    time_steps=time_steps,
+                    loop_delay=loop_delay,
+                    record=record,
+                    pool=pool,
+                )
+            )
+    columns = list(zip(*found, strict=True))
+    weighted, plain = (tuple(map(torch.cat, zip(*column, strict=True))) for column in columns[:2])
+    spikes = tuple(torch.cat(parts, 1) for parts in zip(*columns[2], strict=True)) if record else None
+    return SpikeCounts(weighted, plain, spikes, torch.cat(columns[3]))
+
+
+def _some_samples(
+    responses: Sequence["_Response | None"],
+    shapes: Sequence[tuple[int, ...]],
+    part: slice,
+    frames: Sequence[Array],
+    *,
+    neuron: FloatNeuron,
+    time_steps: int,
+    loop_delay: int,
+    record: bool,
+    pool: ThreadPoolExecutor,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """Weighted and plain counts of each population, recorded spikes, and the count of what came back.
+
+    Parameters
+    ----------
+    responses : of the feedback and the connections into all later populations.
+    part : of the batch.
+    frames : (b, N) current of the first population, the same in all steps or one for each.
+    """
+    populations = [_Neurons((len(frames[0]), prod(shape)), neuron, time_steps) for shape in shapes]
+    sent: deque[Tensor] = deque()
+    history: list[list[Tensor]] = [[] for _ in shapes]
+    first, last = populations[0], populations[-1]
+    returned = torch.zeros(last.counts.shape)
+    for t in range(time_steps):
+        share, spikes = neuron.leak ** (time_steps - 1 - t), torch.empty(0)
+        for layer, (response, population) in enumerate(zip(responses, populations, strict=True)):
+            if layer > 0:
+                assert response is not None
+                upper, lower = (product.numpy() for product in response(spikes, part))
+            else:
+                upper, lower = frames[t % len(frames)], first.nothing
+                if response is not None and t >= loop_delay:
+                    ours, rest = response(sent.popleft(), part)
+                    lower = ours.add_(rest).numpy()
+            spikes = population.advance(upper, lower, share, pool)
+            if record:
+                history[layer].append(outer(spikes, shapes[layer]).contiguous())
+        sent.append(spikes)
+        if t + 1 == time_steps - loop_delay:
+            returned = last.weighted() / neuron.leak**loop_delay
+    return (
+        [outer(p.weighted(), shape) for p, shape in zip(populations, shapes, strict=True)],
+        [outer(p.plain(), shape) for p, shape in zip(populations, shapes, strict=True)],
+        [torch.stack(steps) for steps in history] if record else [],
+        outer(returned, shapes[-1]),
+    )
+
+
+class _Neurons:
+    """One population's neurons in some samples, (b, N) each, channels innermost."""
+
+    def __init__(self, form: tuple[int, int], neuron: FloatNeuron, time_steps: int) -> None:
+        self._neuron = np.array([neuron.leak, neuron.reset_amount, neuron.v_threshold], np.float32)
+        self._leaky = neuron.leak < 1.0
+        self._potential, self.counts = (
+            np.zeros(form, np.float32),
+            np.zeros(form, np.uint8 if time_steps < 2**8 else np.int32),
+        )
+        self._rates = np.zeros(form if self._leaky else (0, 0))
+        self.nothing = np.zeros(form, np.float32)
+
+    def advance(self, upper: Array, lower: Array, share: float, pool: ThreadPoolExecutor) -> Tensor:
+        """Advance by a step in which two currents arrive, samples being shared by the threads; return the spikes."""
+        spikes = np.empty(self.counts.shape, np.uint8)
+        arrays = self._potential, upper, lower, spikes, self.counts, self._rates
+        size = -(-len(spikes) // torch.get_num_threads())
+
+        def some(begin: int) -> None:
+            float_batch_step(*(a[begin : begin + size] for a in arrays), share if self._leaky else 0.0, self._neuron)
+
+        list(pool.map(some, range(0, len(spikes), size)))
+        return torch.from_numpy(spikes)
+
+    def weighted(self) -> Tensor:
+        """(b, N) leak-weighted counts so far, each spike's weight being that at the end of the run."""
+        return torch.from_numpy(self._rates.astype(np.float32)) if self._leaky else self.plain()
+
+    def plain(self) -> Tensor:
+        """(b, N) counts so far."""
+        return torch.from_numpy(self.counts.astype(np.float32))
+
+
+class _Response:
+    """What a connection makes of spikes, as two tensors whose sum it is: their products with the upper and lower bits.
+
+    Batch norm and bias are in the upper one; both are pooled and masked.
+    """
+
+    def __init__(self, bound: BoundSynapse) -> None:
+        layer, self._source = bound.synapse.layer, bound.synapse.input_shape
+        self._pool, self._mask = bound.synapse.pool, bound.mask
+        self._shape = layer.output_shape(self._source)
+        geometry = _geometry(layer)
+        weight, bias = folded(bound)
+        if layer.kind == "linear":
+            weight = inner(weight.view(len(weight), *self._source))
+        upper, lower, unit = split_int8(weight, outputs=1 if layer.transposed else 0)
+        self._products = (
+            int8_sums(geometry, upper, self._source, self._shape, scale=UPPER * unit, bias=bias),
+            int8_sums(geometry, lower, self._source, self._shape, scale=unit),
+        )
+
+    def __call__(self, spikes: Tensor, part: slice) -> list[Tensor]:
+        """(b, N) each, of spikes (b, M), uint8; channels lie innermost.
+
+        Parameters
+        ----------
+        part : of the batch that these samples are.
+        """
+        found = [product(spikes) for product in self._products]
+        if self._pool is not None:
+            window = self._pool.kernel
+            found = [inner(functional.avg_pool2d(outer(x, self._shape), window)) for x in found]
+        return found if self._mask is None else [x * inner(self._mask[part]) for x in found]
+
+
+def split_int8(weight: Tensor, *, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Upper and lower part, int8, and unit (C,) of each channel, so that weight is unit (UPPER upper + lower) or near.
+
+    Parameters
+    ----------
+    outputs : axis of the weight's output channels.
+    """
+    rows = weight.transpose(0, outputs)
+    unit = (rows.flatten(1).abs().amax(1) / LARGEST).clamp_min(torch.finfo(weight.dtype).tiny)
+    whole = (rows / unit.view(-1, *[1] * (rows.dim() - 1))).round_().clamp_(-LARGEST, LARGEST).to(torch.int32)
+    upper = (whole + UPPER // 2) >> 8
+    lower = whole - UPPER * upper
+    return upper.transpose(0, outputs).to(torch.int8), lower.transpose(0, outputs).to(torch.int8), unit
+
+
+def _geometry(layer: LayerSpec) -> Geometry:
+    if layer.kind == "linear":
+        return Dense()
+    if layer.transposed:
+        return TransposedConvolution(layer.stride, layer.padding, 1)
+    return Convolution(layer.stride, layer.padding)
