@@ -218,7 +218,9 @@ class Stopwatch:
             return plain_gradient(bound, drive, rates, solver=partial(self.timed, plain_broyden))
         return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
 
-    def rates(self, model: FeedbackSNN, x: Tensor, *, settings: ide.AdjointSettings, **options: Any) -> ImplicitRates:
+    def implicit_rates(
+        self, model: FeedbackSNN, x: Tensor, *, settings: ide.AdjointSettings, **options: Any
+    ) -> ImplicitRates:
         """Stands in for the library's `implicit_rates`: in the precision of the variant."""
         settings = dataclasses.replace(settings, bfloat16=self.variant.bfloat16)
         model.dense = dataclasses.replace(model.dense, split=self.variant.bfloat16)
@@ -273,7 +275,7 @@ def measure(
     iterations = skip + TURN * len(watch.variants) * math.ceil(arguments.repeats / (TURN - 1))
     config, dataset = cut(config, dataset, iterations)
     stand_ins = patch.multiple(
-        ide, implicit_rates=watch.rates, solve=watch.solve, with_implicit_gradient=watch.gradient
+        ide, implicit_rates=watch.implicit_rates, solve=watch.solve, with_implicit_gradient=watch.gradient
     )
 
     def run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:

@@ -122,40 +122,85 @@ def batch_step(
 
 
 @compiled
-def float_batch_step(
-    potential: Array,
-    upper: Array,
-    lower: Array,
+def batch_steps(
+    first: int,
+    end: int,
+    arriving: Array,
     spikes: Array,
+    potential: Array,
+    drive: Array,
     counts: Array,
     rates: Array,
-    share: float,
+    shares: Array,
     neuron: Array,
-) -> None:
-    """Advance a batch by one step of `float_law`, in floats of one type.
+) -> Any:
+    """Advance some of a batch by several steps whose currents are known, and return their largest |potential|.
 
     Parameters
     ----------
+    first, end : samples. Parts of the arrays would not be known to be contiguous, and be read number by number.
+    arriving, spikes : (steps, B, N) spike-driven current, and 0/1, which is written.
+    potential, drive, counts, rates, neuron : as of `batch_step`.
+    shares : (steps,) weight of each step in the firing rate; empty where the rate is counts / T.
+    """
+    kept, reset, threshold = neuron[0], neuron[1], neuron[2]
+    peak = potential.dtype.type(0)
+    # A sample's potentials stay in the cache while it goes through the steps; only currents and spikes are moved.
+    for b in range(first, end):
+        for t in range(len(arriving)):
+            for n in range(potential.shape[1]):
+                current = drive[b, n] + drive.dtype.type(arriving[t, b, n])
+                after, fired = law(potential[b, n], current, kept, reset, threshold)
+                potential[b, n] = after
+                spikes[t, b, n] = fired
+                counts[b, n] += fired
+                peak = max(peak, abs(after))
+            if len(shares) > 0:
+                for n in range(potential.shape[1]):
+                    rates[b, n] += shares[t] * spikes[t, b, n]
+    return peak
+
+
+@compiled
+def float_batch_steps(
+    first: int,
+    end: int,
+    upper: Array,
+    lower: Array,
+    spikes: Array,
+    potential: Array,
+    counts: Array,
+    rates: Array,
+    shares: Array,
+    neuron: Array,
+) -> None:
+    """Advance some of a batch by several steps of `float_law` whose currents are known, in floats of one type.
+
+    Parameters
+    ----------
+    first, end : samples, as above.
+    upper, lower : (steps, B, N) the current is their sum; one step stands for all where it is the only one.
+    spikes : (steps, B, N) 0/1; written.
     potential : (B, N) in the unit of the threshold; updated.
-    upper, lower : (B, N) the current is their sum.
-    spikes : (B, N) 0/1; written.
     counts : (B, N) integer spikes so far; updated.
-    rates : (B, N) float64 weighted count so far; updated, unless ``share`` is 0.
-    share : weight of this step's spikes in it.
+    rates : (B, N) float64 weighted count so far; updated, unless there are no shares.
+    shares : (steps,) weight of each step's spikes in it, or empty.
     neuron : (3,) leak, reset, threshold, in the type of the potentials.
     """
     leak, reset, threshold = neuron[0], neuron[1], neuron[2]
-    # Unlike `batch_step` it looks for no largest potential: of floats, whose order of maxima matters for NaN, that
-    # would be a loop of single numbers.
-    for b in range(potential.shape[0]):
-        for n in range(potential.shape[1]):
-            after, fired = law(potential[b, n], upper[b, n] + lower[b, n], leak, reset, threshold)
-            potential[b, n] = after
-            spikes[b, n] = fired
-            counts[b, n] += fired
-        if share > 0.0:
+    # Unlike `batch_steps` it looks for no largest potential: of floats, whose order matters for NaN, that would be a
+    # loop over single numbers.
+    for b in range(first, end):
+        for t in range(len(spikes)):
+            u, w = t % len(upper), t % len(lower)
             for n in range(potential.shape[1]):
-                rates[b, n] += share * spikes[b, n]
+                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold)
+                potential[b, n] = after
+                spikes[t, b, n] = fired
+                counts[b, n] += fired
+            if len(shares) > 0:
+                for n in range(potential.shape[1]):
+                    rates[b, n] += shares[t] * spikes[t, b, n]
 
 
 def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> float:

@@ -4,10 +4,11 @@ A weight, batch norm folded in, is a whole number of 16 bits in units of its out
 products in 8 bits: spikes are 0 or 1, so that both are exact (`int8_products`). Weights are thus off by at most 2^-16
 of the largest one of their channel; beyond that only the potentials are rounded, to float32.
 
-A few samples go through all steps together, so that less memory is moved; the rest of a step is one compiled pass.
+A few samples go through all steps together, and through several steps of one population at a time, as many as spikes
+need around the loop: so little memory is moved. What a step does beside its products is one compiled pass.
 """
 
-from collections import deque
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -19,14 +20,17 @@ from torch.nn import functional
 
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array, Convolution, Dense, FloatNeuron, Geometry, TransposedConvolution
-from fsnn_lava.kernels.neuron_step import float_batch_step
+from fsnn_lava.kernels.neuron_step import float_batch_steps
 from fsnn_lava.network.dense_runs.int8_products import int8_sums
 from fsnn_lava.network.event_maps import inner, outer
 from fsnn_lava.network.layers import BoundSynapse, folded
 from fsnn_lava.network.neuron import SpikeCounts
 
-TOGETHER = 2**23
-"""Neurons whose samples go through all steps together: 8 bytes of potential and current each."""
+TOGETHER = 2**22
+"""Neurons whose samples go through all steps together: each has 8 bytes of current in each of a few steps."""
+
+LONGEST = 8
+"""Most steps that are taken together."""
 
 UPPER = 256
 """Units of the lower product in one of the upper."""
@@ -66,7 +70,7 @@ def int8_run(
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for begin in range(0, len(start), size):
             part = slice(begin, begin + size)
-            some = [inner(frame[part]).numpy() for frame in frames]
+            some = np.stack([inner(frame[part]).numpy() for frame in frames])
             found.append(
                 _some_samples(
                     responses,
@@ -90,7 +94,7 @@ def _some_samples(
     responses: Sequence["_Response | None"],
     shapes: Sequence[tuple[int, ...]],
     part: slice,
-    frames: Sequence[Array],
+    frames: Array,
     *,
     neuron: FloatNeuron,
     time_steps: int,
@@ -104,36 +108,51 @@ def _some_samples(
     ----------
     responses : of the feedback and the connections into all later populations.
     part : of the batch.
-    frames : (b, N) current of the first population, the same in all steps or one for each.
+    frames : (T, b, N) current of the first population, or (1, b, N) where it is the same in all steps.
     """
     populations = [_Neurons((len(frames[0]), prod(shape)), neuron, time_steps) for shape in shapes]
-    sent: deque[Tensor] = deque()
-    history: list[list[Tensor]] = [[] for _ in shapes]
     first, last = populations[0], populations[-1]
+    none = np.zeros((1, *first.counts.shape), np.float32)
+    sent: list[Tensor] = []
+    history: list[list[Tensor]] = [[] for _ in shapes]
     returned = torch.zeros(last.counts.shape)
-    for t in range(time_steps):
-        share, spikes = neuron.leak ** (time_steps - 1 - t), torch.empty(0)
+    for begin, end in _blocks(time_steps, loop_delay):
+        shares, spikes = neuron.leak ** np.arange(time_steps - 1 - begin, time_steps - 1 - end, -1.0), torch.empty(0)
         for layer, (response, population) in enumerate(zip(responses, populations, strict=True)):
             if layer > 0:
                 assert response is not None
                 upper, lower = (product.numpy() for product in response(spikes, part))
             else:
-                upper, lower = frames[t % len(frames)], first.nothing
-                if response is not None and t >= loop_delay:
-                    ours, rest = response(sent.popleft(), part)
+                upper, lower = (frames if len(frames) == 1 else frames[begin:end]), none
+                if response is not None and begin >= loop_delay:
+                    came_back = torch.stack(sent[begin - loop_delay : end - loop_delay])
+                    ours, rest = response(came_back, part)
                     lower = ours.add_(rest).numpy()
-            spikes = population.advance(upper, lower, share, pool)
+            spikes = population.advance(upper, lower, end - begin, shares, pool)
             if record:
                 history[layer].append(outer(spikes, shapes[layer]).contiguous())
-        sent.append(spikes)
-        if t + 1 == time_steps - loop_delay:
+        sent.extend(spikes)
+        if end == time_steps - loop_delay:
             returned = last.weighted() / neuron.leak**loop_delay
     return (
         [outer(p.weighted(), shape) for p, shape in zip(populations, shapes, strict=True)],
         [outer(p.plain(), shape) for p, shape in zip(populations, shapes, strict=True)],
-        [torch.stack(steps) for steps in history] if record else [],
+        [torch.cat(steps) for steps in history] if record else [],
         outer(returned, shapes[-1]),
     )
+
+
+def _blocks(time_steps: int, loop_delay: int) -> list[tuple[int, int]]:
+    """First step and end of steps that can be taken together: what comes back in them is there before.
+
+    Where something first comes back, and where the last of that is sent, another one begins.
+    """
+    cuts = sorted({0, time_steps, *(cut for cut in (loop_delay, time_steps - loop_delay) if 0 < cut < time_steps)})
+    return [
+        (begin, min(begin + min(loop_delay, LONGEST), end))
+        for start, end in itertools.pairwise(cuts)
+        for begin in range(start, end, min(loop_delay, LONGEST))
+    ]
 
 
 class _Neurons:
@@ -147,18 +166,19 @@ class _Neurons:
             np.zeros(form, np.uint8 if time_steps < 2**8 else np.int32),
         )
         self._rates = np.zeros(form if self._leaky else (0, 0))
-        self.nothing = np.zeros(form, np.float32)
 
-    def advance(self, upper: Array, lower: Array, share: float, pool: ThreadPoolExecutor) -> Tensor:
-        """Advance by a step in which two currents arrive, samples being shared by the threads; return the spikes."""
-        spikes = np.empty(self.counts.shape, np.uint8)
-        arrays = self._potential, upper, lower, spikes, self.counts, self._rates
-        size = -(-len(spikes) // torch.get_num_threads())
+    def advance(self, upper: Array, lower: Array, steps: int, shares: Array, pool: ThreadPoolExecutor) -> Tensor:
+        """Go through steps in which two currents (steps, b, N) arrive, or (1, b, N) in each; return the spikes."""
+        spikes = np.empty((steps, *self.counts.shape), np.uint8)
+        shares = shares if self._leaky else np.zeros(0)
+        size = -(-len(self.counts) // torch.get_num_threads())
 
         def some(begin: int) -> None:
-            float_batch_step(*(a[begin : begin + size] for a in arrays), share if self._leaky else 0.0, self._neuron)
+            state = self._potential, self.counts, self._rates
+            end = min(begin + size, len(self.counts))
+            float_batch_steps(begin, end, upper, lower, spikes, *state, shares, self._neuron)
 
-        list(pool.map(some, range(0, len(spikes), size)))
+        list(pool.map(some, range(0, len(self.counts), size)))
         return torch.from_numpy(spikes)
 
     def weighted(self) -> Tensor:
@@ -191,16 +211,17 @@ class _Response:
         )
 
     def __call__(self, spikes: Tensor, part: slice) -> list[Tensor]:
-        """(b, N) each, of spikes (b, M), uint8; channels lie innermost.
+        """(steps, b, N) each, of spikes (steps, b, M), uint8; channels lie innermost.
 
         Parameters
         ----------
         part : of the batch that these samples are.
         """
-        found = [product(spikes) for product in self._products]
+        found = [product(spikes.flatten(0, 1)) for product in self._products]
         if self._pool is not None:
             window = self._pool.kernel
             found = [inner(functional.avg_pool2d(outer(x, self._shape), window)) for x in found]
+        found = [x.view(*spikes.shape[:2], -1) for x in found]
         return found if self._mask is None else [x * inner(self._mask[part]) for x in found]
 
 

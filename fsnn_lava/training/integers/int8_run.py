@@ -3,7 +3,8 @@
 Any network with proven potentials is far below the 2**24 up to which sums are exact. Codes of graded inputs have more
 than 7 bits, which saturate without VNNI: their current is the simulator's own, computed once a sample.
 
-A few samples go through all steps and populations together, so that their potentials stay in the cache.
+A few samples go through all steps and populations together, and each population through several steps at a time: so
+little memory is moved.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from fsnn_lava.backends import (
     returned_share,
 )
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, HardwareNetwork, rate_weights
-from fsnn_lava.kernels.neuron_step import batch_step
+from fsnn_lava.kernels.neuron_step import batch_steps
 from fsnn_lava.kernels.spike_sums import flat_order
 from fsnn_lava.network import Int8Product, inner, int8_sums, outer
 
 TOGETHER = 2**22
-"""Neurons whose samples go through all steps together: 4 bytes of potential each, and as much of current."""
+"""Neurons whose samples go through all steps together: each has 4 bytes of current in each of a few steps."""
+
+LONGEST = 8
+"""Most steps that a population goes through at a time."""
 
 
 class Int8Runner:
@@ -87,12 +91,16 @@ class Int8Runner:
 
 
 class _Neurons:
-    """One population's neurons in some samples, (b, N) each.
+    """One population's neurons in some samples, (b, N) each, which go through several steps at a time.
 
     Parameters
     ----------
     codes : (b, M) of graded inputs, for the populations that they reach.
-    held : steps whose spikes are needed at a time, the present one included.
+    held : steps whose spikes are kept.
+
+    Attributes
+    ----------
+    done : steps that they have gone through.
     """
 
     def __init__(self, plan: PopulationPlan, codes: Array, *, samples: int, steps: int, held: int) -> None:
@@ -105,28 +113,38 @@ class _Neurons:
         self.ring = np.zeros((held, *form), np.uint8)
         self.drive = np.repeat(self._inner(plan.constant[None]), samples, 0)
         self.graded = [(g.delay, self._inner(g.current(codes))) for g in plan.graded]
-        self.nothing = np.zeros(form, np.float32)
+        self.done = 0
 
     def _inner(self, numbers: Array) -> Array:
         """(b, N) int32 with the channels innermost, of numbers in C order."""
         return np.asarray(inner(torch.from_numpy(numbers).view(len(numbers), *self.shape)), np.int32)
 
-    def spikes(self, step: int) -> Array:
-        """(b, N) of one of the steps that are held."""
-        return np.asarray(self.ring[step % len(self.ring)])
+    def spikes(self, begin: int, end: int) -> Array:
+        """(steps * b, N) of steps that are kept, one after the other."""
+        places = [step % len(self.ring) for step in range(begin, end)]
+        whole = places[-1] - places[0] == len(places) - 1
+        spikes: Array = self.ring[places[0] : places[-1] + 1] if whole else self.ring[places]
+        return spikes.reshape(-1, spikes.shape[-1])
 
-    def advance(self, arriving: Array, step: int, pool: ThreadPoolExecutor, threads: int) -> int:
-        """Advance by a step, the samples being shared by the threads; return the largest |potential|."""
-        share = float(self.shares[step]) if self.plan.leaky else 0.0
-        arrays = self.potential, self.drive, arriving, self.spikes(step), self.counts, self.rates
+    def advance(self, arriving: Array, pool: ThreadPoolExecutor, threads: int) -> int:
+        """Go through steps in which (steps, b, N) arrive, on several threads; return the largest |potential|."""
+        begin, end = self.done, self.done + len(arriving)
+        spikes = np.empty(arriving.shape, np.uint8)
+        shares = self.shares[begin:end] if self.plan.leaky else np.zeros(0)
         size = -(-len(self.potential) // threads)
 
-        def some(begin: int) -> int:
-            peak: int = batch_step(*(array[begin : begin + size] for array in arrays), share, self.neuron)
+        def some(first: int) -> int:
+            last = min(first + size, len(self.potential))
+            state = self.potential, self.drive, self.counts, self.rates
+            peak: int = batch_steps(first, last, arriving, spikes, *state, shares, self.neuron)
             return peak
 
-        begins = range(0, len(self.potential), size)
-        return max(map(some, begins) if threads == 1 else pool.map(some, begins))
+        firsts = range(0, len(self.potential), size)
+        peak = max(map(some, firsts) if threads == 1 else pool.map(some, firsts))
+        for step, fired in enumerate(spikes, start=begin):
+            self.ring[step % len(self.ring)] = fired
+        self.done = end
+        return peak
 
     def in_order(self, numbers: Array) -> Array:
         """(..., *shape) view of (..., N)."""
@@ -143,47 +161,74 @@ def _all_steps(
     record: Sequence[str],
     pool: ThreadPoolExecutor,
     threads: int,
+    longest: int = LONGEST,
 ) -> BatchResult:
     """Run some samples through all steps.
+
+    A population goes through as many steps at a time as the spikes that are there allow: as many as once around the
+    loop takes. One product makes the currents of all of them, and potentials are read and written once for all.
 
     Parameters
     ----------
     products : of each connection that carries spikes, by its name.
     first : number of the first sample.
+    longest : most steps at a time.
     """
-    source, held = plan.network.input, plan.held()
+    source = plan.network.input
     events = source.kind == "event"
     samples = inputs.shape[1] if events else len(inputs)
     frames = inner(torch.from_numpy(inputs), batch_axes=2) if events else torch.zeros(0)
     codes = inputs if events else inputs.reshape(samples, source.size)
+    held = 2 * longest + max((s.delay for p in plan.populations for s in p.synapses), default=0)
     populations = []
     for planned in plan.populations:
-        name = planned.population.name
-        kept = plan.steps if name in record else held.get(name, 1)
+        kept = plan.steps if planned.population.name in record else min(plan.steps, held)
         populations.append(_Neurons(planned, codes, samples=samples, steps=plan.steps, held=kept))
     by_name, last = {p.name: p for p in populations}, populations[-1]
-    early = np.zeros(last.counts.shape)
-    for step in range(plan.steps):
+    early, returning = np.zeros(last.counts.shape), plan.steps - loop_delay
+    while any(p.done < plan.steps for p in populations):
         for p in populations:
+            begin = p.done
+            # Where something begins to arrive, or what came back is noted, other steps begin.
+            cuts = [s.delay for s in p.plan.synapses] + [delay for delay, _ in p.graded] + [returning] * (p is last)
+            there = [by_name[s.source].done + s.delay for s in p.plan.synapses if s.source != INPUT]
+            end = min(plan.steps, begin + longest, *there, *(cut for cut in cuts if cut > begin))
+            if end <= begin:
+                continue
             for delay, current in p.graded:
-                if step == delay:
+                if begin == delay:
                     p.drive += current
-            arriving = p.nothing
+            form, arriving = (end - begin, *p.potential.shape), None
             for s in p.plan.synapses:
-                if step >= s.delay:
-                    sent = step - s.delay
-                    spikes = frames[sent] if s.source == INPUT else torch.from_numpy(by_name[s.source].spikes(sent))
-                    sums = products[s.name](spikes).numpy() * np.float32(2.0**s.shift)
-                    if s.shift < 0:
-                        np.floor(sums, out=sums)  # exact until here: a whole number times a power of two
-                    arriving = sums if arriving is p.nothing else arriving + sums
-            if p.advance(arriving, step, pool, threads) > STATE_LIMIT:
+                if begin >= s.delay:
+                    sent = begin - s.delay, end - s.delay
+                    spikes = (
+                        frames[slice(*sent)].flatten(0, 1)
+                        if s.source == INPUT
+                        else torch.from_numpy(by_name[s.source].spikes(*sent))
+                    )
+                    brought = products[s.name](spikes)  # exact: a whole number times a power of two
+                    sums = (brought if s.shift >= 0 else brought.floor_()).numpy().reshape(form)
+                    arriving = sums if arriving is None else np.add(arriving, sums, out=arriving)
+            if p.advance(np.zeros(form, np.float32) if arriving is None else arriving, pool, threads) > STATE_LIMIT:
+                if longest > 1:  # once more, one by one, to say where
+                    return _all_steps(
+                        plan,
+                        inputs,
+                        products,
+                        first=first,
+                        loop_delay=loop_delay,
+                        record=record,
+                        pool=pool,
+                        threads=threads,
+                        longest=1,
+                    )
                 row, n = np.argwhere(np.abs(p.potential.astype(np.int64)) > STATE_LIMIT)[0].tolist()
                 potential, neuron = int(p.potential[row, n]), int(flat_order(p.shape)[n])
-                where = {"sample": first + row, "step": step, "neuron": neuron}
+                where = {"sample": first + row, "step": begin, "neuron": neuron}
                 raise overflow(plan, p.plan.population, potential=potential, **where)
-        if step + 1 == plan.steps - loop_delay:
-            early[:] = last.rates if last.plan.leaky else last.counts
+            if p is last and end == returning:
+                early[:] = last.rates if last.plan.leaky else last.counts
     return BatchResult(
         {p.name: p.in_order(p.counts) for p in populations},
         {p.name: p.in_order(p.rates) for p in populations if p.plan.leaky},
@@ -206,9 +251,10 @@ def _joined(found: Sequence[BatchResult], record: Sequence[str]) -> BatchResult:
 
 
 def _product(synapses: SpikeConnection) -> Int8Product:
-    """The sums of one connection's spikes."""
+    """The current of one connection's spikes, not yet rounded down."""
     m = synapses.map
     weight = torch.from_numpy(np.ascontiguousarray(m.weight, np.int8))
     if isinstance(m.geometry, Dense):  # both ends with their channels innermost
         weight = weight[flat_order(m.target)[:, None], flat_order(m.source)]
-    return int8_sums(m.geometry, weight, m.source, m.target)
+    scale = torch.full((m.target[0],), 2.0**synapses.shift)
+    return int8_sums(m.geometry, weight, m.source, m.target, scale=scale)
