@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "compare backends on the same samples, spike by spike; writes a report",
     "anytime": "accuracy over the time steps, and early exit",
     "train-on-lava": "train by SPIDE with every epoch executed in Lava (a simulation, on the CPU)",
+    "zoo": "list the trained networks that come with fsnn, or show the card of one",
     "configs": "list the configurations that come with fsnn, or print one",
 }
 """Subcommand -> its line of help. The file of ``train-on-lava`` is ``train_on_lava``."""

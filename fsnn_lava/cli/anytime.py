@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from fsnn_lava.backends import get_backend
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, chosen_run, working, write_report
+from fsnn_lava.cli.script import DeployedPlaces, chosen_run, working, write_report
 from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test
 from fsnn_lava.datasets import time_first
 from fsnn_lava.errors import ConfigError, IncompleteRunError, counted
@@ -25,7 +25,7 @@ console = Console()
 
 
 @dataclass(frozen=True)
-class Arguments(RunPlaces):
+class Arguments(DeployedPlaces):
     """Accuracy over time steps, and early exit, from one run."""
 
     backend: Literal["simulator", "lava-fixed"] = "simulator"

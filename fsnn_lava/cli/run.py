@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next, working
+from fsnn_lava.cli.script import DeployedPlaces, chosen_run, command_line, show_next, working
 from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test
 from fsnn_lava.datasets import Samples, time_first
 from fsnn_lava.errors import IncompleteRunError, counted
@@ -29,7 +29,7 @@ LAVA_SAMPLES = 100
 
 
 @dataclass(frozen=True)
-class Arguments(RunPlaces):
+class Arguments(DeployedPlaces):
     """Run an exported network on test samples."""
 
     backend: Backend = "lava-fixed"

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
+from fsnn_lava.conversion import take_from_zoo
 from fsnn_lava.errors import ConfigError, FsnnError
 from fsnn_lava.files import newest_run, write_json, write_text
 
@@ -55,13 +56,26 @@ class RunPlaces(Places):
     """Run folder; default: the newest one that holds what is needed."""
 
 
+@dataclass(frozen=True)
+class DeployedPlaces(RunPlaces):
+    """Options of every command that works on an exported network."""
+
+    zoo: str | None = None
+    """Instead of a run, a network that comes with fsnn (`fsnn zoo`); it is put into the folder zoo-NAME of --runs."""
+
+
 def chosen_run(console: Console, places: RunPlaces, holding: str) -> Path:
-    """Return the folder that --run names, or else the newest run that holds a file of this name; then say which it is.
+    """Return the folder that --run or --zoo names, or else the newest run that holds a file of this name; say which.
 
     Raises
     ------
     ConfigError : if there is no such folder, or no run with such a file.
+    NetworkError, OutputError : as `take_from_zoo`.
     """
+    if isinstance(places, DeployedPlaces) and places.zoo is not None:
+        if places.run is not None:
+            raise ConfigError(f"found --run {places.run} and --zoo {places.zoo}; allowed: one of them")
+        return take_from_zoo(places.zoo, places.runs)
     if places.run is not None:
         if not places.run.is_dir():
             there = ", ".join(sorted(str(path) for path in places.runs.glob("*/") if path.is_dir()))

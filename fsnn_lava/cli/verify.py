@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from fsnn_lava.backends import BACKENDS
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, chosen_run, command_line, show_next, working, write_report
+from fsnn_lava.cli.script import DeployedPlaces, chosen_run, command_line, show_next, working, write_report
 from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test, training_samples
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import not_writable
@@ -34,7 +34,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Arguments(RunPlaces):
+class Arguments(DeployedPlaces):
     """Verify an exported network, and compare backends on the same test samples."""
 
     backends: tuple[Backend, ...] | None = None

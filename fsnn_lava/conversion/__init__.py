@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from fsnn_lava.conversion.netx_write import write_netx as write_netx
     from fsnn_lava.conversion.nir_read import import_nir as import_nir, read_nir as read_nir
     from fsnn_lava.conversion.nir_write import write_nir as write_nir
+    from fsnn_lava.conversion.zoo import (
+        ZOO as ZOO,
+        ZooCard as ZooCard,
+        take_from_zoo as take_from_zoo,
+        write_card as write_card,
+        zoo_cards as zoo_cards,
+    )
 
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
@@ -35,5 +42,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "netx_write": "write_netx",
         "nir_read": "import_nir read_nir",
         "nir_write": "write_nir",
+        "zoo": "ZOO ZooCard take_from_zoo write_card zoo_cards",
     },
 )
