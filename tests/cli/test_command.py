@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def test_help_imports_nothing_that_takes_time() -> None:
     assert modules_after(program) & {"torch", "numpy", "tyro", "rich", "numba", "fsnn_lava.cli.script"} == set()
 
 
-@pytest.mark.parametrize("command", ["run", "anytime", "configs"])
+@pytest.mark.parametrize("command", ["run", "anytime", "configs", "zoo"])
 def test_help_of_commands_that_train_nothing_imports_no_torch(command: str) -> None:
     program = f"from fsnn_lava.cli import main\nsys.argv = ['fsnn', '{command}', '--help']\n"
     assert "torch" not in modules_after(f"{program}try: main()\nexcept SystemExit: pass")
@@ -94,8 +95,8 @@ def test_what_reads_the_output_may_stop() -> None:
     assert process.returncode == 2
 
 
-def test_every_command_but_configs_has_a_script() -> None:
-    assert set(SCRIPTS) == set(cli.COMMANDS) - {"configs"}
+def test_every_command_that_does_more_than_list_has_a_script() -> None:
+    assert set(SCRIPTS) == set(cli.COMMANDS) - {"configs", "zoo"}
 
 
 @pytest.mark.parametrize("command", sorted(SCRIPTS))
@@ -308,3 +309,26 @@ def test_a_run_that_ctrl_c_ended_has_the_status_of_ctrl_c(
         run_script(ended, [])
     assert caught.value.code == status
     assert "3 of 10 samples are finished" in capsys.readouterr().err
+
+
+def test_zoo_lists_networks_shows_cards_and_gives_one_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fsnn_lava.cli import run, zoo
+
+    monkeypatch.setattr(zoo, "console", Console(width=200))
+    assert zoo.main([]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"digits +│ 200 \(F200\)", shown)
+    assert "run --zoo NAME --backend simulator" in shown
+    assert zoo.main(["digits"]) == 0
+    card = capsys.readouterr().out
+    assert "--training.arithmetic integer" in card
+    right = re.search(r"accuracy in integers ([0-9.]+%) \(", card)
+    assert right is not None
+    with pytest.raises(ConfigError, match='zoo: found no network "other"; allowed: '):
+        zoo.main(["other"])
+    assert run.main(["--zoo", "digits", "--runs", str(tmp_path), "--backend", "simulator"]) == 0
+    assert f"accuracy {right[1]} on test samples: all 360" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"found --run .* and --zoo digits; allowed: one of them"):
+        run.main(["--zoo", "digits", "--run", str(tmp_path / "zoo-digits"), "--backend", "simulator"])

@@ -5,7 +5,7 @@ import pytest
 
 from fsnn_lava.hardware import DECAY_UNITY, STATE_LIMIT, Array
 from fsnn_lava.kernels.compile import compiled
-from fsnn_lava.kernels.neuron_step import advance
+from fsnn_lava.kernels.neuron_step import advance, batch_step, batch_steps, float_batch_steps
 
 
 @compiled
@@ -33,3 +33,53 @@ def test_narrow_potentials_are_the_wide_ones(decay: int, threshold: int) -> None
         found.append((potential, fired))
     assert np.array_equal(found[0][0], found[1][0])
     assert np.array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool) -> None:
+    """Of some samples alone: the others stay as they are."""
+    rng = np.random.default_rng(int(leaky))
+    steps, samples, neurons = 5, 4, 300
+    neuron = np.array([DECAY_UNITY - 41 * leaky, 128 * 50, 64 * 99], np.int32)
+    arriving = rng.integers(-300, 400, (steps, samples, neurons)).astype(np.float32)
+    drive = rng.integers(-9, 20, (samples, neurons)).astype(np.int32)
+    shares = rng.random(steps) if leaky else np.zeros(0)
+    state = [np.zeros((samples, neurons), np.int32) for _ in range(2)]  # potential and counts
+    rates = np.zeros((samples, neurons) if leaky else (0, 0))
+    spikes = np.full((steps, samples, neurons), 7, np.uint8)
+    peak = batch_steps(1, 3, arriving, spikes, state[0], drive, state[1], rates, shares, neuron)
+    one = [np.zeros((samples, neurons), np.int32) for _ in range(2)]
+    expected_rates, fired, peaks = np.zeros_like(rates), np.zeros((samples, neurons), np.uint8), []
+    some = slice(1, 3)
+    for t in range(steps):
+        share = float(shares[t]) if leaky else 0.0
+        arrays = one[0], drive, arriving[t], fired, one[1], expected_rates
+        peaks.append(batch_step(*(a[some] for a in arrays), share, neuron))
+        assert np.array_equal(spikes[t, some], fired[some])
+    assert peak == max(peaks)
+    for found, wanted in zip((*state, rates), (*one, expected_rates), strict=True):
+        assert np.array_equal(found, wanted)
+    assert (spikes[:, [0, 3]] == 7).all()
+    assert 0.1 < spikes[:, some].mean() < 0.9
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.75])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_several_steps_in_floats_are_the_law(leak: float, kind: type) -> None:
+    """With numbers that no sum rounds; one current that stays may stand for all steps."""
+    rng = np.random.default_rng(0)
+    steps, samples, neurons = 6, 3, 200
+    upper, lower = (rng.integers(-8, 12, (n, samples, neurons)).astype(kind) / 16 for n in (steps, 1))
+    neuron, shares = np.array([leak, 0.5, 1.0], kind), np.arange(1.0, steps + 1)
+    potential, counts = np.zeros((samples, neurons), kind), np.zeros((samples, neurons), np.uint8)
+    spikes, rates = np.empty((steps, samples, neurons), np.uint8), np.zeros((samples, neurons))
+    float_batch_steps(0, samples, upper, lower, spikes, potential, counts, rates, shares, neuron)
+    v, total, weighted = np.zeros((samples, neurons)), 0, 0.0
+    for t in range(steps):
+        v = leak * (v - 0.5 * (v >= 1)) + (upper[t] + lower[0])
+        total, weighted = total + (v >= 1), weighted + shares[t] * (v >= 1)
+        assert np.array_equal(spikes[t], v >= 1)
+    assert np.array_equal(potential, v)
+    assert np.array_equal(counts, total)
+    assert np.array_equal(rates, weighted)
+    assert 0.05 < spikes.mean() < 0.9
