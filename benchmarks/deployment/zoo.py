@@ -45,6 +45,8 @@ class Arguments:
     """Folder of the run in floats that it began with."""
     description: str = ""
     """What it is, in one sentence."""
+    published: str = ""
+    """Accuracy in % that a paper gives for this network, in floats, and with what, if any."""
     commands: tuple[str, ...] = ()
     """Commands that made it, one after the other."""
     data_dir: Path | None = None
@@ -102,6 +104,7 @@ def made(arguments: Arguments, run: Path, floats: Path) -> ZooCard:
         weights=sum(int(np.prod(c.weight.shape)) for c in network.connections if c.source != ALWAYS_ON),
         right=right,
         samples=len(test),
+        published=arguments.published,
         float_accuracy=float(before.metrics["best_test_accuracy"]),
         firing={
             name: round(float(counts.mean()) / network.time_steps, 4) for name, counts in result.spike_counts.items()
@@ -130,19 +133,34 @@ def zoo_table(cards: Mapping[str, ZooCard]) -> TextTable:
             f"`{card.notation}`",
             card.dataset,
             card.method,
-            str(card.time_steps),
+            card.published or "-",
+            f"{100 * card.float_accuracy:.2f}",
+            f"{100 * card.accuracy:.2f}",
             str(card.weight_bits),
-            f"{card.float_accuracy:.2%}",
-            f"{card.accuracy:.2%}",
+            str(card.time_steps),
+            " ".join(f"{rate:.3f}" for rate in card.firing.values()),
             f"{card.operations / 1e6:,.2f}",
         )
         for name, card in cards.items()
     ]
-    header = ("name", "network", "dataset", "method", "T", "bits", "float", "integers", "operations, millions")
+    header = (
+        "name",
+        "network",
+        "dataset",
+        "method",
+        "published",
+        "float",
+        "integers",
+        "bits",
+        "T",
+        "firing",
+        "operations, millions",
+    )
     notes = (
-        "Whole test sets. *float*: the network that the training in integers began with, in floats. *integers*: what "
-        "is exported and runs, in the simulator. *operations*: synaptic operations of a sample. `fsnn zoo NAME` says "
-        "how each was made."
+        "Accuracy in % of whole test sets, of the epoch with the best, as published. *float*: the network that the "
+        "training in integers began with, in floats. *integers*: what is exported and runs, in the simulator. "
+        "*firing*: spikes per neuron and step of each population. *operations*: synaptic operations of a sample. "
+        "`fsnn zoo NAME` says how each was made."
     )
     return TextTable("", header, tuple(rows), notes)
 

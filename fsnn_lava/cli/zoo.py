@@ -61,7 +61,7 @@ def card_lines(card: ZooCard) -> Iterator[str]:
     )
     yield (
         f"accuracy in integers {card.accuracy:.2%} ({card.right:,} of {card.samples:,} test samples); before that, in "
-        f"floats, {card.float_accuracy:.2%}"
+        f"floats, {card.float_accuracy:.2%}; published: {card.published or 'none'}"
     )
     firing = ", ".join(f"{name} {rate:.3f}" for name, rate in card.firing.items())
     yield f"spikes per neuron and step: {firing}; synaptic operations a sample: {card.operations:,.0f}"

@@ -32,6 +32,7 @@ class ZooCard:
     dataset, notation, method : on what it was trained, in the paper's notation, and how its gradient was found.
     time_steps, weight_bits, weights : T; bits of a mantissa; how many weights.
     right, samples : test samples that the integers get right in the simulator, and of how many.
+    published : accuracy in % that a paper gives for this network, in floats, and with what; "" for none.
     float_accuracy : share that the float network got right before it was trained on in integers.
     firing : population -> spikes per neuron and step on the test samples.
     operations : synaptic operations of a sample.
@@ -51,6 +52,7 @@ class ZooCard:
     weights: int
     right: int
     samples: int
+    published: str
     float_accuracy: float
     firing: Mapping[str, float]
     operations: float
