@@ -17,7 +17,7 @@ from pathlib import Path
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import not_writable, write_whole
 
-ZOO = Path(__file__).parents[1] / "zoo"
+ZOO = Path(__file__).parent / "zoo_networks"
 """Folder of the entries, one for each name."""
 CARD = "card.json"
 

@@ -40,7 +40,7 @@ def test_every_option_is_explained_in_one_piece_with_one_default_at_most(command
     text = help_of(command, monkeypatch, capsys)
     assert "None" not in text
     options = options_of(text)
-    assert len(options) >= (1 if command == "configs" else 6)
+    assert len(options) >= (1 if command in ("configs", "zoo") else 6)
     for name, lines in options.items():
         assert len(lines) == 1, f"{name} is explained in pieces: {lines}"
         assert lines[0].count("default:") <= 1, f"{name} has two defaults: {lines}"
