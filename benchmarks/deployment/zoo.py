@@ -7,6 +7,7 @@ last epoch, to the sample. The README's table of these networks is made from the
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from fsnn_lava.conversion import NETWORK_FILES, ZOO, ZooCard, load_deployed, wri
 from fsnn_lava.datasets import load_dataset, time_first
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_text, write_whole
-from fsnn_lava.hardware import ALWAYS_ON
+from fsnn_lava.hardware import ALWAYS_ON, save_network
+from fsnn_lava.quantization import dequantized
 from fsnn_lava.training import BEST, load_checkpoint
 from fsnn_lava.verification import RECORD, run_activity
 
@@ -89,7 +91,11 @@ def made(arguments: Arguments, run: Path, floats: Path) -> ZooCard:
     reported = round(float(trained.metrics["best_test_accuracy"]) * len(test))
     if right != reported:
         raise ConfigError(f"{run}: its integers get {right} of {len(test)} right; its training reported {reported}")
-    content = {name: (run / name).read_bytes() for name in (*NETWORK_FILES.values(), RECORD) if (run / name).exists()}
+    with tempfile.TemporaryDirectory() as scratch:  # what an entry's float network will be made of again
+        save_network(dequantized(network), Path(scratch) / "float")
+        if (Path(scratch) / "float").read_bytes() != (run / NETWORK_FILES["float"]).read_bytes():
+            raise ConfigError(f"{run}: its float network is not the one that its integers stand for; export it again")
+    content = {name: (run / name).read_bytes() for name in (NETWORK_FILES["integer"], RECORD) if (run / name).exists()}
     if len(content.get(RECORD, b"")) > MOST_RECORD_BYTES:
         del content[RECORD]
     found = conditions()

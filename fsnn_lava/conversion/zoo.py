@@ -1,7 +1,8 @@
 """The zoo: trained integer networks that come with the package, each with a card that says how it was made.
 
-An entry is what `fsnn export` left in a run folder, and `card.json`. It is used as a run is: `take_from_zoo` puts it
-beside the user's own runs. `benchmarks/deployment/zoo.py` makes entries and measures what their cards say.
+An entry is the integer network that `fsnn export` left in a run folder, where it is small the export's record, and
+`card.json`. It is used as a run is: `take_from_zoo` puts it beside the user's own runs, with the float network that the
+integers stand for. `benchmarks/deployment/zoo.py` makes entries and measures what their cards say.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import not_writable, write_whole
+from fsnn_lava.hardware import load_network, save_network
+from fsnn_lava.quantization import dequantized
 
 ZOO = Path(__file__).parent / "zoo_networks"
 """Folder of the entries, one for each name."""
@@ -119,6 +123,8 @@ def take_from_zoo(name: str, runs: Path, *, zoo: Path = ZOO) -> Path:
     for file, wanted in content.items():
         if not (folder / file).exists():
             write_whole(folder / file, wanted)
+    if not (folder / NETWORK_FILES["float"]).exists():
+        save_network(dequantized(load_network(folder / NETWORK_FILES["integer"])), folder / NETWORK_FILES["float"])
     return folder
 
 

@@ -14,4 +14,9 @@ from fsnn_lava.quantization.rounding import (
     round_current as round_current,
     shared as shared,
 )
-from fsnn_lava.quantization.scales import PROVENANCE as PROVENANCE, Scales as Scales, parts_of as parts_of
+from fsnn_lava.quantization.scales import (
+    PROVENANCE as PROVENANCE,
+    Scales as Scales,
+    dequantized as dequantized,
+    parts_of as parts_of,
+)

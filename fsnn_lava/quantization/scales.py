@@ -15,8 +15,11 @@ from typing import Any
 
 from fsnn_lava.config import DeployConfig, WeightBits, WeightExponents
 from fsnn_lava.errors import ConfigError, NetworkError
-from fsnn_lava.hardware import ALWAYS_ON, Connection, HardwareNetwork, IntegerNeuron
+from fsnn_lava.hardware import ALWAYS_ON, Connection, FloatNeuron, HardwareNetwork, IntegerNeuron, summed_weight
 from fsnn_lava.quantization.rounding import MOST_PARTS
+
+OF_QUANTIZATION = ("deployment", "quantization")
+"""Entries that `quantize` adds to a provenance."""
 
 ResetSynapse = tuple[int, int]
 """Mantissa and exponent of the weight by which a neuron's spike inhibits itself."""
@@ -35,6 +38,36 @@ def part_names(connection: Connection) -> tuple[str, ...]:
 def parts_of(integer: HardwareNetwork, connection: Connection) -> list[Connection]:
     """Integer connections that stand for a float one together: their weights add up to its weights."""
     return [c for c in integer.incoming(connection.target) if c.name in part_names(connection)]
+
+
+def dequantized(integer: HardwareNetwork) -> HardwareNetwork:
+    """The float network that integers stand for: what `quantize` was given, if that was trained in integers.
+
+    Its connections are those of the chain, then those back to an earlier population or the same; its provenance is
+    without what `quantize` added.
+    """
+    order = {p.name: place for place, p in enumerate(integer.populations)}
+    scale: dict[str, float] = {}
+    populations = []
+    for p in integer.populations:
+        assert isinstance(p.neuron, IntegerNeuron)
+        scale[p.name] = p.neuron.scale
+        threshold, reset = (amount * p.neuron.scale for amount in (p.neuron.v_threshold, p.neuron.reset_amount))
+        populations.append(dataclasses.replace(p, neuron=FloatNeuron(threshold, reset, p.neuron.leak)))
+    names = {name for c in integer.connections for name in part_names(c)[1:]}
+    connections = []
+    for c in integer.connections:
+        if c.name not in names:
+            weight = summed_weight(parts_of(integer, c)) * scale[c.target]
+            connections.append(dataclasses.replace(c, weight=weight, weight_exponent=0, weight_bits=0))
+    connections.sort(key=lambda c: order.get(c.source, -1) >= order[c.target])  # a stable sort
+    return dataclasses.replace(
+        integer,
+        populations=tuple(populations),
+        connections=tuple(connections),
+        readout=dataclasses.replace(integer.readout, integrators=None),
+        provenance={name: value for name, value in integer.provenance.items() if name not in OF_QUANTIZATION},
+    )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_entry_is_what_its_card_says(name: str, tmp_path: Path) -> None:
     assert {"commit", "cpu", "at"} == set(card.measured)
     folder = take_from_zoo(name, tmp_path)
     assert folder == tmp_path / f"zoo-{name}"
-    assert {path.name for path in folder.iterdir()} == set(card.files)
+    assert {path.name for path in folder.iterdir()} == {*card.files, "network-float.h5"}
     deployed = load_deployed(folder)
     network, config = deployed.integer, deployed.integer.provenance["config"]
     assert network.time_steps == card.time_steps
@@ -92,12 +92,12 @@ def test_damaged_or_missing_file_is_refused_and_nothing_is_left(zoo: Path, tmp_p
 
 
 def test_folder_with_another_network_is_left_alone(zoo: Path, tmp_path: Path) -> None:
-    other = tmp_path / "zoo-digits" / "network-float.h5"
+    other = tmp_path / "zoo-digits" / "network-integer.h5"
     other.parent.mkdir()
     other.write_bytes(b"mine")
-    with pytest.raises(ConfigError, match=r"network-float\.h5: is not that of the zoo; move .* away"):
+    with pytest.raises(ConfigError, match=r"network-integer\.h5: is not that of the zoo; move .* away"):
         take_from_zoo("digits", tmp_path, zoo=zoo)
-    assert [path.name for path in other.parent.iterdir()] == ["network-float.h5"]
+    assert [path.name for path in other.parent.iterdir()] == ["network-integer.h5"]
     assert other.read_bytes() == b"mine"
 
 

@@ -38,14 +38,12 @@ from fsnn_lava.hardware import (
     STATE_PER_HALF_WEIGHT,
     Array,
     Connection,
-    FloatNeuron,
     HardwareNetwork,
-    IntegerNeuron,
     Readout,
     summed_weight,
 )
 from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, Simulation, lower_model
-from fsnn_lava.quantization import PROVENANCE, Scales, integer_neuron, mantissa_limits, parts_of
+from fsnn_lava.quantization import PROVENANCE, Scales, dequantized, integer_neuron, mantissa_limits, parts_of
 from fsnn_lava.training.integers.measured_run import MeasuredRunner
 from fsnn_lava.training.integers.rounding import Place, Rounding, Scaled, Shadow, WholeNumbers, places_of
 
@@ -343,22 +341,8 @@ class IntegerSNN(FeedbackSNN):
 
     def dequantized(self) -> HardwareNetwork:
         """The same as a float network, in the unit of the threshold, whose provenance says with which scales."""
-        integer = self.integer_network()
-        populations = []
-        for before, after in zip(self._floating.populations, integer.populations, strict=True):
-            assert isinstance(before.neuron, FloatNeuron) and isinstance(after.neuron, IntegerNeuron)
-            threshold = after.neuron.v_threshold * after.neuron.scale
-            neuron = FloatNeuron(threshold, before.neuron.reset_amount, after.neuron.leak)
-            populations.append(dataclasses.replace(before, neuron=neuron))
-        connections = []
-        for c in self._floating.connections:
-            target = integer.population(c.target).neuron
-            assert isinstance(target, IntegerNeuron)
-            connections.append(dataclasses.replace(c, weight=summed_weight(parts_of(integer, c)) * target.scale))
         return dataclasses.replace(
-            self._floating,
-            populations=tuple(populations),
-            connections=tuple(connections),
+            dequantized(self.integer_network()),
             readout=self._readout(),
             provenance={PROVENANCE: self.scales.as_dict()},
         )
