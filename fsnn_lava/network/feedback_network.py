@@ -258,8 +258,9 @@ class BoundNetwork:
     ) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
-        On a CPU spikes are followed one by one (`event_run`), or, with weights split into two, by products in int8
-        (`int8_run`); elsewhere, and with a layer of a kind from outside, products are dense (`dense_run`).
+        On a CPU spikes are followed one by one (`event_run`), or, of convolutions whose weights are split into two, by
+        products in int8 (`int8_run`); elsewhere, and with a layer of a kind from outside, products are dense
+        (`dense_run`).
 
         Parameters
         ----------
@@ -270,7 +271,8 @@ class BoundNetwork:
         loop_delay = self.loop_delay if loop_delay is None else loop_delay
         synapses = self.feedforward if self.feedback is None else (*self.feedforward, self.feedback)
         on_cpu = drive.mean.device.type == "cpu" and not any(s.synapse.layer.is_outside for s in synapses)
-        if on_cpu and self.dense.split and drive.mean.dtype == torch.float32 and not int8_fault():
+        convolves = any(s.synapse.layer.kind != "linear" for s in synapses)
+        if on_cpu and convolves and self.dense.split and drive.mean.dtype == torch.float32 and not int8_fault():
             counts = int8_run(
                 self.feedforward,
                 self.feedback,

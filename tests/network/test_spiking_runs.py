@@ -225,7 +225,7 @@ def whole_numbers(synapse: BoundSynapse) -> tuple[torch.Tensor, torch.Tensor | N
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("events", [True, False], ids=["events", "constant"])
 @pytest.mark.parametrize("leak", [1.0, 0.9])
-@pytest.mark.parametrize(("notation", "shape"), NETWORKS)
+@pytest.mark.parametrize(("notation", "shape"), [network for network in NETWORKS if "C" in network[0]])
 def test_spikes_in_int8_are_those_of_the_weights_as_whole_numbers(
     notation: str, shape: tuple[int, ...], leak: float, events: bool, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
