@@ -19,7 +19,6 @@ from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import not_writable, write_whole
 from fsnn_lava.hardware import load_network, save_network
-from fsnn_lava.quantization import dequantized
 
 ZOO = Path(__file__).parent / "zoo_networks"
 """Folder of the entries, one for each name."""
@@ -124,6 +123,8 @@ def take_from_zoo(name: str, runs: Path, *, zoo: Path = ZOO) -> Path:
         if not (folder / file).exists():
             write_whole(folder / file, wanted)
     if not (folder / NETWORK_FILES["float"]).exists():
+        from fsnn_lava.quantization import dequantized  # imports torch, which --help does not need
+
         save_network(dequantized(load_network(folder / NETWORK_FILES["integer"])), folder / NETWORK_FILES["float"])
     return folder
 
