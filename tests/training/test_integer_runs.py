@@ -21,6 +21,7 @@ from fsnn_lava.training.integers.network import BoundIntegers, codes_of
 from integer_networks import EVENTS, GRADED, STEPS, Started, started, train_a_little
 
 SAMPLES = 2
+LONG = 60
 SPIKING: dict[str, Any] = {"batch_norm": False, "pooling": "spiking"}
 NETWORKS = {
     "20 (F20)": {},
@@ -109,6 +110,37 @@ def test_nothing_comes_back_in_a_window_of_one_loop(steps: int) -> None:
     assert expected.returned is not None
     assert bool(expected.returned.any()) == (steps > delay)
     assert_same(Int8Runner(network, loop_delay=delay).run(*given, **options), expected)
+
+
+@needs_int8
+@pytest.mark.parametrize("skips", [(), (9, 14, 19, 24, 29, 34, 39)], ids=["chain", "and around it"])
+@pytest.mark.parametrize("notation", ["12-10-8 (F12)", "12-10-8-9-7"])
+def test_spikes_are_kept_as_long_as_they_are_needed(notation: str, skips: tuple[int, ...]) -> None:
+    """In long windows of which nothing is recorded; connections around the chain make its end fall back."""
+    case = started(notation, v_threshold=1.0, steps=LONG)
+    (codes, weights), options = batch(case, steps=LONG)
+    network, delay = case.model.integer_network(), case.model.loop_delay
+    first, *_, before, last = network.populations
+    like = next(c for c in network.connections if c.source == before.name)
+    rng = np.random.default_rng(0)
+    around = [
+        replace(
+            like,
+            name=f"skip{later}",
+            source=first.name,
+            weight=rng.integers(-3, 4, (last.size, first.size)).astype(like.weight.dtype),
+            delay=like.delay + later,
+        )
+        for later in skips
+    ]
+    network = replace(network, connections=(*network.connections, *around))
+    given = weights._replace(
+        mantissas={**weights.mantissas, **{c.name: c.weight for c in around}},
+        largest={**weights.largest, **{c.name: 3 * first.size for c in around}},
+    )
+    expected = BatchRunner(network, loop_delay=delay).run(codes, given, **options)
+    assert all(0.005 < counts.mean() / LONG < 0.99 for counts in expected.counts.values())
+    assert_same(Int8Runner(network, loop_delay=delay).run(codes, given, **options), expected)
 
 
 @needs_int8

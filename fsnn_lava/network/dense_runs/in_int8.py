@@ -1,8 +1,9 @@
 """T steps of a spiking network by products in int8: the run of a CPU whose multipliers for 8 bits are fast.
 
 A weight, batch norm folded in, is a whole number of 16 bits in units of its output channel's, which is the sum of two
-products in 8 bits: spikes are 0 or 1, so that both are exact (`int8_products`). Weights are thus off by at most 2^-16
-of the largest one of their channel; beyond that only the potentials are rounded, to float32.
+products in 8 bits: spikes are 0 or 1, so that both are exact (`int8_products`). Weights are thus off by at most 2^-15
+of the largest one of their channel; beyond that only the potentials are rounded, to float32. Units are powers of two,
+so that weights of few bits, as of pools, whose potentials often meet the threshold exactly, stay what they are.
 
 A few samples go through all steps together, and through several steps of one population at a time, as many as spikes
 need around the loop: so little memory is moved. What a step does beside its products is one compiled pass.
@@ -36,7 +37,7 @@ UPPER = 256
 """Units of the lower product in one of the upper."""
 
 LARGEST = 127 * UPPER
-"""Units of a channel's largest weight."""
+"""Units that a channel's largest weight has at most, and more than half of them."""
 
 
 @torch.no_grad()
@@ -233,7 +234,8 @@ def split_int8(weight: Tensor, *, outputs: int) -> tuple[Tensor, Tensor, Tensor]
     outputs : axis of the weight's output channels.
     """
     rows = weight.transpose(0, outputs)
-    unit = (rows.flatten(1).abs().amax(1) / LARGEST).clamp_min(torch.finfo(weight.dtype).tiny)
+    largest = rows.flatten(1).abs().amax(1).clamp_min(torch.finfo(weight.dtype).tiny)
+    unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest / LARGEST).exponent)  # frexp: below 1 of them
     whole = (rows / unit.view(-1, *[1] * (rows.dim() - 1))).round_().clamp_(-LARGEST, LARGEST).to(torch.int32)
     upper = (whole + UPPER // 2) >> 8
     lower = whole - UPPER * upper

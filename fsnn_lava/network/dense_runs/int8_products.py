@@ -74,7 +74,7 @@ def int8_sums(
     ----------
     weight : int8, as a layer of that geometry has it; of a dense one both ends with their channels innermost.
     scale : (C_target,) float32 by which they are multiplied; None: 1.
-    bias : (C_target,) float32 added to them then, but for transposed convolutions; None: nothing.
+    bias : (C_target,) float32 added to them then; None: nothing.
     """
     if scale is None:
         scale = torch.ones(target[0])
@@ -82,8 +82,7 @@ def int8_sums(
         convolve = _convolution(weight, source, scale, bias, stride=geometry.stride, padding=geometry.padding)
         return lambda spikes: inner(convolve(outer(spikes, source)))
     if isinstance(geometry, TransposedConvolution):
-        assert bias is None
-        return _transposed(geometry, weight, source, target, scale)
+        return _transposed(geometry, weight, source, target, scale, bias)
     ops: Any = torch.ops.onednn  # type: ignore[attr-defined]
     packed, zero = ops.qlinear_prepack(weight.contiguous(), None), torch.zeros(len(weight), dtype=torch.int64)
 
@@ -95,7 +94,7 @@ def int8_sums(
 
 
 def _convolution(
-    weight: Tensor, source: Shape, scale: Tensor, bias: Tensor | None = None, *, stride: int, padding: int
+    weight: Tensor, source: Shape, scale: Tensor, bias: Tensor | None, *, stride: int, padding: int
 ) -> Int8Product:
     """(b, C, H, W) uint8 to (b, C', H', W') float32, channels innermost in memory."""
     ops: Any = torch.ops.onednn  # type: ignore[attr-defined]
@@ -113,7 +112,7 @@ def _convolution(
 
 
 def _transposed(
-    geometry: TransposedConvolution, weight: Tensor, source: Shape, target: Shape, scale: Tensor
+    geometry: TransposedConvolution, weight: Tensor, source: Shape, target: Shape, scale: Tensor, bias: Tensor | None
 ) -> Int8Product:
     """A transposed convolution as one convolution for each remainder of the outputs' places under the stride.
 
@@ -130,7 +129,7 @@ def _transposed(
                 continue
             rows, columns = taps.shape[2:]
             wide = (source[0], source[1] + 2 * (rows - 1), source[2] + 2 * (columns - 1))
-            convolve = _convolution(taps, wide, scale, stride=1, padding=0)
+            convolve = _convolution(taps, wide, scale, None, stride=1, padding=0)
             around = (columns - 1, columns - 1, rows - 1, rows - 1)
             parts.append((convolve, around, (y - padding) % stride, (x - padding) % stride, y - padding, x - padding))
 
@@ -143,6 +142,6 @@ def _transposed(
             into = sums[:, :, top::stride, left::stride]
             h, w = min(found.shape[2], into.shape[2]), min(found.shape[3], into.shape[3])
             into[:, :, :h, :w] = found[:, :, :h, :w]
-        return inner(sums)
+        return inner(sums if bias is None else sums.add_(bias.view(-1, 1, 1)))
 
     return product

@@ -185,6 +185,9 @@ def _all_steps(
         kept = plan.steps if planned.population.name in record else min(plan.steps, held)
         populations.append(_Neurons(planned, codes, samples=samples, steps=plan.steps, held=kept))
     by_name, last = {p.name: p for p in populations}, populations[-1]
+    readers = {
+        p.name: [(q, s.delay) for q in populations for s in q.plan.synapses if s.source == p.name] for p in populations
+    }
     early, returning = np.zeros(last.counts.shape), plan.steps - loop_delay
     while any(p.done < plan.steps for p in populations):
         for p in populations:
@@ -192,7 +195,9 @@ def _all_steps(
             # Where something begins to arrive, or what came back is noted, other steps begin.
             cuts = [s.delay for s in p.plan.synapses] + [delay for delay, _ in p.graded] + [returning] * (p is last)
             there = [by_name[s.source].done + s.delay for s in p.plan.synapses if s.source != INPUT]
-            end = min(plan.steps, begin + longest, *there, *(cut for cut in cuts if cut > begin))
+            # Nor is a spike written over that is still to be read.
+            free = [len(p.ring) + q.done - delay for q, delay in readers[p.name] if q.done < plan.steps]
+            end = min(plan.steps, begin + longest, *there, *free, *(cut for cut in cuts if cut > begin))
             if end <= begin:
                 continue
             for delay, current in p.graded:
