@@ -14,8 +14,7 @@ from rich.table import Table
 
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import command_line
-from fsnn_lava.conversion import ZooCard, zoo_cards
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.conversion import ZooCard, zoo_card, zoo_cards
 
 console = Console()
 
@@ -31,14 +30,11 @@ class Arguments:
 def main(argv: list[str]) -> int:
     """List networks, or show one's card, and return the exit status, 0."""
     arguments = read_options(Arguments, argv, command="zoo", description=__doc__)
-    known = zoo_cards()
     if arguments.name is None:
-        console.print(listing(known))
+        console.print(listing(zoo_cards()))
         console.print(f"next: {command_line('run')} --zoo NAME --backend simulator", soft_wrap=True)
         return 0
-    if arguments.name not in known:
-        raise ConfigError(f'zoo: found no network "{arguments.name}"; allowed: {", ".join(known)}')
-    for line in card_lines(known[arguments.name]):
+    for line in card_lines(zoo_card(arguments.name)):
         console.print(escape(line), soft_wrap=True, highlight=False)
     return 0
 

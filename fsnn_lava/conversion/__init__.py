@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ZooCard as ZooCard,
         take_from_zoo as take_from_zoo,
         write_card as write_card,
+        zoo_card as zoo_card,
         zoo_cards as zoo_cards,
     )
 
@@ -42,6 +43,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "netx_write": "write_netx",
         "nir_read": "import_nir read_nir",
         "nir_write": "write_nir",
-        "zoo": "ZOO ZooCard take_from_zoo write_card zoo_cards",
+        "zoo": "ZOO ZooCard take_from_zoo write_card zoo_card zoo_cards",
     },
 )

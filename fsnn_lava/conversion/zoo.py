@@ -80,6 +80,22 @@ def zoo_cards(zoo: Path = ZOO) -> dict[str, ZooCard]:
     return {path.parent.name: _card(path) for path in sorted(zoo.glob(f"*/{CARD}"))}
 
 
+def zoo_card(name: str, zoo: Path = ZOO) -> ZooCard:
+    """Read the card of an entry.
+
+    Raises
+    ------
+    ConfigError : if there is no such entry.
+    NetworkError : if a card cannot be understood.
+    """
+    known = zoo_cards(zoo)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f' (did you mean "{close[0]}"?)' if close else ""
+        raise ConfigError(f'zoo: found no network "{name}"{hint}; allowed: {", ".join(known) or "none is there"}')
+    return known[name]
+
+
 def write_card(card: ZooCard, folder: Path) -> None:
     """Write the card of an entry.
 
@@ -99,13 +115,8 @@ def take_from_zoo(name: str, runs: Path, *, zoo: Path = ZOO) -> Path:
     NetworkError : if a file of the entry is missing or damaged.
     OutputError : if a file cannot be written.
     """
-    known = zoo_cards(zoo)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f' (did you mean "{close[0]}"?)' if close else ""
-        raise ConfigError(f'zoo: found no network "{name}"{hint}; allowed: {", ".join(known) or "none is there"}')
     content = {}
-    for file, sha256 in known[name].files.items():
+    for file, sha256 in zoo_card(name, zoo).files.items():
         path = zoo / name / file
         content[file] = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content[file]).hexdigest() != sha256:

@@ -9,6 +9,8 @@ from fsnn_lava.network.dense_runs.in_floats import (
 )
 from fsnn_lava.network.dense_runs.in_int8 import int8_run as int8_run
 from fsnn_lava.network.dense_runs.int8_products import (
+    LONGEST as LONGEST,
+    TOGETHER as TOGETHER,
     Int8Product as Int8Product,
     int8_fault as int8_fault,
     int8_sums as int8_sums,

@@ -124,10 +124,7 @@ def _in_one_pass(kernel: Callable[..., None], reset: float, x: Tensor, *first: T
     dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
     x = x if dense else x.contiguous()
     into = torch.empty_like(x)
-    read = []
-    for other in first:
-        laid = torch.empty_like(x, dtype=other.dtype)
-        read.append(other if other.stride() == x.stride() else laid.copy_(other))
+    read = [other if other.stride() == x.stride() else torch.empty_like(x).copy_(other) for other in first]
     arrays = [_flat(tensor) for tensor in (*read, x)]
     out, number = _flat(into), arrays[-1].dtype.type(reset)
 

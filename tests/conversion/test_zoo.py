@@ -53,9 +53,15 @@ def test_entry_is_what_its_card_says(name: str, tmp_path: Path) -> None:
     prove(network)
 
 
-def test_digits_are_as_right_as_the_card_says(tmp_path: Path) -> None:
-    card, test = zoo_cards()["digits"], load_dataset("digits").test
-    network = load_deployed(take_from_zoo("digits", tmp_path)).integer
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "alexnet" in name else ()) for name in sorted(zoo_cards())]
+)
+def test_entry_gets_as_many_right_as_its_card_says(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whole test sets."""
+    card = zoo_cards()[name]
+    data_dir = None if card.dataset == "digits" else request.getfixturevalue("data_dir")
+    test = load_dataset(card.dataset, data_dir).test
+    network = load_deployed(take_from_zoo(name, tmp_path)).integer
     result = IntegerSimulator().run(network, time_first(test.codes))
     assert int((result.logits.argmax(1) == test.labels).sum()) == card.right
     assert len(test) == card.samples

@@ -22,16 +22,10 @@ from torch.nn import functional
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array, Convolution, Dense, FloatNeuron, Geometry, TransposedConvolution
 from fsnn_lava.kernels.neuron_step import float_batch_steps
-from fsnn_lava.network.dense_runs.int8_products import int8_sums
+from fsnn_lava.network.dense_runs.int8_products import LONGEST, TOGETHER, int8_sums
 from fsnn_lava.network.event_maps import inner, outer
 from fsnn_lava.network.layers import BoundSynapse, folded
 from fsnn_lava.network.neuron import SpikeCounts
-
-TOGETHER = 2**22
-"""Neurons whose samples go through all steps together: each has 8 bytes of current in each of a few steps."""
-
-LONGEST = 8
-"""Most steps that are taken together."""
 
 UPPER = 256
 """Units of the lower product in one of the upper."""

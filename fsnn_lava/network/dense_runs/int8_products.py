@@ -15,6 +15,12 @@ from torch.nn import functional
 from fsnn_lava.hardware import Convolution, Dense, Geometry, Shape, TransposedConvolution
 from fsnn_lava.network.event_maps import inner, outer
 
+TOGETHER = 2**22
+"""Neurons whose samples go through all steps of a run together: each has a current in each of a few steps."""
+
+LONGEST = 8
+"""Most steps that a population of such a run goes through at a time."""
+
 _AS_FLOAT: Any = (torch.float32, "none", [], "")
 """What leaves a product of oneDNN: its sums in their scale, and nothing else is done to them."""
 

@@ -29,13 +29,7 @@ from fsnn_lava.backends import (
 from fsnn_lava.hardware import INPUT, STATE_LIMIT, Array, Dense, HardwareNetwork, rate_weights
 from fsnn_lava.kernels.neuron_step import batch_steps
 from fsnn_lava.kernels.spike_sums import flat_order
-from fsnn_lava.network import Int8Product, inner, int8_sums, outer
-
-TOGETHER = 2**22
-"""Neurons whose samples go through all steps together: each has 4 bytes of current in each of a few steps."""
-
-LONGEST = 8
-"""Most steps that a population goes through at a time."""
+from fsnn_lava.network import LONGEST, TOGETHER, Int8Product, inner, int8_sums, outer
 
 
 class Int8Runner:
