@@ -1,7 +1,7 @@
 """What reduced precision does to a trained network: to its spikes and rates, and to its gradient.
 
 Trains a convolutional network on a part of MNIST for a few minutes (or takes a run's best weights), then compares, on
-one batch: the spiking run with weights rounded to TF32, to bfloat16, split into two TF32 values or into two whole
+one batch: the spiking run with weights rounded to TF32, to bfloat16, split into two TF32 values or into three whole
 numbers of 8 bits, and in float32, with the one in float64; and the parameter gradient with products with the Jacobian
 and the map's backward pass, or with the map as well, in bfloat16, or to another tolerance of the adjoint solve, with
 the exact one. All of it runs on a CPU: rounding is the same on every device.
@@ -139,9 +139,9 @@ def gradients(trained: TrainedNetwork, x: Tensor, labels: Tensor) -> Table:
     exact = gradient(trained, x, labels, AdjointSettings(tolerance=1e-7, max_steps=200))
     table = Table("gradient", "relative error", "largest of one parameter")
     gradients = {name: gradient(trained, x, labels, settings) for name, settings in cases.items()}
-    with torch.autocast("cpu", torch.bfloat16):
-        every = gradient(trained, x, labels, AdjointSettings(tolerance=1e-7, max_steps=60, bfloat16=True))
-    gradients["all but the spiking steps in bf16"] = every
+    with torch.autocast("cpu", torch.bfloat16):  # a tolerance that its solve reaches: no other one can be taken in bf16
+        every = gradient(trained, x, labels, AdjointSettings(tolerance=3e-3, bfloat16=True))
+    gradients["all but the spiking steps in bf16, tolerance 3e-3"] = every
     for name, found in gradients.items():
         pairs = [(found[k], exact[k]) for k in exact if float(exact[k].norm()) > 1e-6]
         error = torch.stack([(a - b).square().sum() for a, b in pairs]).sum().sqrt()

@@ -165,7 +165,7 @@ class TrainingConfig:
     """cpu, cuda or cuda:N. Another device sums in another order, so that the last bits of a run differ."""
     precision: PrecisionName = "float32"
     """Products of the backward pass: float32, tf32 (CUDA alone) or bf16 (not spide; on a CPU for processors with AMX or
-    AVX-512 BF16). Spikes and rates stay those of float32, but with bf16 on a CPU, which takes weights of 16 bits."""
+    AVX-512 BF16). Spikes and rates stay those of float32, but for its last bits with bf16 on a CPU."""
     compile: bool = False
     """Fuse the elementwise part of a spiking step with torch.compile, not on a CPU; the first iterations take long."""
     sync_batch_norm: bool = False

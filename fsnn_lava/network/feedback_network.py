@@ -258,7 +258,7 @@ class BoundNetwork:
     ) -> Simulation:
         """T steps of the spiking network (Eq. 10), batch norms after the first with running statistics.
 
-        On a CPU spikes are followed one by one (`event_run`), or, of convolutions whose weights are split into two, by
+        On a CPU spikes are followed one by one (`event_run`), or, of convolutions whose weights are split, by
         products in int8 (`int8_run`); elsewhere, and with a layer of a kind from outside, products are dense
         (`dense_run`).
 

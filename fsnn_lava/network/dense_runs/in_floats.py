@@ -34,7 +34,7 @@ class DenseSettings:
     Parameters
     ----------
     compiled : fuse the elementwise part of a step with torch.compile.
-    split : take products on tensor cores, each weight as the sum of two TF32 values; on a CPU in int8, as that of two
+    split : take products on tensor cores, each weight as the sum of two TF32 values; on a CPU in int8, as that of three
         whole numbers (`in_int8`).
     """
 

@@ -1,9 +1,10 @@
 """T steps of a spiking network by products in int8: the run of a CPU whose multipliers for 8 bits are fast.
 
-A weight, batch norm folded in, is a whole number of 16 bits in units of its output channel's, which is the sum of two
-products in 8 bits: spikes are 0 or 1, so that both are exact (`int8_products`). Weights are thus off by at most 2^-15
-of the largest one of their channel; beyond that only the potentials are rounded, to float32. Units are powers of two,
-so that weights of few bits, as of pools, whose potentials often meet the threshold exactly, stay what they are.
+A weight, batch norm folded in, is a whole number of 24 bits in units of its output channel's, and its product the sum
+of three in 8 bits: spikes are 0 or 1, so that these are exact (`int8_products`). Weights are thus off by at most 2^-23
+of the largest one of their channel, as in float32; two parts would not do, a quarter of the spikes would move
+(`benchmarks/ide/precision.py`). Units are powers of two, so that weights of few bits, as of pools, whose potentials
+often meet the threshold exactly, stay what they are. Beyond that potentials are rounded, to float32.
 
 A few samples go through all steps together, and through several steps of one population at a time, as many as spikes
 need around the loop: so little memory is moved. What a step does beside its products is one compiled pass.
@@ -27,10 +28,10 @@ from fsnn_lava.network.event_maps import inner, outer
 from fsnn_lava.network.layers import BoundSynapse, folded
 from fsnn_lava.network.neuron import SpikeCounts
 
-UPPER = 256
-"""Units of the lower product in one of the upper."""
+BASE = 256
+"""Units of each part of a weight in one of the next part."""
 
-LARGEST = 127 * UPPER
+LARGEST = 127 * BASE**2
 """Units that a channel's largest weight has at most, and more than half of them."""
 
 
@@ -116,7 +117,7 @@ def _some_samples(
         for layer, (response, population) in enumerate(zip(responses, populations, strict=True)):
             if layer > 0:
                 assert response is not None
-                upper, lower = (product.numpy() for product in response(spikes, part))
+                upper, lower = (current.numpy() for current in response(spikes, part))
             else:
                 upper, lower = (frames if len(frames) == 1 else frames[begin:end]), none
                 if response is not None and begin >= loop_delay:
@@ -186,9 +187,9 @@ class _Neurons:
 
 
 class _Response:
-    """What a connection makes of spikes, as two tensors whose sum it is: their products with the upper and lower bits.
+    """What a connection makes of spikes, as two tensors whose sum it is: by the weights' upper bits, and by the others.
 
-    Batch norm and bias are in the upper one; both are pooled and masked.
+    The bias is in the first one; both are pooled and masked.
     """
 
     def __init__(self, bound: BoundSynapse) -> None:
@@ -199,11 +200,13 @@ class _Response:
         weight, bias = folded(bound)
         if layer.kind == "linear":
             weight = inner(weight.view(len(weight), *self._source))
-        upper, lower, unit = split_int8(weight, outputs=1 if layer.transposed else 0)
-        self._products = (
-            int8_sums(geometry, upper, self._source, self._shape, scale=UPPER * unit, bias=bias),
-            int8_sums(geometry, lower, self._source, self._shape, scale=unit),
-        )
+        parts, unit = split_int8(weight, outputs=1 if layer.transposed else 0)
+        self._products = [
+            int8_sums(
+                geometry, part, self._source, self._shape, scale=unit * BASE**place, bias=bias if place == 2 else None
+            )
+            for place, part in enumerate(parts)
+        ]
 
     def __call__(self, spikes: Tensor, part: slice) -> list[Tensor]:
         """(steps, b, N) each, of spikes (steps, b, M), uint8; channels lie innermost.
@@ -212,7 +215,8 @@ class _Response:
         ----------
         part : of the batch that these samples are.
         """
-        found = [product(spikes.flatten(0, 1)) for product in self._products]
+        lowest, middle, upper = (product(spikes.flatten(0, 1)) for product in self._products)
+        found = [upper, middle.add_(lowest)]
         if self._pool is not None:
             window = self._pool.kernel
             found = [inner(functional.avg_pool2d(outer(x, self._shape), window)) for x in found]
@@ -220,20 +224,25 @@ class _Response:
         return found if self._mask is None else [x * inner(self._mask[part]) for x in found]
 
 
-def split_int8(weight: Tensor, *, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Upper and lower part, int8, and unit (C,) of each channel, so that weight is unit (UPPER upper + lower) or near.
+def split_int8(weight: Tensor, *, outputs: int) -> tuple[list[Tensor], Tensor]:
+    """Three parts of a weight, int8, the lowest first, and the unit (C,) of each channel.
+
+    The weight is unit * (parts[0] + BASE parts[1] + BASE^2 parts[2]), or half a unit beside it.
 
     Parameters
     ----------
     outputs : axis of the weight's output channels.
     """
     rows = weight.transpose(0, outputs)
-    largest = rows.flatten(1).abs().amax(1).clamp_min(torch.finfo(weight.dtype).tiny)
+    largest = rows.flatten(1).abs().amax(1).clamp_min(1e-30)  # zeros have some unit too
     unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest / LARGEST).exponent)  # frexp: below 1 of them
-    whole = (rows / unit.view(-1, *[1] * (rows.dim() - 1))).round_().clamp_(-LARGEST, LARGEST).to(torch.int32)
-    upper = (whole + UPPER // 2) >> 8
-    lower = whole - UPPER * upper
-    return upper.transpose(0, outputs).to(torch.int8), lower.transpose(0, outputs).to(torch.int8), unit
+    rest = (rows / unit.view(-1, *[1] * (rows.dim() - 1))).round_().to(torch.int32)
+    parts = []
+    for _ in range(3):
+        above = (rest + BASE // 2) >> 8
+        parts.append((rest - BASE * above).transpose(0, outputs).to(torch.int8))
+        rest = above
+    return parts, unit
 
 
 def _geometry(layer: LayerSpec) -> Geometry:

@@ -19,8 +19,9 @@ c_{j+1} / c_1. J and the map are taken at that mean instead of at a.
 
 Precision, measured by `benchmarks/ide/precision.py` on a trained network of four convolutions. Products with J^T may be
 in bfloat16, and so may the map's backward pass be in TF32: the gradient is then off by 6e-4, as by the tolerance of the
-solve. On a CPU that pass is in bfloat16 too. The spiking run may not: a third of its spikes move and the rates by 3 %.
-Nor may the map: its clamp passes another part of the gradient, which is then off by 7 % (bfloat16) or 0.3 % (TF32).
+solve. On a CPU that pass is in bfloat16 too: off by 3e-3. The spiking run may not: a third of its spikes move and the
+rates by 3 %. Nor may the map: its clamp passes another part of the gradient, which is then off by 7 % (bfloat16) or 0.3
+% (TF32).
 """
 
 import dataclasses
