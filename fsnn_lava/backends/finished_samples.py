@@ -54,6 +54,7 @@ class FinishedSamples:
         shapes = {name: (network.time_steps, samples, *network.population(name).shape) for name in record}
         self._spikes = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items() if sink is None}
         self._potentials: list[Array] = []
+        self._peaks: dict[str, int] = {}
 
     def add(self, spikes: Mapping[str, Array], potentials: Array | None) -> None:
         """Take the next sample: population -> (T, *N) uint8; its integrators' potentials, if the backend read out."""
@@ -64,14 +65,28 @@ class FinishedSamples:
         }
         self.add_batch({name: fired.sum(axis=0) for name, fired in alone.items()}, rates, alone)
 
-    def add_batch(self, counts: Mapping[str, Array], rates: Mapping[str, Array], spikes: Mapping[str, Array]) -> None:
-        """Take the next b samples: (b, *N) counts, and rates of leaky populations; (T, b, *N) uint8 of the recorded."""
+    def add_batch(
+        self,
+        counts: Mapping[str, Array],
+        rates: Mapping[str, Array],
+        spikes: Mapping[str, Array],
+        *,
+        peaks: Mapping[str, int] | None = None,
+    ) -> None:
+        """Take the next b samples: (b, *N) counts, and rates of leaky populations; (T, b, *N) uint8 of the recorded.
+
+        Parameters
+        ----------
+        peaks : largest |potential| of each population, where it is known.
+        """
         batch = slice(self.finished, self.finished + len(next(iter(counts.values()))))
         for into, numbers in ((self._counts, counts), (self._rates, rates)):
             for name in into:
                 into[name][batch] = numbers[name]
         for name, kept in self._spikes.items():
             kept[:, batch] = spikes[name]
+        for name, peak in (peaks or {}).items():
+            self._peaks[name] = max(peak, self._peaks.get(name, 0))
         if self._sink is not None and self._record:
             self._sink(batch.start, {name: spikes[name] for name in self._record})
         self.finished = batch.stop  # last: who is interrupted before has not finished them
@@ -94,6 +109,7 @@ class FinishedSamples:
             spike_counts={name: counts[:n] for name, counts in self._counts.items()},
             logits=logits,
             spikes={name: values[:, :n] for name, values in self._spikes.items()},
+            peaks=self._peaks,
         )
 
     def _rates_of(self, part: slice) -> RatesOfCounts:

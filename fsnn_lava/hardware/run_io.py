@@ -29,6 +29,7 @@ class RunResult:
     logits : (B, classes) float64, the readout of `firing_rates`.
     spikes : population -> (T, B, *N) uint8, each in its own window; only the populations asked for.
     labels : (B,) classes of the samples, if they are known.
+    peaks : population -> largest |potential| of all steps and samples, units of state; of integers in the simulator.
     """
 
     backend: str
@@ -40,6 +41,7 @@ class RunResult:
     logits: Array
     spikes: Mapping[str, Array] = field(default_factory=dict)
     labels: Array | None = None
+    peaks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def predictions(self) -> Array:

@@ -97,6 +97,7 @@ class Outcome(NamedTuple):
     early : (B, columns) float64 zeros for the last population's rates, or counts where it has none, before the last
         `loop_delay` steps: those of the spikes that come back within the window. No columns where nobody asks for it.
     loop_delay : steps after which its spikes come back.
+    peaks : (B, P) zeros in the type of the potentials, for the largest |potential|; stays so in floats.
     """
 
     counts: Array
@@ -107,6 +108,7 @@ class Outcome(NamedTuple):
     spike_column: Array
     early: Array
     loop_delay: int
+    peaks: Array
 
 
 @compiled
@@ -238,6 +240,7 @@ def run_samples(
                 if peak > limit:
                     n = _first_beyond(potential[begin:end], limit)
                     return sample, step, p, n, float(potential[begin + n])
+                outcome.peaks[sample, p] = max(outcome.peaks[sample, p], peak)
                 # The new spikes become a list at once: whatever follows costs what they cost.
                 spiking = _list(tables, lists, p + 1, step)
                 counts[p + 1, step] = nonzero(fired[begin:end], spiking)

@@ -30,6 +30,7 @@ from fsnn_lava.network.devices import (
 )
 from fsnn_lava.network.equilibrium import (
     EquilibriumRates as EquilibriumRates,
+    RateMap as RateMap,
     equilibrium_rates as equilibrium_rates,
 )
 from fsnn_lava.network.event_maps import (

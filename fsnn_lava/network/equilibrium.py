@@ -124,7 +124,7 @@ def equilibrium_rates(
     InputError : if the inputs, or the rates to start from, do not fit the network.
     """
     batch = check_inputs(network, inputs)
-    loop = _Loop(network)
+    loop = RateMap(network)
     rates = _start(network, start, batch)
     residuals, gains, steps = np.full(batch, np.inf), np.full(batch, np.nan), 0
     most = max(GAIN_SAMPLES, int(GAIN_PRODUCTS // max(1, loop.products)))
@@ -150,10 +150,15 @@ def equilibrium_rates(
     return EquilibriumRates(shaped, residuals, gains if with_gains else None, settled, steps)
 
 
-class _Loop:
-    """A network's connections between populations, over the targets' reset amounts, as sweeps."""
+class RateMap:
+    """A network's connections between populations, over the targets' reset amounts, as sweeps.
 
-    def __init__(self, network: HardwareNetwork) -> None:
+    Parameters
+    ----------
+    with_input : the input counts as a source too.
+    """
+
+    def __init__(self, network: HardwareNetwork, *, with_input: bool = False) -> None:
         self._shapes = {p.name: p.shape for p in network.populations}
         self._incoming: dict[str, list[tuple[Connection, dict[torch.dtype, Tensor]]]] = {n: [] for n in self._shapes}
         self.products = 0
@@ -161,12 +166,12 @@ class _Loop:
         order = list(self._shapes)
         back = set()
         for c in network.connections:
-            if c.source not in (INPUT, ALWAYS_ON):
+            if c.source not in ((ALWAYS_ON,) if with_input else (ALWAYS_ON, INPUT)):
                 self.products += linear_map(network, c).products
                 weight = torch.from_numpy(real_weight(c) / network.population(c.target).neuron.reset_amount)
                 weights = {dtype: _images_last(weight.to(dtype)) for dtype in (torch.float32, torch.float64)}
                 self._incoming[c.target].append((c, weights))
-                if order.index(c.source) >= order.index(c.target):
+                if c.source != INPUT and order.index(c.source) >= order.index(c.target):
                     back.add(c.source)
         self.carried = tuple(name for name in order if name in back)
         """Populations whose rates a sweep needs from the sweep before."""
@@ -249,7 +254,7 @@ class _Correction:
     rates : (B, *N), float64; None: no spikes.
     """
 
-    def __init__(self, loop: _Loop, constant: _Values, rates: _Values | None) -> None:
+    def __init__(self, loop: RateMap, constant: _Values, rates: _Values | None) -> None:
         self._loop, self._rates = loop, rates
         self._offset: _Values = {}
         self._low: _Values = {}
@@ -287,7 +292,7 @@ class _Correction:
 
 
 @torch.no_grad()
-def _solved(loop: _Loop, constant: _Values, start: _Values, *, tolerance: float) -> tuple[_Values, Array, int]:
+def _solved(loop: RateMap, constant: _Values, start: _Values, *, tolerance: float) -> tuple[_Values, Array, int]:
     """Rates (B, *N) float64, their residuals (B,), and the number of sweeps."""
     batch = len(next(iter(start.values())))
     found = {name: torch.zeros_like(value) for name, value in constant.items()}

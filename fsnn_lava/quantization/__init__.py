@@ -1,6 +1,7 @@
 """A float network as the nearest integer one that is proven to fit the hardware's 24-bit state."""
 
 from fsnn_lava.quantization.candidates import integer_neuron as integer_neuron
+from fsnn_lava.quantization.potential_reach import PotentialReach as PotentialReach, measured_reach as measured_reach
 from fsnn_lava.quantization.quantizer import quantize as quantize
 from fsnn_lava.quantization.report import (
     LOST_SHARE as LOST_SHARE,

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fsnn_lava.errors import counted
-from fsnn_lava.hardware import Timing
+from fsnn_lava.hardware import STATE_LIMIT, Timing
+from fsnn_lava.quantization import PotentialReach
 from fsnn_lava.verification.agreement import SpikeAgreement
 from fsnn_lava.verification.compare_runs import Pair
 from fsnn_lava.verification.error_budget import SETTLING, Budget
@@ -33,6 +34,7 @@ class Report:
     lowering : the trained network against its lowered form in the same timing, spike by spike; None if there is only
         the lowered one.
     budget : the deviation, step by step, and the distance from the equilibrium.
+    potentials : of each population, how far its potentials go.
     of_time_steps : warnings of the number of steps.
     """
 
@@ -46,6 +48,7 @@ class Report:
     pairs: Sequence[Pair]
     lowering: SpikeAgreement | None
     budget: Budget
+    potentials: Mapping[str, PotentialReach] = field(default_factory=dict)
     of_time_steps: Sequence[str] = ()
 
     @property
@@ -124,6 +127,7 @@ class Report:
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "lowering": self.lowering and {**dataclasses.asdict(self.lowering), "agrees": self.lowering.agrees},
             "budget": dataclasses.asdict(self.budget),
+            "potentials": {name: dataclasses.asdict(reach) for name, reach in self.potentials.items()},
         }
 
     def as_markdown(self) -> str:
@@ -150,6 +154,11 @@ class Report:
             "## Spikes: do all backends give the same?",
             *([pairs_table(spikes)] if spikes else ["No two runs of one arithmetic and timing were compared."]),
             *([] if self.lowering is None else [lowering_text(self.lowering, self.budget.timing)]),
+            *(
+                ["## Potentials: how near do they come to 24 bits?", potentials_text(self.potentials)]
+                if self.potentials
+                else []
+            ),
             "## What theory says",
             theory_text(self.budget, statements, self.time_steps),
             "## Error budget",
@@ -265,6 +274,21 @@ def pairs_table(pairs: Sequence[Pair]) -> str:
         f"{table}\n\n*mean rate difference*, *max*: of the firing rates of two runs, in spikes per step, over all "
         "samples and neurons of the population where it is largest. *first divergence*: the earliest step at which "
         f"one run spikes and the other does not, and where. *relation*: what is required; {words}"
+    )
+
+
+def potentials_text(potentials: Mapping[str, PotentialReach]) -> str:
+    """Write how far the potentials of each population go, in bits of their magnitude."""
+    rows = [
+        (name, *(f"{np.log2(max(1, value)):.2f}" for value in (reach.bound, reach.attacked, reach.observed)))
+        for name, reach in potentials.items()
+    ]
+    table = markdown_table(("population", "proven bound", "attack", "observed"), rows)
+    return (
+        f"Largest magnitude of a potential, as log2 of units of state; the chip holds {np.log2(STATE_LIMIT):.2f}.\n\n"
+        f"{table}\n\n"
+        "*proven bound*: whatever the input. *attack*: of inputs that an attack by gradient found; no proof can give "
+        "back more bits than lie between the two. *observed*: on the samples of this report."
     )
 
 

@@ -20,7 +20,7 @@ from fsnn_lava.config import DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
 from fsnn_lava.hardware import ALWAYS_ON, Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
-from fsnn_lava.quantization import CURRENT_BITS, quantize
+from fsnn_lava.quantization import CURRENT_BITS, measured_reach, quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
 from fsnn_lava.verification.error_budget import error_budget
@@ -79,7 +79,7 @@ def verify(
         then derived anew and, without a record, stand for it. With neither, the tolerances are those that the network
         itself states, and the report says so.
     stock_models : lava-fixed runs with Lava's own process models instead of our faster ones.
-    progress : told "structure", and then the name of each backend before it runs.
+    progress : told "structure", then the name of each backend before it runs, then "potentials".
 
     Raises
     ------
@@ -123,6 +123,8 @@ def verify(
         raise NetworkError(
             f"not the network that was exported: {structure.cause}; so its run failed: {error}"
         ) from error
+    if progress is not None:
+        progress("potentials")
     by_torch = results.get(TORCH)
     other_timing = timing == "sequential" and len(floating.populations) > 1
     return Report(
@@ -152,6 +154,7 @@ def verify(
             deployed=exact,
             rounded=rounded,
         ),
+        potentials=measured_reach(network, codes, rounded.peaks),
         of_time_steps=time_step_warnings(network),
     )
 

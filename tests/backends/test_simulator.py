@@ -16,6 +16,7 @@ from fsnn_lava.backends.simulator import (
 from fsnn_lava.backends.simulator.dense_engine import DenseEngine
 from fsnn_lava.backends.simulator.event_engine import PARTS_PER_CORE, EventEngine, usable_cores
 from fsnn_lava.backends.simulator.plan import float_dtype, make_plan
+from fsnn_lava.backends.simulator.run import EngineName
 from fsnn_lava.errors import ConfigError, IncompleteRunError, InputError, StateOverflowError, UnsupportedError
 from fsnn_lava.hardware import with_timing
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
@@ -23,7 +24,7 @@ from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
 from fsnn_lava.hardware.run_io import RatesOfCounts, RunResult, rate_weights, rates_from_spikes
-from random_networks import Overflow, random_case, random_network, reference_spikes
+from random_networks import Overflow, random_case, random_network, reference_run, reference_spikes
 from simulated import float_twin, names, same_run
 
 RANDOM_NETWORKS = 80
@@ -99,6 +100,26 @@ def test_batches_change_nothing(seed: int) -> None:
     inputs = networks.random_inputs(network, 7, seed=seed)
     runs = [IntegerSimulator(batch_size=n).run(network, inputs, record=names(network)) for n in (1, 3, 7, 100)]
     assert all(same_run(runs[0], run) for run in runs[1:])
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_the_largest_potentials_are_the_oracles(engine: EngineName) -> None:
+    """Of all steps, samples and batches; three samples in batches of two."""
+    compared = 0
+    for seed in range(30):
+        network = random_network(seed)
+        inputs = networks.random_inputs(network, 3, seed=seed)
+        try:
+            _, peaks = reference_run(network, inputs)
+        except Overflow:
+            continue
+        assert IntegerSimulator(batch_size=2, engine=engine).run(network, inputs).peaks == peaks, f"seed {seed}"
+        compared += len(set(peaks.values()))
+    assert compared > 30
+
+
+def test_a_float_run_tells_no_potentials() -> None:
+    assert FloatSimulator().run(networks.small_float_network(), np.ones((2, 3), np.int64)).peaks == {}
 
 
 def test_what_is_not_recorded_is_not_kept() -> None:

@@ -55,18 +55,25 @@ def random_case(seed: int, *, lava: bool = True) -> Case:
 
 def reference_spikes(network: HardwareNetwork, inputs: Array) -> dict[str, Array]:
     """What `reference_simulator` reads from the network's file and computes from it."""
+    return reference_run(network, inputs)[0]
+
+
+def reference_run(network: HardwareNetwork, inputs: Array) -> tuple[dict[str, Array], dict[str, int]]:
+    """The same, and each population's largest |potential|."""
     read = as_read(network)
     event = network.input.kind == "event"
-    found = []
+    found, peaks = [], dict.fromkeys((p.name for p in network.populations), 0)
     for sample in inputs.swapaxes(0, 1) if event else inputs:
         spikes, potentials = reference.simulate(read, sample.reshape(*sample.shape[:event], -1).tolist())
-        if any(np.abs(u).max() > STATE_LIMIT for u in potentials.values()):
+        peaks = {name: max(peak, int(np.abs(potentials[name]).max())) for name, peak in peaks.items()}
+        if max(peaks.values()) > STATE_LIMIT:
             raise Overflow
         found.append(spikes)
-    return {
+    together = {
         p.name: np.stack([spikes[p.name] for spikes in found], axis=1).reshape(-1, len(found), *p.shape)
         for p in network.populations
     }
+    return together, peaks
 
 
 def reference_potentials(case: Case) -> Array:

@@ -18,6 +18,7 @@ from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.network import Settling
+from fsnn_lava.quantization.potential_reach import PotentialReach
 from fsnn_lava.quantization.quantizer import quantize
 from fsnn_lava.verification.agreement import SpikeAgreement, SpikeDifference
 from fsnn_lava.verification.compare_runs import Difference, Divergence, Pair, compare_all
@@ -75,6 +76,7 @@ REPORT = Report(
     pairs=(PAIR, STATEMENT),
     lowering=LOWERING,
     budget=BUDGET,
+    potentials={"population1": PotentialReach(2**22, 3 * 2**20, 2**19), "population2": PotentialReach(0, 0, 0)},
 )
 
 
@@ -93,6 +95,7 @@ def test_json_has_the_promised_keys() -> None:
     """Other programs read them: a change here is a change of an interface."""
     values = json.loads(json.dumps(REPORT.as_json(), allow_nan=False))
     promised = {"accuracy", "pairs", "lowering", "budget", "network", "samples", "time_steps", "structure", "rates"}
+    promised |= {"potentials"}
     assert set(values) == promised | {"agrees", "checks", "chosen", "findings", "warnings"}
     assert values["checks"] == {"structure": True, "rates": True, "spikes": True}
     assert set(values["structure"]) == {"basis", "entries", "deviations", "cause", "agrees"}
@@ -111,9 +114,17 @@ def test_json_has_the_promised_keys() -> None:
     ]
     assert values["budget"]["accuracy"] == {"trained": 0.975, "integer": 0.9625}
     assert values["budget"]["distances"][1]["populations"]["population1"] == {"mean": 0.0321, "maximum": 0.654}
+    assert values["potentials"]["population1"] == {"bound": 2**22, "attacked": 3 * 2**20, "observed": 2**19}
     cause = values["budget"]["causes"][0]
     assert (cause["name"], cause["compares"]) == ("timing", "one -> other")
     assert cause["populations"]["population1"] == dataclasses.asdict(STEP)
+
+
+def test_potentials_are_printed_in_bits() -> None:
+    text = REPORT.as_markdown()
+    assert "| population1 | 22.00 | 21.58 | 19.00 |\n| population2 | 0.00 | 0.00 | 0.00 |" in text
+    assert "the chip holds 23.00" in text
+    assert "## Potentials" not in dataclasses.replace(REPORT, potentials={}).as_markdown()
 
 
 def test_json_of_real_runs_holds_finite_numbers_only() -> None:
@@ -161,7 +172,7 @@ def test_markdown_holds_every_figure() -> None:
 def test_markdown_tables_are_rectangular() -> None:
     """Every row has as many cells as the header above it."""
     blocks = [block for block in REPORT.as_markdown().split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 12
+    assert len(blocks) == 13
     for block in blocks:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 

@@ -23,6 +23,7 @@ class _State:
     ring: Array  # (depth, B, N) spikes of the last steps; step t is at t modulo depth
     counts: Array
     rates: Array  # weighted mean of the spikes so far; empty where the rate is counts / T
+    peak: int = 0  # largest |potential| so far, of integers
 
     def spikes(self, step: int) -> Array:
         """(B, N) spikes of that step, 0 or 1."""
@@ -78,6 +79,7 @@ class DenseEngine:
             {name: state.counts.reshape(rows, *shapes[name]) for name, state in states.items()},
             {name: states[name].rates.reshape(rows, *shapes[name]) for name in shares},
             {name: s.reshape(plan.steps, rows, *shapes[name]) for name, s in spikes.items()},
+            peaks={name: state.peak for name, state in states.items()} if plan.integer else {},
         )
 
     def _fresh_state(self, plan: PopulationPlan, rows: int) -> _State:
@@ -131,3 +133,5 @@ class DenseEngine:
             row, n = (int(place) for place in np.argwhere(np.abs(state.potential) > STATE_LIMIT)[0])
             potential = int(state.potential[row, n])
             raise overflow(self._plan, plan.population, sample=first + row, step=step, neuron=n, potential=potential)
+        if self._plan.integer:
+            state.peak = max(state.peak, int(peak))

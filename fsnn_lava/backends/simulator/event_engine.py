@@ -142,6 +142,7 @@ class EventEngine:
             spike_column=spike_column,
             early=np.zeros((rows, 0 if self._loop_delay is None else last)),
             loop_delay=self._loop_delay or 0,
+            peaks=np.zeros((rows, len(plan.populations)), self._tables.neurons.dtype),
         )
 
     def _run_part(self, frames: Array, codes_current: Array, filled: Outcome, part: slice) -> Any:
@@ -150,6 +151,7 @@ class EventEngine:
             rates=filled.rates[part],
             spikes=filled.spikes[part],
             early=filled.early[part],
+            peaks=filled.peaks[part],
         )
         narrow, wide = (np.empty(size, dtype) for dtype, size in self._buffers)
         return run_samples(self._tables, codes_current[part], frames[part], outcome, narrow, wide, STATE_LIMIT)
@@ -175,6 +177,9 @@ class EventEngine:
             of(filled.rates, filled.rate_column),
             {name: spikes[name].swapaxes(0, 1) for name in record},
             returned,
+            dict(zip((p.name for p in populations), filled.peaks.max(axis=0).tolist(), strict=True))
+            if self._plan.integer
+            else {},
         )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -272,12 +272,14 @@ class BatchResult:
     rates : population -> (b, *N) float64 weighted firing rates, of leaky populations alone.
     spikes : population -> (T, b, *N) uint8, of those to be recorded.
     returned : (b, *N) float64 weighted rate of the last population over the spikes that came back; None: not counted.
+    peaks : population -> largest |potential| in units of state; of integers in the simulator.
     """
 
     counts: Mapping[str, Array]
     rates: Mapping[str, Array]
     spikes: Mapping[str, Array]
     returned: Array | None = None
+    peaks: Mapping[str, int] = field(default_factory=dict)
 
 
 def returned_share(steps: int, loop_delay: int, leak: float) -> float:

@@ -68,7 +68,7 @@ class _Simulator:
                 part = network.input.take(inputs, slice(done.finished, done.finished + size))
                 outcome = engine.run(part, first=done.finished, record=record)
                 engines.learn(outcome, part)
-                done.add_batch(outcome.counts, outcome.rates, outcome.spikes)
+                done.add_batch(outcome.counts, outcome.rates, outcome.spikes, peaks=outcome.peaks)
                 if progress is not None:
                     progress(done.finished, total)
         except KeyboardInterrupt as interrupt:
