@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         TrainingConfig as TrainingConfig,
         read_config as read_config,
     )
-    from fsnn_lava.conversion import load as load, lower as lower, save as save
+    from fsnn_lava.conversion import from_zoo as from_zoo, load as load, lower as lower, save as save
     from fsnn_lava.datasets import Dataset as Dataset, load_dataset as load_dataset
     from fsnn_lava.errors import FsnnError as FsnnError
     from fsnn_lava.quantization import quantize as quantize
@@ -53,7 +53,7 @@ _names, __getattr__, __dir__ = lazy_names(
         "datasets": "Dataset load_dataset",
         "config": "TrainConfig NetworkConfig TrainingConfig DeployConfig read_config",
         "training": "train evaluate",
-        "conversion": "lower save load",
+        "conversion": "lower save load from_zoo",
         "quantization": "quantize",
         "backends": "run",
         "verification": "verify",

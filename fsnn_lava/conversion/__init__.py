@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fsnn_lava.conversion.zoo import (
         ZOO as ZOO,
         ZooCard as ZooCard,
+        from_zoo as from_zoo,
         take_from_zoo as take_from_zoo,
         write_card as write_card,
         zoo_card as zoo_card,
@@ -43,6 +44,6 @@ __all__, __getattr__, __dir__ = lazy_names(
         "netx_write": "write_netx",
         "nir_read": "import_nir read_nir",
         "nir_write": "write_nir",
-        "zoo": "ZOO ZooCard take_from_zoo write_card zoo_card zoo_cards",
+        "zoo": "ZOO ZooCard from_zoo take_from_zoo write_card zoo_card zoo_cards",
     },
 )

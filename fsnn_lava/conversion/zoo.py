@@ -18,7 +18,7 @@ from pathlib import Path
 from fsnn_lava.conversion.export_folder import NETWORK_FILES
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import not_writable, write_whole
-from fsnn_lava.hardware import load_network, save_network
+from fsnn_lava.hardware import HardwareNetwork, load_network, save_network
 
 ZOO = Path(__file__).parent / "zoo_networks"
 """Folder of the entries, one for each name."""
@@ -115,12 +115,7 @@ def take_from_zoo(name: str, runs: Path, *, zoo: Path = ZOO) -> Path:
     NetworkError : if a file of the entry is missing or damaged.
     OutputError : if a file cannot be written.
     """
-    content = {}
-    for file, sha256 in zoo_card(name, zoo).files.items():
-        path = zoo / name / file
-        content[file] = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(content[file]).hexdigest() != sha256:
-            raise NetworkError(f"{path}: is not the file that the card is about; install fsnn-lava again")
+    content = _files(name, zoo)
     folder = runs / f"zoo-{name}"
     for file, wanted in content.items():
         there = folder / file
@@ -138,6 +133,32 @@ def take_from_zoo(name: str, runs: Path, *, zoo: Path = ZOO) -> Path:
 
         save_network(dequantized(load_network(folder / NETWORK_FILES["integer"])), folder / NETWORK_FILES["float"])
     return folder
+
+
+def from_zoo(name: str, *, zoo: Path = ZOO) -> HardwareNetwork:
+    """Load the integer network of an entry.
+
+    >>> from_zoo("digits").time_steps
+    5
+
+    Raises
+    ------
+    ConfigError : if there is no such entry.
+    NetworkError : if a file of the entry is missing or damaged.
+    """
+    _files(name, zoo)
+    return load_network(zoo / name / NETWORK_FILES["integer"])
+
+
+def _files(name: str, zoo: Path) -> dict[str, bytes]:
+    """The files of an entry, which are those that its card is about."""
+    content = {}
+    for file, sha256 in zoo_card(name, zoo).files.items():
+        path = zoo / name / file
+        content[file] = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content[file]).hexdigest() != sha256:
+            raise NetworkError(f"{path}: is not the file that the card is about; install fsnn-lava again")
+    return content
 
 
 def _card(path: Path) -> ZooCard:

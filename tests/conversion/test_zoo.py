@@ -10,7 +10,7 @@ import pytest
 
 from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.config import parse_spec
-from fsnn_lava.conversion import ZOO, load_deployed, take_from_zoo, zoo_cards
+from fsnn_lava.conversion import ZOO, from_zoo, load_deployed, take_from_zoo, zoo_cards
 from fsnn_lava.datasets import load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.hardware import ALWAYS_ON
@@ -128,3 +128,18 @@ def test_hashes_of_the_card_are_those_of_the_files() -> None:
         for file, digest in card.files.items():
             assert hashlib.sha256((ZOO / name / file).read_bytes()).hexdigest() == digest
         assert json.loads((ZOO / name / "card.json").read_text())["right"] == card.right
+
+
+def test_an_entry_is_loaded_as_a_network() -> None:
+    network = from_zoo("digits")
+    assert network.arithmetic == "integer"
+    assert network.provenance["config"]["dataset"] == "digits"
+    with pytest.raises(ConfigError, match='did you mean "digits"'):
+        from_zoo("digit")
+
+
+def test_a_damaged_entry_is_not_loaded(zoo: Path) -> None:
+    path = zoo / "digits" / "network-integer.h5"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(NetworkError, match="is not the file that the card is about"):
+        from_zoo("digits", zoo=zoo)
