@@ -31,6 +31,7 @@ else:
 PrecisionName = Literal["float32", "tf32", "bf16"]
 WeightBits = Literal[2, 3, 4, 5, 6, 7, 8]
 WeightExponents = Literal["all", "input"]
+ConstantCurrents = Literal["pulsed", "whole"]
 
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
@@ -336,6 +337,9 @@ class DeployConfig:
     exponents: WeightExponents = "all"
     """Which small weights get an exponent below 0, so that they keep their bits. all: those of spikes too, where
     several arrive in a step. input: of graded input alone; Lava's own Conv knows no exponent."""
+    currents: ConstantCurrents = "pulsed"
+    """What constant currents have where weights of spikes have an exponent below 0. pulsed: sixteenths of a weight
+    unit, by a few units that arrive in one step of sixteen (fewer in short windows). whole: weight units alone."""
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256
@@ -347,6 +351,7 @@ class DeployConfig:
         rounding = ("compensated", "nearest")
         require(self.rounding in rounding, "rounding", self.rounding, "compensated or nearest")
         _check_exponents("exponents", self.exponents)
+        require(self.currents in ("pulsed", "whole"), "currents", self.currents, "pulsed or whole")
         require(self.time_steps >= 0, "time_steps", self.time_steps, "at least 0 (0: as trained)")
         require(self.calibration_samples >= 1, "calibration_samples", self.calibration_samples, "at least 1")
 

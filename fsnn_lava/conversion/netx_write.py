@@ -199,6 +199,9 @@ def _connection_violations(network: HardwareNetwork) -> list[Violation]:
         if c.weight_exponent < 0:
             allowed = "0 and more: netx has no fractions of weights; those of spikes are avoided by --exponents input"
             found.append(Violation(c.label, f"weight exponent {c.weight_exponent}", allowed))
+        if c.period != 1:
+            allowed = "1: netx has no clock; avoided by --exponents input or --currents whole"
+            found.append(Violation(c.label, f"period {c.period}", allowed))
     return found
 
 

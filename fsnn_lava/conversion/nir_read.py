@@ -200,7 +200,7 @@ def _connection(entry: Mapping[str, Any], node: Any, *, integer: bool) -> Connec
             raise NetworkError(f"{where}: weights that are no multiples of 2**{entry['weight_exponent']}, its exponent")
         weight = weight.astype(np.int32)
     rest = {name: entry[name] for name in ("name", "source", "target", "delay", "weight_exponent", "weight_bits")}
-    return Connection(weight=weight, geometry=geometry, **rest)
+    return Connection(weight=weight, geometry=geometry, period=entry.get("period", 1), **rest)
 
 
 def _require_same(expected: Any, nodes: Nodes, edges: Edges) -> None:

@@ -238,7 +238,8 @@ class _Builder:
         target = self.potentials[connection.target]
         if connection.source == ALWAYS_ON:
             shape = self._shape(connection.target)
-            ones = self._add(f"{ALWAYS_ON}_{connection.target}", nir.Input(np.array(shape)))
+            every = "" if connection.period == 1 else f"_every_{connection.period}"
+            ones = self._add(f"{ALWAYS_ON}_{connection.target}{every}", nir.Input(np.array(shape)))
             node = self._add(connection.name, nir.Scale(weight.reshape(shape)), after=ones)
             self.edges.append((node, target))
             return node
@@ -316,6 +317,7 @@ def _metadata_text(network: HardwareNetwork, nodes: list[str], time_step: float)
                 name: getattr(c, name)
                 for name in ("name", "source", "target", "delay", "weight_exponent", "weight_bits")
             }
+            | ({} if c.period == 1 else {"period": c.period})
             for node, c in zip(nodes, network.connections, strict=True)
         ],
         "readout": network.readout.source,

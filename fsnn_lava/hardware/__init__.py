@@ -28,6 +28,7 @@ from fsnn_lava.hardware.network import (
     ALWAYS_ON as ALWAYS_ON,
     INPUT as INPUT,
     LOWEST_EXPONENT as LOWEST_EXPONENT,
+    PERIODS as PERIODS,
     Arithmetic as Arithmetic,
     Connection as Connection,
     HardwareNetwork as HardwareNetwork,

@@ -15,8 +15,12 @@ from fsnn_lava.hardware.run_io import rate_weights
 
 
 def real_weight(connection: Connection) -> Array:
-    """The connection's weights, float64, in the unit of the target's potential (weight units if integer)."""
-    return np.asarray(np.ldexp(connection.weight.astype(np.float64), connection.weight_exponent))
+    """The connection's weights, float64, in the unit of the target's potential (weight units if integer).
+
+    Of a periodic source what arrives in a step on average.
+    """
+    weight = np.ldexp(connection.weight.astype(np.float64), connection.weight_exponent)
+    return np.asarray(weight / connection.period)
 
 
 def summed_weight(connections: Sequence[Connection]) -> Array:

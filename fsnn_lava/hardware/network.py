@@ -25,7 +25,11 @@ from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron
 INPUT = "input"
 """Name under which a connection refers to the network's input."""
 ALWAYS_ON = "always_on"
-"""Name of the source that sends one spike in every step of its target's window (constant currents)."""
+"""Name of the source that sends one spike in every step of its target's window (constant currents).
+
+Or one in so many, where the connection has a period: so a constant current has parts of a weight unit."""
+PERIODS = tuple(1 << k for k in range(8))
+"""Which there are; the clock on hardware is a neuron whose reset, 8 bits, is the period."""
 
 LOWEST_EXPONENT, HIGHEST_EXPONENT = -8, 7
 """Of a connection's weights, in integers; constant currents begin with 0."""
@@ -113,6 +117,8 @@ class Connection:
         half a weight unit; never of `ALWAYS_ON`. Float network: 0.
     weight_bits : width of the signed mantissa. Float network: 0.
     geometry : all pairs of neurons, or kernels shared over positions.
+    period : of `ALWAYS_ON` in an integer network: steps from one of its spikes to the next, 1 or a power of two. It
+        sends in the steps t of its target's window with t modulo period = period // 2.
     """
 
     name: str
@@ -123,6 +129,11 @@ class Connection:
     weight_exponent: int = 0
     weight_bits: int = 0
     geometry: Geometry = DENSE
+    period: int = 1
+
+    def sends_in(self, step: int) -> bool:
+        """Tell whether an always-on source sends a spike in that step of its target's window."""
+        return step % self.period == self.period // 2
 
     @property
     def label(self) -> str:
@@ -337,6 +348,10 @@ def _connection_violations(network: HardwareNetwork, connection: Connection) -> 
     found = _weight_violations(where, network, connection)
     if connection.delay < 0 or (connection.source == ALWAYS_ON and connection.delay):
         found.append(Violation(where, f"delay {connection.delay}", f'at least 0; 0 from "{ALWAYS_ON}"'))
+    pulsed = connection.source == ALWAYS_ON and network.arithmetic == "integer"
+    if connection.period not in (PERIODS if pulsed else (1,)):
+        allowed = f'1, or up to {PERIODS[-1]} a power of two from "{ALWAYS_ON}" in an integer network'
+        found.append(Violation(where, f"period {connection.period}", allowed))
     local = network.local_delay(connection)
     if local < 0:
         found.append(

@@ -20,8 +20,8 @@ from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, I
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 
 FORMAT = "fsnn-lava-network"
-VERSIONS = (2, 3)
-"""That are read. Version 3 has negative exponents of spikes and events; a network without them is written as 2."""
+VERSIONS = (2, 3, 4)
+"""That are read, each with what the ones before have. 3: negative exponents of spikes and events. 4: a period."""
 
 _LIBVER = ("v108", "v108")
 """The oldest HDF5 format that guards its own structure by checksums: damage there is an error, not a surprise."""
@@ -87,19 +87,26 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
         writer.attributes(f"/populations/{i:03d}", neuron, population.neuron)
     writer.group("/connections")
     for i, connection in enumerate(network.connections):
-        _write_connection(writer, f"/connections/{i:03d}", connection)
+        _write_connection(writer, f"/connections/{i:03d}", connection, _version(network))
     _write_readout(writer, network.readout)
     writer.attribute("/", "checksum", str, writer.checksum.hexdigest())
 
 
 def _version(network: HardwareNetwork) -> int:
     """The oldest one whose readers understand the network."""
+    if any(c.period != 1 for c in network.connections):
+        return 4
     finer = any(c.weight_exponent < 0 and not network.is_graded(c) for c in network.connections)
-    return VERSIONS[finer]
+    return 3 if finer else 2
 
 
-def _write_connection(writer: EntryWriter, group: str, connection: Connection) -> None:
-    writer.attributes(group, _CONNECTION, connection)
+def _connection_entries(version: int) -> dict[str, type]:
+    """Names and types of a connection's numbers and words."""
+    return _CONNECTION | ({"period": int} if version >= 4 else {})
+
+
+def _write_connection(writer: EntryWriter, group: str, connection: Connection, version: int) -> None:
+    writer.attributes(group, _connection_entries(version), connection)
     geometry = connection.geometry
     writer.attribute(group, "geometry", str, _GEOMETRIES[type(geometry)])
     for name, absent in _GEOMETRY_NUMBERS.items():
@@ -135,7 +142,7 @@ def metadata_text(network: HardwareNetwork, content: Mapping[str, Any]) -> str:
 
 
 def _read_network(reader: EntryReader) -> HardwareNetwork:
-    _check_header(reader)
+    version = _checked_version(reader)
     arithmetic = reader.attribute("/", "arithmetic", str)
     if arithmetic not in ("float", "integer"):
         raise NetworkError(f'arithmetic is "{arithmetic}"; expected "float" or "integer"')
@@ -144,7 +151,7 @@ def _read_network(reader: EntryReader) -> HardwareNetwork:
         reader.attribute("/", "name", str),
         _read_input(reader),
         tuple(_read_population(reader, group, integer) for group in reader.groups("/populations")),
-        tuple(_read_connection(reader, group, integer) for group in reader.groups("/connections")),
+        tuple(_read_connection(reader, group, integer, version) for group in reader.groups("/connections")),
         _read_readout(reader),
         reader.attribute("/", "time_steps", int),
         _read_provenance(reader),
@@ -155,14 +162,15 @@ def _read_network(reader: EntryReader) -> HardwareNetwork:
     return network
 
 
-def _check_header(reader: EntryReader) -> None:
+def _checked_version(reader: EntryReader) -> int:
     kind = reader.attribute("/", "format", str)
     if kind != FORMAT:
         raise NetworkError(f'format is "{kind}"; expected "{FORMAT}"')
     version = reader.attribute("/", "version", int)
     if version not in VERSIONS:
-        known = " and ".join(map(str, VERSIONS))
+        known = f"{VERSIONS[0]} to {VERSIONS[-1]}"
         raise NetworkError(f"version {version}; this release reads versions {known}; export the network again")
+    return int(version)
 
 
 def _read_provenance(reader: EntryReader) -> Mapping[str, Any]:
@@ -191,12 +199,12 @@ def _read_population(reader: EntryReader, group: str, integer: bool) -> Populati
     return Population(neuron=neuron, **reader.attributes(group, _POPULATION))
 
 
-def _read_connection(reader: EntryReader, group: str, integer: bool) -> Connection:
+def _read_connection(reader: EntryReader, group: str, integer: bool, version: int) -> Connection:
     geometry = _read_geometry(reader, group)
     axes = (None, None) if geometry == DENSE else (None,) * 4
     weight = reader.array(group, "weight", dtype=np.int8 if integer else np.float64, shape=axes)
     weight = weight.astype(np.int32) if integer else weight
-    return Connection(weight=weight, geometry=geometry, **reader.attributes(group, _CONNECTION))
+    return Connection(weight=weight, geometry=geometry, **reader.attributes(group, _connection_entries(version)))
 
 
 def _read_geometry(reader: EntryReader, group: str) -> Geometry:

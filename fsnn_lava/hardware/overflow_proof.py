@@ -9,9 +9,9 @@ theta = 64 (2 V - 1).
 *Proof*, by induction over the steps and, within a step, over the populations in order. Before step 0, u = 0.
 
 1. **Current.** Each thing that arrives lies in a known range: a code in 0 .. maximum, an event in 0 .. 1, an
-   always-on spike is 1, and the spike that neuron j sent at step k lies in must[j, k] .. may[j, k], where
-   may = (high[k] > theta), must = (low[k] > theta) are known because step k came earlier. Before a connection's
-   local delay nothing arrives. A weighted sum is largest with the upper end of each range under positive weights
+   always-on spike is 1 in the steps in which it is sent and else 0, and the spike that neuron j sent at step k lies
+   in must[j, k] .. may[j, k], where may = (high[k] > theta), must = (low[k] > theta) are known because step k came
+   earlier. Before a connection's local delay nothing arrives. A weighted sum is largest with the upper end of each range under positive weights
    and the lower end under negative ones (smallest: the reverse), and shifting preserves order, rounding included.
 2. **Leak.** D(u) = sign(u) (abs(u) k >> 12) never decreases as u grows: abs(u) k >> 12 never decreases as abs(u)
    grows, and D is odd.
@@ -214,6 +214,7 @@ class _Feed:
         self.source = connection.source
         self.delay = network.local_delay(connection)
         self.exponent = connection.weight_exponent
+        self.sends_in = connection.sends_in
         self.negative = _Sums(doubled.with_weight(np.minimum(doubled.weight, 0)), largest)
         self.positive = _Sums(doubled.with_weight(np.maximum(doubled.weight, 0)), largest)
         size = int(np.prod(doubled.source))
@@ -221,7 +222,9 @@ class _Feed:
 
     def bounds(self, tracks: Mapping[str, _Track], step: int) -> tuple[Array, Array]:
         """Step 1 of the proof: least and greatest current of this connection in that step."""
-        least, most = (self.all if self.source == ALWAYS_ON else self.none), self.all
+        least, most = self.none, self.all
+        if self.source == ALWAYS_ON:
+            least = most = self.all if self.sends_in(step) else self.none
         if self.source in tracks:
             track = tracks[self.source]
             least, most = track.must[step - self.delay], track.may[step - self.delay]

@@ -30,6 +30,9 @@ class Tables(NamedTuple):
     neurons : (P, 3) as `advance` takes it, in the type of the potentials.
     constant : (neurons,) current that arrives in every step.
     graded : (G, 3) int64: target, delay and first column of each current that a sample's codes make.
+    pulses : (Q, 3) int64: target, period and first number, in `pulse_currents`, of each current that arrives in one
+        step of so many.
+    pulse_currents : those of all, one after the other, in the type of `constant`.
     """
 
     weights: Array
@@ -44,6 +47,8 @@ class Tables(NamedTuple):
     neurons: Array
     constant: Array
     graded: Array
+    pulses: Array
+    pulse_currents: Array
 
 
 class Row(NamedTuple):
@@ -128,6 +133,15 @@ def _add_codes(tables: Any, codes_current: Array, population: int, step: int, ar
         target, delay, column = tables.graded[g]
         if target == population and step >= delay:
             arriving += codes_current[column : column + len(arriving)]
+
+
+@compiled
+def _add_pulses(tables: Any, population: int, step: int, arriving: Array) -> None:
+    """Add the currents that arrive in one step of so many, if this is one."""
+    for q in range(len(tables.pulses)):
+        target, period, first = tables.pulses[q]
+        if target == population and step % period == period // 2:
+            arriving += tables.pulse_currents[first : first + len(arriving)]
 
 
 @compiled
@@ -229,6 +243,7 @@ def run_samples(
                 arriving = current[begin:end]
                 arriving[:] = tables.constant[begin:end]
                 _add_codes(tables, codes_current[sample], p, step, arriving)
+                _add_pulses(tables, p, step, arriving)
                 for k in range(tables.first_connection[p], tables.first_connection[p + 1]):
                     c = tables.connections[k]
                     sent = step - c.delay

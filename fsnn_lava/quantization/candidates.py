@@ -38,6 +38,8 @@ from fsnn_lava.quantization.scales import ResetSynapse, Scales, part_names
 SEVERAL = 4.0
 """Spikes that must arrive at a neuron in a step, on average, for their sum to be rounded down: what it then loses has a
 known mean (`mean_floor`), while nothing is lost where nothing arrives."""
+LONGEST_PERIOD = 16
+"""Steps between the pulses of a constant current, at most: it then has sixteenths of a weight unit."""
 _SMALL = 5_000_000
 """Products of one sample up to which candidates are compared by rates that are exact to 1e-5, not to 1e-4."""
 _PRODUCTS_PER_CANDIDATE = 5e8
@@ -54,6 +56,11 @@ def weight_units(reset: ResetSynapse) -> int:
 def reset_synapses() -> list[ResetSynapse]:
     """Every reset synapse (m, e) worth trying, rising; Lava is given e + 1, which must not exceed 7."""
     return [(m, 0) for m in range(1, 256)] + [(m, e) for e in range(1, 7) for m in range(128, 256)]
+
+
+def pulse_period(time_steps: int) -> int:
+    """Steps from one pulse of a constant current to the next: `LONGEST_PERIOD`, or less in a shorter window."""
+    return min(LONGEST_PERIOD, 1 << (time_steps.bit_length() - 1))
 
 
 def integer_neuron(population: Population, reset: ResetSynapse, config: DeployConfig) -> IntegerNeuron:
@@ -116,6 +123,7 @@ class Rounder:
         self.means: dict[str, Array] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
         self._finest: dict[str, int] = {}
+        self._period = pulse_period(network.time_steps) if config.currents == "pulsed" else 1
         for c in network.connections:
             if c.source == ALWAYS_ON:
                 continue
@@ -161,6 +169,7 @@ class Rounder:
         clipped: dict[str, int] = {}
         exact: dict[str, Array] = {}
         shift: Array | float = 0.0  # mean current that rounding costs, weight units
+        finer = False  # whether spikes' weights are finer than a weight unit
         for c in (c for c in incoming if c.source != ALWAYS_ON):
             groups = () if nearest else self.groups.get(c.name, ())
             parts, clipped[c.name] = round_weights(
@@ -174,13 +183,14 @@ class Rounder:
             )
             connections += parts
             shift = shift + mean_floor(parts[0].weight_exponent)
+            finer = finer or (parts[0].weight_exponent < 0 and not self.network.is_graded(c))
             if not nearest:
                 lacking = c.weight / neuron.scale - summed_weight(parts)
                 shift = shift + self._mean_current(c, lacking)
         for c in (c for c in incoming if c.source == ALWAYS_ON):
             exact[c.name] = c.weight / neuron.scale + shift
-            pair, clipped[c.name] = round_current(c, exact[c.name])
-            connections += pair
+            parts, clipped[c.name] = round_current(c, exact[c.name], period=self._period if finer else 1)
+            connections += parts
             shift = 0.0
         return Rounded(neuron, tuple(connections), clipped, exact)
 

@@ -150,9 +150,23 @@ def shared(
     ]
 
 
-def round_current(connection: Connection, units: Array) -> tuple[list[Connection], int]:
-    """Round a constant current (N, 1) to one connection of 8 bits, or two whose exponents differ; count the clipped."""
+def round_current(connection: Connection, units: Array, *, period: int = 1) -> tuple[list[Connection], int]:
+    """Round a constant current (N, 1) to connections of 8 bits; count the clipped.
+
+    One, or two whose exponents differ, send in every step. With a period the rest, in parts of a weight unit, is sent
+    once in so many steps, by one more connection.
+    """
     exact = np.rint(units).astype(np.int64)
+    rest = np.rint((units - exact) * period).astype(np.int32)
+    whole, clipped = _round_whole(connection, exact)
+    if not rest.any():
+        return whole, clipped
+    pulse = dataclasses.replace(whole[-1], name=f"{connection.name}_pulse", weight=rest, period=period)
+    return [*whole, pulse], clipped
+
+
+def _round_whole(connection: Connection, exact: Array) -> tuple[list[Connection], int]:
+    """A constant current of whole weight units."""
     half = 1 << (CURRENT_BITS - 1)
     fine = Connection(connection.name, ALWAYS_ON, connection.target, exact.astype(np.int32), weight_bits=CURRENT_BITS)
     if exact.min(initial=0) >= -half and exact.max(initial=0) < half:

@@ -31,7 +31,7 @@ PROVENANCE = "trained_integers"
 def part_names(connection: Connection) -> tuple[str, ...]:
     """Names of the integer connections that may stand for one float connection together."""
     if connection.source == ALWAYS_ON:
-        return connection.name, f"{connection.name}_coarse"
+        return connection.name, f"{connection.name}_coarse", f"{connection.name}_pulse"
     return connection.name, *(f"{connection.name}_part{k}" for k in range(2, MOST_PARTS + 1))
 
 
@@ -143,11 +143,13 @@ class Scales:
             (f"exponents {config.exponents}", config.exponents, default.exponents, exponents),
             (f"threshold {config.threshold}", config.threshold, default.threshold, "full"),
             (f"rounding {config.rounding}", config.rounding, default.rounding, "nearest"),
+            (f"currents {config.currents}", config.currents, default.currents, "whole"),
         ]
         wrong = [name for name, value, usual, own in asked if value not in (usual, own)]
         if wrong:
             raise self.refusal(", ".join(wrong))
-        return dataclasses.replace(config, weight_bits=self.weight_bits, symmetric=self.symmetric, rounding="nearest")
+        own = {"weight_bits": self.weight_bits, "symmetric": self.symmetric, "rounding": "nearest", "currents": "whole"}
+        return dataclasses.replace(config, **own)  # type: ignore[arg-type]
 
     def refusal(self, found: str) -> ConfigError:
         """The error for a request of other integers."""

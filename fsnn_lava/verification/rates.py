@@ -35,6 +35,7 @@ from fsnn_lava.hardware import (
     linear_map,
     mean_floor,
     rate_weights,
+    real_weight,
 )
 from fsnn_lava.quantization import parts_of
 
@@ -267,7 +268,7 @@ def _effects(
         brought, parts = np.zeros(population.size), parts_of(integer, c)
         for part in parts:
             sent = _mean_sent(floating, part.source, inputs, exact, law.leak)
-            units = np.ldexp(linear_map(integer, part).product(sent)[0], part.weight_exponent)
+            units = linear_map(integer, part).with_weight(real_weight(part)).product(sent)[0]
             brought += units - mean_floor(part.weight_exponent)
         effects[c.name] = (brought * whole.scale - wanted) * unit
         if parts and c.source not in (ALWAYS_ON, INPUT):

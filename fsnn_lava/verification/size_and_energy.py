@@ -214,8 +214,11 @@ def run_activity(network: HardwareNetwork, result: RunResult, *, inputs: Array) 
     sent[ALWAYS_ON] = np.array([network.time_steps * samples])
     connections = []
     for c in network.connections:
-        operations = int(sent[c.source] @ linear_map(network, c).fan_out())
-        messages = int(sent[c.source].sum())
+        sources = sent[c.source]
+        if c.period > 1:
+            sources = np.array([samples * sum(map(c.sends_in, range(network.time_steps)))])
+        operations = int(sources @ linear_map(network, c).fan_out())
+        messages = int(sources.sum())
         connections.append(ConnectionActivity(c.name, c.source, c.target, messages / samples, operations / samples))
     return Activity(samples, network.time_steps, spikes, tuple(connections))
 

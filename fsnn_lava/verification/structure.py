@@ -149,6 +149,7 @@ def numbers_of(network: HardwareNetwork) -> dict[str, dict[str, dict[str, Any]]]
             "weight bits": c.weight_bits,
             "geometry": str(c.geometry),
             "weights' shape": list(c.weight.shape),
+            **({} if c.period == 1 else {"period": c.period}),
         }
         for c in network.connections
     }

@@ -231,7 +231,7 @@ def _deployment(network: HardwareNetwork) -> DeployConfig:
     ConfigError : if it has none that this release knows.
     """
     try:
-        return DeployConfig(**network.provenance["deployment"])
+        return DeployConfig(**{"currents": "whole", **network.provenance["deployment"]})  # older ones do not say
     except (LookupError, TypeError) as error:
         raise ConfigError(
             f'network "{network.name}": its provenance has no settings to derive it anew with ({error}); leave the '

@@ -82,7 +82,7 @@ def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
         network = replace(
             drawn,
             populations=tuple(replace(p, neuron=replace(p.neuron, decay=0)) for p in drawn.populations),
-            connections=tuple(replace(c, weight_exponent=max(c.weight_exponent, 0)) for c in drawn.connections),
+            connections=tuple(replace(c, weight_exponent=max(c.weight_exponent, 0), period=1) for c in drawn.connections),
         )
         inputs = networks.random_inputs(network, 3, seed=seed)
         try:

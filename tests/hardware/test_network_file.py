@@ -93,7 +93,7 @@ def _weight(number: int, shape: tuple[int, ...]) -> Edit:
 
 EDITS: dict[str, tuple[Edit, str]] = {
     "other format": (_at("/", "format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
-    "other version": (_at("/", "version", 1), r"version 1; this release reads versions 2 and 3; export"),
+    "other version": (_at("/", "version", 1), r"version 1; this release reads versions 2 to 4; export"),
     "no version": (lambda f: f.attrs.pop("version"), r'attribute "version" of group "/" is missing'),
     "version is text": (_at("/", "version", "1"), r'attribute "version" of group "/" is <U1 .*; expected int64'),
     "name is a number": (_at("/", "name", 3), r'attribute "name" of group "/" is a int64; expected text'),

@@ -608,7 +608,7 @@ def in_float_units(integer: HardwareNetwork, name: str) -> Array:
     """The weights that the mantissas of a float connection stand for."""
     parts = parts_of(integer, name)
     neuron = integer.population(parts[0].target).neuron
-    return sum(c.weight * 2.0**c.weight_exponent for c in parts) * neuron.scale
+    return sum(c.weight * 2.0**c.weight_exponent / c.period for c in parts) * neuron.scale
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "compensated"])

@@ -187,7 +187,11 @@ class _Wiring:
             for k in range(self.rng.choice([0, 0, 0, 1, 2])):
                 exponent = 0 if self.style != "any" else int(self.rng.choice([0, 1, 4]))
                 weight, bits = random_weight(self.rng, (math.prod(self.shapes[target]), 1), self.style)
-                made.append(Connection(f"on{target}{k}", ALWAYS_ON, target, weight, 0, exponent, bits))
+                drawn = np.random.default_rng(
+                    int(np.abs(weight).sum())
+                )  # its own, so that the others stay as they were
+                period = int(drawn.choice([1, 1, 2, 4, 8]))
+                made.append(Connection(f"on{target}{k}", ALWAYS_ON, target, weight, 0, exponent, bits, period=period))
         return made
 
     def _connection(self, name: str, source: str, target: str) -> Connection:

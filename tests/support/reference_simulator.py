@@ -13,7 +13,7 @@ def read(path: Any) -> dict[str, Any]:
     """The network file as nested dictionaries and lists."""
     with h5py.File(path, "r") as file:
         assert file.attrs["format"] == b"fsnn-lava-network"
-        assert file.attrs["version"] in (2, 3)
+        assert file.attrs["version"] in (2, 3, 4)
         network = entries(file) | {
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},
@@ -75,7 +75,8 @@ def arriving(network: dict[str, Any], connection: dict[str, Any], sample: Any, s
     """What the connection's source sent, in time to arrive at its target's local step; None: nothing arrives."""
     source, start = connection["source"], network["populations"][connection["target"]]["start"]
     if source == "always_on":
-        return [1]
+        period = connection.get("period", 1)
+        return [1] if step % period == period // 2 else None
     source_start = 0 if source == "input" else network["populations"][source]["start"]
     sent = step - (source_start + connection["delay"] - start)
     if sent < 0:

@@ -36,4 +36,4 @@ def codes_for(net: HardwareNetwork, samples: int = 20) -> Array:
 
 
 def parts_of(integer: HardwareNetwork, name: str) -> list[Connection]:
-    return [c for c in integer.connections if c.name in (name, f"{name}_coarse")]
+    return [c for c in integer.connections if c.name in (name, f"{name}_coarse", f"{name}_pulse")]

@@ -114,7 +114,7 @@ class _Builder:
         self.recorders: list[HostRecorder] = []
         self.readers = 0
         self._ports: dict[tuple[int, str, int], OutPort] = {}
-        """(network's index, source, steps) -> its spikes, so many steps late."""
+        """(network's index, source, steps) -> its spikes, so many steps late. Sources of a period have names of it."""
 
     def add_network(self, index: int, network: HardwareNetwork) -> None:
         """Populations with their recorders, then the connections between them."""
@@ -174,6 +174,8 @@ class _Builder:
         first = (-1 if always_on else index, connection.source, 0)  # one always-on neuron serves all networks
         if always_on and first not in self._ports:
             self._ports[first] = self._register(processes.always_on(self.arithmetic)).s_out
+        if connection.period > 1:
+            first = self._clock_of(connection.period, first)
         late = (*first[:2], steps)
         if late not in self._ports:
             line = self._register(processes.delay_line(size, steps, self.arithmetic))
@@ -182,6 +184,18 @@ class _Builder:
             line.a_out.connect(relay.a_in)
             self._ports[late] = relay.s_out
         return self._ports[late]
+
+    def _clock_of(self, period: int, always_on: tuple[int, str, int]) -> tuple[int, str, int]:
+        """Key of the port of a neuron that fires in one step of so many; one serves all networks."""
+        key = (-1, f"{ALWAYS_ON}, every {period}", 0)
+        if key not in self._ports:
+            neuron, inhibition, current = processes.clock(period, sample_steps=self.job.sample_steps)
+            self._register(neuron).s_out.connect(self._register(inhibition).s_in)
+            inhibition.a_out.connect(neuron.a_in)
+            self._ports[always_on].connect(self._register(current).s_in)
+            current.a_out.connect(neuron.a_in)
+            self._ports[key] = neuron.s_out
+        return key
 
     def _add_population(self, index: int, network: HardwareNetwork, population: Population) -> InPort:
         """Add a population; return its port for currents, its spikes come out of ``_ports``."""

@@ -75,6 +75,17 @@ def always_on(arithmetic: Arithmetic) -> LIF:
     return LIF(shape=(1,), du=1, dv=1, vth=0.5, bias_mant=1)
 
 
+def clock(period: int, *, sample_steps: int) -> tuple[LIFReset, Sparse, Sparse]:
+    """A neuron that fires in one step of so many, its reset, and its current from the always-on neuron.
+
+    It adds up 1 in every step, fires at half the period, and loses the period by it: a spike of the always-on neuron's
+    step t, t modulo period = period / 2 - 1, reaches it a step later, and those whom it reaches another one later.
+    """
+    neuron = IntegerNeuron(period // 2, period, 0, 0, 1.0)
+    one = csr_matrix(np.array([[WEIGHT_FACTOR]], np.int32))
+    return population(1, neuron, sample_steps=sample_steps), inhibition(1, neuron), Sparse(weights=one, **_MIXED)
+
+
 def relay(size: int, arithmetic: Arithmetic) -> LIF:
     """Memoryless neurons that fire in the step in which a spike arrives over a `delay_line`."""
     if arithmetic == "integer":

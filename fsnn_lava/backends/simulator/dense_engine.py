@@ -119,9 +119,13 @@ class DenseEngine:
             first = False
 
     def _advance(self, plan: PopulationPlan, state: _State, step: int, share: float, first: int) -> None:
+        drive = state.drive
+        for pulse in plan.pulses:
+            if pulse.connection.sends_in(step):
+                drive = drive + pulse.current
         peak = batch_step(
             state.potential,
-            state.drive,
+            drive,
             state.arriving,
             state.spikes(step),
             state.counts,

@@ -230,6 +230,15 @@ def _tables(plan: Plan) -> tuple[Tables, tuple[tuple[Any, int], tuple[Any, int]]
             np.int32 if plan.integer else np.float64
         ),
         graded=_graded(plan.populations),
+        pulses=_pulses(plan.populations),
+        pulse_currents=np.concatenate(
+            [
+                np.zeros(0, np.int32),
+                *(q.current[flat_order(p.population.shape)] for p in plan.populations for q in p.pulses),
+            ],
+            dtype=np.int32 if plan.integer else np.float64,
+            casting="unsafe",
+        ),
     )
     return tables, _buffers(plan.integer, [m.size for m in maps], wide)
 
@@ -275,4 +284,12 @@ def _graded(populations: Sequence[PopulationPlan]) -> Array:
     targets = [(i, g.delay, p.population.size) for i, p in enumerate(populations) for g in p.graded]
     columns = accumulate((size for *_, size in targets), initial=0)
     rows = [(i, delay, column) for (i, delay, _), column in zip(targets, columns, strict=False)]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _pulses(populations: Sequence[PopulationPlan]) -> Array:
+    """Target, period and first number of each current that arrives in one step of so many."""
+    sent = [(i, q.connection.period, p.population.size) for i, p in enumerate(populations) for q in p.pulses]
+    firsts = accumulate((size for *_, size in sent), initial=0)
+    rows = [(i, period, first) for (i, period, _), first in zip(sent, firsts, strict=False)]
     return np.array(rows, np.int64).reshape(-1, 3)

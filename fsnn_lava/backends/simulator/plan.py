@@ -16,6 +16,7 @@ from fsnn_lava.hardware import (
     STATE_LIMIT,
     STATE_PER_HALF_WEIGHT,
     Array,
+    Connection,
     Convolution,
     Dense,
     HardwareNetwork,
@@ -88,6 +89,20 @@ class GradedInput:
 
 
 @dataclass(frozen=True, eq=False)
+class Pulse:
+    """A current (N,) that always-on sources of a period bring in one step of so many.
+
+    Parameters
+    ----------
+    connection : tells in which steps.
+    current : int64 in units of 64 states.
+    """
+
+    connection: Connection
+    current: Array
+
+
+@dataclass(frozen=True, eq=False)
 class PopulationPlan:
     """One population with all that reaches it.
 
@@ -96,6 +111,7 @@ class PopulationPlan:
     leak : share of the potential kept per step; weighs the firing rate.
     neuron : (3,) int64 or float64, as `kernels.advance` takes it.
     constant : (N,) current from always-on sources, int64 in units of 64 states, or float64.
+    pulses : what those bring that send in some steps only.
     """
 
     population: Population
@@ -104,6 +120,7 @@ class PopulationPlan:
     constant: Array
     graded: tuple[GradedInput, ...]
     synapses: tuple[SpikeConnection, ...]
+    pulses: tuple[Pulse, ...] = ()
 
     @property
     def leaky(self) -> bool:
@@ -218,6 +235,7 @@ def _largest_arriving(plan: PopulationPlan) -> int:
 def _largest_step(plan: PopulationPlan, arriving: int) -> int:
     """Bound on the magnitude of whatever a step of a neuron comes by, in units of state, from a potential in range."""
     current = arriving + int(np.abs(plan.constant).max())
+    current += sum(int(np.abs(pulse.current).max()) for pulse in plan.pulses)
     for graded in plan.graded:
         current += int(_row_sums(graded.map).max() * graded.maximum * 2.0**graded.shift) + 1
     _, reset, threshold = map(abs, plan.neuron.tolist())
@@ -238,12 +256,17 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
     constant = np.zeros(population.size, constants.dtype)
     graded: list[GradedInput] = []
     synapses: list[SpikeConnection] = []
+    pulses: list[Pulse] = []
     for connection in network.incoming(population.name):
         # Integer current is counted in units of 64 states, those of the doubled weights that Lava holds.
         shift = connection.weight_exponent + 1 if network.arithmetic == "integer" else 0
         delay = network.local_delay(connection)
         if connection.source == ALWAYS_ON:
-            constant += _shifted(connection.weight[:, 0].astype(constant.dtype), shift)
+            current = _shifted(connection.weight[:, 0].astype(constant.dtype), shift)
+            if connection.period == 1:
+                constant += current
+            else:
+                pulses.append(Pulse(connection, current))
         elif delay >= network.time_steps:
             continue
         elif network.is_graded(connection):
@@ -252,7 +275,7 @@ def _population_plan(network: HardwareNetwork, population: Population) -> Popula
         else:
             weights = linear_map(network, connection)
             synapses.append(SpikeConnection(connection.name, connection.source, delay, weights, shift))
-    return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses))
+    return PopulationPlan(population, neuron.leak, constants, constant, tuple(graded), tuple(synapses), tuple(pulses))
 
 
 def _shifted(numbers: Array, shift: int) -> Array:

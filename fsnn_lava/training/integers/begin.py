@@ -56,7 +56,9 @@ def begin_integers(
     origin : whose weights the model has; integers, if it was trained in them; None: they are new.
     progress : called with what is done next.
     """
-    config = DeployConfig(weight_bits=model.weight_bits, symmetric=model.symmetric, exponents=model.exponents)
+    config = DeployConfig(
+        weight_bits=model.weight_bits, symmetric=model.symmetric, exponents=model.exponents, currents="whole"
+    )
     before = None if origin is None else origin.model()
     if isinstance(before, IntegerSNN):
         floating = dataclasses.replace(before.dequantized(), provenance={}, time_steps=model.most_steps)
