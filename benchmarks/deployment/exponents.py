@@ -1,6 +1,7 @@
-"""What exponents below 0 gain a network that is rounded afterwards: of the input's weights alone, and of all.
+"""What finer integers gain a network that is rounded afterwards: exponents below 0, and parts of a constant current.
 
-For each T the float network is quantized twice. Kept are, of every population, the mean error of the equilibrium rates,
+For each T the float network is quantized with exponents below 0 of the input's weights alone, of all, and of all with
+constant currents in sixteenths of a weight unit. Kept are, of every population, the mean error of the equilibrium rates,
 how far rates after T steps are from those of the float network in the same timing (both on test images), and the bits
 that each connection's weights use.
 """
@@ -11,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -22,7 +23,7 @@ from benchmarks.shared.text_table import TextTable, with_blocks
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
-from fsnn_lava.config import DeployConfig, WeightExponents
+from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import lower
 from fsnn_lava.datasets import Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
@@ -34,16 +35,21 @@ from fsnn_lava.training import BEST, load_checkpoint
 console = Console(width=120)
 
 RESULT = RESULTS / "exponents.json"
-KINDS: tuple[WeightExponents, ...] = get_args(WeightExponents)
+KINDS = {
+    "input": DeployConfig(exponents="input"),
+    "all": DeployConfig(currents="whole"),
+    "all, pulses": DeployConfig(),
+}
+"""What has fractions of a weight unit, from which settings."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Rate errors with exponents below 0 of the input's weights alone, and of all."""
+    """Rate errors with finer and finer integers."""
 
     run: Path | None = None
     """Folder of a training."""
-    time_steps: tuple[int, ...] = (8, 30)
+    time_steps: tuple[int, ...] = (8, 30, 120)
     """Each T."""
     samples: int = 100
     """How many test images."""
@@ -77,8 +83,8 @@ def main(argv: list[str]) -> int:
         }
         for steps in arguments.time_steps:
             floating = dataclasses.replace(lower(trained), time_steps=steps)
-            for kind in KINDS:
-                config = DeployConfig(exponents=kind, calibration_samples=arguments.calibration_samples)
+            for kind, settings in KINDS.items():
+                config = dataclasses.replace(settings, calibration_samples=arguments.calibration_samples)
                 row = measured(floating, dataset.train, test, config)
                 found["rows"].append({"time_steps": steps, "exponents": kind, **row})
                 console.print(f"T = {steps}, exponents {kind}: done", soft_wrap=True)
@@ -127,14 +133,15 @@ def exponents_table(kept: Mapping[str, Any]) -> TextTable:
         )
     header = (
         "T",
-        "exponents below 0 of",
+        "finer than a unit",
         "bits used",
         "exponents",
         "at the equilibrium, 1/1000",
         "after T steps, 1/1000",
     )
     notes = (
-        f"`{kept['network']}`, {kept['dataset']}, epoch {kept['epochs']} in floats, rounded afterwards. Bits and "
+        f"`{kept['network']}`, {kept['dataset']}, epoch {kept['epochs']} in floats, rounded afterwards. *finer than a "
+        "unit*: weights of the input, weights of all, and besides these the constant currents, by pulses. Bits and "
         "exponents of the connections' weights, in the network's order. Mean absolute error of the rates, in "
         "thousandths of a spike per step: of each population at the equilibrium, on "
         f"{kept['calibration_samples']} training images; of the last one after T steps against the float network, on "

@@ -11,8 +11,9 @@ theta = 64 (2 V - 1).
 1. **Current.** Each thing that arrives lies in a known range: a code in 0 .. maximum, an event in 0 .. 1, an
    always-on spike is 1 in the steps in which it is sent and else 0, and the spike that neuron j sent at step k lies
    in must[j, k] .. may[j, k], where may = (high[k] > theta), must = (low[k] > theta) are known because step k came
-   earlier. Before a connection's local delay nothing arrives. A weighted sum is largest with the upper end of each range under positive weights
-   and the lower end under negative ones (smallest: the reverse), and shifting preserves order, rounding included.
+   earlier. Before a connection's local delay nothing arrives. A weighted sum is largest with the upper end of each
+   range under positive weights and the lower end under negative ones (smallest: the reverse), and shifting preserves
+   order, rounding included.
 2. **Leak.** D(u) = sign(u) (abs(u) k >> 12) never decreases as u grows: abs(u) k >> 12 never decreases as abs(u)
    grows, and D is odd.
 3. **Reset.** It is subtracted exactly where u > theta. So u -> D(u) - 128 rho [u > theta] never decreases on

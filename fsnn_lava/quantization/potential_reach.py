@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.backends import IntegerSimulator
-from fsnn_lava.hardware import INPUT, Array, HardwareNetwork, Population, constant_current, mean_input, potential_bounds
+from fsnn_lava.errors import StateOverflowError
+from fsnn_lava.hardware import (
+    INPUT,
+    STATE_LIMIT,
+    Array,
+    HardwareNetwork,
+    Population,
+    constant_current,
+    mean_input,
+    potential_bounds,
+)
 from fsnn_lava.network import RateMap
 
 NEURONS, STARTS, STEPS = 4, 2, 12
@@ -34,7 +44,7 @@ class PotentialReach:
     Parameters
     ----------
     bound : that the proof admits, whatever the input.
-    attacked : of the inputs that the attack found, or of the observed ones.
+    attacked : of the inputs that the attack found, or of the observed ones; `STATE_LIMIT` + 1 if one left the range.
     observed : on the inputs at hand.
     """
 
@@ -53,12 +63,17 @@ def measured_reach(network: HardwareNetwork, inputs: Array, observed: Mapping[st
     """
     bounds = potential_bounds(network)
     attack = _Attack(network, mean_input(network, inputs, leak=1.0)[:STARTS])
-    found = [attack.inputs(p, *bounds[p.name]) for p in network.populations]
-    peaks = IntegerSimulator(keep=()).run(network, np.concatenate(found, axis=network.input.batch_axis)).peaks
+    peaks = dict(observed)
+    for p in network.populations:
+        try:
+            found = IntegerSimulator(keep=()).run(network, attack.inputs(p, *bounds[p.name])).peaks
+        except StateOverflowError:  # of a network that is not proven
+            found = {p.name: STATE_LIMIT + 1}
+        peaks = {name: max(peak, found.get(name, 0)) for name, peak in peaks.items()}
     reach = {}
     for name, (low, high) in bounds.items():
         bound = int(max(-low.min(), high.max()))
-        reach[name] = PotentialReach(bound, max(peaks[name], observed[name]), observed[name])
+        reach[name] = PotentialReach(bound, peaks[name], observed[name])
     return reach
 
 
@@ -96,10 +111,12 @@ class _Attack:
         for _ in range(STEPS):
             codes.requires_grad_()
             current = self._current(population, codes)[torch.arange(len(codes)), at]
+            if not current.requires_grad:  # the input does not get here
+                break
             (gradient,) = torch.autograd.grad((sign * current).sum(), codes)
             codes = (codes.detach() + step * gradient.sign()).clamp_(0.0, maximum)
             step *= SHRINKING
-        found = codes.round_().to(torch.int64).numpy()
+        found = codes.detach().round_().to(torch.int64).numpy()
         if self._network.input.kind == "event":
             return np.repeat(found[None], self._network.time_steps, axis=0)
         return np.asarray(found)

@@ -49,6 +49,7 @@ class ConnectionReport:
         constant current: against its exact value (`Rounded.exact_current`), over rms of that, or over
         `NEGLIGIBLE_SHARE` of the reset amount where that is more. So next to nothing may be rounded to nothing.
     clipped : weights beyond the mantissa's range, which were cut to its end.
+    period : steps from one pulse of a constant current to the next; 1: it has none.
     """
 
     parts: int
@@ -60,6 +61,7 @@ class ConnectionReport:
     relative_error: float
     current_error: float
     clipped: int
+    period: int = 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ class _Measured:
             relative_error=_share(error, wanted.weight),
             current_error=current_error,
             clipped=done.clipped[wanted.name],
+            period=max(part.period for part in parts),
         )
 
     def _current_error(self, wanted: Connection, error: Array) -> float:

@@ -108,7 +108,12 @@ class Report:
             for p in self.rates.populations
             if p.population in self.rates.blind
         ]
-        return [*self.of_time_steps, *blind]
+        beyond = [
+            f"an input was found with which a potential of {name} leaves 24 bits"
+            for name, reach in self.potentials.items()
+            if reach.attacked > STATE_LIMIT
+        ]
+        return [*self.of_time_steps, *beyond, *blind]
 
     def as_json(self) -> dict[str, Any]:
         """Return nested dictionaries for JSON: the fields of the data classes, and each check with its verdict."""

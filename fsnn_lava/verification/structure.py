@@ -383,6 +383,10 @@ def _connection_deviations(
             if found != recorded[name]:
                 yield _deviation(element, parts[0].name, recorded[name], found)
                 return  # its weights are off by a power of two, and named by that
+        pulsed = max(parts, key=lambda part: part.period)
+        if pulsed.period != recorded.get("period", 1):
+            yield _deviation("period", pulsed.name, recorded.get("period", 1), pulsed.period)
+            return  # likewise
     if scale is None:
         neuron = integer.population(wanted.target).neuron
         assert isinstance(neuron, IntegerNeuron)

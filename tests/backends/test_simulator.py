@@ -82,7 +82,9 @@ def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
         network = replace(
             drawn,
             populations=tuple(replace(p, neuron=replace(p.neuron, decay=0)) for p in drawn.populations),
-            connections=tuple(replace(c, weight_exponent=max(c.weight_exponent, 0), period=1) for c in drawn.connections),
+            connections=tuple(
+                replace(c, weight_exponent=max(c.weight_exponent, 0), period=1) for c in drawn.connections
+            ),
         )
         inputs = networks.random_inputs(network, 3, seed=seed)
         try:
@@ -139,6 +141,25 @@ def test_if_neuron_by_hand() -> None:
     assert result.spike_counts["p"].item() == 4
     assert result.firing_rates["p"].item() == 4 / 6
     assert result.logits.item() == 4 / 6
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_a_pulse_arrives_in_one_step_of_so_many(engine: EngineName) -> None:
+    """V = rho = 2, and 2 arrive in steps 2, 6, 10 of a period of 4: a spike in each of them, whose reset follows."""
+    neuron = IntegerNeuron(2, 2, 0, 0, 1.0)
+    network = one_neuron(neuron, [(ALWAYS_ON, 2, 0, 0)], time_steps=11)
+    pulsed = replace(network, connections=(replace(network.connections[0], period=4),))
+    found = trace(IntegerSimulator(engine=engine).run(pulsed, code(0), record=["p"]))
+    assert found == [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_pulses_of_several_periods_add_up() -> None:
+    """1 in every step, 1 in steps 1, 3, .. and 2 in steps 4 and 12 into a neuron that never fires: its potential."""
+    neuron = IntegerNeuron(1000, 1, 0, 0, 1.0)
+    network = one_neuron(neuron, [(ALWAYS_ON, 1, 0, 0), (ALWAYS_ON, 1, 0, 0), (ALWAYS_ON, 2, 0, 0)], time_steps=13)
+    periods = [replace(c, period=p) for c, p in zip(network.connections, (1, 2, 8), strict=True)]
+    run = IntegerSimulator().run(replace(network, connections=tuple(periods)), code(0))
+    assert run.peaks == {"p": 128 * (13 + 6 + 2 * 2)}
 
 
 def test_leak_rounds_towards_zero() -> None:

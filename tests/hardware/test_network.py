@@ -120,6 +120,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative delay": (with_connection(delay=-1), r"found delay -1; allowed: at least 0; 0 from \"always_on\""),
     "late constant": (with_connection(6, delay=1), r"\(always_on -> b\): found delay 1; allowed: at least 0; 0 from"),
+    "odd period": (
+        with_connection(6, period=3),
+        r"\(always_on -> b\): found period 3; allowed: 1, or up to 128 a power",
+    ),
+    "long period": (with_connection(6, period=256), r"found period 256; allowed: 1, or up to 128 a power of two from"),
+    "no period": (with_connection(6, period=0), r"found period 0; allowed: 1, or up to 128 a power of two"),
+    "periodic spikes": (with_connection(period=2), r'connection "a-b" \(a -> b\): found period 2; allowed: 1, or'),
     "before its window": (
         with_population(start=3) | with_connection(0, delay=1),
         r"\(input -> a\): found arrival 2 steps before the target's window; allowed: delay \+ start within it",

@@ -63,6 +63,21 @@ def test_version_is_the_oldest_that_has_what_the_network_needs(tmp_path: Path) -
         assert load_network(path).connections[3].weight_exponent == exponent
 
 
+def test_a_period_comes_with_version_4(tmp_path: Path) -> None:
+    network, path = worked_example(), tmp_path / "network.h5"
+    assert network.connections[1].source == "always_on"
+    pulsed = replace(network.connections[1], period=16)
+    save_network(replace(network, connections=(network.connections[0], pulsed, *network.connections[2:])), path)
+    with h5py.File(path, "r+") as file:
+        assert file.attrs["version"] == 4
+        assert [file[f"connections/{i:03d}"].attrs["period"] for i in range(4)] == [1, 16, 1, 1]
+    assert [c.period for c in load_network(path).connections] == [1, 16, 1, 1]
+    with h5py.File(path, "r+") as file:
+        del file["connections/002"].attrs["period"]
+    with pytest.raises(NetworkError, match=r'attribute "period" of group "/connections/002" is missing'):
+        load_network(path)
+
+
 def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
     save_network(worked_example(), tmp_path / "one.h5")
     save_network(load_network(tmp_path / "one.h5"), tmp_path / "two.h5")

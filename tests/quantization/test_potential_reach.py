@@ -1,5 +1,7 @@
 """How far potentials go: observed, attacked, proven."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ import networks
 from fsnn_lava.backends.simulator import IntegerSimulator
 from fsnn_lava.errors import NetworkError
 from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, Population, Readout
-from fsnn_lava.hardware.neurons import IntegerNeuron
+from fsnn_lava.hardware.neurons import STATE_LIMIT, IntegerNeuron
 from fsnn_lava.hardware.overflow_proof import potential_bounds, prove
 from fsnn_lava.quantization.potential_reach import PotentialReach, measured_reach
 from random_networks import random_network
@@ -85,3 +87,22 @@ def test_a_single_input_is_enough_and_is_not_changed() -> None:
 def test_a_float_network_has_no_integer_state() -> None:
     with pytest.raises(NetworkError, match="quantize it first"):
         measured_reach(networks.small_float_network(), np.ones((1, 3), np.int64), {})
+
+
+def test_an_attack_that_leaves_the_range_says_so() -> None:
+    """A potential of 24 bits holds 65,536 weight units; -127 arrive in each of 1,000 steps if the input is on."""
+    neuron = IntegerNeuron(10, 10, 0, 0, 1.0)
+    into = Connection("input", "input", "p", np.array([[-127]], np.int32), 0, 0, 8)
+    readout, spec = Readout("p", np.ones((2, 1)), np.zeros(2)), InputSpec((1,), "event", 1)
+    network = HardwareNetwork("one", spec, (Population("p", (1,), neuron),), (into,), readout, time_steps=1000)
+    dark = np.zeros((1000, 1, 1), np.int64)
+    reach = measured_reach(network, dark, {"p": 0})
+    assert reach["p"] == PotentialReach(127 * 1000 * 128, STATE_LIMIT + 1, 0)
+
+
+def test_neurons_that_the_input_does_not_reach_are_left_alone() -> None:
+    network = two_populations()
+    cut = dataclasses.replace(network, connections=network.connections[1:])
+    inputs = np.array([[10, 20, 30, 40]])
+    observed = IntegerSimulator().run(cut, inputs).peaks
+    assert {name: r.attacked for name, r in measured_reach(cut, inputs, observed).items()} == observed

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fsnn_lava.hardware.currents import mean_floor
+from fsnn_lava.hardware.currents import mean_floor, real_weight
 from fsnn_lava.hardware.geometry import Convolution
 from fsnn_lava.hardware.network import Connection
-from fsnn_lava.quantization.candidates import reset_synapses, weight_units
-from fsnn_lava.quantization.rounding import round_weights
+from fsnn_lava.quantization.candidates import pulse_period, reset_synapses, weight_units
+from fsnn_lava.quantization.rounding import round_current, round_weights
 
 
 def test_reset_synapses_are_all_that_eight_bits_and_an_exponent_can_say() -> None:
@@ -50,3 +50,28 @@ def test_symmetric_mantissas_leave_out_the_most_negative(bits: int) -> None:
         )
         assert (part.weight_exponent, clipped) == (0, cut)
         assert part.weight.ravel().tolist() == [lowest, *[1] * 6, top]
+
+
+@pytest.mark.parametrize("period", [1, 4, 16])
+def test_pulses_round_a_constant_current_to_parts_of_a_unit(period: int) -> None:
+    units = np.random.default_rng(3).uniform(-300, 300, (500, 1))
+    float_one = Connection("on", "always_on", "b", units)
+    parts, clipped = round_current(float_one, units, period=period)
+    assert [part.name for part in parts] == ["on_coarse", "on", "on_pulse"][: 3 if period > 1 else 2]
+    assert clipped == 0
+    assert np.abs(sum(map(real_weight, parts)) - units).max() <= 0.5 / period
+    if period > 1:
+        assert (parts[-1].period, parts[-1].weight_exponent) == (period, 0)
+        assert np.abs(parts[-1].weight).max() <= period / 2
+
+
+def test_a_current_of_whole_units_needs_no_pulses() -> None:
+    parts, _ = round_current(
+        Connection("on", "always_on", "b", np.ones((3, 1))), np.array([[1.0], [-2.0], [0.02]]), period=16
+    )
+    assert [part.name for part in parts] == ["on"]
+
+
+@pytest.mark.parametrize(("steps", "period"), [(1, 1), (2, 2), (3, 2), (5, 4), (8, 8), (15, 8), (16, 16), (1000, 16)])
+def test_a_period_is_no_longer_than_the_window(steps: int, period: int) -> None:
+    assert pulse_period(steps) == period

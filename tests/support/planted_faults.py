@@ -83,6 +83,10 @@ def planted_faults(floating: HardwareNetwork, integer: HardwareNetwork, *, anoth
     # A graded input's exponent may be negative; one more doubles it. Spikes' weights may have exponents up to 7.
     doubled = dataclasses.replace(into, weight_exponent=into.weight_exponent + 1)
     yield wrong("a weight exponent + 1", "exponent", into.name, _with_connection(integer, doubled))
+    pulse = next((c for c in integer.connections if c.period > 1), None)
+    if pulse is not None:
+        rarer = dataclasses.replace(pulse, period=2 * pulse.period)
+        yield wrong("a pulse half as often", "period", pulse.name, _with_connection(integer, rarer))
     foreign = dataclasses.replace(another, provenance=integer.provenance, name=integer.name)
     yield wrong("the integers of another training", "all integers", "network", foreign)
     yield wrong("readout's classes exchanged", "readout", "weight", _with_classes_exchanged(integer))

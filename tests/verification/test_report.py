@@ -14,7 +14,7 @@ import small
 import trained
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.errors import ConfigError, InputError
-from fsnn_lava.hardware import IntegerNeuron, RunResult, linear_map
+from fsnn_lava.hardware import STATE_LIMIT, IntegerNeuron, RunResult, linear_map
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.network import Settling
@@ -124,6 +124,11 @@ def test_potentials_are_printed_in_bits() -> None:
     text = REPORT.as_markdown()
     assert "| population1 | 22.00 | 21.58 | 19.00 |\n| population2 | 0.00 | 0.00 | 0.00 |" in text
     assert "the chip holds 23.00" in text
+    beyond = {"population2": PotentialReach(2**24, STATE_LIMIT + 1, 5)}
+    assert dataclasses.replace(REPORT, potentials=beyond).warnings() == [
+        "an input was found with which a potential of population2 leaves 24 bits"
+    ]
+    assert REPORT.warnings() == []
     assert "## Potentials" not in dataclasses.replace(REPORT, potentials={}).as_markdown()
 
 
@@ -322,7 +327,7 @@ def operations_by_loop(network: HardwareNetwork, connection: Connection, result:
     operations = 0
     for sample in range(len(result.logits)):
         if connection.source == ALWAYS_ON:
-            messages = [network.time_steps]
+            messages = [len(range(connection.period // 2, network.time_steps, connection.period))]
         elif connection.source != INPUT:
             messages = result.spike_counts[connection.source][sample].ravel().tolist()
         elif network.input.kind == "graded":
