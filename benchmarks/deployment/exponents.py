@@ -1,9 +1,9 @@
 """What finer integers gain a network that is rounded afterwards: exponents below 0, and parts of a constant current.
 
 For each T the float network is quantized with exponents below 0 of the input's weights alone, of all, and of all with
-constant currents in sixteenths of a weight unit. Kept are, of every population, the mean error of the equilibrium rates,
-how far rates after T steps are from those of the float network in the same timing (both on test images), and the bits
-that each connection's weights use.
+constant currents in sixteenths of a weight unit. Kept are, of every population, the mean error of the equilibrium
+rates, how far rates after T steps are from those of the float network in the same timing (both on test images), and the
+bits that each connection's weights use.
 """
 
 from __future__ import annotations

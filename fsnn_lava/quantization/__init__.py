@@ -6,6 +6,7 @@ from fsnn_lava.quantization.quantizer import quantize as quantize
 from fsnn_lava.quantization.report import (
     LOST_SHARE as LOST_SHARE,
     NEGLIGIBLE_SHARE as NEGLIGIBLE_SHARE,
+    ConnectionReport as ConnectionReport,
     QuantizationReport as QuantizationReport,
 )
 from fsnn_lava.quantization.rounding import (

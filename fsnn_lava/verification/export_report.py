@@ -7,7 +7,7 @@ from typing import Any
 from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.hardware import STATE_LIMIT, Array, HardwareNetwork
-from fsnn_lava.quantization import CURRENT_BITS, NEGLIGIBLE_SHARE, QuantizationReport
+from fsnn_lava.quantization import CURRENT_BITS, NEGLIGIBLE_SHARE, ConnectionReport, QuantizationReport
 from fsnn_lava.verification.markdown_tables import markdown_table, settling_markdown
 from fsnn_lava.verification.size_and_energy import (
     LOIHI_1,
@@ -144,12 +144,19 @@ def time_step_warnings(network: HardwareNetwork) -> list[str]:
     return found
 
 
+def _exponents(c: ConnectionReport) -> str:
+    """Write the exponents of a connection's parts, and how often the pulses come that one of them sends."""
+    pulses = c.period > 1
+    several = " and below" if c.parts - pulses > 1 else ""
+    return f"{c.weight_exponent}{several}" + (f", pulses every {c.period}" if pulses else "")
+
+
 def quantization_markdown(report: QuantizationReport) -> str:
     """Write the tables of what quantization did, and what their columns mean."""
     connections = [
         (
             name,
-            str(c.weight_exponent) if c.parts == 1 else f"{c.weight_exponent} and below",
+            _exponents(c),
             str(c.used_bits),
             f"{c.relative_error:.1%}",
             f"{c.current_error:.1%}",

@@ -120,6 +120,36 @@ def test_events_have_a_negative_exponent_where_several_arrive_in_a_step(
     assert (report.connections["in"].used_bits == 8) == fine
 
 
+def many_events(steps: int) -> tuple[HardwareNetwork, Array]:
+    """Half of 30 events in each step, whose small weights have an exponent below 0, and constant currents."""
+    rng = np.random.default_rng(0)
+    net = replace(network(rng.normal(0, 0.004, (9, 30)), rng.normal(0, 1, 9), kind="event"), time_steps=steps)
+    return net, (rng.random((steps, 25, 30)) < 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("steps", "period"), [(10, 8), (40, 16)])
+def test_constant_currents_have_parts_of_a_unit_where_weights_have(steps: int, period: int) -> None:
+    net, frames = many_events(steps)
+    errors = {}
+    for currents, exponents in (("pulsed", "all"), ("whole", "all"), ("pulsed", "input")):
+        config = DeployConfig(exponents=exponents, currents=currents)  # type: ignore[arg-type]
+        integer, report = quantize(net, frames, config=config, keep_lost=True)
+        assert_sound(report)
+        pulsed = currents == "pulsed" and exponents == "all"
+        periods = {c.period for c in integer.connections}
+        assert periods == ({1, period} if pulsed else {1})
+        assert report.connections["on"].period == max(periods)
+        prove(integer)
+        errors[currents, exponents] = report.connections["on"].current_error
+    assert errors["pulsed", "all"] < errors["whole", "all"] / 3
+
+
+def test_a_window_of_one_step_has_no_pulses() -> None:
+    net, frames = many_events(1)
+    integer, _ = quantize(net, frames, keep_lost=True)
+    assert {c.period for c in integer.connections} == {1}
+
+
 def test_half_threshold_is_half_the_reset_and_about_halves_the_deviation() -> None:
     """Floor becomes rounding: the expected deviation of 1/2 spike becomes 1/4."""
     floating = replace(trained.on_hardware(trained.trained_network()), time_steps=30)
