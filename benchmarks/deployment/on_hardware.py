@@ -1,8 +1,9 @@
 """What is left of trained networks on hardware: accuracy, firing rates, and whether Lava gives the same spikes.
 
-Takes trainings (`python train/train.py --config <name>`), exports each, classifies test images with
-the integer simulator, runs some of them on Lava with our process models and fewer with Lava's own, and keeps the
-figures in benchmarks/results/on_hardware.json. With --readme nothing is run: README's table is made from that file.
+Takes the networks of the zoo, which were trained in integers, and trainings in floats (`python train/train.py --config
+<name>`), which it exports. It classifies test images with the integer simulator, runs some of them on Lava with our
+process models and fewer with Lava's own, and keeps the figures in benchmarks/results/on_hardware.json. With --readme
+nothing is run: README's table is made from that file.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.conversion import calibration_codes, lower, run_torch
+from fsnn_lava.conversion import calibration_codes, from_zoo, lower, run_torch, zoo_card
 from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
 from fsnn_lava.files import write_json, write_text
 from fsnn_lava.hardware import HardwareNetwork, RunResult, accuracy, with_timing
-from fsnn_lava.quantization import quantize
+from fsnn_lava.quantization import dequantized, quantize
 from fsnn_lava.training import BEST, TrainedNetwork, evaluate, load_checkpoint
 from fsnn_lava.verification import compare, spike_agreement
 
@@ -42,13 +43,13 @@ class Extent:
     stock: int
 
 
-DENSE, CONVOLUTION, DEEP = Extent(10_000, 200, 200, 20), Extent(10_000, 20, 20, 20), Extent(1_000, 5, 5, 1)
+DENSE, CONVOLUTION, DEEP = Extent(10_000, 200, 200, 20), Extent(10_000, 20, 20, 20), Extent(10_000, 5, 5, 1)
+ZOO = {"digits": DENSE, "fashion_mnist_4_bits": DENSE, "cifar10_alexnet": DEEP}
 CONFIGS = {
     **dict.fromkeys(("fashion_mnist_fc_if", "fashion_mnist_fc_lif"), DENSE),
     **dict.fromkeys(("fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"), DENSE),
     **dict.fromkeys(("mnist_conv_if", "mnist_conv_lif", "nmnist_conv_if", "nmnist_conv_lif"), CONVOLUTION),
     **{"digits_spide": DENSE, "mnist_spide_conv": CONVOLUTION, "mnist_spide_lenet": CONVOLUTION},
-    **dict.fromkeys(("cifar10_alexnet_if_t30", "cifar10_alexnet_lif_t30", "cifar10_cifarnet_if_t30"), DEEP),
 }
 console = Console(width=150)
 
@@ -59,8 +60,8 @@ class Arguments:
 
     runs: tuple[Path, ...] = (Path("runs"),)
     """Folders of trainings, one folder in them for each configuration."""
-    configs: tuple[str, ...] = tuple(CONFIGS)
-    """Which configurations."""
+    networks: tuple[str, ...] = (*ZOO, *CONFIGS)
+    """Which networks: names of the zoo, or of configurations."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA."""
     readme: bool = False
@@ -73,19 +74,53 @@ def main(argv: list[str]) -> int:
         Arguments, argv, command="python -m benchmarks.deployment.on_hardware", description=__doc__
     )
     kept = stored(RESULT) or {}
-    for name in () if arguments.readme else arguments.configs:
-        folder = next((f / name for f in arguments.runs if (f / name / BEST).exists()), arguments.runs[0] / name)
-        trained = load_checkpoint(folder / BEST)
-        dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+    for name in () if arguments.readme else arguments.networks:
         with console.status(name):
-            kept[name] = measure(trained, dataset, CONFIGS[name])
-        write_json(RESULT, {name: kept[name] for name in CONFIGS if name in kept})
+            if name in ZOO:
+                kept[name] = measure_of_zoo(name, arguments.data_dir)
+            else:
+                folder = next(
+                    (f / name for f in arguments.runs if (f / name / BEST).exists()), arguments.runs[0] / name
+                )
+                trained = load_checkpoint(folder / BEST)
+                dataset = load_dataset(trained.config.dataset, arguments.data_dir)
+                kept[name] = measure(trained, dataset, CONFIGS[name])
+        write_json(RESULT, {name: kept[name] for name in (*ZOO, *CONFIGS) if name in kept})
     table = deployment_table(kept)
     console.print(table.screen())
     if arguments.readme:
         write_text(README, with_blocks(README.read_text(encoding="utf-8"), {"deployment": table.markdown()}))
         console.print(f"{README.name}: table written")
     return 0 if all(row["lava_identical"] and row["stock_identical"] for row in kept.values()) else 1
+
+
+def measure_of_zoo(name: str, data_dir: Path | None) -> dict[str, Any]:
+    """Every figure of a network that was trained in the integers that it has."""
+    card, integer, extent = zoo_card(name), from_zoo(name), ZOO[name]
+    test = spread(load_dataset(card.dataset, data_dir).test, extent.simulator)
+    began = time.monotonic()
+    simulated = IntegerSimulator(keep=()).run(integer, time_first(test.codes))
+    simulation = time.monotonic() - began
+    compared = spread(test, extent.compared)
+    runs = [
+        FloatSimulator().run(dequantized(integer), time_first(compared.codes)),
+        IntegerSimulator().run(integer, time_first(compared.codes)),
+    ]
+    return {
+        "notation": card.notation,
+        "neurons": "IF" if integer.populations[0].neuron.leak == 1 else f"LIF {integer.populations[0].neuron.leak}",
+        "time_steps": card.time_steps,
+        "seed": card.seed,
+        "test_samples": len(test),
+        "pytorch": card.float_accuracy,
+        "simulator": accuracy(simulated, test.labels),
+        "simulator_seconds": simulation,
+        "compared_samples": len(compared),
+        "mean_rate": float(np.mean([rate.mean() for rate in runs[0].firing_rates.values()])),
+        "mean_rate_difference": compare(*runs).mean_rate_difference,
+        **on_lava(integer, spread(test, extent.lava), spread(test, extent.stock)),
+        "commit": commit(),
+    }
 
 
 def measure(trained: TrainedNetwork, dataset: Dataset, extent: Extent) -> dict[str, Any]:
@@ -166,7 +201,7 @@ def spikes(network: HardwareNetwork, samples: Samples, backend: str, *, stock_mo
 def deployment_table(kept: dict[str, dict[str, Any]]) -> TextTable:
     """Accuracy and firing rates in PyTorch, in the integer simulator and on Lava."""
     header = (
-        *("config", "T", "neurons", "test samples", "PyTorch", "integer simulator"),
+        *("network", "T", "neurons", "test samples", "PyTorch", "integer simulator"),
         *("rate difference x T", "samples of the same spikes on Lava, our models", "its own models"),
     )
     rows = []
@@ -177,7 +212,12 @@ def deployment_table(kept: dict[str, dict[str, Any]]) -> TextTable:
             f"all {row[f'{kind}_samples']}" if row[f"{kind}_identical"] else "**different**"
             for kind in ("lava", "stock")
         )
-        about = (f"`{name}`", str(row["time_steps"]), row["neurons"], f"{row['test_samples']:,}")
+        about = (
+            f"zoo: `{name}`" if name in ZOO else f"`{name}`",
+            str(row["time_steps"]),
+            row["neurons"],
+            f"{row['test_samples']:,}",
+        )
         rows.append((*about, *figures, difference, lava, stock))
     return TextTable("Trained networks on hardware", header, tuple(rows))
 
