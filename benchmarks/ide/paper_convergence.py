@@ -1,13 +1,15 @@
 """Figure 1 of the IDE paper: ||f(a[t]) - a[t]|| of trained networks over the time steps t = 1 .. 100.
 
 f is the map whose fixed point the firing rates a settle at; the norm is over the last population. With --runs, trained
-networks are measured on test samples, on average and on one sample drawn at random as in the paper, and the curves
-are kept in benchmarks/results/convergence.json. From these the picture benchmarks/results/convergence.svg is drawn.
-Event recordings end with their last frame, and so do their curves.
+networks are measured on test samples, on average and on one sample drawn at random as in the paper; with --zoo those of
+the zoo, in hardware timing, whose integers are taken as the weights that they stand for. The curves are kept in
+benchmarks/results/convergence.json. From these the picture benchmarks/results/convergence.svg is drawn. Event
+recordings end with their last frame, and so do their curves.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,12 +23,16 @@ from benchmarks.ide.published import published_rows
 from benchmarks.ide.trainings import extent, read_run
 from benchmarks.shared.pictures import drawn_from, new_figure, save_figure
 from benchmarks.shared.results import RESULTS, commit, stored
+from fsnn_lava.backends import FloatSimulator
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import run_script
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.conversion import from_zoo, zoo_card
+from fsnn_lava.datasets import Dataset, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import write_json
-from fsnn_lava.network import open_device, place, prepared
+from fsnn_lava.hardware import Array, HardwareNetwork, rate_weights
+from fsnn_lava.network import RateMap, open_device, place, prepared
+from fsnn_lava.quantization import dequantized
 from fsnn_lava.training import BEST, DeviceSamples, TrainedNetwork, convergence_curve, load_checkpoint
 
 console = Console()
@@ -41,6 +47,8 @@ class Arguments:
 
     runs: tuple[Path, ...] = ()
     """Folders of the trained networks to measure, one folder each; without any, the kept curves are drawn anew."""
+    zoo: tuple[str, ...] = ()
+    """Names of networks of the zoo to measure."""
     samples: int = 50
     """Test samples of the average."""
     time_steps: int = 100
@@ -67,10 +75,14 @@ def main(argv: list[str]) -> int:
         with console.status(run.name):
             curves[run.name] = measure(run, arguments)
         console.print(f"{run.name}: {curves[run.name]['mean'][0]:.3g} -> {curves[run.name]['mean'][-1]:.3g}")
+    for name in arguments.zoo:
+        with console.status(name):
+            curves[f"zoo: {name}"] = found = measure_of_zoo(name, arguments)
+        console.print(f"{name}: {found['mean'][0]:.3g} -> {found['mean'][-1]:.3g}")
     if not curves:
         raise ConfigError(f"{path}: no curves are kept yet; name trained networks with --runs")
     arguments.results.mkdir(parents=True, exist_ok=True)
-    if arguments.runs:
+    if arguments.runs or arguments.zoo:
         write_json(path, dict(sorted(curves.items())))
     picture = arguments.results / "convergence.svg"
     draw(curves, picture)
@@ -104,6 +116,51 @@ def measure(run: Path, arguments: Arguments) -> dict[str, Any]:
         "one": [float(f"{value:.4g}") for value in one],
         "commit": commit(),
     }
+
+
+def measure_of_zoo(name: str, arguments: Arguments) -> dict[str, Any]:
+    """The same of a network of the zoo.
+
+    Raises
+    ------
+    ConfigError : if there is no such network.
+    """
+    card, network = zoo_card(name), dequantized(from_zoo(name))
+    dataset = load_dataset(card.dataset, arguments.data_dir)
+    last, count = network.populations[-1], min(arguments.samples, len(dataset.test))
+    chosen = np.random.default_rng(arguments.seed).choice(len(dataset.test), count, replace=False)
+    steps = dataset.frames or arguments.time_steps
+    found = np.concatenate(
+        [
+            distances(dataclasses.replace(network, time_steps=steps), time_first(dataset.test.select(part).codes))
+            for part in np.array_split(chosen, -(-count // BATCH))
+        ]
+    )
+    return {
+        "neurons": "IF" if last.neuron.leak == 1 else f"LIF {last.neuron.leak}",
+        "size": last.size,
+        "trained_steps": card.time_steps,
+        "extent": f"{card.description}; hardware timing",
+        "samples": count,
+        "seed": arguments.seed,
+        "mean": [float(f"{value:.4g}") for value in found.mean(axis=0)],
+        "one": [float(f"{value:.4g}") for value in found[0]],
+        "commit": commit(),
+    }
+
+
+def distances(network: HardwareNetwork, codes: Array) -> Array:
+    """(B, T) distance of the last population's rates after t steps from what the map of the rates makes of them."""
+    last = network.populations[-1]
+    spikes = FloatSimulator(keep=()).run(network, codes, record=[last.name]).spikes[last.name]
+    shares = [rate_weights(t, last.neuron.leak) for t in range(1, len(spikes) + 1)]
+    found = np.empty((spikes.shape[1], len(spikes)))
+    settling = RateMap(network)
+    for t, share in enumerate(shares):
+        rates = np.tensordot(share, spikes[: t + 1], axes=1)
+        mapped = settling.rates_of(codes, {last.name: rates})[last.name]
+        found[:, t] = np.sqrt(np.square(mapped - rates).reshape(len(rates), -1).sum(axis=1))
+    return found
 
 
 def curves_of(trained: TrainedNetwork, dataset: Dataset, arguments: Arguments) -> tuple[Curve, Curve]:

@@ -159,6 +159,7 @@ class RateMap:
     """
 
     def __init__(self, network: HardwareNetwork, *, with_input: bool = False) -> None:
+        self.network = network
         self._shapes = {p.name: p.shape for p in network.populations}
         self._incoming: dict[str, list[tuple[Connection, dict[torch.dtype, Tensor]]]] = {n: [] for n in self._shapes}
         self.products = 0
@@ -205,6 +206,22 @@ class RateMap:
         for name in self._shapes:
             new[name] = values[name] = update(name, self.current(name, values))
         return new
+
+    def rates_of(self, inputs: Array, carried: Mapping[str, Array]) -> dict[str, Array]:
+        """Population -> (B, *N) float64 rates by one sweep from the carried ones.
+
+        Parameters
+        ----------
+        inputs : as a backend takes them.
+        carried : population -> (B, *N) its rates, of those in `carried`.
+        """
+        constant = _constant_currents(self.network, inputs)
+
+        def update(name: str, current: Tensor | None) -> Tensor:
+            return (constant[name] if current is None else current.add_(constant[name])).clamp(0.0, 1.0)
+
+        values = {name: _images_last(torch.from_numpy(np.asarray(carried[name], np.float64))) for name in self.carried}
+        return {name: rates.numpy() for name, rates in self.sweep(values, update).items()}
 
     def joined(self, values: Mapping[str, Tensor]) -> Tensor:
         """(B, D) the carried values, one vector per sample, in the order of memory."""

@@ -20,9 +20,12 @@ from benchmarks.ide.trainings import TRAININGS, RunResult, extent, read_run, sav
 from benchmarks.shared import iteration
 from benchmarks.shared.results import BENCHMARKS_README, README, RESULTS, commit, stored
 from benchmarks.shared.text_table import TextTable, with_blocks
+from fsnn_lava.backends import FloatSimulator
 from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.conversion import from_zoo, zoo_card
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, MissingDependencyError
+from fsnn_lava.quantization import dequantized
 from fsnn_lava.training import BEST, LAST, fit
 from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, save_checkpoint
 from fsnn_lava.training.device_samples import DeviceSamples
@@ -224,10 +227,15 @@ def test_rates_are_of_the_run_that_saw_most_samples() -> None:
     rates = {f"population{n}": 0.01 * n for n in range(1, 6)} | {"total": 0.021}
     few = result(ALEXNET, run="few", train_samples=100, mean_spikes=dict.fromkeys(rates, 0.9))
     table = rates_table(ROWS, [few, result(ALEXNET, epochs=60, mean_spikes=rates)])
-    assert table.header[::2] == ("", *["ours"] * 3)
-    assert table.header[1::2] == ("IDE-IF, published", "IDE-LIF, published", "BPTT-LIF, published")
-    assert table.rows[0] == ("population1", "0.0172", "-", "0.0166", "0.0100", "0.0190", "-")
-    assert table.rows[-1] == ("total", "0.0070", "-", "0.0066", "0.0210", "0.0102", "-")
+    assert table.header[:-1][::2] == ("", *["ours"] * 3)
+    assert table.header[1::2] == ("IDE-IF, published", "IDE-LIF, published", "BPTT-LIF, published", "ours, of the zoo")
+    assert table.rows[0][:-1] == ("population1", "0.0172", "-", "0.0166", "0.0100", "0.0190", "-")
+    assert table.rows[-1][:-1] == ("total", "0.0070", "-", "0.0066", "0.0210", "0.0102", "-")
+    firing = zoo_card("cifar10_alexnet").firing
+    assert [row[-1] for row in table.rows[:-1]] == [f"{rate:.4f}" for rate in firing.values()]
+    neurons = (96 * 256, 256 * 256, 384 * 64, 384 * 64, 256 * 64)
+    total = sum(n * rate for n, rate in zip(neurons, firing.values(), strict=True)) / sum(neurons)
+    assert table.rows[-1][-1] == f"{total:.4f}"
     assert "IDE-LIF: in part: 60 of 100 epochs. BPTT-LIF: not run." in table.notes
 
 
@@ -454,6 +462,28 @@ def test_curves_are_kept_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(name.encode() in first for name in names)
     assert convergence.main(kept) == 0
     assert picture.read_bytes() == first, "drawn from what is kept, the same each time"
+
+
+def test_a_network_of_the_zoo_has_a_curve_too(tmp_path: Path) -> None:
+    """Its first sample computed by hand: one population that feeds itself."""
+    pytest.importorskip("matplotlib")
+    kept = ["--results", str(tmp_path)]
+    assert convergence.main([*kept, "--samples", "12", "--time-steps", "40", "--seed", "3", "--zoo", "digits"]) == 0
+    curve = json.loads((tmp_path / "convergence.json").read_text())["zoo: digits"]
+    assert (curve["samples"], curve["size"], curve["neurons"], curve["trained_steps"]) == (12, 200, "IF", 5)
+    assert len(curve["mean"]) == len(curve["one"]) == 40
+
+    network = dataclasses.replace(dequantized(from_zoo("digits")), time_steps=40)
+    digits = load_dataset("digits")
+    code = digits.test.codes[np.random.default_rng(3).choice(len(digits.test), 12, replace=False)[:1]]
+    spikes = FloatSimulator().run(network, code, record=["population1"]).spikes["population1"][:, 0]
+    weights = {c.name: c.weight for c in network.connections}
+    constant = weights["input_to_population1"] @ code.ravel() + weights["population1_current"][:, 0]
+    for t in (1, 7, 40):
+        rate = spikes[:t].mean(axis=0)
+        mapped = np.clip((constant + weights["feedback"] @ rate) / network.populations[0].neuron.reset_amount, 0, 1)
+        assert curve["one"][t - 1] == pytest.approx(np.linalg.norm(mapped - rate), rel=1e-3)
+    assert curve["mean"][39] < curve["mean"][0] / 5
 
 
 def test_the_kept_picture_is_of_the_kept_curves() -> None:
