@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         )
     backend = get_backend(arguments.backend)
     count = 100 if arguments.samples is None and arguments.backend == "lava-fixed" else arguments.samples
-    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=count)
+    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, dataset=arguments.dataset, count=count)
     codes = time_first(samples.codes)
     readout = AnytimeReadout(
         deployed.integer,

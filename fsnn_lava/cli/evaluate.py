@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, chosen_run, show_next, working
-from fsnn_lava.datasets import check_time_steps, load_dataset
+from fsnn_lava.cli.script import RunPlaces, chosen_run, dataset_of, show_next, working
+from fsnn_lava.datasets import check_time_steps
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.network import open_device, place, prepared
 from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint, settling
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     folder = chosen_run(console, arguments, BEST)
     trained = load_checkpoint(folder / BEST)
     with working(console, f"reading {trained.config.dataset}"):
-        dataset = load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
+        dataset = dataset_of(trained, arguments)
     time_steps = arguments.time_steps or trained.config.network.time_steps
     check_time_steps(dataset, time_steps)
     if arguments.samples > len(dataset.test):

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
-from fsnn_lava.cli.script import RunPlaces, chosen_run, show_next, working, write_report
+from fsnn_lava.cli.script import RunPlaces, chosen_run, dataset_of, show_next, working, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
 from fsnn_lava.datasets import Dataset, load_dataset
@@ -38,9 +38,8 @@ class Arguments(RunPlaces):
     """lava: the two network files, which `fsnn run` runs on Lava. netx: also network.net for lava-dl's
     netx.hdf5.Network. nir: also both networks as NIR graphs, network-float.nir and network-integer.nir."""
     from_nir: Path | None = None
-    """Export this NIR graph, in a new run folder of its name, instead of a training; needs --dataset."""
-    dataset: str | None = None
-    """Dataset whose normalised values the NIR graph was made for."""
+    """Export this NIR graph, in a new run folder of its name, instead of a training; needs --dataset, for whose
+    normalised values it was made."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
@@ -49,8 +48,8 @@ class Arguments(RunPlaces):
 def main(argv: list[str]) -> int:
     """Export a network and return the exit status, 0."""
     arguments = read_options(Arguments, argv, command="export", description=__doc__)
-    if (arguments.from_nir is None) != (arguments.dataset is None) or (arguments.from_nir and arguments.run):
-        raise ConfigError("--from-nir FILE and --dataset NAME go together, without --run")
+    if arguments.from_nir and (arguments.dataset is None or arguments.run):
+        raise ConfigError("--from-nir FILE needs --dataset NAME, and goes without --run")
     run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
     try:
         with working(console, "reading the network and its samples") as progress:
@@ -98,7 +97,7 @@ def lowered(arguments: Arguments, run: Path) -> tuple[HardwareNetwork, Dataset]:
     floating = lower(trained)
     if arguments.settings.time_steps:
         floating = dataclasses.replace(floating, time_steps=arguments.settings.time_steps)
-    return floating, load_dataset(trained.config.dataset, arguments.data_dir, classes=trained.classes)
+    return floating, dataset_of(trained, arguments)
 
 
 def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:

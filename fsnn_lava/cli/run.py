@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
     backend = get_backend(arguments.backend, settings)
     network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
     most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES
-    samples = samples_to_test(network, data_dir=arguments.data_dir, count=arguments.samples, most=most)
+    samples = samples_to_test(
+        network, data_dir=arguments.data_dir, dataset=arguments.dataset, count=arguments.samples, most=most
+    )
     started = time.monotonic()
     names = [p.name for p in network.populations] if arguments.record else []
     try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -21,8 +21,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
 from fsnn_lava.conversion import take_from_zoo
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, FsnnError
 from fsnn_lava.files import newest_run, write_json, write_text
+
+if TYPE_CHECKING:
+    from fsnn_lava.training import TrainedNetwork
 
 SCRIPTS = {
     "train": "train/train.py",
@@ -54,6 +58,8 @@ class RunPlaces(Places):
 
     run: Path | None = None
     """Run folder; default: the newest one that holds what is needed."""
+    dataset: str | None = None
+    """Where your own data is that it was trained on, if that is not where it was; or the function that returns it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,23 @@ def chosen_run(console: Console, places: RunPlaces, holding: str) -> Path:
     newer = f"; newer, but without it: {', '.join(map(str, without))}" if without else ""
     console.print(f"run: {escape(str(folder))}, the newest with {holding}{escape(newer)}", soft_wrap=True)
     return folder
+
+
+def dataset_of(trained: "TrainedNetwork", places: RunPlaces) -> Dataset:
+    """Read the dataset that a network was trained on, from where --dataset says if that is given.
+
+    Raises
+    ------
+    DatasetError : if it cannot be read, or is not the one that the network was trained on.
+    """
+    return load_dataset(
+        places.dataset or trained.config.dataset,
+        places.data_dir,
+        classes=trained.classes,
+        coding=trained.coding,
+        settings=trained.config.data,
+        asked=places.dataset is not None,
+    )
 
 
 def command_line(command: str) -> str:

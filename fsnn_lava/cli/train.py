@@ -91,7 +91,12 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(config.training.threads)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
     with working(console, f"reading {config.dataset}"):
-        dataset = chosen_samples(config, load_dataset(config.dataset, arguments.data_dir))
+        asked = any(option.partition("=")[0] == "--dataset" for option in argv)
+        whole = load_dataset(config.dataset, arguments.data_dir, settings=config.data, asked=asked)
+        if arguments.resume is None:
+            config = noted(config, whole)
+            arguments = dataclasses.replace(arguments, settings=config)
+        dataset = chosen_samples(config, whole)
     check_dataset(config, dataset)  # refuses before anything is written
     check_shares(config, len(dataset.train), processes=ranks.size)
     origin = None if arguments.origin is None else load_checkpoint(arguments.origin / BEST)
@@ -117,6 +122,14 @@ def main(argv: list[str]) -> int:
         result = train(arguments, dataset, folder, ranks, origin=origin)
         kept = "what was done of the next one is kept"
         return report(console, result, folder, command="train", kept=kept, data_dir=arguments.data_dir)
+
+
+def noted(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The settings with the hash of a user's own data, and where that is from anywhere."""
+    if not dataset.sha256:
+        return config
+    data = dataclasses.replace(config.data, sha256=dataset.sha256)
+    return dataclasses.replace(config, dataset=str(Path(dataset.name).absolute()), data=data)
 
 
 def steps_of(config: TrainConfig) -> str:

@@ -79,7 +79,8 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     with working(console, f"reading {config.dataset}"):
-        dataset = load_dataset(config.dataset, arguments.data_dir)
+        asked = any(option.partition("=")[0] == "--dataset" for option in argv)
+        dataset = load_dataset(config.dataset, arguments.data_dir, settings=config.data, asked=asked)
     require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)

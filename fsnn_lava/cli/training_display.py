@@ -1,6 +1,7 @@
 """What the two training commands share: where their settings come from, and how a training's course is shown."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ def named(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
     """Settings whose name is their dataset's, where this is not the default's any more and no name was given."""
     if settings.dataset == default.dataset or settings.name != default.name:
         return settings
-    return dataclasses.replace(settings, name=settings.dataset)
+    name = re.sub(r"[^\w.-]", "_", Path(settings.dataset).stem).lstrip(".") or "mine"
+    return dataclasses.replace(settings, name=name)
 
 
 def new_folder(runs: Path, name: str, settings: TrainConfig) -> Path:

@@ -62,11 +62,13 @@ def main(argv: list[str]) -> int:
             )
     else:
         console.print(f"no {BEST} in {deployed.folder}: PyTorch is left out", soft_wrap=True)
-    samples = samples_to_test(deployed.integer, data_dir=arguments.data_dir, count=arguments.samples, most=SAMPLES)
+    samples = samples_to_test(
+        deployed.integer, data_dir=arguments.data_dir, dataset=arguments.dataset, count=arguments.samples, most=SAMPLES
+    )
     record, calibration = load_record(deployed.folder / RECORD), None
     if record is None or not record.is_of(deployed.floating, deployed.integer):
         # What is not as recorded is derived anew, so that each integer that is wrong is known.
-        calibration = training_samples(deployed.integer, data_dir=arguments.data_dir)
+        calibration = training_samples(deployed.integer, data_dir=arguments.data_dir, dataset=arguments.dataset)
     with working(console, "verifying") as progress:
         report = verify(
             trained,

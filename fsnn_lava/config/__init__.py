@@ -22,6 +22,7 @@ from fsnn_lava.config.notation import (
 )
 from fsnn_lava.config.registry import Registry as Registry
 from fsnn_lava.config.settings import (
+    DataConfig as DataConfig,
     DeployConfig as DeployConfig,
     NetworkConfig as NetworkConfig,
     PrecisionName as PrecisionName,

@@ -184,13 +184,40 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """How a user's own data becomes samples: a file of arrays, or a folder of class folders of images."""
+
+    test_share: float = 0.2
+    """Share of each class that tests, where the data has no test part of its own."""
+    seed: int = 0
+    """Of the draw of that share, from arrays. Images are drawn by a hash of their names."""
+    grey: bool = False
+    """Colour images become grey."""
+    height: int = 0
+    """Height and width to which images are scaled; 0: as they are, all of one size."""
+    width: int = 0
+    """See height."""
+    flip: bool = False
+    """Every second training image, chosen at random, is mirrored from left to right."""
+    sha256: str = ""
+    """Hash of the content that must be found; empty: whatever there is. A training notes that of its data."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.test_share < 1, "data.test_share", self.test_share, "0 < test_share < 1")
+        require(0 <= self.seed < SEED_LIMIT, "data.seed", self.seed, f"0 .. {SEED_LIMIT - 1}")
+        sides = self.height, self.width
+        require(min(sides) >= 0 and (min(sides) > 0) == (max(sides) > 0), "data.height and width", sides, "both, or 0")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run."""
 
     name: str = "digits"
     """Name of the run's folder. A run on another dataset than its config's is named after that, if no name is given."""
     dataset: str = "digits"
-    """Name of a dataset: of `fsnn_lava.datasets.DATASETS`, listed at the top of --help."""
+    """Name of a dataset, listed at the top of --help; or your own: a file of arrays (.npz), a folder of class folders
+    of images, or package.module:function, which returns a Dataset."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
     train_samples: int = 0
@@ -201,6 +228,7 @@ class TrainConfig:
     """Training samples to hold out, on which the best epoch is chosen; 0: on the test samples, as published."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
 
     @property
     def most_steps(self) -> int:
@@ -415,6 +443,8 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     values = dataclasses.asdict(config)
     if not config.validation_samples:
         del values["validation_samples"]
+    if config.data == DataConfig():
+        del values["data"]
     if config.network.neuron == "lif":
         del values["network"]["neuron"]
     for name, default in _UNCHANGED.items():
@@ -440,11 +470,12 @@ def with_given(config: TrainConfig, *, own: Mapping[str, Any], training: Mapping
 def changed_settings(old: TrainConfig, new: TrainConfig, *, free: Sequence[str]) -> list[str]:
     """Settings that differ, but for those under [training] that are `free` to; "key" or "table.key (old -> new)"."""
     before, after = config_to_dict(old), config_to_dict(new)
-    names = [k for k in before | after if k not in ("network", "training")]
-    changed = [k for k in names if before.get(k) != after.get(k)]
-    for table in ("network", "training"):
-        for key in before[table] | after[table]:
-            value, then = before[table].get(key), after[table].get(key)
+    tables = ("network", "training", "data")
+    changed = [k for k in before | after if k not in tables and before.get(k) != after.get(k)]
+    for table in tables:
+        of_old, of_new = (values.get(table, {}) for values in (before, after))
+        for key in of_old | of_new:
+            value, then = of_old.get(key), of_new.get(key)
             if value != then and not (table == "training" and key in free):
                 changed.append(f"{table}.{key} ({value!r} -> {then!r})")
     return changed

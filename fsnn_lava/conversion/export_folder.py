@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fsnn_lava.config import DataConfig
 from fsnn_lava.conversion.netx_write import write_netx
 from fsnn_lava.conversion.nir_write import write_nir
-from fsnn_lava.datasets import Dataset, Samples, load_dataset, time_first
+from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
 from fsnn_lava.files import not_writable
 from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, load_network, save_network
@@ -166,7 +167,12 @@ def load_deployed(folder: Path) -> Deployed:
 
 
 def samples_to_test(
-    network: HardwareNetwork, *, data_dir: Path | None, count: int | None, most: int | None = None
+    network: HardwareNetwork,
+    *,
+    data_dir: Path | None,
+    count: int | None,
+    most: int | None = None,
+    dataset: str | None = None,
 ) -> Samples:
     """Load test samples of the dataset that a network was trained on, evenly spread over the test set.
 
@@ -174,13 +180,14 @@ def samples_to_test(
     ----------
     count : how many; None: all.
     most : how many at most, if no count is given.
+    dataset : where the data is, if it is not where the network's file says.
 
     Raises
     ------
     DatasetError : if the dataset cannot be read.
     ConfigError : if there are fewer samples than asked for, or the network's file does not name its dataset.
     """
-    test = _dataset(network, data_dir).test
+    test = _dataset(network, data_dir, dataset).test
     if count is None:
         return test.spread(len(test) if most is None else most)
     if not 1 <= count <= len(test):
@@ -188,14 +195,14 @@ def samples_to_test(
     return test.spread(count)
 
 
-def training_samples(network: HardwareNetwork, *, data_dir: Path | None) -> Samples:
+def training_samples(network: HardwareNetwork, *, data_dir: Path | None, dataset: str | None = None) -> Samples:
     """Load the training samples of the dataset that a network was trained on, some of which an export is calibrated on.
 
     Raises
     ------
     DatasetError, ConfigError : as `samples_to_test`.
     """
-    return _dataset(network, data_dir).train
+    return _dataset(network, data_dir, dataset).train
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
@@ -206,9 +213,21 @@ def calibration_codes(dataset: Dataset, *, count: int) -> Array:
     return time_first(dataset.train.spread(count).codes)
 
 
-def _dataset(network: HardwareNetwork, data_dir: Path | None) -> Dataset:
+def _dataset(network: HardwareNetwork, data_dir: Path | None, asked: str | None) -> Dataset:
+    provenance = network.provenance
     try:
-        name = str(network.provenance["config"]["dataset"])
-    except (KeyError, TypeError):
+        name = asked or str(provenance["config"]["dataset"])
+        settings = DataConfig(**provenance["config"].get("data", {}))
+        coding = provenance.get("input_coding")
+        if coding is not None:
+            coding = InputCoding(**{**coding, "mean": tuple(coding["mean"]), "std": tuple(coding["std"])})
+    except (KeyError, TypeError, AttributeError):
         raise ConfigError(f'network "{network.name}": its file does not name the dataset it was trained on') from None
-    return load_dataset(name, data_dir, classes=network.provenance.get("classes"))
+    return load_dataset(
+        name,
+        data_dir,
+        classes=provenance.get("classes"),
+        coding=coding,
+        settings=settings,
+        asked=asked is not None,
+    )

@@ -1,14 +1,16 @@
 """The datasets by name. What a dataset is stands in `samples`, how each is read in the file of its name.
 
-Files are looked for below one folder, given as ``data_dir`` or by the environment variable FSNN_DATA; nothing is
-downloaded.
+A user's own data, which has no name, is read in `own`. Files are looked for below one folder, given as ``data_dir`` or
+by the environment variable FSNN_DATA; nothing is downloaded.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fsnn_lava.config import Registry
+from fsnn_lava.config import DataConfig, Registry
 from fsnn_lava.datasets.files import existing_folder
+from fsnn_lava.datasets.input_coding import InputCoding
+from fsnn_lava.datasets.own import FORMS, is_own, load_own
 from fsnn_lava.datasets.samples import Dataset, check_classes
 from fsnn_lava.errors import DatasetError
 
@@ -29,17 +31,29 @@ for _name, _loader, _help in (
     DATASETS.register(_name, f"fsnn_lava.datasets.{_loader}", help=_help)
 
 
-def load_dataset(name: str, data_dir: Path | None = None, *, classes: Sequence[str] | None = None) -> Dataset:
-    """Read the dataset of that name from files below ``data_dir`` (digits needs none).
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    coding: InputCoding | None = None,
+    settings: DataConfig | None = None,
+    asked: bool = True,
+) -> Dataset:
+    """Read the dataset of that name from files below ``data_dir`` (digits needs none), or a user's own.
 
     >>> load_dataset("digits").input_shape
     (1, 8, 8)
 
     Parameters
     ----------
-    name : of `DATASETS`.
+    name : of `DATASETS`; or the path of a file of arrays (.npz) or of a folder of class folders of images; or
+        ``package.module:function``, which returns a `Dataset`.
     data_dir : folder that holds the datasets; None takes the environment variable FSNN_DATA.
     classes : those that a network was trained to tell apart; they must be the dataset's.
+    coding : what input codes mean to a network; it must be the dataset's.
+    settings : how a user's own data becomes samples.
+    asked : the user names it in this call; a function that a file names is not run.
 
     Raises
     ------
@@ -48,7 +62,17 @@ def load_dataset(name: str, data_dir: Path | None = None, *, classes: Sequence[s
     MissingDependencyError : if a package that reads the files is absent.
     OutputError : if decoded data cannot be kept in the cache folder (environment variable FSNN_CACHE).
     """
-    dataset = DATASETS.get(name)(data_dir)
+    settings = settings or DataConfig()
+    if name not in DATASETS and is_own(name):
+        dataset = load_own(name, data_dir, settings, asked=asked)
+    else:
+        try:
+            loader = DATASETS.get(name)
+        except DatasetError as error:
+            raise DatasetError(f"{error}; or {FORMS}") from None
+        if settings != DataConfig():
+            raise DatasetError(f'dataset "{name}": found settings under [data]; these are of your own data alone')
+        dataset = loader(data_dir)
     if data_dir is not None:
         existing_folder(name, data_dir, "")  # also where the loader needs none: nothing given is ignored in silence
     check_classes(dataset)
@@ -56,6 +80,11 @@ def load_dataset(name: str, data_dir: Path | None = None, *, classes: Sequence[s
         raise DatasetError(
             f'dataset "{name}": the network was trained on the classes {_listed(classes)}; the dataset has '
             f"{_listed(dataset.classes)}; a network can be tried on the samples of its own classes alone"
+        )
+    if coding is not None and coding != dataset.coding:
+        raise DatasetError(
+            f'dataset "{name}": the network was trained on codes that mean {coding}; those of the dataset mean '
+            f"{dataset.coding}; give the data that it was trained on, as Dataset.save writes it"
         )
     return dataset
 

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fsnn_lava.datasets.input_coding import LEVELS, Array, InputCoding, code_arrays, plain_array
 from fsnn_lava.errors import ConfigError, DatasetError, InputError, counted
+from fsnn_lava.files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +182,7 @@ class Dataset:
     coding : what the codes stand for. Event codes are (n, T, C, H, W), graded ones (n, C, H, W).
     augmentation : the published one for training, if any.
     note : how the samples differ from those of the published figures, to be quoted with results; empty if not at all.
+    sha256 : hash of the content of a user's own data; empty of others.
     """
 
     name: str
@@ -188,6 +193,7 @@ class Dataset:
     coding: InputCoding
     augmentation: Augmentation | None = None
     note: str = ""
+    sha256: str = ""
 
     @classmethod
     def from_arrays(
@@ -235,16 +241,49 @@ class Dataset:
             raise DatasetError(f"{name}: {error}") from None
         if classes is None:
             classes = [str(label) for label in range(1 + max(int(y.max(initial=0)) for y in labels))]
-        of = pack if coding.kind == "event" else Samples
-        train, test = of(train_codes, labels[0]), of(test_codes, labels[1])
-        dataset = cls(name, train, test, train.shape[-3:], tuple(classes), coding, note=note)
+        dataset = from_codes(name, [train_codes, test_codes], labels, classes=tuple(classes), coding=coding, note=note)
         check_classes(dataset)
         return dataset
+
+    def save(self, path: str | Path) -> None:
+        """Write codes, labels, classes and coding into a file (.npz) that every command takes as --dataset.
+
+        Raises
+        ------
+        OutputError : if the file cannot be written; an older one stays as it was.
+        """
+        coding = json.dumps(dataclasses.asdict(self.coding))
+        arrays = {"x_train": self.train.codes, "y_train": self.train.labels, "x_test": self.test.codes}
+        content = io.BytesIO()
+        np.savez_compressed(
+            content, **arrays, y_test=self.test.labels, classes=np.array(self.classes), coding=np.array(coding)
+        )
+        write_whole(Path(path), content.getvalue())
 
     @property
     def frames(self) -> int | None:
         """Number of event frames of a sample, one for each time step; None for images, which fit any number."""
         return self.train.shape[0] if self.coding.kind == "event" else None
+
+
+def from_codes(
+    name: str,
+    codes: Sequence[Array],
+    labels: Sequence[Array],
+    *,
+    classes: tuple[str, ...],
+    coding: InputCoding,
+    note: str = "",
+) -> Dataset:
+    """Make a dataset of codes, uint8, and labels, int64, of both parts.
+
+    Raises
+    ------
+    DatasetError : if they do not fit each other.
+    """
+    of = pack if coding.kind == "event" else Samples
+    train, test = (of(x, y) for x, y in zip(codes, labels, strict=True))
+    return Dataset(name, train, test, train.shape[-3:], classes, coding, note=note)
 
 
 def _labels(labels: Array, what: str, classes: Sequence[str] | None) -> Array:

@@ -1,0 +1,52 @@
+"""Data that has no name here: a file of arrays, a folder of class folders of images, what a function returns."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fsnn_lava.config import DataConfig
+from fsnn_lava.datasets.own.arrays import load_arrays
+from fsnn_lava.datasets.own.function import is_function, load_from_function
+from fsnn_lava.datasets.own.image_folder import load_image_folder
+from fsnn_lava.datasets.own.places import ARRAYS, found_at, is_place
+from fsnn_lava.datasets.samples import Dataset
+from fsnn_lava.errors import DatasetError
+
+FORMS = f"a file of arrays (*{ARRAYS}), a folder of images, or package.module:function"
+"""What a dataset may be that has no name."""
+
+
+def is_own(name: str) -> bool:
+    """Tell whether this says where data is, and is no dataset's name."""
+    return is_place(name) or is_function(name)
+
+
+def load_own(name: str, data_dir: Path | None, settings: DataConfig, *, asked: bool) -> Dataset:
+    """Read a user's own data.
+
+    Parameters
+    ----------
+    name : path of a file or folder, or ``package.module:function``.
+    data_dir : folder in which a path is looked for too.
+    asked : the user named it in this call; a function that a file names is not run.
+
+    Raises
+    ------
+    DatasetError : if there is no such thing, it holds no data of that kind, or it is not what the training saw.
+    """
+    if is_function(name):
+        if not asked:
+            raise DatasetError(
+                f'dataset "{name}": a function that a file names is not run; if you trust it, name it yourself: '
+                f"--dataset {name}"
+            )
+        dataset = load_from_function(name)
+    else:
+        path = found_at(name, data_dir)
+        loaders: Mapping[bool, Callable[[Path, DataConfig], Dataset]] = {True: load_image_folder, False: load_arrays}
+        dataset = loaders[path.is_dir()](path, settings)
+    if settings.sha256 and settings.sha256 != dataset.sha256:
+        raise DatasetError(
+            f'dataset "{name}": found content with the hash {dataset.sha256[:12]}, and {settings.sha256[:12]} was '
+            "trained on; give the data that was, or train anew"
+        )
+    return dataset

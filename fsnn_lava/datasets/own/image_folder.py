@@ -1,0 +1,151 @@
+"""A folder of class folders of images, as torchvision's ImageFolder takes it.
+
+``train/CLASS/*.png`` and ``test/CLASS/*.png``, or ``CLASS/*.png``, of which a part is set aside by a hash of each
+file's name. Images become grey or RGB, all of one size. They are decoded once and kept in the cache.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsnn_lava.config import DataConfig
+from fsnn_lava.datasets.files import cached, read_bytes
+from fsnn_lava.datasets.input_coding import Array, InputCoding
+from fsnn_lava.datasets.own.places import tests_by_hash
+from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples, check_classes
+from fsnn_lava.errors import DatasetError, MissingDependencyError
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Of image files; others are left alone."""
+_GREY_MODES = ("1", "L", "LA", "I;16")
+_BILINEAR = 2
+"""Pillow's number of the filter, which looks at all pixels that one becomes part of."""
+_AS_DECODED = 1
+"""Changes when the same files give other codes."""
+
+
+def load_image_folder(path: Path, settings: DataConfig) -> Dataset:
+    """Read the images.
+
+    Raises
+    ------
+    DatasetError : if there are no class folders, a class has no image, an image is damaged or of another size, or the
+        two parts have other classes.
+    MissingDependencyError : if Pillow is absent.
+    """
+    parts = {name: path / name for name in ("train", "test") if (path / name).is_dir()}
+    if len(parts) == 1:
+        raise DatasetError(f"{path}: found {next(iter(parts))}/ alone; expected train/ and test/, or class folders")
+    files, labels, classes = _listed(parts.get("train", path))
+    if parts:
+        more, their_labels, theirs = _listed(parts["test"])
+        if theirs != classes:
+            odd = ", ".join(sorted(set(classes) ^ set(theirs)))
+            raise DatasetError(
+                f"{path}: train/ and test/ differ in the classes {odd}; expected the same folders in both"
+            )
+        tests = np.repeat([False, True], [len(files), len(more)])
+        files, labels = [*files, *more], np.concatenate([labels, their_labels])
+    else:
+        try:
+            tests = tests_by_hash(_names(files, path), labels, share=settings.test_share)
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}; the classes are {', '.join(classes)}, from 0") from None
+    contents = [hashlib.sha256(read_bytes(file)).hexdigest() for file in files]
+    listed = "\n".join(f"{name} {content}" for name, content in sorted(zip(_names(files, path), contents, strict=True)))
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    codes = _decoded(files, settings, digest)
+    coding = _coding(codes[~tests])
+    train, test = (Samples(codes[which], labels[which]) for which in (~tests, tests))
+    augmentation = Augmentation(0, flip=True) if settings.flip else None
+    dataset = Dataset(str(path), train, test, codes.shape[1:], classes, coding, augmentation, sha256=digest)
+    check_classes(dataset)
+    return dataset
+
+
+def _names(files: Sequence[Path], folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def _listed(folder: Path) -> tuple[list[Path], Array, tuple[str, ...]]:
+    """Image files in the order of their classes and names, their labels, and the classes' names."""
+    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise DatasetError(f"{folder}: found no folders; expected one for each class, with its images")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, entry in enumerate(classes):
+        images = sorted(file for file in entry.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        if not images:
+            raise DatasetError(f"{entry}: found no image; expected files that end in {', '.join(ENDINGS)}")
+        files += images
+        labels += [label] * len(images)
+    return files, np.array(labels, np.int64), tuple(entry.name for entry in classes)
+
+
+def _decoded(files: Sequence[Path], settings: DataConfig, digest: str) -> Array:
+    """(n, C, H, W) uint8 codes of all images, from the cache if they are there."""
+    forms = [_form(file) for file in files]
+    height, width = (settings.height, settings.width) if settings.height else forms[0][:2]
+    grey = settings.grey or all(mode in _GREY_MODES for *_, mode in forms)
+    if not settings.height:
+        for file, form in zip(files, forms, strict=True):
+            if form[:2] != (height, width):
+                raise DatasetError(
+                    f"{file}: found an image of {form[0]} x {form[1]}; {files[0]} is {height} x {width}; scale all of "
+                    "them with --data.height N --data.width N"
+                )
+    shape = (len(files), 1 if grey else 3, height, width)
+
+    def make() -> Array:
+        codes = np.empty(shape, np.uint8)
+        for place, file in enumerate(files):
+            pixels = _pixels(file, "L" if grey else "RGB", (width, height))
+            codes[place] = pixels[None] if grey else np.moveaxis(pixels, 2, 0)
+        return codes
+
+    return cached("images", f"{_AS_DECODED} {digest} {shape} {settings.height}", shape=shape, make=make)
+
+
+def _form(file: Path) -> tuple[int, int, str]:
+    """Height, width and mode of an image, without decoding it."""
+    with _opened(file) as image:
+        return image.height, image.width, image.mode
+
+
+def _pixels(file: Path, mode: str, size: tuple[int, int]) -> Array:
+    """(H, W) or (H, W, 3) uint8, scaled to (width, height) where it has another size."""
+    with _opened(file) as image:
+        converted = image.convert(mode)
+        return np.asarray(converted if converted.size == size else converted.resize(size, _BILINEAR), np.uint8)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """An image file, whatever is wrong with it being said with its name."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("images need Pillow; install it with: pip install pillow") from error
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
+        raise DatasetError(f"{file}: cannot be read as an image ({error}); get it again, or remove it") from error
+
+
+def _coding(codes: Array) -> InputCoding:
+    """Codes over 255, normalised by mean and standard deviation of each channel of the training part."""
+    levels = np.arange(256) / 255
+    counts = [np.bincount(codes[:, c].ravel(), minlength=256) for c in range(codes.shape[1])]
+    mean = [float(levels @ count / count.sum()) for count in counts]
+    spread = [
+        float(np.sqrt(np.square(levels - m) @ count / count.sum())) for m, count in zip(mean, counts, strict=True)
+    ]
+    if min(spread) <= 0:
+        raise DatasetError("found images that all have the same single colour; expected some that differ")
+    return InputCoding("graded", maximum=255, scale=1 / 255, mean=tuple(mean), std=tuple(spread))
