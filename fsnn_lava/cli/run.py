@@ -1,4 +1,7 @@
-"""Run an exported network on test samples: in the simulator, in Lava (float or bit-accurate) or on Loihi 2."""
+"""Run an exported network on test samples: in the simulator, in Lava (float or bit-accurate) or on Loihi 2.
+
+With --input FILE.. on your own inputs: images, .npy, .npz.
+"""
 
 import time
 from contextlib import ExitStack
@@ -11,13 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fsnn_lava.backends import BACKENDS, SpikeRecorder, get_backend
+from fsnn_lava.backends import BACKENDS, Runner, SpikeRecorder, get_backend
 from fsnn_lava.cli.options import read_options
+from fsnn_lava.cli.own_inputs import answers, show_answers
 from fsnn_lava.cli.script import DeployedPlaces, chosen_run, command_line, show_next, working
-from fsnn_lava.conversion import NETWORK_FILES, load_deployed, samples_to_test
-from fsnn_lava.datasets import Samples, time_first
-from fsnn_lava.errors import IncompleteRunError, counted
-from fsnn_lava.hardware import RunResult, accuracy
+from fsnn_lava.conversion import NETWORK_FILES, input_facts, load_deployed, samples_to_test
+from fsnn_lava.datasets import Samples, read_inputs, time_first
+from fsnn_lava.errors import ConfigError, IncompleteRunError, counted
+from fsnn_lava.hardware import HardwareNetwork, RunResult, accuracy
 
 console = Console()
 if TYPE_CHECKING:
@@ -43,6 +47,11 @@ class Arguments(DeployedPlaces):
     """lava-fixed: Lava's own process models instead of our faster ones. The same spikes."""
     readout: Literal["host", "lava"] = "host"
     """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
+    input: tuple[Path, ...] = ()
+    """Your own inputs instead of test samples: images of the network's height and width, or arrays, of one input or of
+    several, in files of NumPy's (.npy, .npz): whole numbers are codes, floats the normalised values of the training."""
+    json: bool = False
+    """With --input: print JSON, and nothing else."""
     record: Path | None = None
     """Keep every population's spikes of every step in this HDF5 file, whose form is that of
     fsnn_lava.backends.spike_recording."""
@@ -51,7 +60,10 @@ class Arguments(DeployedPlaces):
 def main(argv: list[str]) -> int:
     """Run a network and return the exit status, 0."""
     arguments = read_options(Arguments, argv, command="run", description=f"{__doc__}\n\nBackends: {BACKENDS.help()}.")
-    deployed = load_deployed(chosen_run(console, arguments, NETWORK_FILES["integer"]))
+    if arguments.json and not arguments.input:
+        raise ConfigError("--json: found without --input; allowed: with it")
+    screen = Console(quiet=True) if arguments.json else console
+    deployed = load_deployed(chosen_run(screen, arguments, NETWORK_FILES["integer"]))
     values = {name: getattr(arguments, name) for name in ("engine", "stock_models", "readout")}
     settings = {name: value for name, value in values.items() if value != getattr(Arguments, name)}
     from fsnn_lava import training  # imports torch, which --help does not need
@@ -59,9 +71,12 @@ def main(argv: list[str]) -> int:
     best = deployed.folder / training.BEST
     if best.exists() and deployed.is_outdated(training.load_checkpoint(best)):
         export = f"{command_line('export')} --to lava --run {deployed.folder}"
-        console.print(f"warning: was trained further after its export; to export again: {export}", soft_wrap=True)
+        screen.print(f"warning: was trained further after its export; to export again: {export}", soft_wrap=True)
     backend = get_backend(arguments.backend, settings)
     network = deployed.network("integer" if backend.arithmetic is None else backend.arithmetic)
+    if arguments.input:
+        run_inputs(arguments, screen, backend, network)
+        return 0
     most = None if arguments.backend.startswith("simulator") else LAVA_SAMPLES
     samples = samples_to_test(
         network, data_dir=arguments.data_dir, dataset=arguments.dataset, count=arguments.samples, most=most
@@ -91,6 +106,24 @@ def main(argv: list[str]) -> int:
         console.print(f"spikes: {escape(str(arguments.record))}", soft_wrap=True)
     show_next(console, "verify", f"--run {deployed.folder}", data_dir=arguments.data_dir)
     return 0
+
+
+def run_inputs(arguments: Arguments, screen: Console, backend: Runner, network: HardwareNetwork) -> None:
+    """Classify the inputs that --input names, and print what came of each.
+
+    Raises
+    ------
+    InputError, DatasetError : if a file is no input of the network.
+    """
+    if arguments.samples is not None or arguments.record is not None:
+        raise ConfigError("--input: found with --samples or --record; allowed: without them")
+    coding, classes, settings = input_facts(network)
+    frames = (network.time_steps,) if network.input.kind == "event" else ()
+    codes, names = read_inputs(arguments.input, coding, shape=(*frames, *network.input.shape), settings=settings)
+    with working(screen, arguments.backend):
+        result = backend.run(network, time_first(codes), record=[network.readout.source])
+    found = answers(network, result, names, classes)
+    show_answers(console, found, time_steps=network.time_steps, as_json=arguments.json)
 
 
 def show(result: RunResult, samples: Samples, seconds: float) -> None:

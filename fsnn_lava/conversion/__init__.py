@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         NETWORK_FILES as NETWORK_FILES,
         Deployed as Deployed,
         calibration_codes as calibration_codes,
+        input_facts as input_facts,
         load as load,
         load_deployed as load_deployed,
         network_hashes as network_hashes,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "export_folder": "NETWORK_FILES Deployed calibration_codes load load_deployed network_hashes "
+        "export_folder": "NETWORK_FILES Deployed calibration_codes input_facts load load_deployed network_hashes "
         "samples_to_test save set_aside training_samples write_export",
         "lowering": "lower run_torch",
         "netx_write": "write_netx",

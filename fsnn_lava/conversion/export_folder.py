@@ -213,6 +213,24 @@ def calibration_codes(dataset: Dataset, *, count: int) -> Array:
     return time_first(dataset.train.spread(count).codes)
 
 
+def input_facts(network: HardwareNetwork) -> tuple[InputCoding, tuple[str, ...], DataConfig]:
+    """What its input's codes mean, the names of its classes, and how its data became samples, as its file says.
+
+    Raises
+    ------
+    ConfigError : if the file does not say it.
+    """
+    provenance = network.provenance
+    try:
+        said = provenance["input_coding"]
+        coding = InputCoding(**{**said, "mean": tuple(said["mean"]), "std": tuple(said["std"])})
+        return coding, tuple(provenance["classes"]), DataConfig(**provenance["config"].get("data", {}))
+    except (KeyError, TypeError, AttributeError):
+        raise ConfigError(
+            f'network "{network.name}": its file does not say what its inputs and classes mean; export it again'
+        ) from None
+
+
 def _dataset(network: HardwareNetwork, data_dir: Path | None, asked: str | None) -> Dataset:
     provenance = network.provenance
     try:

@@ -3,6 +3,7 @@
 from fsnn_lava.datasets.catalog import DATASETS as DATASETS, load_dataset as load_dataset
 from fsnn_lava.datasets.files import DATA_VARIABLE as DATA_VARIABLE
 from fsnn_lava.datasets.input_coding import InputCoding as InputCoding
+from fsnn_lava.datasets.own.inputs import read_inputs as read_inputs
 from fsnn_lava.datasets.samples import (
     Augmentation as Augmentation,
     Dataset as Dataset,

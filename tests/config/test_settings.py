@@ -52,7 +52,10 @@ def test_round_trip_through_json() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"datasett": "digits"}, r'unknown key "datasett" \(did you mean "dataset"\?\); allowed: data, dataset, name, network'),
+    (
+        {"datasett": "digits"},
+        r'unknown key "datasett" \(did you mean "dataset"\?\); allowed: data, dataset, name, network',
+    ),
     (
         {"network": {"leek": 0.9}},
         r'unknown key "network\.leek" \(did you mean "network\.leak"\?\); allowed: batch_norm',

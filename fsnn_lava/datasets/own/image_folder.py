@@ -89,7 +89,7 @@ def _listed(folder: Path) -> tuple[list[Path], Array, tuple[str, ...]]:
 
 def _decoded(files: Sequence[Path], settings: DataConfig, digest: str) -> Array:
     """(n, C, H, W) uint8 codes of all images, from the cache if they are there."""
-    forms = [_form(file) for file in files]
+    forms = [image_form(file) for file in files]
     height, width = (settings.height, settings.width) if settings.height else forms[0][:2]
     grey = settings.grey or all(mode in _GREY_MODES for *_, mode in forms)
     if not settings.height:
@@ -104,20 +104,20 @@ def _decoded(files: Sequence[Path], settings: DataConfig, digest: str) -> Array:
     def make() -> Array:
         codes = np.empty(shape, np.uint8)
         for place, file in enumerate(files):
-            pixels = _pixels(file, "L" if grey else "RGB", (width, height))
+            pixels = image_pixels(file, "L" if grey else "RGB", (width, height))
             codes[place] = pixels[None] if grey else np.moveaxis(pixels, 2, 0)
         return codes
 
     return cached("images", f"{_AS_DECODED} {digest} {shape} {settings.height}", shape=shape, make=make)
 
 
-def _form(file: Path) -> tuple[int, int, str]:
+def image_form(file: Path) -> tuple[int, int, str]:
     """Height, width and mode of an image, without decoding it."""
     with _opened(file) as image:
         return image.height, image.width, image.mode
 
 
-def _pixels(file: Path, mode: str, size: tuple[int, int]) -> Array:
+def image_pixels(file: Path, mode: str, size: tuple[int, int]) -> Array:
     """(H, W) or (H, W, 3) uint8, scaled to (width, height) where it has another size."""
     with _opened(file) as image:
         converted = image.convert(mode)
