@@ -19,9 +19,9 @@ from rich.markup import escape
 
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
-from fsnn_lava.cli.training_display import named, new_folder, report, shown, source_of
+from fsnn_lava.cli.training_display import dataset_of_settings, named, new_folder, report, shown, source_of
 from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, parse_spec, with_given
-from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset
 from fsnn_lava.errors import counted
 from fsnn_lava.network import device_title, open_device
 from fsnn_lava.training import (
@@ -91,8 +91,7 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(config.training.threads)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
     with working(console, f"reading {config.dataset}"):
-        asked = any(option.partition("=")[0] == "--dataset" for option in argv)
-        whole = load_dataset(config.dataset, arguments.data_dir, settings=config.data, asked=asked)
+        whole = dataset_of_settings(config, argv, arguments.data_dir)
         if arguments.resume is None:
             config = noted(config, whole)
             arguments = dataclasses.replace(arguments, settings=config)

@@ -20,9 +20,9 @@ from rich.markup import escape
 from fsnn_lava.backends import require_lava
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
-from fsnn_lava.cli.training_display import named, new_folder, report, shown, source_of
+from fsnn_lava.cli.training_display import dataset_of_settings, named, new_folder, report, shown, source_of
 from fsnn_lava.config import TrainConfig, with_given
-from fsnn_lava.datasets import DATASETS, Dataset, load_dataset
+from fsnn_lava.datasets import DATASETS, Dataset
 from fsnn_lava.errors import BackendError, counted
 from fsnn_lava.training import (
     TOLERANCE,
@@ -79,8 +79,7 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     with working(console, f"reading {config.dataset}"):
-        asked = any(option.partition("=")[0] == "--dataset" for option in argv)
-        dataset = load_dataset(config.dataset, arguments.data_dir, settings=config.data, asked=asked)
+        dataset = dataset_of_settings(config, argv, arguments.data_dir)
     require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 from fsnn_lava.cli import INTERRUPTED
 from fsnn_lava.cli.script import show_next, working
 from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, counted
 from fsnn_lava.files import SETTINGS, new_run_folder, write_json
 from fsnn_lava.training import BEST, LAST, FitResult, epoch_warnings, load_checkpoint
@@ -65,6 +66,17 @@ def source_of(argv: list[str]) -> Source:
     """Read --config, --resume and --from, before the other options can be."""
     options = [a for a in argv if a not in ("-h", "--help")]
     return tyro.cli(Source, args=options, return_unknown_args=True)[0]
+
+
+def dataset_of_settings(settings: TrainConfig, argv: list[str], data_dir: Path | None) -> Dataset:
+    """Read the dataset that the settings name; a function only if these arguments name it, and no file alone.
+
+    Raises
+    ------
+    DatasetError : if it cannot be read.
+    """
+    asked = any(option.partition("=")[0] == "--dataset" for option in argv)
+    return load_dataset(settings.dataset, data_dir, settings=settings.data, asked=asked)
 
 
 def named(settings: TrainConfig, default: TrainConfig) -> TrainConfig:

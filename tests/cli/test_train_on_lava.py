@@ -102,7 +102,7 @@ def test_settings_of_integers_that_lava_does_not_know_are_refused(
 def test_dataset_that_does_not_fit_is_refused_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_dataset("digits")
     wrong = replace(whole, classes=whole.classes[:5])
-    monkeypatch.setattr(on_lava, "load_dataset", lambda name, folder: wrong)
+    monkeypatch.setattr(on_lava, "dataset_of_settings", lambda *_: wrong)
     with pytest.raises(DatasetError, match=r"training part: labels 0 \.\. 9; allowed: 0 \.\. 4"):
         on_lava.main([*SHORT, "--runs", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()
