@@ -194,9 +194,19 @@ class DataConfig:
     grey: bool = False
     """Colour images become grey."""
     height: int = 0
-    """Height and width to which images are scaled; 0: as they are, all of one size."""
+    """Height and width to which images are scaled; of event frames, in cells of the sensor. 0: as they are."""
     width: int = 0
     """See height."""
+    sensor_height: int = 0
+    """Height and width of the event camera in pixels, which recordings of events need."""
+    sensor_width: int = 0
+    """See sensor_height."""
+    frames: int = 30
+    """Frames that a recording of events, or a window of it, becomes: one for each time step of the network."""
+    frames_by: Literal["count", "time"] = "count"
+    """count: each frame has as many events; time: each takes as long."""
+    window_ms: float = 0.0
+    """Recordings are cut into windows of so many milliseconds, each a sample: the late ones test. 0: whole ones."""
     flip: bool = False
     """Every second training image, chosen at random, is mirrored from left to right."""
     sha256: str = ""
@@ -205,8 +215,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         require(0 < self.test_share < 1, "data.test_share", self.test_share, "0 < test_share < 1")
         require(0 <= self.seed < SEED_LIMIT, "data.seed", self.seed, f"0 .. {SEED_LIMIT - 1}")
-        sides = self.height, self.width
-        require(min(sides) >= 0 and (min(sides) > 0) == (max(sides) > 0), "data.height and width", sides, "both, or 0")
+        for name in ("height", "sensor_height"):
+            sides = getattr(self, name), getattr(self, name.replace("height", "width"))
+            both = min(sides) >= 0 and (min(sides) > 0) == (max(sides) > 0)
+            require(both, f"data.{name} and width", sides, "both above 0, or both 0")
+        require(self.frames >= 1, "data.frames", self.frames, "at least 1")
+        require(self.frames_by in ("count", "time"), "data.frames_by", self.frames_by, "count or time")
+        require(0 <= self.window_ms < math.inf, "data.window_ms", self.window_ms, "a finite number >= 0")
 
 
 @dataclass(frozen=True)

@@ -149,18 +149,44 @@ def equal_count_frames(events: Array, *, frames: int, sensor_size: int, size: in
     ------
     DatasetError : if there are fewer events than frames, or one is off the sensor.
     """
-    count = len(events)
+    slices = equal_count_slices(events["t"], frames=frames)
+    return frames_of(events, slices, frames=frames, sensor=(sensor_size, sensor_size), size=(size, size))
+
+
+def equal_count_slices(times: Array, *, frames: int) -> Array:
+    """(n,) in which of so many slices of equal count each event falls, see `equal_count_frames`.
+
+    Raises
+    ------
+    DatasetError : if there are fewer events than frames.
+    """
+    count = len(times)
     if count < frames:
         raise DatasetError(f"{counted(count, 'event')}; {frames} frames need at least one event each")
+    slices = np.empty(count, np.int64)
+    slices[np.argsort(times, kind="stable")] = (np.arange(1, count + 1) * frames - 1) // count
+    return slices
+
+
+def frames_of(events: Array, slices: Array, *, frames: int, sensor: tuple[int, int], size: tuple[int, int]) -> Array:
+    """Set the cells of events in their frames: bool (frames, 2, *size), see `equal_count_frames`.
+
+    Parameters
+    ----------
+    slices : (n,) frame of each event.
+    sensor, size : height and width of the camera in pixels, and of a frame in cells.
+
+    Raises
+    ------
+    DatasetError : if an event is off the sensor.
+    """
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
-    outside = (x < 0) | (x >= sensor_size) | (y < 0) | (y >= sensor_size)
+    outside = (x < 0) | (x >= sensor[1]) | (y < 0) | (y >= sensor[0])
     if outside.any():
         raise DatasetError(
             f"an event at x = {x[outside][0]}, y = {y[outside][0]}; "
-            f"the sensor has {sensor_size}x{sensor_size} pixels, counted from 0"
+            f"the sensor has {sensor[1]}x{sensor[0]} pixels, counted from 0"
         )
-    slices = np.empty(count, np.int64)
-    slices[np.argsort(events["t"], kind="stable")] = (np.arange(1, count + 1) * frames - 1) // count
-    set_frames = np.zeros((frames, 2, size, size), np.bool_)
-    set_frames[slices, events["on"].astype(np.int64), y * size // sensor_size, x * size // sensor_size] = True
+    set_frames = np.zeros((frames, 2, *size), np.bool_)
+    set_frames[slices, events["on"].astype(np.int64), y * size[0] // sensor[0], x * size[1] // sensor[1]] = True
     return set_frames

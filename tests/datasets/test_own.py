@@ -304,7 +304,7 @@ def test_a_path_is_looked_for_among_the_datasets_too(tmp_path: Path, monkeypatch
 
 def test_unknown_names_say_what_else_there_may_be_and_named_ones_have_no_settings() -> None:
     with pytest.raises(
-        DatasetError, match=r"no dataset \"mnits\".*or a file of arrays \(\*.npz\), a folder of images, or"
+        DatasetError, match=r"no dataset \"mnits\".*or a file of arrays \(\*.npz\), a folder of images or of"
     ):
         load_dataset("mnits")
     with pytest.raises(DatasetError, match=r'dataset "digits": found settings under \[data\]; these are of your own'):

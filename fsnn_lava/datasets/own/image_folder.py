@@ -4,7 +4,6 @@
 file's name. Images become grey or RGB, all of one size. They are decoded once and kept in the cache.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.config import DataConfig
-from fsnn_lava.datasets.files import cached, read_bytes
+from fsnn_lava.datasets.files import cached
 from fsnn_lava.datasets.input_coding import Array, InputCoding
+from fsnn_lava.datasets.own.class_folders import class_files
 from fsnn_lava.datasets.own.places import tests_by_hash
 from fsnn_lava.datasets.samples import Augmentation, Dataset, Samples, check_classes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
@@ -37,54 +37,20 @@ def load_image_folder(path: Path, settings: DataConfig) -> Dataset:
         two parts have other classes.
     MissingDependencyError : if Pillow is absent.
     """
-    parts = {name: path / name for name in ("train", "test") if (path / name).is_dir()}
-    if len(parts) == 1:
-        raise DatasetError(f"{path}: found {next(iter(parts))}/ alone; expected train/ and test/, or class folders")
-    files, labels, classes = _listed(parts.get("train", path))
-    if parts:
-        more, their_labels, theirs = _listed(parts["test"])
-        if theirs != classes:
-            odd = ", ".join(sorted(set(classes) ^ set(theirs)))
-            raise DatasetError(
-                f"{path}: train/ and test/ differ in the classes {odd}; expected the same folders in both"
-            )
-        tests = np.repeat([False, True], [len(files), len(more)])
-        files, labels = [*files, *more], np.concatenate([labels, their_labels])
-    else:
+    found = class_files(path, ENDINGS, what="image")
+    tests, labels = found.tests, found.labels
+    if tests is None:
         try:
-            tests = tests_by_hash(_names(files, path), labels, share=settings.test_share)
+            tests = tests_by_hash(found.names, labels, share=settings.test_share)
         except DatasetError as error:
-            raise DatasetError(f"{path}: {error}; the classes are {', '.join(classes)}, from 0") from None
-    contents = [hashlib.sha256(read_bytes(file)).hexdigest() for file in files]
-    listed = "\n".join(f"{name} {content}" for name, content in sorted(zip(_names(files, path), contents, strict=True)))
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    codes = _decoded(files, settings, digest)
+            raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
+    codes = _decoded(found.files, settings, found.sha256)
     coding = _coding(codes[~tests])
     train, test = (Samples(codes[which], labels[which]) for which in (~tests, tests))
     augmentation = Augmentation(0, flip=True) if settings.flip else None
-    dataset = Dataset(str(path), train, test, codes.shape[1:], classes, coding, augmentation, sha256=digest)
+    dataset = Dataset(str(path), train, test, codes.shape[1:], found.classes, coding, augmentation, sha256=found.sha256)
     check_classes(dataset)
     return dataset
-
-
-def _names(files: Sequence[Path], folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in files]
-
-
-def _listed(folder: Path) -> tuple[list[Path], Array, tuple[str, ...]]:
-    """Image files in the order of their classes and names, their labels, and the classes' names."""
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise DatasetError(f"{folder}: found no folders; expected one for each class, with its images")
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, entry in enumerate(classes):
-        images = sorted(file for file in entry.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
-        if not images:
-            raise DatasetError(f"{entry}: found no image; expected files that end in {', '.join(ENDINGS)}")
-        files += images
-        labels += [label] * len(images)
-    return files, np.array(labels, np.int64), tuple(entry.name for entry in classes)
 
 
 def _decoded(files: Sequence[Path], settings: DataConfig, digest: str) -> Array:

@@ -1,4 +1,4 @@
-"""A user's own inputs for a trained network: image files, and arrays in files of NumPy's."""
+"""A user's own inputs for a trained network: image files, recordings of events, arrays in files of NumPy's."""
 
 import io
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets.files import read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding, plain_array
+from fsnn_lava.datasets.own.event_folder import READERS, recording_frames
 from fsnn_lava.datasets.own.image_folder import ENDINGS, image_form, image_pixels
 from fsnn_lava.datasets.own.places import ARRAYS
 from fsnn_lava.datasets.samples import codes_of
@@ -29,7 +30,8 @@ def read_inputs(
 
     Parameters
     ----------
-    files : images, `.npy`, or `.npz` with one array or one of the name x.
+    files : images, recordings for a network that was trained on such, `.npy`, or `.npz` with one array or with one of
+        the name x.
     coding, shape : what codes mean, and the shape of an input, (C, H, W) or (T, C, H, W) of event frames.
     settings : of the data that the network was trained on.
 
@@ -45,16 +47,38 @@ def read_inputs(
     codes, names = [], []
     for file in files:
         kind = file.suffix.lower()
-        if kind in ENDINGS:
+        if kind in READERS and settings is not None and settings.sensor_height and _is_recording(file):
+            found = recording_frames(file, settings)
+            _check_frames(found, file, shape)
+        elif kind in ENDINGS:
             found = _of_image(file, coding, shape=shape, settings=settings or DataConfig())
         elif kind in (_ARRAY, ARRAYS):
             found = _of_arrays(file, coding, shape=shape)
         else:
-            allowed = ", ".join((*ENDINGS, _ARRAY, ARRAYS))
+            of_events = [ending for ending in READERS if ending not in (_ARRAY, ARRAYS)]
+            allowed = ", ".join((*ENDINGS, _ARRAY, ARRAYS, *(of_events if coding.kind == "event" else ())))
             raise InputError(f"{file}: found a file that ends in {kind or 'nothing'}; allowed: {allowed}")
         codes.append(found)
         names += [str(file)] if len(found) == 1 else [f"{file}[{i}]" for i in range(len(found))]
     return np.concatenate(codes), names
+
+
+def _is_recording(file: Path) -> bool:
+    """Tell whether a file holds events, and not frames of them."""
+    if file.suffix.lower() not in (_ARRAY, ARRAYS):
+        return True
+    try:
+        found = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    if isinstance(found, np.lib.npyio.NpzFile):
+        return set("xytp") <= set(found.files)
+    return found.dtype.names is not None or (found.ndim == 2 and found.shape[1] == len("xytp"))
+
+
+def _check_frames(found: Array, file: Path, shape: tuple[int, ...]) -> None:
+    if found.shape[1:] != shape:
+        raise InputError(f"{file}: found frames of shape {found.shape[1:]}; the network takes inputs of shape {shape}")
 
 
 def _of_image(file: Path, coding: InputCoding, *, shape: tuple[int, ...], settings: DataConfig) -> Array:
