@@ -126,10 +126,10 @@ def _interrupt(*_: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [["--from-nir", "graph.nir"], ["--dataset", "digits"], ["--from-nir", "g", "--dataset", "digits", "--run", "r"]],
+    [["--from-nir", "graph.nir"], ["--from-nir", "g", "--dataset", "digits", "--run", "r"]],
 )
 def test_options_that_go_together(options: list[str]) -> None:
-    with pytest.raises(ConfigError, match="--from-nir FILE and --dataset NAME go together, without --run"):
+    with pytest.raises(ConfigError, match="--from-nir FILE needs --dataset NAME, and goes without --run"):
         export.main(options)
 
 

@@ -161,7 +161,7 @@ def test_verification_compares_what_is_named(network: HardwareNetwork) -> None:
     trained, some = trained_networks.trained_network(), trained_networks.digits().test[:30]
     told: list[str] = []
     report = fsnn.verify(trained, network, some, backends=("simulator", "simulator-float"), progress=told.append)
-    assert told == ["structure", "torch", "simulator", "simulator-float"]
+    assert told == ["structure", "torch", "simulator", "simulator-float", "potentials"]
     assert [(pair.a, pair.b) for pair in report.pairs] == [("simulator", "simulator-float")]
     assert report.lowering is not None
     assert report.samples == 30

@@ -119,7 +119,8 @@ def test_export_writes_both_networks(digits: Path, capsys: pytest.CaptureFixture
     assert deployed.floating.time_steps == deployed.integer.time_steps == 17
     assert deployed.integer.populations[0].start == deployed.floating.populations[0].start == 1
     expected = {"weight_bits": 6, "symmetric": False, "threshold": "half", "time_steps": 17, "calibration_samples": 30}
-    assert deployed.integer.provenance["deployment"] == expected | {"rounding": "compensated", "exponents": "all"}
+    usual = {"rounding": "compensated", "exponents": "all", "currents": "pulsed"}
+    assert deployed.integer.provenance["deployment"] == expected | usual
     printed = words(capsys.readouterr().out)
     assert f"wrote {digits / 'network-float.h5'} wrote {digits / 'network-integer.h5'}" in printed
     for name in ("input_to_population1", "population1_current", "feedback"):
