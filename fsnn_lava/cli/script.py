@@ -50,6 +50,8 @@ class Places:
     """Where run folders are."""
     data_dir: Path | None = None
     """Folder of the datasets; default: the environment variable FSNN_DATA. digits needs none."""
+    download: bool = False
+    """Let torchvision or tonic fetch what is missing of a dataset of theirs (torchvision:NAME, tonic:NAME)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def dataset_of(trained: "TrainedNetwork", places: RunPlaces) -> Dataset:
         coding=trained.coding,
         settings=trained.config.data,
         asked=places.dataset is not None,
+        download=places.download,
     )
 
 

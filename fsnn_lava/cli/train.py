@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(config.training.threads)
     device = open_device(config.training.device, local_rank=ranks.local_rank, processes=ranks.size)
     with working(console, f"reading {config.dataset}"):
-        whole = dataset_of_settings(config, argv, arguments.data_dir)
+        whole = dataset_of_settings(config, argv, arguments)
         if arguments.resume is None:
             config = noted(config, whole)
             arguments = dataclasses.replace(arguments, settings=config)
@@ -128,7 +128,8 @@ def noted(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     if not dataset.sha256:
         return config
     data = dataclasses.replace(config.data, sha256=dataset.sha256)
-    return dataclasses.replace(config, dataset=str(Path(dataset.name).absolute()), data=data)
+    where = str(Path(dataset.name).absolute()) if Path(dataset.name).exists() else dataset.name
+    return dataclasses.replace(config, dataset=where, data=data)
 
 
 def steps_of(config: TrainConfig) -> str:

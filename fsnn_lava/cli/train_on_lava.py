@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     with working(console, f"reading {config.dataset}"):
-        dataset = dataset_of_settings(config, argv, arguments.data_dir)
+        dataset = dataset_of_settings(config, argv, arguments)
     require_on_chip(config, dataset)  # this and the next three refuse before anything is started or written
     dataset = chosen_samples(config, dataset)
     check_dataset(config, dataset)

@@ -21,7 +21,7 @@ from rich.progress import (
 from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
 from fsnn_lava.cli import INTERRUPTED
-from fsnn_lava.cli.script import show_next, working
+from fsnn_lava.cli.script import Places, show_next, working
 from fsnn_lava.config import TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, load_dataset
 from fsnn_lava.errors import ConfigError, counted
@@ -68,7 +68,7 @@ def source_of(argv: list[str]) -> Source:
     return tyro.cli(Source, args=options, return_unknown_args=True)[0]
 
 
-def dataset_of_settings(settings: TrainConfig, argv: list[str], data_dir: Path | None) -> Dataset:
+def dataset_of_settings(settings: TrainConfig, argv: list[str], places: Places) -> Dataset:
     """Read the dataset that the settings name; a function only if these arguments name it, and no file alone.
 
     Raises
@@ -76,7 +76,9 @@ def dataset_of_settings(settings: TrainConfig, argv: list[str], data_dir: Path |
     DatasetError : if it cannot be read.
     """
     asked = any(option.partition("=")[0] == "--dataset" for option in argv)
-    return load_dataset(settings.dataset, data_dir, settings=settings.data, asked=asked)
+    return load_dataset(
+        settings.dataset, places.data_dir, settings=settings.data, asked=asked, download=places.download
+    )
 
 
 def named(settings: TrainConfig, default: TrainConfig) -> TrainConfig:

@@ -185,7 +185,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How a user's own data becomes samples: a file of arrays, or a folder of class folders of images."""
+    """How data that has no loader here becomes samples: your own, or that of torchvision and tonic."""
 
     test_share: float = 0.2
     """Share of each class that tests, where the data has no test part of its own."""
@@ -231,8 +231,8 @@ class TrainConfig:
     name: str = "digits"
     """Name of the run's folder. A run on another dataset than its config's is named after that, if no name is given."""
     dataset: str = "digits"
-    """Name of a dataset, listed at the top of --help; or your own: a file of arrays (.npz), a folder of class folders
-    of images, or package.module:function, which returns a Dataset."""
+    """Name of a dataset, listed at the top of --help; torchvision:NAME or tonic:NAME; or your own: a file of arrays
+    (.npz), a folder of class folders of images or recordings, or package.module:function, which returns a Dataset."""
     published: str = ""
     """The published figure that this configuration reproduces, if any."""
     train_samples: int = 0

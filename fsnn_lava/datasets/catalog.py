@@ -39,6 +39,7 @@ def load_dataset(
     coding: InputCoding | None = None,
     settings: DataConfig | None = None,
     asked: bool = True,
+    download: bool = False,
 ) -> Dataset:
     """Read the dataset of that name from files below ``data_dir`` (digits needs none), or a user's own.
 
@@ -47,13 +48,14 @@ def load_dataset(
 
     Parameters
     ----------
-    name : of `DATASETS`; or the path of a file of arrays (.npz) or of a folder of class folders of images; or
-        ``package.module:function``, which returns a `Dataset`.
+    name : of `DATASETS`; or the path of a file of arrays (.npz), or of a folder of class folders of images or of
+        recordings; or ``torchvision:NAME``, ``tonic:NAME``; or ``package.module:function``, which returns a `Dataset`.
     data_dir : folder that holds the datasets; None takes the environment variable FSNN_DATA.
     classes : those that a network was trained to tell apart; they must be the dataset's.
     coding : what input codes mean to a network; it must be the dataset's.
     settings : how a user's own data becomes samples.
     asked : the user names it in this call; a function that a file names is not run.
+    download : torchvision or tonic may fetch what is missing of a dataset of theirs.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def load_dataset(
     """
     settings = settings or DataConfig()
     if name not in DATASETS and is_own(name):
-        dataset = load_own(name, data_dir, settings, asked=asked)
+        dataset = load_own(name, data_dir, settings, asked=asked, download=download)
     else:
         try:
             loader = DATASETS.get(name)

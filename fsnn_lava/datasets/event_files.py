@@ -168,6 +168,27 @@ def equal_count_slices(times: Array, *, frames: int) -> Array:
     return slices
 
 
+def slices_of(times: Array, *, frames: int, by: str, begin: float | None = None, length: float | None = None) -> Array:
+    """(n,) in which of so many slices each event falls.
+
+    Parameters
+    ----------
+    by : "count": of equal count; "time": of equal time, from ``begin`` on over ``length``; None: from the first event
+        to the last.
+
+    Raises
+    ------
+    DatasetError : if there are fewer events than frames of equal count, or none.
+    """
+    if by == "count":
+        return equal_count_slices(times, frames=frames)
+    if not len(times):
+        raise DatasetError("no event")
+    start = times.min() if begin is None else begin
+    whole = times.max() - start + 1 if length is None else length
+    return np.minimum(((times - start) * frames / whole).astype(np.int64), frames - 1)
+
+
 def frames_of(events: Array, slices: Array, *, frames: int, sensor: tuple[int, int], size: tuple[int, int]) -> Array:
     """Set the cells of events in their frames: bool (frames, 2, *size), see `equal_count_frames`.
 

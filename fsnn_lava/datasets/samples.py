@@ -273,7 +273,9 @@ def from_codes(
     *,
     classes: tuple[str, ...],
     coding: InputCoding,
+    augmentation: Augmentation | None = None,
     note: str = "",
+    sha256: str = "",
 ) -> Dataset:
     """Make a dataset of codes, uint8, and labels, int64, of both parts.
 
@@ -283,7 +285,7 @@ def from_codes(
     """
     of = pack if coding.kind == "event" else Samples
     train, test = (of(x, y) for x, y in zip(codes, labels, strict=True))
-    return Dataset(name, train, test, train.shape[-3:], classes, coding, note=note)
+    return Dataset(name, train, test, train.shape[-3:], classes, coding, augmentation, note=note, sha256=sha256)
 
 
 def _labels(labels: Array, what: str, classes: Sequence[str] | None) -> Array:

@@ -9,33 +9,40 @@ from fsnn_lava.datasets.own.class_folders import endings_in
 from fsnn_lava.datasets.own.event_folder import READERS, load_event_folder
 from fsnn_lava.datasets.own.function import is_function, load_from_function
 from fsnn_lava.datasets.own.image_folder import ENDINGS, load_image_folder
+from fsnn_lava.datasets.own.libraries import is_library, load_from_library
 from fsnn_lava.datasets.own.places import ARRAYS, found_at, is_place
 from fsnn_lava.datasets.samples import Dataset
 from fsnn_lava.errors import DatasetError
 
-FORMS = f"a file of arrays (*{ARRAYS}), a folder of images or of recordings, or package.module:function"
+FORMS = (
+    f"a file of arrays (*{ARRAYS}), a folder of images or of recordings, torchvision:NAME, tonic:NAME, or "
+    "package.module:function"
+)
 """What a dataset may be that has no name."""
 
 
 def is_own(name: str) -> bool:
     """Tell whether this says where data is, and is no dataset's name."""
-    return is_place(name) or is_function(name)
+    return is_place(name) or is_function(name)  # a library's dataset looks like a function
 
 
-def load_own(name: str, data_dir: Path | None, settings: DataConfig, *, asked: bool) -> Dataset:
+def load_own(name: str, data_dir: Path | None, settings: DataConfig, *, asked: bool, download: bool) -> Dataset:
     """Read a user's own data.
 
     Parameters
     ----------
-    name : path of a file or folder, or ``package.module:function``.
+    name : path of a file or folder, ``torchvision:NAME``, ``tonic:NAME``, or ``package.module:function``.
     data_dir : folder in which a path is looked for too.
     asked : the user named it in this call; a function that a file names is not run.
+    download : a library may fetch what is missing of its dataset.
 
     Raises
     ------
     DatasetError : if there is no such thing, it holds no data of that kind, or it is not what the training saw.
     """
-    if is_function(name):
+    if is_library(name):
+        dataset = load_from_library(name, data_dir, settings, download=download)
+    elif is_function(name):
         if not asked:
             raise DatasetError(
                 f'dataset "{name}": a function that a file names is not run; if you trust it, name it yourself: '

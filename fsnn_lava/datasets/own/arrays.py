@@ -36,7 +36,7 @@ def load_arrays(path: Path, settings: DataConfig) -> Dataset:
         if getattr(settings, name):
             raise DatasetError(f"{path}: data.{name} is a setting of folders of images; arrays are taken as they are")
     augmentation = Augmentation(0, flip=True) if settings.flip else None
-    digest = _digest(arrays)
+    digest = digest_of(arrays)
     if "coding" in arrays:
         return _saved(path, arrays, augmentation, digest)
     if all(name in arrays for name in _PARTS):
@@ -59,7 +59,7 @@ def load_arrays(path: Path, settings: DataConfig) -> Dataset:
     dataset = Dataset.from_arrays(
         _images(x_train), labels[0], _images(x_test), labels[1], name=str(path), classes=classes
     )
-    return _with(dataset, augmentation, digest)
+    return dataclasses.replace(dataset, augmentation=augmentation, sha256=digest)
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def _digest(arrays: dict[str, Array]) -> str:
+def digest_of(arrays: dict[str, Array]) -> str:
     """SHA-256 of all arrays by name, type and shape, however the file is compressed."""
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -116,12 +116,10 @@ def _saved(path: Path, arrays: dict[str, Array], augmentation: Augmentation | No
         coding = InputCoding(**{**said, "mean": tuple(said["mean"]), "std": tuple(said["std"])})
         codes, labels = ([arrays[f"{name}_{part}"] for part in ("train", "test")] for name in "xy")
         classes = tuple(map(str, arrays["classes"].tolist()))
-        dataset = from_codes(str(path), codes, labels, classes=classes, coding=coding)
+        dataset = from_codes(
+            str(path), codes, labels, classes=classes, coding=coding, augmentation=augmentation, sha256=digest
+        )
     except (KeyError, TypeError, ValueError, DatasetError) as error:
         raise DatasetError(f"{path}: is no whole file of Dataset.save: {error}") from error
     check_classes(dataset)
-    return _with(dataset, augmentation, digest)
-
-
-def _with(dataset: Dataset, augmentation: Augmentation | None, digest: str) -> Dataset:
-    return dataclasses.replace(dataset, augmentation=augmentation, sha256=digest)
+    return dataset

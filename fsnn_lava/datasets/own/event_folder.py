@@ -17,7 +17,7 @@ import numpy as np
 
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
-from fsnn_lava.datasets.event_files import equal_count_slices, frames_of
+from fsnn_lava.datasets.event_files import frames_of, slices_of
 from fsnn_lava.datasets.files import cached, read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.own.class_folders import ClassFiles, class_files
@@ -125,11 +125,13 @@ def _frames(
     for number in range(count):
         part = events[window == number]
         try:
-            if settings.frames_by == "count":
-                slices = equal_count_slices(part["t"], frames=settings.frames)
-            else:
-                passed = part["t"] - begin - number * length
-                slices = np.minimum((passed * settings.frames / length).astype(np.int64), settings.frames - 1)
+            slices = slices_of(
+                part["t"],
+                frames=settings.frames,
+                by=settings.frames_by,
+                begin=begin + number * length,
+                length=length,
+            )
             frames.append(frames_of(part, slices, frames=settings.frames, sensor=sensor, size=size))
         except DatasetError as error:
             where = f"{file}, window {number}" if settings.window_ms else str(file)

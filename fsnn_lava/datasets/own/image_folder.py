@@ -45,7 +45,7 @@ def load_image_folder(path: Path, settings: DataConfig) -> Dataset:
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
     codes = _decoded(found.files, settings, found.sha256)
-    coding = _coding(codes[~tests])
+    coding = coding_of_images(codes[~tests])
     train, test = (Samples(codes[which], labels[which]) for which in (~tests, tests))
     augmentation = Augmentation(0, flip=True) if settings.flip else None
     dataset = Dataset(str(path), train, test, codes.shape[1:], found.classes, coding, augmentation, sha256=found.sha256)
@@ -83,6 +83,21 @@ def image_form(file: Path) -> tuple[int, int, str]:
         return image.height, image.width, image.mode
 
 
+def image_codes(image: Any, settings: DataConfig, *, channels: int | None) -> Array:
+    """(C, H, W) codes of an opened image, scaled and grey as the settings say.
+
+    Parameters
+    ----------
+    channels : one or three; None: as the image has.
+    """
+    grey = settings.grey or (image.mode in _GREY_MODES if channels is None else channels == 1)
+    converted = image.convert("L" if grey else "RGB")
+    if settings.height:
+        converted = converted.resize((settings.width, settings.height), _BILINEAR)
+    pixels = np.asarray(converted, np.uint8)
+    return pixels[None] if grey else np.moveaxis(pixels, 2, 0)
+
+
 def image_pixels(file: Path, mode: str, size: tuple[int, int]) -> Array:
     """(H, W) or (H, W, 3) uint8, scaled to (width, height) where it has another size."""
     with _opened(file) as image:
@@ -104,7 +119,7 @@ def _opened(file: Path) -> Iterator[Any]:
         raise DatasetError(f"{file}: cannot be read as an image ({error}); get it again, or remove it") from error
 
 
-def _coding(codes: Array) -> InputCoding:
+def coding_of_images(codes: Array) -> InputCoding:
     """Codes over 255, normalised by mean and standard deviation of each channel of the training part."""
     levels = np.arange(256) / 255
     counts = [np.bincount(codes[:, c].ravel(), minlength=256) for c in range(codes.shape[1])]
