@@ -40,6 +40,9 @@ class Arguments(RunPlaces):
     from_nir: Path | None = None
     """Export this NIR graph, in a new run folder of its name, instead of a training; needs --dataset, for whose
     normalised values it was made."""
+    time_step: float | None = None
+    """With --from-nir: length of one step in the graph's unit of time, e.g. 1e-4 where its time constants are in
+    seconds; default: 1."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
@@ -50,6 +53,8 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="export", description=__doc__)
     if arguments.from_nir and (arguments.dataset is None or arguments.run):
         raise ConfigError("--from-nir FILE needs --dataset NAME, and goes without --run")
+    if arguments.time_step is not None and not arguments.from_nir:
+        raise ConfigError("--time-step: found without --from-nir; allowed: with it")
     run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
     try:
         with working(console, "reading the network and its samples") as progress:
@@ -104,4 +109,13 @@ def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:
     """Read a NIR graph: its float network in hardware timing, and its dataset."""
     assert arguments.from_nir is not None and arguments.dataset is not None
     dataset = load_dataset(arguments.dataset, arguments.data_dir)
-    return import_nir(arguments.from_nir, dataset, time_steps=arguments.settings.time_steps or None), dataset
+    steps = arguments.settings.time_steps or None
+    network = import_nir(arguments.from_nir, dataset, time_steps=steps, time_step=arguments.time_step)
+    if "from_nir" in network.provenance:
+        law = network.provenance["from_nir"]["reset"]
+        console.print(
+            f"assumed: {law}, before the leak of the next step; a graph whose neurons are set to v_reset, or whose reset "
+            "is not leaked, is another network",
+            soft_wrap=True,
+        )
+    return network, dataset

@@ -28,9 +28,17 @@ def _pair(value: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in np.broadcast_to(np.asarray(value), (2,)))
 
 
+POOLS = ("AvgPool2d", "SumPool2d")
+
+
 def window(node: Any) -> int:
-    """Side of what an AvgPool2d averages."""
+    """Side of what a pool averages or adds up."""
     return _pair(node.kernel_size)[0]
+
+
+def share_of_mean(node: Any, kind: str) -> float:
+    """By what the mean over a pool's window is to be multiplied: its size, where the pool adds up."""
+    return 1.0 if kind == "AvgPool2d" else float(window(node) ** 2)
 
 
 def _padding(node: Any) -> tuple[int, ...]:
@@ -40,7 +48,7 @@ def _padding(node: Any) -> tuple[int, ...]:
 
 
 def reached(node: Any, kind: str, arriving: Shape) -> Shape:
-    """Shape that Conv2d, AvgPool2d, Flatten or Output sends on; () if it cannot take what arrives."""
+    """Shape that Conv2d, a pool, Flatten or Output sends on; () if it cannot take what arrives."""
     if not arriving:
         return ()
     if kind == "Flatten":
@@ -49,20 +57,20 @@ def reached(node: Any, kind: str, arriving: Shape) -> Shape:
         return (*arriving[:start], prod(arriving[start:end]), *arriving[end:])
     if kind == "Output" or len(arriving) != 3:
         return shape_of(node.output_type["output"]) if kind == "Output" else ()
-    if kind == "AvgPool2d":
+    if kind in POOLS:
         return (arriving[0], *(n // window(node) for n in arriving[1:]))
     kernel, stride, padding = node.weight.shape[2], _pair(node.stride)[0], _padding(node)[0]
     return (len(node.weight), *((n + 2 * padding - kernel) // stride + 1 for n in arriving[1:]))
 
 
 def linear_map_of(node: Any, kind: str, arriving: Shape, sent: Shape) -> LinearMap:
-    """Linear map of a Linear, Affine (without its bias), Conv2d or AvgPool2d node."""
+    """Linear map of a Linear, Affine (without its bias), Conv2d or pool node."""
     if kind == "Conv2d":
         geometry = Convolution(_pair(node.stride)[0], _padding(node)[0])
         return LinearMap(geometry, node.weight.astype(np.float64), arriving, sent)
-    if kind == "AvgPool2d":
+    if kind in POOLS:
         side, channels = window(node), arriving[0]
-        weight = np.eye(channels)[:, :, None, None] * np.full((side, side), 1 / side**2)
+        weight = np.eye(channels)[:, :, None, None] * np.full((side, side), share_of_mean(node, kind) / side**2)
         return LinearMap(Convolution(side, 0), weight, arriving, sent)
     return LinearMap(DENSE, node.weight.astype(np.float64), arriving, sent)
 
@@ -126,4 +134,5 @@ _FAULTS: Mapping[str, Callable[[Any, float], Faults]] = {
     "Affine": _linear_faults,
     "Conv2d": _conv_faults,
     "AvgPool2d": _pool_faults,
+    "SumPool2d": _pool_faults,
 }

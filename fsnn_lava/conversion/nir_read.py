@@ -6,6 +6,7 @@ Reading loads numbers and text; nothing in the file is executed.
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,8 @@ from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
+    DENSE,
+    INPUT,
     Array,
     Connection,
     Convolution,
@@ -83,24 +86,27 @@ def read_nir(
     return network if time_steps is None else dataclasses.replace(network, time_steps=time_steps)
 
 
-def import_nir(path: Path, dataset: Dataset, *, time_steps: int | None = None) -> HardwareNetwork:
+def import_nir(
+    path: Path, dataset: Dataset, *, time_steps: int | None = None, time_step: float | None = None
+) -> HardwareNetwork:
     """Read the float network of a NIR graph in hardware timing, for the codes of a dataset.
 
     Parameters
     ----------
     dataset : whose normalised values the graph was made for, unless it is one of ours, which takes codes.
     time_steps : T; None: the graph's own.
+    time_step : as of `read_nir`.
 
     Raises
     ------
     UnsupportedError, NetworkError : if the graph cannot be understood, has delays that hardware timing would change,
         or is one of integers already.
     """
-    network = read_nir(path, time_steps=time_steps)
+    network = read_nir(path, time_steps=time_steps, time_step=time_step)
     if network.arithmetic != "float":
         raise UnsupportedError(f"NIR file {path}: holds integers; export the float graph")
     if "config" not in network.provenance:
-        network = on_codes(network, dataset.coding)
+        network = on_codes(_shaped(network, dataset, path), dataset.coding)
     sequential, hardware = (with_timing(network, timing) for timing in ("sequential", "hardware"))
     if not any(
         [c.delay for c in network.connections] == [c.delay for c in timed.connections]
@@ -111,6 +117,26 @@ def import_nir(path: Path, dataset: Dataset, *, time_steps: int | None = None) -
         )
     config = {**network.provenance.get("config", {}), "dataset": dataset.name}
     return dataclasses.replace(hardware, provenance={**network.provenance, "config": config})
+
+
+def _shaped(network: HardwareNetwork, dataset: Dataset, path: Path) -> HardwareNetwork:
+    """The network with the dataset's shape of an input, in C order where its own input is flat.
+
+    Raises
+    ------
+    UnsupportedError : if the shapes do not fit.
+    """
+    found, wanted = network.input.shape, dataset.input_shape
+    if found == wanted:
+        return network
+    flat = prod(found) == prod(wanted) and sum(n > 1 for n in found) <= 1
+    dense = all(c.geometry == DENSE for c in network.connections if c.source == INPUT)
+    if not (flat and dense):
+        raise UnsupportedError(
+            f'NIR file {path}: takes inputs of shape {found}; those of "{dataset.name}" are {wanted}; allowed: the '
+            f"same, or {prod(wanted)} in a row, which are taken channel after channel, row after row"
+        )
+    return dataclasses.replace(network, input=dataclasses.replace(network.input, shape=wanted))
 
 
 def _located(where: str, read: Callable[[], _Read]) -> _Read:
@@ -133,8 +159,9 @@ def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
         graph = _plain(file["node"])
     if graph["type"] != "NIRGraph":
         raise NetworkError(f'holds a single node of type "{graph["type"]}"; expected a NIRGraph')
+    flat, edges = _flattened(graph)
     nodes, violations = {}, []
-    for name, entries in graph["nodes"].items():
+    for name, entries in flat.items():
         try:
             nodes[name] = _node(entries)
         except (LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
@@ -142,14 +169,37 @@ def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
             found = f"entries that do not fit together ({type(error).__name__}: {error})"
             violations.append(Violation(f'node "{name}" ({kind})', found, "what the package nir can load"))
     refuse(NetworkError, "cannot be read as a NIR graph", violations)
-    edges = [(_text(a), _text(b)) for a, b in graph["edges"]]
     return nodes, edges, graph.get("metadata", {})
 
 
+def _flattened(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Nodes and edges, with those of graphs within the graph under ``graph.node`` in place of these.
+
+    What arrives at such a graph goes where its Input leads, and where its Output is reached from leads on.
+    """
+    nodes = dict(graph["nodes"])
+    edges = [(str(_text(a)), str(_text(b))) for a, b in graph["edges"]]
+    for name in [n for n, entries in nodes.items() if entries.get("type") == "NIRGraph"]:
+        inner, among = _flattened(nodes.pop(name))
+        kinds = ("Input", "Output")
+        ends = {kind: [n for n, entries in inner.items() if entries.get("type") == kind] for kind in kinds}
+        if any(len(found) != 1 for found in ends.values()):
+            found = ", ".join(f"{len(names)} {kind}" for kind, names in ends.items())
+            raise UnsupportedError(f'node "{name}" (NIRGraph): found {found} nodes; allowed: one of each')
+        (first,), (last,) = ends["Input"], ends["Output"]
+        nodes |= {f"{name}.{n}": entries for n, entries in inner.items() if n not in (first, last)}
+        into = [b for a, b in among if a == first]
+        out = [a for a, b in among if b == last]
+        kept = [(f"{name}.{a}", f"{name}.{b}") for a, b in among if a != first and b != last]
+        arriving = [(a, f"{name}.{b}") for a, to in edges if to == name for b in into if b != last]
+        leaving = [(f"{name}.{a}", b) for of, b in edges if of == name for a in out if a != first]
+        through = [(a, b) for a, to in edges if to == name for of, b in edges if of == name if last in into]
+        edges = [e for e in edges if name not in e] + kept + arriving + leaving + through
+    return nodes, edges
+
+
 def _node(entries: dict[str, Any]) -> Any:
-    """Make the nir node; a graph within the graph stays as it is, since it is refused anyway."""
-    if entries["type"] == "NIRGraph":
-        return require_nir().NIRGraph(nodes={}, edges=[], type_check=False)
+    """Make the nir node."""
     optional = {"input_shape": None} if entries["type"] == "Conv2d" else {}
     return require_nir().dict2NIRNode(optional | entries)
 

@@ -1,9 +1,11 @@
 """Understand the nodes and edges of any NIR graph as a float `HardwareNetwork`.
 
-Understood are Input and Output (one each), Linear, Affine, Conv2d, AvgPool2d, Flatten, IF and LIF, and edges among
-them, loops through neurons included. IF and LIF become populations; what lies between two of them becomes a
-connection: one Linear or one Conv2d (with or without an AvgPool2d after it) as it is, anything else multiplied
-out. Biases become constant currents. What follows the last population is the readout.
+Understood are Input and Output (one each), Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF and LIF, and
+edges among them, loops through neurons included; a graph within the graph is taken as its nodes. IF and LIF become
+populations, whose parameters may be one number for all neurons; what lies between two of them becomes a connection:
+one Linear or one Conv2d (with or without a pool after it) as it is, anything else multiplied out. An output may declare
+axes of size 1 more or less than it gets. Biases become constant currents. What follows the last population is the
+readout.
 
 ==============  ===================================================================================================
 NIR             here
@@ -29,7 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fsnn_lava.conversion.nir_nodes import linear_map_of, node_faults, reached, shape_of, window
+from fsnn_lava.conversion.nir_nodes import POOLS, linear_map_of, node_faults, reached, shape_of, share_of_mean, window
 from fsnn_lava.errors import FsnnError, NetworkError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -57,7 +59,7 @@ Path = tuple[str, ...]
 PRODUCT_LIMIT = 2**24
 """Most weights of a connection that is multiplied out, 8 bytes each."""
 _NEURONS = ("IF", "LIF")
-_TYPES = ("Input", "Output", "Linear", "Affine", "Conv2d", "AvgPool2d", "Flatten", *_NEURONS)
+_TYPES = ("Input", "Output", "Linear", "Affine", "Conv2d", *POOLS, "Flatten", *_NEURONS)
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,9 @@ class _Graph:
         found = []
         for a, b in self.edges:
             where, sent = f'edge "{a}" ({self.kind(a)}) -> "{b}" ({self.kind(b)})', self.sent[a]
-            if sent and self.kind(b) in ("Conv2d", "AvgPool2d") and len(sent) != 3:
+            if sent and self.kind(b) in ("Conv2d", *POOLS) and len(sent) != 3:
                 found.append(Violation(where, f"shape {sent} sent", "three axes, (C, H, W)"))
-            elif sent and sent != self._wanted(b):
+            elif sent and sent != self._wanted(b) and not (self.kind(b) == "Output" and _same(sent, self._wanted(b))):
                 found.append(Violation(where, f"shape {sent} sent", f"{self._wanted(b)}, what the other end declares"))
         return found
 
@@ -222,13 +224,22 @@ class _Graph:
             if kind == "Input":
                 shape = shape_of(node.input_type["input"])
             elif kind in _NEURONS:
-                shape = node.v_threshold.shape
+                shape = node.v_threshold.shape or self._of_scalars(name)
             elif kind in ("Linear", "Affine"):
                 shape = node.weight.shape[:1]
             else:
                 shape = reached(node, kind, self._arriving(name))
             self.sent[name] = shape
         return self.sent[name]
+
+    def _of_scalars(self, name: str) -> Shape:
+        """How many neurons a node of single numbers has: as many as the first arriving edge that says it brings."""
+        self.sent[name] = ()  # a loop leads back here
+        for before in self.before(name):
+            shape = self._shape(before)
+            if shape:
+                return shape
+        return ()
 
     def _arriving(self, name: str) -> Shape:
         return self._shape(self.before(name)[0])
@@ -261,11 +272,11 @@ class _Graph:
         made: list[LinearMap] = []
         for i, name in enumerate(path):
             node, kind = self.nodes[name], self.kind(name)
-            if kind == "AvgPool2d" and i and self.kind(path[i - 1]) == "Conv2d":
+            if kind in POOLS and i and self.kind(path[i - 1]) == "Conv2d":
                 last = made.pop()
                 assert isinstance(last.geometry, Convolution)
                 weight, geometry = pooled(last.weight, last.geometry, window(node))
-                made.append(LinearMap(geometry, weight, last.source, self.sent[name]))
+                made.append(LinearMap(geometry, weight * share_of_mean(node, kind), last.source, self.sent[name]))
             elif kind != "Flatten":
                 made.append(linear_map_of(node, kind, self._arriving(name), self.sent[name]))
         return made
@@ -328,7 +339,8 @@ class _Graph:
             current = self.bias(target) * self.gain(target)
             if self.kind(target) == "LIF":
                 node = self.nodes[target]
-                current = current + self.reading.time_step / float(node.tau.flat[0]) * node.v_leak.reshape(-1)
+                leaking = np.broadcast_to(node.v_leak.reshape(-1), current.shape)
+                current = current + self.reading.time_step / float(node.tau.flat[0]) * leaking
             if current.any():
                 name = _unused(f"{target}_current", {c.name for c in made})
                 made.append(Connection(name, ALWAYS_ON, target, current[:, None].astype(np.float64)))
@@ -341,6 +353,11 @@ class _Graph:
         linear = self.combined(source, path, output)
         weight = linear.unrolled().toarray() if linear.geometry != DENSE else linear.weight
         return Readout(source, np.asarray(weight, np.float64), self.bias(output))
+
+
+def _same(one: Shape, other: Shape) -> bool:
+    """Tell whether two shapes differ in axes of size 1 alone."""
+    return [n for n in one if n != 1] == [n for n in other if n != 1]
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.conversion.nir_read import read_nir
+from fsnn_lava.conversion.nir_read import import_nir, read_nir
 from fsnn_lava.conversion.nir_write import UNROLLED_LIMIT, nir_graph, nir_violations, write_nir
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, MissingDependencyError, NetworkError, OutputError, UnsupportedError
-from fsnn_lava.hardware import Readout, with_timing
+from fsnn_lava.hardware import Readout, linear_map, with_timing
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Integrators, Population
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
@@ -37,7 +38,8 @@ def rand(*shape: int, seed: int = 0) -> Array:
 
 def written(tmp_path: Path, nodes: dict[str, Any], edges: list[tuple[str, str]], *, check: bool = True) -> Path:
     path = tmp_path / "graph.nir"
-    nir.write(path, nir.NIRGraph(nodes=nodes, edges=edges, metadata={}, type_check=check))
+    graph = nir.NIRGraph(nodes=nodes, edges=edges, metadata={}, type_check=check)
+    nir.write(path, graph, compression=None if not check else "gzip")  # single numbers cannot be compressed
     return path
 
 
@@ -210,7 +212,7 @@ def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
         read_nir(path, time_steps=T)
     message = str(caught.value)
     assert "graph.nir" in message
-    types = "Input, Output, Linear, Affine, Conv2d, AvgPool2d, Flatten, IF, LIF"
+    types = "Input, Output, Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF, LIF"
     for expected in (
         f'node "cuba" (CubaLIF): found a type without a counterpart; allowed: {types}',
         f'node "gain" (Scale): found a type without a counterpart; allowed: {types}',
@@ -353,12 +355,119 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
             read_nir(path, time_steps=T)
 
 
-def test_graphs_within_the_graph_are_refused(tmp_path: Path) -> None:
+def same_network(one: HardwareNetwork, other: HardwareNetwork) -> None:
+    """Equal but for the names of connections."""
+    assert [(p.name.split(".")[-1], p.shape, p.neuron) for p in one.populations] == [
+        (p.name.split(".")[-1], p.shape, p.neuron) for p in other.populations
+    ]
+    assert len(one.connections) == len(other.connections)
+    for a, b in zip(one.connections, other.connections, strict=True):
+        assert (a.delay, a.geometry) == (b.delay, b.geometry)
+        assert np.array_equal(a.weight, b.weight)
+    assert np.array_equal(one.readout.weight, other.readout.weight)
+
+
+def test_a_graph_within_the_graph_is_taken_as_its_nodes(tmp_path: Path) -> None:
+    """Of two levels: connection and population in it, reached and left as these were."""
     nodes, edges = feedback_graph()
-    inner = nir.NIRGraph.from_list(nir.Linear(rand(5, 4)))
-    path = written(tmp_path, {**nodes, "second": inner}, edges)
-    with pytest.raises(UnsupportedError, match=r'node "second" \(NIRGraph\): found a type without a counterpart'):
+    plain = read_nir(written(tmp_path, nodes, edges), time_steps=T)
+    deeper = nir.NIRGraph(
+        {"in": nir.Input(np.array([4])), "second": nodes.pop("second"), "out": nir.Output(np.array([5]))},
+        chain("in", "second", "out"),
+    )
+    inner = nir.NIRGraph(
+        {"in": nir.Input(np.array([4])), "deeper": deeper, "y": nodes.pop("y"), "out": nir.Output(np.array([5]))},
+        chain("in", "deeper", "y", "out"),
+    )
+    edges = [*chain("in", "first", "x", "inner", "classify", "out"), *chain("inner", "back", "x")]
+    nested = read_nir(written(tmp_path, {**nodes, "inner": inner}, edges), time_steps=T)
+    assert [p.name for p in nested.populations] == ["x", "inner.y"]
+    same_network(nested, plain)
+
+
+def test_a_graph_within_the_graph_has_one_way_in_and_out(tmp_path: Path) -> None:
+    nodes, edges = feedback_graph()
+    inner = {"a": nir.Input(np.array([4])), "b": nir.Input(np.array([4])), "w": nodes["second"]}
+    inner["o"] = nir.Output(np.array([5]))
+    two = nir.NIRGraph(inner, [("a", "w"), ("b", "w"), ("w", "o")])
+    path = written(tmp_path, {**nodes, "second": two}, edges, check=False)
+    with pytest.raises(UnsupportedError, match=r'node "second" \(NIRGraph\): found 2 Input, 1 Output nodes; allowed'):
         read_nir(path, time_steps=T)
+
+
+def test_a_pool_that_adds_up_is_the_mean_times_its_size(tmp_path: Path) -> None:
+    found = {}
+    for kind in (nir.AvgPool2d, nir.SumPool2d):
+        nodes, edges = image_graph()
+        pools = [name for name, node in nodes.items() if isinstance(node, nir.AvgPool2d)]
+        assert pools
+        for name in pools:
+            nodes[name] = kind(*(np.asarray(getattr(nodes[name], n)) for n in ("kernel_size", "stride", "padding")))
+        found[kind] = read_nir(written(tmp_path, nodes, edges), time_steps=T)
+    scaled = 0
+    for mean, total in zip(*(network.connections for network in found.values()), strict=True):
+        factor = 1 if np.array_equal(mean.weight, total.weight) else 4
+        assert np.allclose(total.weight, factor * mean.weight, rtol=1e-12)
+        scaled += factor > 1
+    assert scaled
+
+
+def test_one_number_is_for_all_neurons(tmp_path: Path) -> None:
+    nodes, edges = feedback_graph()
+    nodes["x"].v_leak = of(4, value=0.3)
+    plain = read_nir(written(tmp_path, nodes, edges), time_steps=T)
+    common = ("r", "v_threshold", "v_reset")
+    for name, entries in {"x": (*common, "tau", "v_leak"), "y": common}.items():
+        for entry in entries:
+            setattr(nodes[name], entry, np.array(getattr(nodes[name], entry).flat[0]))
+    same_network(read_nir(written(tmp_path, nodes, edges, check=False), time_steps=T), plain)
+
+
+def test_an_output_may_declare_axes_of_size_1(tmp_path: Path) -> None:
+    nodes, edges = feedback_graph()
+    plain = read_nir(written(tmp_path, nodes, edges), time_steps=T)
+    wide = {**nodes, "out": nir.Output(np.array([1, 1, 2]))}
+    same_network(read_nir(written(tmp_path, wide, edges, check=False), time_steps=T), plain)
+    with pytest.raises(NetworkError, match=r"shape \(2,\) sent; allowed: \(1, 3\)"):
+        read_nir(written(tmp_path, {**nodes, "out": nir.Output(np.array([1, 3]))}, edges, check=False), time_steps=T)
+
+
+def test_a_flat_input_takes_a_datasets_images_in_c_order(tmp_path: Path) -> None:
+    nodes = {
+        "in": nir.Input(np.array([64])),
+        "w": nir.Linear(rand(10, 64)),
+        "x": nir.IF(r=of(10), v_threshold=of(10), v_reset=of(10, value=0.0)),
+        "out": nir.Output(np.array([10])),
+    }
+    path = written(tmp_path, nodes, chain("in", "w", "x", "out"))
+    digits = load_dataset("digits")
+    network = import_nir(path, digits, time_steps=5, time_step=0.5)
+    assert network.input.shape == (1, 8, 8)
+    assert network.provenance["from_nir"]["time_step"] == 0.5
+    few = digits.test.codes[:3]
+    current = linear_map(network, network.connections[0]).product(few.reshape(3, -1).astype(float))
+    current += sum(c.weight[:, 0] for c in network.connections[1:])
+    expected = digits.coding.decode(few, np.float64).reshape(3, -1) @ nodes["w"].weight.T * 0.5
+    assert np.allclose(current, expected, atol=1e-12)
+    nodes["in"], nodes["w"] = nir.Input(np.array([63])), nir.Linear(rand(10, 63))
+    with pytest.raises(UnsupportedError, match=r"takes inputs of shape \(63,\); those of \"digits\" are \(1, 8, 8\)"):
+        import_nir(written(tmp_path, nodes, chain("in", "w", "x", "out")), digits, time_steps=5)
+
+
+NIR_PAPER = {
+    "paper_01_lif_debug_spike_representation_two_lif_neurons": [(1,), (1,)],
+    "paper_01_lif_lif_norse": [(1,)],
+    "paper_01_lif_lif_rockpool": [(1,)],
+    "paper_02_cnn_cnn_sinabs": [(16, 16, 16), (16, 16, 16), (8, 8, 8), (256,), (10,)],
+}
+
+
+@pytest.mark.parametrize("name", NIR_PAPER)
+def test_files_of_other_tools_are_read(name: str, data_dir: Path) -> None:
+    path = data_dir / "nir-paper" / f"{name}.nir"
+    if not path.exists():
+        pytest.skip("needs the files of the NIR paper in nir-paper/ of the data folder")
+    assert [p.shape for p in read_nir(path, time_steps=3, time_step=1e-4).populations] == NIR_PAPER[name]
 
 
 def test_number_of_steps_must_be_given(tmp_path: Path) -> None:
