@@ -114,8 +114,8 @@ def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:
     if "from_nir" in network.provenance:
         law = network.provenance["from_nir"]["reset"]
         console.print(
-            f"assumed: {law}, before the leak of the next step; a graph whose neurons are set to v_reset, or whose reset "
-            "is not leaked, is another network",
+            f"assumed: {law}, before the leak of the next step; a graph whose neurons are set to v_reset, or whose "
+            "reset is not leaked, is another network",
             soft_wrap=True,
         )
     return network, dataset
