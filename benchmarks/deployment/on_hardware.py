@@ -44,7 +44,7 @@ class Extent:
 
 
 DENSE, CONVOLUTION, DEEP = Extent(10_000, 200, 200, 20), Extent(10_000, 20, 20, 20), Extent(10_000, 5, 5, 1)
-ZOO = {"digits": DENSE, "digits_spide": DENSE, "fashion_mnist_4_bits": DENSE, "cifar10_alexnet": DEEP}
+ZOO = {"digits": DENSE, "fashion_mnist_4_bits": DENSE, "cifar10_alexnet": DEEP}
 CONFIGS = {
     **dict.fromkeys(("fashion_mnist_fc_if", "fashion_mnist_fc_lif"), DENSE),
     **dict.fromkeys(("fashion_mnist_fc_if_t30", "fashion_mnist_fc_lif_t30"), DENSE),
