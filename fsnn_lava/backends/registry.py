@@ -173,5 +173,5 @@ def inputs_of(network: HardwareNetwork, samples: Samples | npt.ArrayLike) -> npt
         if "input_coding" not in network.provenance:
             raise InputError(f'network "{network.name}": does not say what its input codes stand for; give codes')
         values = dict(network.provenance["input_coding"])
-        coding = InputCoding(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        coding = InputCoding.from_dict(values)
     return time_first(codes_of(given, coding, shape=network.input.shape))

@@ -1,6 +1,6 @@
 """Run an exported network on test samples: in the simulator, in Lava (float or bit-accurate) or on Loihi 2.
 
-With --input FILE.. on your own inputs: images, .npy, .npz.
+With --input FILE.. on your own inputs: images, recordings of events, .npy, .npz.
 """
 
 import time
@@ -48,8 +48,9 @@ class Arguments(DeployedPlaces):
     readout: Literal["host", "lava"] = "host"
     """lava-fixed: host: logits from the firing rates; lava: from non-spiking integrators in the graph."""
     input: tuple[Path, ...] = ()
-    """Your own inputs instead of test samples: images of the network's height and width, or arrays, of one input or of
-    several, in files of NumPy's (.npy, .npz): whole numbers are codes, floats the normalised values of the training."""
+    """Your own inputs instead of test samples: images of the network's height and width, recordings for a network that
+    was trained on such, or arrays, of one input or of several, in files of NumPy's (.npy, .npz): whole numbers are
+    codes, floats the normalised values of the training."""
     json: bool = False
     """With --input: print JSON, and nothing else."""
     record: Path | None = None

@@ -222,8 +222,7 @@ def input_facts(network: HardwareNetwork) -> tuple[InputCoding, tuple[str, ...],
     """
     provenance = network.provenance
     try:
-        said = provenance["input_coding"]
-        coding = InputCoding(**{**said, "mean": tuple(said["mean"]), "std": tuple(said["std"])})
+        coding = InputCoding.from_dict(provenance["input_coding"])
         return coding, tuple(provenance["classes"]), DataConfig(**provenance["config"].get("data", {}))
     except (KeyError, TypeError, AttributeError):
         raise ConfigError(
@@ -238,7 +237,7 @@ def _dataset(network: HardwareNetwork, data_dir: Path | None, asked: str | None)
         settings = DataConfig(**provenance["config"].get("data", {}))
         coding = provenance.get("input_coding")
         if coding is not None:
-            coding = InputCoding(**{**coding, "mean": tuple(coding["mean"]), "std": tuple(coding["std"])})
+            coding = InputCoding.from_dict(coding)
     except (KeyError, TypeError, AttributeError):
         raise ConfigError(f'network "{network.name}": its file does not name the dataset it was trained on') from None
     return load_dataset(

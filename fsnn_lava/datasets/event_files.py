@@ -22,6 +22,9 @@ from fsnn_lava.errors import DatasetError, counted
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 """A folder that holds a file of this name holds made-up recordings, and the dataset's note says so."""
 
+EVENT = np.dtype([("t", np.int64), ("x", np.int64), ("y", np.int64), ("on", np.bool_)])
+"""An event: time in microseconds, column, row, and whether its polarity is ON."""
+
 _OTHER_FORMS = {".aedat": "AEDAT 2.0", ".dat": "Prophesee's format", ".mat": "MATLAB", ".hdf5": "HDF5", ".h5": "HDF5"}
 
 

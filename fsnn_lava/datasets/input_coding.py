@@ -4,7 +4,7 @@ Hardware receives integers of 8 bits; training sees the real values that they st
 the same integers. Every loader of this package states an `InputCoding`; `Dataset.from_arrays` finds one here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,16 @@ class InputCoding:
             )
         if not (0 < self.scale < np.inf and all(0 < s < np.inf for s in self.std) and np.isfinite(self.mean).all()):
             raise DatasetError(f"input coding: {self}; scale and std must be finite and > 0, mean finite.")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "InputCoding":
+        """Make it of what `dataclasses.asdict` and JSON leave of one.
+
+        Raises
+        ------
+        KeyError, TypeError, DatasetError : if a field is missing, unknown or out of its range.
+        """
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def table(self, dtype: type[np.floating[Any]] = np.float32) -> Array:
         """Return the real value of every code, (C, maximum + 1), computed in float64 and rounded to the type."""

@@ -212,7 +212,7 @@ def load_training(path: Path) -> tuple[TrainedNetwork, dict[str, Any], dict[str,
             config=config_from_dict(json.loads(header["config"])),
             input_shape=tuple(json.loads(header["input_shape"])),
             classes=tuple(json.loads(header["classes"])),
-            coding=InputCoding(**coding | {name: tuple(coding[name]) for name in ("mean", "std")}),
+            coding=InputCoding.from_dict(coding),
             weights=_part(tensors, "model."),
             metrics=json.loads(header["metrics"]),
         )

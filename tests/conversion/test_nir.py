@@ -355,7 +355,7 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
             read_nir(path, time_steps=T)
 
 
-def same_network(one: HardwareNetwork, other: HardwareNetwork) -> None:
+def assert_same_but_for_names(one: HardwareNetwork, other: HardwareNetwork) -> None:
     """Equal but for the names of connections."""
     assert [(p.name.split(".")[-1], p.shape, p.neuron) for p in one.populations] == [
         (p.name.split(".")[-1], p.shape, p.neuron) for p in other.populations
@@ -382,7 +382,7 @@ def test_a_graph_within_the_graph_is_taken_as_its_nodes(tmp_path: Path) -> None:
     edges = [*chain("in", "first", "x", "inner", "classify", "out"), *chain("inner", "back", "x")]
     nested = read_nir(written(tmp_path, {**nodes, "inner": inner}, edges), time_steps=T)
     assert [p.name for p in nested.populations] == ["x", "inner.y"]
-    same_network(nested, plain)
+    assert_same_but_for_names(nested, plain)
 
 
 def test_a_graph_within_the_graph_has_one_way_in_and_out(tmp_path: Path) -> None:
@@ -420,14 +420,14 @@ def test_one_number_is_for_all_neurons(tmp_path: Path) -> None:
     for name, entries in {"x": (*common, "tau", "v_leak"), "y": common}.items():
         for entry in entries:
             setattr(nodes[name], entry, np.array(getattr(nodes[name], entry).flat[0]))
-    same_network(read_nir(written(tmp_path, nodes, edges, check=False), time_steps=T), plain)
+    assert_same_but_for_names(read_nir(written(tmp_path, nodes, edges, check=False), time_steps=T), plain)
 
 
 def test_an_output_may_declare_axes_of_size_1(tmp_path: Path) -> None:
     nodes, edges = feedback_graph()
     plain = read_nir(written(tmp_path, nodes, edges), time_steps=T)
     wide = {**nodes, "out": nir.Output(np.array([1, 1, 2]))}
-    same_network(read_nir(written(tmp_path, wide, edges, check=False), time_steps=T), plain)
+    assert_same_but_for_names(read_nir(written(tmp_path, wide, edges, check=False), time_steps=T), plain)
     with pytest.raises(NetworkError, match=r"shape \(2,\) sent; allowed: \(1, 3\)"):
         read_nir(written(tmp_path, {**nodes, "out": nir.Output(np.array([1, 3]))}, edges, check=False), time_steps=T)
 

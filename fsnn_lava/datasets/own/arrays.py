@@ -112,8 +112,7 @@ def _images(x: Array) -> Array:
 def _saved(path: Path, arrays: dict[str, Array], augmentation: Augmentation | None, digest: str) -> Dataset:
     """The dataset that `Dataset.save` wrote."""
     try:
-        said = json.loads(str(arrays["coding"]))
-        coding = InputCoding(**{**said, "mean": tuple(said["mean"]), "std": tuple(said["std"])})
+        coding = InputCoding.from_dict(json.loads(str(arrays["coding"])))
         codes, labels = ([arrays[f"{name}_{part}"] for part in ("train", "test")] for name in "xy")
         classes = tuple(map(str, arrays["classes"].tolist()))
         dataset = from_codes(

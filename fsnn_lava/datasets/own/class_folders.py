@@ -11,7 +11,7 @@ from fsnn_lava.datasets.files import read_bytes
 from fsnn_lava.datasets.input_coding import Array
 from fsnn_lava.errors import DatasetError
 
-PARTS = ("train", "test")
+_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def class_files(folder: Path, endings: Sequence[str], *, what: str) -> ClassFile
     ------
     DatasetError : if there are no class folders, one has no such file, or the two parts have other classes.
     """
-    parts = [folder / name for name in PARTS if (folder / name).is_dir()]
+    parts = [folder / name for name in _PARTS if (folder / name).is_dir()]
     if len(parts) == 1:
         raise DatasetError(f"{folder}: found {parts[0].name}/ alone; expected train/ and test/, or class folders")
     files, labels, classes = _listed(parts[0] if parts else folder, endings, what)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets.aedat4 import events_from_aedat4
-from fsnn_lava.datasets.event_files import frames_of, slices_of
+from fsnn_lava.datasets.event_files import EVENT, frames_of, slices_of
 from fsnn_lava.datasets.files import cached, read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.own.class_folders import ClassFiles, class_files
@@ -25,7 +25,6 @@ from fsnn_lava.datasets.own.places import tests_by_hash
 from fsnn_lava.datasets.samples import Dataset, Samples, check_classes, packed_bytes
 from fsnn_lava.errors import DatasetError, counted
 
-_EVENT = np.dtype([("t", np.int64), ("x", np.int64), ("y", np.int64), ("on", np.bool_)])
 _AS_DECODED = 1
 """Changes when the same files give other frames."""
 _MICROSECONDS = 1000
@@ -157,7 +156,7 @@ def read_events(file: Path) -> Array:
 
 
 def _plain(events: Any, on: Any) -> Array:
-    plain = np.empty(len(events), _EVENT)
+    plain = np.empty(len(events), EVENT)
     for name in ("t", "x", "y"):
         plain[name] = events[name]
     plain["on"] = on
@@ -173,7 +172,7 @@ def _of_bin(content: bytes, source: str) -> Array:
     if not content or len(content) % 5:
         raise DatasetError(f"{source}: found {len(content)} bytes; expected 5 for each event, at least one")
     raw = np.frombuffer(content, np.uint8).reshape(-1, 5).astype(np.int64)
-    events = np.empty(len(raw), _EVENT)
+    events = np.empty(len(raw), EVENT)
     events["x"], events["y"], events["on"] = raw[:, 0], raw[:, 1], raw[:, 2] >> 7
     events["t"] = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     return events
@@ -195,7 +194,7 @@ def _of_arrays(content: bytes, source: str) -> Array:
                 )
         else:
             columns = _columns(found, source)
-        events = np.empty(len(columns["t"]), _EVENT)
+        events = np.empty(len(columns["t"]), EVENT)
         for name in ("t", "x", "y"):
             events[name] = columns[name]
         events["on"] = columns["p"] > 0
@@ -236,7 +235,7 @@ def _of_aedat(content: bytes, source: str) -> Array:
     if len(data) % 8:
         raise DatasetError(f"{source}: is cut short: {len(data)} bytes of events, no multiple of 8; get it again")
     address, times = np.frombuffer(data, order).reshape(-1, 2).astype(np.int64).T
-    events = np.empty(len(times), _EVENT)
+    events = np.empty(len(times), EVENT)
     for name, (shift, mask) in _ADDRESSES[version].items():
         events[name] = address >> shift & mask
     events["t"] = times

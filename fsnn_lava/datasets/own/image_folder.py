@@ -70,8 +70,7 @@ def _decoded(files: Sequence[Path], settings: DataConfig, digest: str) -> Array:
     def make() -> Array:
         codes = np.empty(shape, np.uint8)
         for place, file in enumerate(files):
-            pixels = image_pixels(file, "L" if grey else "RGB", (width, height))
-            codes[place] = pixels[None] if grey else np.moveaxis(pixels, 2, 0)
+            codes[place] = image_pixels(file, grey=grey, size=(width, height))
         return codes
 
     return cached("images", f"{_AS_DECODED} {digest} {shape} {settings.height}", shape=shape, make=make)
@@ -83,26 +82,22 @@ def image_form(file: Path) -> tuple[int, int, str]:
         return image.height, image.width, image.mode
 
 
-def image_codes(image: Any, settings: DataConfig, *, channels: int | None) -> Array:
-    """(C, H, W) codes of an opened image, scaled and grey as the settings say.
+def image_pixels(file: Path, *, grey: bool, size: tuple[int, int]) -> Array:
+    """`pixels_of` an image in a file."""
+    with _opened(file) as image:
+        return pixels_of(image, grey=grey, size=size)
 
-    Parameters
-    ----------
-    channels : one or three; None: as the image has.
-    """
-    grey = settings.grey or (image.mode in _GREY_MODES if channels is None else channels == 1)
+
+def pixels_of(image: Any, *, grey: bool, size: tuple[int, int]) -> Array:
+    """(C, H, W) uint8 of Pillow's image, scaled to (width, height) where it has another size."""
     converted = image.convert("L" if grey else "RGB")
-    if settings.height:
-        converted = converted.resize((settings.width, settings.height), _BILINEAR)
-    pixels = np.asarray(converted, np.uint8)
+    pixels = np.asarray(converted if converted.size == size else converted.resize(size, _BILINEAR), np.uint8)
     return pixels[None] if grey else np.moveaxis(pixels, 2, 0)
 
 
-def image_pixels(file: Path, mode: str, size: tuple[int, int]) -> Array:
-    """(H, W) or (H, W, 3) uint8, scaled to (width, height) where it has another size."""
-    with _opened(file) as image:
-        converted = image.convert(mode)
-        return np.asarray(converted if converted.size == size else converted.resize(size, _BILINEAR), np.uint8)
+def is_grey(image: Any) -> bool:
+    """Tell whether Pillow's image has no colours."""
+    return image.mode in _GREY_MODES
 
 
 @contextmanager

@@ -97,8 +97,7 @@ def _of_image(file: Path, coding: InputCoding, *, shape: tuple[int, ...], settin
         raise InputError(
             f"{file}: found an image of {found[0]} x {found[1]}; the network takes {height} x {width}; scale it"
         )
-    pixels = image_pixels(file, "L" if channels == 1 else "RGB", (width, height))
-    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, 2, 0)
+    pixels = image_pixels(file, grey=channels == 1, size=(width, height))
     return np.asarray(np.rint(pixels[None] * (coding.maximum / _GREYS)), np.uint8)
 
 

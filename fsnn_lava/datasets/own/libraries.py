@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from fsnn_lava.config import DataConfig
-from fsnn_lava.datasets.event_files import frames_of, slices_of
+from fsnn_lava.datasets.event_files import EVENT, frames_of, slices_of
 from fsnn_lava.datasets.files import data_root
 from fsnn_lava.datasets.input_coding import Array, InputCoding
 from fsnn_lava.datasets.own.arrays import digest_of
-from fsnn_lava.datasets.own.image_folder import coding_of_images, image_codes
+from fsnn_lava.datasets.own.image_folder import coding_of_images, is_grey, pixels_of
 from fsnn_lava.datasets.own.places import tests_by_seed
 from fsnn_lava.datasets.samples import Augmentation, Dataset, check_classes, from_codes
 from fsnn_lava.errors import DatasetError, MissingDependencyError
@@ -117,7 +117,10 @@ def _images(name: str, kind: Any, root: Path, which: Mapping[str, Any], settings
     for number, (image, target) in enumerate(_items(name, samples)):
         if not hasattr(image, "convert"):
             raise DatasetError(f"{name}: sample {number} is {type(image).__name__}; expected an image")
-        codes.append(image_codes(image, settings, channels=None if not codes else codes[0].shape[0]))
+        grey = settings.grey or (len(codes[0]) == 1 if codes else is_grey(image))
+        codes.append(
+            pixels_of(image, grey=grey, size=(settings.width, settings.height) if settings.height else image.size)
+        )
         if codes[-1].shape != codes[0].shape:
             raise DatasetError(
                 f"{name}: sample {number} is an image of {codes[-1].shape[1:]}, the first one of {codes[0].shape[1:]}; "
@@ -150,7 +153,7 @@ def _events(name: str, kind: Any, root: Path, which: Mapping[str, Any], settings
         raise DatasetError(f"{name}: found nothing at {where}; give --download, and tonic fetches it")
     codes, targets = [], []
     for number, (events, target) in enumerate(_items(name, samples)):
-        plain = np.zeros(len(events), np.dtype([("t", np.int64), ("x", np.int64), ("y", np.int64), ("on", np.bool_)]))
+        plain = np.zeros(len(events), EVENT)
         for field in ("t", "x", "y"):
             plain[field] = events[field] if field in events.dtype.names else 0
         plain["on"] = events["p"] > 0 if polarities == 2 else False
