@@ -18,13 +18,16 @@ from fsnn_lava.config.notation import (
     NetworkSpec as NetworkSpec,
     Pooling as Pooling,
     PopulationSpec as PopulationSpec,
+    parse_connection as parse_connection,
     parse_spec as parse_spec,
 )
 from fsnn_lava.config.registry import Registry as Registry
 from fsnn_lava.config.settings import (
+    ConnectionConfig as ConnectionConfig,
     DataConfig as DataConfig,
     DeployConfig as DeployConfig,
     NetworkConfig as NetworkConfig,
+    PopulationConfig as PopulationConfig,
     PrecisionName as PrecisionName,
     TrainConfig as TrainConfig,
     TrainingConfig as TrainingConfig,
@@ -36,4 +39,9 @@ from fsnn_lava.config.settings import (
     published_configs as published_configs,
     read_config as read_config,
     with_given as with_given,
+)
+from fsnn_lava.config.topology import (
+    ConnectionSpec as ConnectionSpec,
+    Topology as Topology,
+    topology_of as topology_of,
 )

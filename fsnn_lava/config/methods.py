@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.config.registry import Registry, loaded
 from fsnn_lava.errors import ConfigError
 
@@ -66,14 +65,13 @@ def _check_spide(network: NetworkConfig, training: TrainingConfig) -> None:
         network.batch_norm,
         f"false {spide}: statistics of a batch have no spiking form",
     )
-    spec = parse_spec(network.notation)
-    require(
-        not spec.is_outside,
-        "network.notation",
-        network.notation,
-        f"convolutions, pools and linear layers {spide}, which cannot run backwards through a layer kind from outside",
-    )
-    pools = any(layer.kind == "pool" for layer in spec.layers)
+    layers = network.layers()
+    for where, (layer, pool) in layers.items():
+        allowed = f"convolutions, pools and linear layers {spide}, which cannot run backwards through a layer kind from"
+        require(not layer.is_outside, where, str(layer), f"{allowed} outside")
+        allowed = f"a pool into a population of its own {spide}: P{0 if pool is None else pool.kernel}"
+        require(pool is None, where, f"{layer}-{pool}", allowed)
+    pools = not network.connections and any(layer.kind == "pool" for layer, _ in layers.values())
     require(
         not pools or network.pooling == "spiking",
         "network.pooling",

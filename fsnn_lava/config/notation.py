@@ -250,6 +250,29 @@ def parse_spec(text: str) -> NetworkSpec:
     return NetworkSpec(layers, _parse_feedback(tail, text) if opening else None)
 
 
+def parse_connection(text: str, where: str) -> tuple[LayerSpec, LayerSpec | None]:
+    """The layer that a connection of a graph says, and the pool merged into it: 64C3, 200, P2 or 64C3-P2.
+
+    Parameters
+    ----------
+    where : names the connection in messages.
+
+    Raises
+    ------
+    SpecError : if it says something else.
+    """
+    parts = [part.strip() for part in text.split("-")]
+    try:
+        found = [_read(part) for part in parts]
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+    layer, pool = (*found, None)[:2]
+    merged = len(found) == 1 or (len(found) == 2 and pool is not None and pool.kind == "pool")
+    if layer is None or not merged or (pool is not None and layer.kind != "conv"):
+        raise SpecError(f'{where}: cannot read "{text}"; {_layer_forms()} A pool may follow a convolution: 64C3-P2.')
+    return layer, pool
+
+
 def _parse_layer(part: str, number: int, text: str) -> LayerSpec:
     where = f'layer {number} of "{text}"'
     try:

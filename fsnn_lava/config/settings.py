@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal
 
 from fsnn_lava.config.methods import METHODS, SOLVERS, SURROGATES, require
 from fsnn_lava.config.neurons import NEURONS
-from fsnn_lava.config.notation import parse_spec
+from fsnn_lava.config.notation import LayerSpec, parse_connection, parse_spec
 from fsnn_lava.config.registry import one_of
-from fsnn_lava.errors import ConfigError
+from fsnn_lava.config.topology import INPUT, population_order
+from fsnn_lava.errors import ConfigError, counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,12 +55,54 @@ _UNCHANGED = {
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
+CHAIN = "200 (F200)"
+"""The network of a configuration that names none."""
+
+
+@dataclass(frozen=True)
+class ConnectionConfig:
+    """A connection of a graph: [[network.connections]] in a file."""
+
+    source: str
+    """Name of a population, or "input"."""
+    target: str
+    """Name of a population."""
+    layer: str
+    """What it is, in the notation: 64C5s, 64C3-P2 (pooled), 200 (every neuron with every one), or P2 (averages)."""
+
+    def place(self, index: int) -> str:
+        """Say which of a network's connections it is."""
+        return f"network.connections {index + 1} ({self.source} -> {self.target})"
+
+    def __str__(self) -> str:
+        return f"{self.source} -{self.layer}-> {self.target}"
+
+
+@dataclass(frozen=True)
+class PopulationConfig:
+    """Constants of one population's neurons, where they are not the network's: [[network.populations]] in a file."""
+
+    name: str
+    """Of the population; in the notation's chain population1, population2, and so on."""
+    v_threshold: float = 0.0
+    """Firing threshold V_th; 0: the network's."""
+    reset_amount: float = 0.0
+    """What a spike subtracts from the potential, r; 0: the network's."""
+    leak: float = 0.0
+    """Share of the potential kept per step; 0: the network's."""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """The network and its neurons."""
 
-    notation: str = "200 (F200)"
-    """The paper's notation, e.g. "64C5s (F64C5)"."""
+    notation: str = CHAIN
+    """A chain with one feedback in the paper's notation, e.g. "64C5s (F64C5)". Any other graph is written in a file,
+    one [[network.connections]] after the other, in place of this."""
+    connections: tuple[ConnectionConfig, ...] = ()
+    """Connections of a graph; the last population that they name first as a target is read out."""
+    populations: tuple[PopulationConfig, ...] = ()
+    """Populations with constants of their own."""
     v_threshold: float = 2.0
     """Firing threshold V_th."""
     reset_amount: float = 2.0
@@ -87,6 +130,33 @@ class NetworkConfig:
     """unit_filters: uniform, every output filter of length 1 (IDE); kaiming_normal: with variance 2 / fan-in."""
     initial_transposed_scale: float = 1.0
     """Factor of a transposed convolution's initial weights."""
+
+    def __post_init__(self) -> None:
+        if self.connections and self.notation == CHAIN:
+            object.__setattr__(self, "notation", "")
+        found = f"{self.notation!r} and {counted(len(self.connections), 'connection')}"
+        allowed = "one of the two, a chain in the notation or a graph of connections"
+        require(bool(self.notation) != bool(self.connections), "network.notation and connections", found, allowed)
+
+    @property
+    def title(self) -> str:
+        """The network in words: its notation, or its connections one after the other."""
+        return self.notation or ", ".join(map(str, self.connections))
+
+    def layers(self) -> dict[str, tuple[LayerSpec, LayerSpec | None]]:
+        """The layer and merged pool of each connection, by what messages call it.
+
+        Raises
+        ------
+        SpecError : the notation, or a connection's layer, cannot be read.
+        """
+        if self.connections:
+            places = [(c.place(i), c.layer) for i, c in enumerate(self.connections)]
+            return {where: parse_connection(layer, where) for where, layer in places}
+        spec = parse_spec(self.notation)
+        found = {f"layer {i}": layer for i, layer in enumerate(spec.layers, start=1)}
+        found |= {} if spec.feedback is None else {"feedback": spec.feedback}
+        return {f'{where} of network.notation "{spec}"': (layer, None) for where, layer in found.items()}
 
 
 @dataclass(frozen=True)
@@ -253,7 +323,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         network, training = self.network, self.training
         require(_is_file_name(self.name), "name", self.name, "letters, digits, '_', '-' and '.'")
-        parse_spec(network.notation)
+        _check_graph(network)
         for name in ("v_threshold", "reset_amount", "spectral_norm_bound", "initial_transposed_scale"):
             value = getattr(network, name)
             require(_positive(value), f"network.{name}", value, "a finite number > 0")
@@ -312,6 +382,32 @@ class TrainConfig:
         )
 
 
+def _check_graph(network: NetworkConfig) -> None:
+    """Names of populations and connections, and that all layers can be read; shapes need the input's."""
+    network.layers()
+    names = population_order(network)
+    for index, c in enumerate(network.connections):
+        for name in (c.source, c.target):
+            require(_is_file_name(name), c.place(index), name, "names of letters, digits, '_', '-' and '.'")
+        require(c.target not in (INPUT, "always_on"), c.place(index), c.target, "the name of a population")
+        sources = ", ".join((INPUT, *names))
+        require(
+            c.source in (INPUT, *names), c.place(index), c.source, f"a source that some connection leads to: {sources}"
+        )
+    if network.connections:
+        entries = any(c.source == INPUT for c in network.connections)
+        require(entries, "network.connections", "none from the input", 'at least one with source = "input"')
+    own = [p.name for p in network.populations]
+    known = names or tuple(f"population{i + 1}" for i in range(len(parse_spec(network.notation).layers)))
+    for p in network.populations:
+        where = f'network.populations "{p.name}"'
+        require(own.count(p.name) == 1 and p.name in known, where, p.name, f"each once at most of {', '.join(known)}")
+        for what in ("v_threshold", "reset_amount"):
+            value = getattr(p, what)
+            require(0 <= value < math.inf, f"{where}.{what}", value, "a finite number > 0, or 0 for the network's")
+        require(0 <= p.leak <= 1, f"{where}.leak", p.leak, "0 < leak <= 1, or 0 for the network's")
+
+
 def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     """What can be done in integers, and the settings that only integers have."""
     if training.arithmetic == "float":
@@ -328,22 +424,26 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     methods = [name for name in METHODS if METHODS.get(name).integers]
     require(training.method in methods, "training.method", training.method, f"{' or '.join(methods)} {integer}")
     require(training.device == "cpu", "training.device", training.device, f"cpu {integer}")
-    require(
-        not parse_spec(network.notation).is_outside,
-        "network.notation",
-        network.notation,
-        f"convolutions, pools and linear layers {integer}",
-    )
+    for where, (layer, _) in network.layers().items():
+        require(not layer.is_outside, where, str(layer), f"convolutions, pools and linear layers {integer}")
+    require(not network.connections, "network.connections", network.title, f"a chain in network.notation {integer}")
+    own = [p.name for p in network.populations]
+    require(not own, "network.populations", own, f"none {integer}: neurons of one kind")
 
 
 def _check_dropout(network: NetworkConfig) -> None:
     require(0 <= network.dropout < 1, "network.dropout", network.dropout, "0 <= dropout < 1")
-    ends_in_pool = network.pooling == "spiking" and parse_spec(network.notation).layers[-1].kind == "pool"
+    if network.connections:
+        last = population_order(network)[-1]
+        kinds = [network.layers()[c.place(i)][0].kind for i, c in enumerate(network.connections) if c.target == last]
+        ends_in_pool = set(kinds) == {"pool"}
+    else:
+        ends_in_pool = network.pooling == "spiking" and parse_spec(network.notation).layers[-1].kind == "pool"
     require(
         not (network.dropout and network.dropout_on == "last" and ends_in_pool),
         "network.dropout_on",
         network.dropout_on,
-        '"all" where network.notation ends in a pool, into which nothing is dropped',
+        '"all" where the network ends in a pool, into which nothing is dropped',
     )
 
 
@@ -462,6 +562,11 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         del values["data"]
     if config.network.neuron == "lif":
         del values["network"]["neuron"]
+    for name in ("connections", "populations"):
+        tables = values["network"].pop(name)
+        values["network"] |= {name: [dict(table) for table in tables]} if tables else {}
+    if not config.network.notation:
+        del values["network"]["notation"]
     for name, default in _UNCHANGED.items():
         if values["training"][name] == default:
             del values["training"][name]
@@ -512,7 +617,14 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
             arguments[key] = _build(typing.cast(type, hint_type), value, f"{name}.")
         else:
             arguments[key] = _coerce(value, hint_type, name)
+    missing = [f.name for f in dataclasses.fields(kind) if not _has_default(f) and f.name not in arguments]
+    if missing:
+        raise ConfigError(f"{where[:-1]}: found no {', '.join(missing)}; expected {', '.join(sorted(hints))}")
     return kind(**arguments)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 
 
 def _coerce(value: Any, hint: Any, name: str) -> Any:
@@ -523,6 +635,11 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
         if value not in allowed or isinstance(value, bool | float):
             raise ConfigError(f'key "{name}": found {value!r}; allowed: {", ".join(map(repr, allowed))}')
         return value
+    if origin is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        kind = typing.cast(type, typing.get_args(hint)[0])
+        if not isinstance(value, list | tuple) or not all(isinstance(table, Mapping) for table in value):
+            raise ConfigError(f'key "{name}": found {value!r}; expected tables [[{name}]]')
+        return tuple(_build(kind, table, f"{name} {index}.") for index, table in enumerate(value, start=1))
     if origin is tuple:
         if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
             raise ConfigError(f'key "{name}": found {value!r}; expected a list of whole numbers, e.g. [30, 60, 90]')

@@ -137,7 +137,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"network": {"notation": "3C3-P2", "pooling": "spiking", "dropout_on": "last"}},
-        r"network\.dropout_on: found 'last'; allowed: \"all\" where network\.notation ends in a pool",
+        r"network\.dropout_on: found 'last'; allowed: \"all\" where the network ends in a pool",
     ),
     (
         {"network": {"batch_norm": False}, "training": {"method": "spide", "precision": "bf16"}},
