@@ -113,21 +113,21 @@ def measure(model: FeedbackSNN, config: TrainConfig, dataset: Dataset, arguments
     return found
 
 
-def spiking_rates(model: FeedbackSNN, x: Tensor, time_steps: int, seed: int) -> Tensor:
-    """Rates of the last population with the masks of that seed; the model is left as it was."""
+def spiking_rates(model: FeedbackSNN, x: Tensor, time_steps: int, seed: int) -> tuple[Tensor, ...]:
+    """Rates of all populations with the masks of that seed; the model is left as it was."""
     bound = copy.deepcopy(model).bind(len(x), generator=torch.Generator().manual_seed(seed))
-    return bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps).firing_rates[-1]
+    return bound.simulate(bound.drive(x, time_steps=time_steps), time_steps=time_steps).firing_rates
 
 
 def gradient(
-    model: FeedbackSNN, x: Tensor, labels: Tensor, rates: Tensor, settings: AdjointSettings, seed: int
+    model: FeedbackSNN, x: Tensor, labels: Tensor, rates: tuple[Tensor, ...], settings: AdjointSettings, seed: int
 ) -> tuple[Tensor, FixedPoint, float]:
     """Gradient of the parameters before the readout as one vector, what the solver found, and its seconds."""
     dtype = model.readout.weight.dtype
     bound = model.bind(len(x), generator=torch.Generator().manual_seed(seed))
     found: list[FixedPoint] = []
     drive = bound.drive(x.to(dtype), time_steps=1)
-    a = with_implicit_gradient(bound, drive, rates.to(dtype), settings=settings, found=found)
+    a = with_implicit_gradient(bound, drive, [rate.to(dtype) for rate in rates], settings=settings, found=found)
     loss = functional.cross_entropy(model.classify(a), labels)
     parameters = [p for name, p in model.named_parameters() if not name.startswith("readout")]
     began = time.perf_counter()

@@ -19,24 +19,26 @@ PAIRS = 27
 @torch.no_grad()
 def plain_run(bound: BoundNetwork, drive: Drive, *, time_steps: int) -> Simulation:
     """T steps of all populations with dense products, one tensor operation after the other (Eq. 10)."""
-    neuron, layers = bound.neuron, range(len(bound.feedforward))
-    zeros = [drive.mean.new_zeros((len(drive.mean), *synapse.synapse.shape)) for synapse in bound.feedforward]
+    neuron, layers = bound.neurons[0], range(len(bound.feedforward))
+    given = [drive.at(t)[0] for t in range(time_steps)]
+    assert given[0] is not None
+    zeros = [given[0].new_zeros((len(given[0]), *synapse.synapse.shape)) for synapse in bound.feedforward]
     v, spikes, weighted, total = (list(zeros) for _ in range(4))
     for t in range(time_steps):
         returned = rate_from_count(weighted[-1], time_steps=time_steps, leak=neuron.leak)  # up to the step before
         for layer in layers:
             if layer > 0:
                 current = bound.feedforward[layer].current(spikes[layer - 1])
-            elif t == 0 or bound.feedback is None:
-                current = drive.at(t)
+            elif t == 0 or not bound.feedback:
+                current = given[t]
             else:
-                current = drive.at(t) + bound.feedback.current(spikes[-1])
+                current = given[t] + bound.feedback[0].current(spikes[-1])
             v[layer] = integrate(v[layer], spikes[layer], current, neuron=neuron)
             spikes[layer] = fire(v[layer], neuron=neuron)
             weighted[layer] = neuron.leak * weighted[layer] + spikes[layer]
             total[layer] = total[layer] + spikes[layer]
     rates = tuple(rate_from_count(w, time_steps=time_steps, leak=neuron.leak) for w in weighted)
-    return Simulation(rates, tuple(count / time_steps for count in total), None, returned)
+    return Simulation(rates, tuple(count / time_steps for count in total), None, (returned,) * len(bound.feedback))
 
 
 def plain_gradient(
@@ -48,7 +50,7 @@ def plain_gradient(
     def replaced(gradient: Tensor) -> Tensor:
         with torch.enable_grad():
             a = rates.detach().requires_grad_()
-            image = bound.detached().equilibrium_map(a, drive.mean.detach())
+            image = bound.detached().equilibrium_map(a, [m if m is None else m.detach() for m in drive.mean])
         return solver(lambda g: torch.autograd.grad(image, a, g, retain_graph=True)[0] + gradient, gradient).value
 
     mapped.register_hook(replaced)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -87,11 +87,11 @@ def rounded(bound: BoundNetwork, precision: str) -> BoundNetwork:
         return split_tf32(w)[0] if precision == "tf32" else w
 
     first, *later = (s.detached() for s in bound.feedforward)
-    assert bound.feedback is not None
+    (back,) = bound.feedback
     return dataclasses.replace(
         bound,
         feedforward=(first, *(dataclasses.replace(s, weight=weight(s.weight)) for s in later)),
-        feedback=dataclasses.replace(bound.feedback.detached(), weight=weight(bound.feedback.weight.detach())),
+        feedback=(dataclasses.replace(back.detached(), weight=weight(back.weight.detach())),),
     )
 
 
@@ -117,13 +117,13 @@ def spikes_and_rates(model: FeedbackSNN, x: Tensor, name: str, time_steps: int) 
     bound = model.eval().bind(len(x))
     drive = bound.drive(x, time_steps=time_steps)
     network = rounded(bound, name)
+    form: dict[str, Any] = {"input_current": drive.at, "neurons": model.neurons, "time_steps": time_steps}
+    form |= {"loop_delays": bound.loop_delays, "record": True}
     if name == "int8":
-        run = partial(int8_run, input_current=drive.at, constant=True, neuron=model.neuron, time_steps=time_steps)
-        counts = run(network.feedforward, network.feedback, record=True)
+        counts = int8_run(network.feedforward, network.feedback, constant=True, **form)
     else:
-        run = partial(dense_run, input_current=drive.at, neuron=model.neuron, time_steps=time_steps)
         settings = DenseSettings(split=name == "split")
-        counts = run(network.feedforward, network.feedback, record=True, settings=settings)
+        counts = dense_run(network.feedforward, network.feedback, settings=settings, **form)
     assert counts.spikes is not None
     return counts.spikes, counts.weighted[-1].double()
 

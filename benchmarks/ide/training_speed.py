@@ -208,14 +208,14 @@ class Stopwatch:
         self,
         bound: BoundNetwork,
         drive: Drive,
-        rates: Tensor,
+        rates: Sequence[Tensor],
         *,
         settings: ide.AdjointSettings,
         found: list[FixedPoint],
     ) -> Tensor:
         """Stands in for the library's `with_implicit_gradient`: the variant's own."""
         if self.variant.plain:
-            return plain_gradient(bound, drive, rates, solver=partial(self.timed, plain_broyden))
+            return plain_gradient(bound, drive, rates[-1], solver=partial(self.timed, plain_broyden))
         return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
 
     def implicit_rates(
@@ -343,8 +343,8 @@ def gradient_errors(
             functional.cross_entropy(model.classify(implicit.rates), labels).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    def plain(bound: BoundNetwork, drive: Drive, rates: Tensor, **_: object) -> Tensor:
-        return plain_gradient(bound, drive, rates, solver=plain_broyden)
+    def plain(bound: BoundNetwork, drive: Drive, rates: Sequence[Tensor], **_: object) -> Tensor:
+        return plain_gradient(bound, drive, rates[-1], solver=plain_broyden)
 
     exact = gradients(plain, "float32")
     largest = max(float(gradient.norm()) for gradient in exact.values())

@@ -60,7 +60,7 @@ def converged_adjoint(bound: BoundNetwork, rates: tuple[Tensor, ...], gradient: 
     ConvergenceError : the loop does not settle.
     """
     feedforward, feedback = plain_connections(bound)
-    r = bound.neuron.reset_amount
+    r = bound.neurons[0].reset_amount
 
     def through(rate: Tensor, mask: Tensor | None) -> Tensor:
         return firing_mask(rate) / r if mask is None else firing_mask(rate) * mask / r
@@ -104,7 +104,7 @@ def gradient_errors(
     rates = bound.simulate(drive, time_steps=time_steps).firing_rates
     _, gradient = plain_readout(model, rates[-1], labels)
     exact = converged_adjoint(bound, rates, gradient)
-    plain_updates(model, bound, rates, exact, drive.mean_input, loss_scale=1.0)
+    plain_updates(model, bound, rates, exact, drive.mean_inputs[0], loss_scale=1.0)
     wanted = _gradients(model)
     for setting in settings:
         model.zero_grad()

@@ -141,8 +141,8 @@ def measure_work(model: FeedbackSNN, x: Tensor, labels: Tensor, config: TrainCon
     spikes = [(mean * steps).round() for mean in run.mean_spikes]
     surrogate = _Surrogate(bound, drive, config)
     plain_forward_phase(bound, drive, time_steps=steps, observe=surrogate.step)
-    events = torch.zeros_like(drive.mean_input) if drive.frames is None else (drive.frames != 0).sum(0)
-    sources = [(events, drive.mean_input), *zip(spikes, run.firing_rates, strict=True)]
+    events = torch.zeros_like(drive.mean_inputs[0]) if drive.frames is None else (drive.frames != 0).sum(0)
+    sources = [(events, drive.mean_inputs[0]), *zip(spikes, run.firing_rates, strict=True)]
     feedforward, feedback = plain_connections(bound)
     found = []
     for number, connection in enumerate(feedforward + ([] if feedback is None else [feedback])):
@@ -232,8 +232,8 @@ def _rows(bound: BoundNetwork, rows: slice) -> BoundNetwork:
     def of(synapse: BoundSynapse) -> BoundSynapse:
         return synapse if synapse.mask is None else dataclasses.replace(synapse, mask=synapse.mask[rows])
 
-    feedback = None if bound.feedback is None else of(bound.feedback)
-    return dataclasses.replace(bound, feedforward=tuple(map(of, bound.feedforward)), feedback=feedback)
+    forward, back = (tuple(map(of, synapses)) for synapses in (bound.feedforward, bound.feedback))
+    return dataclasses.replace(bound, feedforward=forward, feedback=back)
 
 
 class _Surrogate:
@@ -271,7 +271,7 @@ class _Surrogate:
 
     def _source(self, number: int, spikes: list[Tensor]) -> Tensor:
         if number == 0:
-            return self._drive.mean_input if self._drive.frames is None else self._drive.frames[self._steps]
+            return self._drive.mean_inputs[0] if self._drive.frames is None else self._drive.frames[self._steps]
         return self._before[0] if number == self._populations else spikes[number - 1]
 
 

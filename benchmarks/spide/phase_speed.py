@@ -111,7 +111,7 @@ class Iterations:
             loss_scale=training.loss_scale,
         ).rates
         marks.append(self._now())
-        plain_updates(model, bound, rates, betas, drive.mean_input, loss_scale=training.loss_scale)
+        plain_updates(model, bound, rates, betas, drive.mean_inputs[0], loss_scale=training.loss_scale)
         self._optimizer.step()
         marks.append(self._now())
         return {phase: marks[n + 1] - marks[n] for n, phase in enumerate(PHASES)}
@@ -180,7 +180,9 @@ def agreement(model: FeedbackSNN, x: Tensor, labels: Tensor, config: TrainConfig
     )
     assert run.spikes is not None and plain.spikes is not None
     assert ours_back.spikes is not None and plain_back.spikes is not None
-    plain_updates(model, bound, run.firing_rates, plain_back.rates, drive.mean_input, loss_scale=training.loss_scale)
+    plain_updates(
+        model, bound, run.firing_rates, plain_back.rates, drive.mean_inputs[0], loss_scale=training.loss_scale
+    )
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     masks = torch.Generator(x.device).manual_seed(seed)

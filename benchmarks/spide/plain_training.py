@@ -115,7 +115,7 @@ def plain_connections(bound: BoundNetwork) -> tuple[list[PlainConnection], Plain
             synapse.synapse.layer, laid_out(synapse.weight.detach()), bias, mask, synapse.synapse.input_shape
         )
 
-    return [plain(s) for s in bound.feedforward], None if bound.feedback is None else plain(bound.feedback)
+    return [plain(s) for s in bound.feedforward], plain(bound.feedback[0]) if bound.feedback else None
 
 
 @torch.no_grad()
@@ -135,18 +135,20 @@ def plain_forward_phase(
     observe : is shown potentials before the reset and spikes of all populations, (B, *N) each, after every step.
     """
     feedforward, feedback = plain_connections(bound)
-    neuron = bound.neuron
-    zeros = [torch.zeros(len(drive.mean), *s.synapse.shape).to(drive.mean) for s in bound.feedforward]
+    neuron = bound.neurons[0]
+    given = drive.at(0)[0]
+    assert given is not None
+    zeros = [torch.zeros(len(given), *s.synapse.shape).to(given) for s in bound.feedforward]
     v, spikes, counts = ([laid_out(z.clone()) for z in zeros] for _ in range(3))
     history: list[list[Tensor]] = [[] for _ in v]
-    current = laid_out(drive.at(0).detach())
+    current = laid_out(given.detach())
     for t in range(time_steps):
         for layer, potential in enumerate(v):
             potential.sub_(spikes[layer], alpha=neuron.reset_amount)
             if neuron.leak != 1:
                 potential.mul_(neuron.leak)
             if layer == 0:
-                potential.add_(current if drive.frames is None else drive.at(t))
+                potential.add_(current if drive.frames is None else drive.at(t)[0])
                 if feedback is not None and t > 0:
                     feedback.add_to(potential, spikes[-1])
             else:
@@ -197,12 +199,12 @@ def plain_backward_phase(
             torch.le(q[layer], -COUPLE_THRESHOLD, out=negative[layer])
             spikes[layer].sub_(negative[layer])
             q[layer].sub_(spikes[layer])
-            if bound.neuron.leak != 1:
-                q[layer].mul_(bound.neuron.leak)
-            _count(counts[layer], spikes[layer], bound.neuron)
+            if bound.neurons[0].leak != 1:
+                q[layer].mul_(bound.neurons[0].leak)
+            _count(counts[layer], spikes[layer], bound.neurons[0])
             if record:
                 history[layer].append(spikes[layer].to(torch.int8))
-    return _phase(counts, history if record else None, time_steps=time_steps_back, neuron=bound.neuron)
+    return _phase(counts, history if record else None, time_steps=time_steps_back, neuron=bound.neurons[0])
 
 
 @torch.no_grad()
@@ -252,7 +254,7 @@ def firing_mask(rate: Tensor) -> Tensor:
 
 def _factor(bound: BoundNetwork, rate: Tensor, mask: Tensor | None) -> Tensor:
     """D m / r, which multiplies the couples' spikes on their way back and their rates in the update."""
-    factor = firing_mask(rate) / bound.neuron.reset_amount
+    factor = firing_mask(rate) / bound.neurons[0].reset_amount
     return laid_out(factor if mask is None else factor * mask)
 
 

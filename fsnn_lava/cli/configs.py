@@ -45,4 +45,4 @@ def listing() -> Iterator[str]:
         config = read_config(name)
         settings = f"{config.dataset}, {config.training.method}, T = {config.network.time_steps}"
         yield f"{name.ljust(width)}  {settings}; published: {config.published or 'none'}"
-        yield f"    {config.network.notation}"
+        yield f"    {config.network.title}"

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         say(f"looking for the equilibrium of {counted(len(few), 'sample')}")
         curve = convergence_curve(model, x, time_steps=time_steps)
         settled = settling(model, x, time_steps=time_steps)
-    what = f"{trained.config.network.notation} on {trained.config.dataset}"
+    what = f"{trained.config.network.title} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
     console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on test samples: {test.chosen}")
     console.print(firing_table(found))

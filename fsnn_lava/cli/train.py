@@ -20,7 +20,7 @@ from rich.markup import escape
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import Places, working
 from fsnn_lava.cli.training_display import dataset_of_settings, named, new_folder, report, shown, source_of
-from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, parse_spec, with_given
+from fsnn_lava.config import METHODS, NEURONS, TrainConfig, changed_settings, topology_of, with_given
 from fsnn_lava.datasets import DATASETS, Dataset
 from fsnn_lava.errors import counted
 from fsnn_lava.network import device_title, open_device
@@ -109,11 +109,10 @@ def main(argv: list[str]) -> int:
         folder = arguments.resume or Path(ranks.same_text(str(made)))
         kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
         how = f"by {config.training.method}, {kind} neurons, {steps_of(config)}{arithmetic_of(config)}"
-        what = f"{config.network.notation} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
+        what = f"{config.network.title} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)
-        if (delay := loop_delay(config, dataset)) >= config.network.time_steps:
-            steps = f"a spike comes back {counted(delay, 'step')} later, and T = {config.network.time_steps}"
-            console.print(f"warning: the feedback has no part in this training: {steps}", soft_wrap=True)
+        for late in late_feedbacks(config, dataset):
+            console.print(f"warning: {late}", soft_wrap=True)
         if arguments.origin is not None:
             console.print(f"begins with the best weights of {escape(str(arguments.origin))}", soft_wrap=True)
         if arguments.resume is not None:
@@ -151,12 +150,18 @@ def arithmetic_of(config: TrainConfig) -> str:
     return " in hardware timing" if training.timing == "hardware" else ""
 
 
-def loop_delay(config: TrainConfig, dataset: Dataset) -> int:
-    """Count the steps until a spike of the last population reaches the first; 0: there is no feedback."""
-    spec = parse_spec(config.network.notation)
-    if spec.feedback is None or config.training.runs_in == "sequential":
-        return 0 if spec.feedback is None else 1
-    return len(spec.populations(dataset.input_shape, pooling=config.network.pooling))
+def late_feedbacks(config: TrainConfig, dataset: Dataset) -> list[str]:
+    """Say which feedbacks no spike comes back over within T steps."""
+    network = config.network
+    topology = topology_of(network, dataset.input_shape)
+    delays = zip(topology.feedback, topology.loop_delays(config.training.runs_in), strict=True)
+    steps = network.time_steps
+    return [
+        f"{'the feedback' if network.notation else c.name} has no part in this training: a spike comes back "
+        f"{counted(delay, 'step')} later, and T = {steps}"
+        for c, delay in delays
+        if delay >= steps
+    ]
 
 
 def parts(config: TrainConfig, dataset: Dataset) -> str:

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     if arguments.check:
         show_agreement(check_on_lava(config, dataset, samples=arguments.check))
     folder = arguments.resume or new_folder(arguments.runs, f"{config.name}_on_lava", config)
-    what = f"{config.network.notation} on {config.dataset}, {counted(config.training.epochs, 'epoch')} -> {folder}"
+    what = f"{config.network.title} on {config.dataset}, {counted(config.training.epochs, 'epoch')} -> {folder}"
     console.print(escape(what), soft_wrap=True)
     result, kept = train(arguments, dataset, folder), "all whole updates of the next one are kept"
     return report(console, result, folder, command="train-on-lava", kept=kept, data_dir=arguments.data_dir)

@@ -46,7 +46,7 @@ def lower(trained: TrainedNetwork, *, timing: Timing = "hardware") -> HardwareNe
 
 @torch.no_grad()
 def run_torch(
-    trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, loop_delay: int | None = None
+    trained: TrainedNetwork, network: HardwareNetwork, codes: Array, *, time_steps: int, timing: Timing | None = None
 ) -> RunResult:
     """Run the trained network itself in PyTorch, in float64, on the inputs that the hardware is given.
 
@@ -56,8 +56,7 @@ def run_torch(
     ----------
     network : its lowered form, against whose input the codes are checked.
     codes : (B, *shape) graded codes or (T, B, *shape) event frames.
-    loop_delay : steps until a spike of the last population reaches the first: 1 in the papers' timing, the number of
-        populations on hardware; None: as trained.
+    timing : when spikes come back: as in the papers, or as on hardware; None: as trained.
 
     Raises
     ------
@@ -68,12 +67,15 @@ def run_torch(
     x = torch.from_numpy(trained.coding.decode(codes.astype(np.uint8), np.float64))
     bound = model.bind(network.input.samples(codes))
     run = bound.simulate(
-        bound.drive(x, time_steps=time_steps), time_steps=time_steps, loop_delay=loop_delay, record=True
+        bound.drive(x, time_steps=time_steps),
+        time_steps=time_steps,
+        loop_delays=None if timing is None else model.topology.loop_delays(timing),
+        record=True,
     )
     assert run.spikes is not None
     names = model.population_names
     spikes = {n: s.numpy() for n, s in zip(names, run.spikes, strict=True)}
-    rates = {n: rates_from_spikes(s, model.neuron.leak) for n, s in spikes.items()}
+    rates = {n: rates_from_spikes(spikes[n], neuron.leak) for n, neuron in zip(names, model.neurons, strict=True)}
     return RunResult(
         backend="torch",
         network=network.name,

@@ -35,6 +35,8 @@ class ConnectionRow(NamedTuple):
     row, first_weight : numbers of one source channel's weights, and where the first channel's begin.
     first_start : where this connection's entries in `starts` begin.
     source, target : populations from 0; source -1 is the input.
+    delay, first_late : steps until a spike arrives; where the source's late spikes begin among those that are kept, if
+        any arrive late.
     first_affine, first_mask : where its (scale, shift) of each channel, and its dropout mask begin; -1: no mask.
     """
 
@@ -57,6 +59,8 @@ class ConnectionRow(NamedTuple):
     first_start: int = 0
     source: int = 0
     target: int = 0
+    delay: int = 0
+    first_late: int = 0
     first_affine: int = 0
     first_mask: int = 0
 
@@ -221,36 +225,38 @@ def run_samples(
     *,
     constants: Any,
     time_steps: int,
-    loop_delay: int,
 ) -> None:
     """Run all steps of every sample, one sample after the other, so that its potentials stay in the cache.
 
-    In each step the populations follow each other, first to last, and see the spikes of this step from below; the
-    feedback comes `loop_delay` steps late.
+    In each step the populations follow each other, first to last, and see the spikes of this step from below; what
+    feeds back arrives as many steps late as its connection says.
 
     Parameters
     ----------
-    plan : (connections, bounds, maps, affine): `CONNECTION` rows, (P + 1,) first neuron
-        of each population, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
-    inputs : (drive, events, masks): constant current (B, N1), frames (T, B, M), dropout masks (B, sum of N); each may
-        have no columns.
-    rates : (weighted_count, count, returned), zeros that are filled: (B, all neurons) the first two; (B, N of the last
-        population) its weighted count `loop_delay` steps before the end.
+    plan : (connections, bounds, driven, late, maps, affine): `CONNECTION` rows, (P + 1,) first neuron of each
+        population, (P,) where its constant current begins or -1, (L, 2) first and last neuron of each population whose
+        spikes are kept, the flat (weights, segments, starts), and (2, channels) scale and shift of the responses.
+    inputs : (drive, events, masks): constant currents (B, sum of N), frames (T, B, M), dropout masks (B, sum of N);
+        each may have no columns.
+    rates : (weighted_count, count, returned), zeros that are filled: (B, all neurons) the first two; (B, sum of N) for
+        each connection with a delay the weighted count of its source `delay` steps before the end.
     recorded : (T, B, all neurons) uint8, filled if it is not empty.
-    constants : (v_threshold, reset_amount, leak) in the type of the potentials.
+    constants : (P, 3) (v_threshold, reset_amount, leak) in the type of the potentials.
     """
-    connections, bounds, _, affine = plan
+    connections, bounds, driven, late, _, affine = plan
     drive, events, masks = inputs
     weighted_counts, counts, returned = rates
     # All arrays of a sample are allocated once, as large as the largest connection needs.
-    neurons, widest, deepest, largest = bounds[-1], 0, 0, 0
+    neurons, widest, deepest, largest, depth, kept = bounds[-1], 0, 0, 0, 1, 0
     for k in range(len(connections)):
         g = connections[k]
-        largest, deepest = max(largest, g.buffer_size), max(deepest, g.channels)
+        largest, deepest, depth = max(largest, g.buffer_size), max(deepest, g.channels), max(depth, g.delay)
     for p in range(len(bounds) - 1):
         widest = max(widest, bounds[p + 1] - bounds[p])
+    for source in range(len(late)):
+        kept += late[source, 1] - late[source, 0]
     v, spikes = np.empty(neurons, affine.dtype), np.empty(neurons, affine.dtype)
-    returning = np.empty((loop_delay, neurons - bounds[-2]), affine.dtype)
+    returning = np.empty((depth, kept), affine.dtype)
     current, out = np.empty(widest, affine.dtype), np.empty(largest, affine.dtype)
     active = np.empty(deepest + 1, np.int64)
     for sample in range(len(weighted_counts)):
@@ -259,32 +265,44 @@ def run_samples(
         for t in range(time_steps):
             # Current of one population at a time, then its neurons: nothing but spikes is passed on.
             for p in range(len(bounds) - 1):
+                size = bounds[p + 1] - bounds[p]
                 current[:] = 0
-                if p == 0 and drive.shape[1]:
-                    current[: bounds[1]] = drive[sample]
+                if driven[p] >= 0:
+                    current[:size] = drive[sample, driven[p] : driven[p] + size]
                 for k in range(len(connections)):
                     g = connections[k]
                     if g.target == p:
                         values = _values(g, events[t, sample], state, bounds, t)
                         out[: g.buffer_size] = 0
-                        _scatter(values, g, plan[2], out, active)
+                        _scatter(values, g, plan[4], out, active)
                         _add_current(out, g, affine, masks[sample], current)
-                _advance(state, current, constants, bounds[p], bounds[p + 1])
-            # The last population's spikes wait in a ring of as many steps as the feedback is late.
-            returning[t % loop_delay] = spikes[bounds[-2] :]
-            if t + 1 == time_steps - loop_delay:
-                returned[sample] = weighted_counts[sample, bounds[-2] :]
+                _advance(state, current, constants[p], bounds[p], bounds[p + 1])
+            # Spikes that arrive late wait in a ring of as many steps as the slowest feedback takes.
+            first = 0
+            for source in range(len(late)):
+                begin, end = late[source, 0], late[source, 1]
+                returning[t % depth, first : first + end - begin] = spikes[begin:end]
+                first += end - begin
+            first = 0
+            for k in range(len(connections)):
+                g = connections[k]
+                if g.delay > 0:
+                    begin, end = bounds[g.source], bounds[g.source + 1]
+                    if t + 1 == time_steps - g.delay:
+                        returned[sample, first : first + end - begin] = weighted_counts[sample, begin:end]
+                    first += end - begin
             if recorded.size:
                 recorded[t, sample] = spikes.astype(np.uint8)
 
 
 @compiled
 def _values(g: Any, frame: Array, state: tuple[Array, ...], bounds: Array, t: int) -> Array:
-    """Return a connection's values at step t: the input, the last population's late spikes, or those from below."""
-    # Views alone, nothing is copied.
-    returning: Array = state[2][t % len(state[2])]
+    """Return a connection's values at step t: the input, late spikes, or those of this step from below."""
+    # Views alone, nothing is copied. Before anything has come back the ring holds zeros there.
     if g.source < 0:
         return frame
-    if g.target == 0:
-        return returning
-    return state[1][bounds[g.source] : bounds[g.source + 1]]
+    begin, end = bounds[g.source], bounds[g.source + 1]
+    if g.delay > 0:
+        returning: Array = state[2][(t - g.delay) % len(state[2])]
+        return returning[g.first_late : g.first_late + end - begin]
+    return state[1][begin:end]

@@ -45,6 +45,7 @@ from fsnn_lava.network.event_maps import (
 )
 from fsnn_lava.network.feedback_network import (
     BoundNetwork as BoundNetwork,
+    Currents as Currents,
     Drive as Drive,
     FeedbackSNN as FeedbackSNN,
     Simulation as Simulation,
@@ -60,6 +61,7 @@ from fsnn_lava.network.layers import (
     BoundSynapse as BoundSynapse,
     FoldedSynapse as FoldedSynapse,
     FrobeniusRestriction as FrobeniusRestriction,
+    Statistics as Statistics,
     Synapse as Synapse,
     apply_layer as apply_layer,
     apply_transpose as apply_transpose,
@@ -73,5 +75,6 @@ from fsnn_lava.network.neuron import (
     integrate as integrate,
     leak_weights as leak_weights,
     rate_from_count as rate_from_count,
+    slope_of_rate as slope_of_rate,
 )
 from fsnn_lava.network.settling import Settling as Settling

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fsnn_lava.config import PrecisionName, TrainConfig, parse_spec
+from fsnn_lava.config import PrecisionName, TrainConfig, topology_of
 from fsnn_lava.errors import ConfigError
 
 TRAINING_COPIES = 3
@@ -149,11 +149,12 @@ def check_memory(config: TrainConfig, input_shape: tuple[int, ...], classes: int
     SpecError : the notation does not fit the input.
     """
     network = config.network
-    count = parse_spec(network.notation).parameters(input_shape, classes, pooling=network.pooling)
+    count = topology_of(network, input_shape).parameters(classes)
     needed, there = 4 * copies * count, machine_memory()
     if needed > there:
         raise ConfigError(
-            f'network.notation: found "{network.notation}" with {count:,} parameters, which need '
+            f'network.{"notation" if network.notation else "connections"}: found "{network.title}" with {count:,} '
+            "parameters, which need "
             f"{needed / 2**30:,.1f} GiB ({copies} x 4 bytes each); allowed: what fits the {there / 2**30:,.1f} GiB of "
             "this machine; choose smaller layers"
         )

@@ -170,7 +170,7 @@ def _conv_map(
     flat = rows_first.flatten(2)[:, :, torch.from_numpy(reach.taps)].transpose(1, 2)  # (source, tap, target)
     row = len(reach.taps) * target[0]
     buffer = (reach.margin, reach.margin, reach.width, reach.height * reach.width * target[0])
-    sizes = ConnectionRow._make((*source, *target, reach.down, reach.up, *buffer, 1, _block(row), row, *6 * [0]))
+    sizes = ConnectionRow(*source, *target, reach.down, reach.up, *buffer, 1, _block(row), row)  # type: ignore[call-arg]
     return EventMap(sizes, _flat(flat), reach.segments, reach.starts)
 
 

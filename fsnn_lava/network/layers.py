@@ -201,6 +201,7 @@ class Synapse(nn.Module):
     ----------
     layer, pool : notation of the map, and of the pooling merged into it.
     input_shape, shape : (C, H, W) or (N,) before and after, without the batch.
+    source, target : populations that it joins, counted from 0; source -1 is the input.
     bias, batch_norm : whether the map has them; the feedback has neither.
     dropout : share of currents set to zero, the rest scaled by 1/(1-p).
     norm_bound, norm : restriction of the weight's norm; None for feedforward connections.
@@ -220,6 +221,8 @@ class Synapse(nn.Module):
         *,
         input_shape: tuple[int, ...],
         shape: tuple[int, ...],
+        source: int,
+        target: int,
         generator: torch.Generator,
         bias: bool,
         batch_norm: bool,
@@ -230,7 +233,7 @@ class Synapse(nn.Module):
         initial_transposed_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.layer, self.pool = layer, pool
+        self.layer, self.pool, self.source, self.target = layer, pool, source, target
         self.input_shape, self.shape, self.dropout = input_shape, shape, dropout
         if layer.kind == "pool":
             assert not bias and not batch_norm and dropout == 0 and norm_bound is None
@@ -305,6 +308,8 @@ class FoldedSynapse:
     layer: LayerSpec
     input_shape: tuple[int, ...]
     shape: tuple[int, ...]
+    source: int
+    target: int
     pool: None = None
     batch_norm: None = None
     training: bool = False
@@ -330,6 +335,16 @@ class BoundSynapse:
     norm_gain: Tensor | None
     norm_shift: Tensor | None
     backward: torch.dtype | None = field(default=None, kw_only=True)
+
+    @property
+    def source(self) -> int:
+        """Population that it is from, counted from 0; -1: the input."""
+        return self.synapse.source
+
+    @property
+    def target(self) -> int:
+        """Population that it leads to."""
+        return self.synapse.target
 
     def detached(self) -> BoundSynapse:
         """The same without gradients to the parameters."""
@@ -364,13 +379,13 @@ class BoundSynapse:
         )
 
     def event_connection(
-        self, source: int, target: int, *, normalisation: tuple[Tensor, Tensor] | None = None
+        self, *, delay: int = 0, normalisation: tuple[Tensor, Tensor] | None = None
     ) -> EventConnection:
         """What `event_run` needs of this connection: its map, and batch norm and bias as scale and shift.
 
         Parameters
         ----------
-        source, target : populations from 0; source -1 is the input.
+        delay : steps until a spike arrives.
         normalisation : from `frozen_normalisation`; None: the running statistics as they are now.
         """
         synapse = self.synapse
@@ -382,8 +397,9 @@ class BoundSynapse:
         if self.bias is not None:
             shift = shift + scale * self.bias.detach()
         return EventConnection(
-            source,
-            target,
+            self.source,
+            self.target,
+            delay,
             event_map(synapse.layer, self.weight, synapse.input_shape),
             scale,
             shift,

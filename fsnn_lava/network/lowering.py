@@ -51,18 +51,22 @@ def lower_model(
     UnsupportedError : if a layer of a kind from outside is too large to be a matrix.
     """
     names = model.population_names
-    populations = tuple(Population(n, s, model.neuron) for n, s in zip(names, model.population_shapes, strict=True))
+    populations = tuple(
+        Population(n, s, neuron) for n, s, neuron in zip(names, model.population_shapes, model.neurons, strict=True)
+    )
     connections: list[Connection] = []
-    for source, target, synapse in zip((INPUT, *names), names, model.feedforward, strict=False):
-        assert isinstance(synapse, Synapse)
+    currents: dict[str, Array] = {}  # constant ones of each population, of all connections into it
+    for spec, synapse in zip(model.topology.connections, model.synapses, strict=True):
+        source, target = INPUT if spec.source < 0 else names[spec.source], names[spec.target]
         folded, current = _folded(synapse)
-        connections.append(Connection(f"{source}_to_{target}", source, target, folded.weight, geometry=folded.geometry))
-        if synapse.bias is not None:  # a pool has none
-            connections.append(Connection(f"{target}_current", ALWAYS_ON, target, current[:, None]))
-    if model.feedback is not None:
-        returning = _map(model.feedback, _array(model.feedback.effective_weight()))
-        feedback = Connection("feedback", names[-1], names[0], returning.weight, 1, geometry=returning.geometry)
-        connections.append(feedback)
+        delay = int(spec.is_feedback)
+        connections.append(Connection(spec.name, source, target, folded.weight, delay, geometry=folded.geometry))
+        if synapse.bias is not None or synapse.batch_norm is not None:  # a pool and a feedback have none
+            currents[target] = currents[target] + current if target in currents else current
+    for target, current in currents.items():
+        behind = max(number for number, c in enumerate(connections) if c.target == target and not c.delay)
+        constant = Connection(f"{target}_current", ALWAYS_ON, target, current[:, None])
+        connections.insert(behind + 1, constant)
     network = HardwareNetwork(
         name=name,
         input=InputSpec(model.input_shape, coding.kind, coding.maximum),

@@ -4,8 +4,9 @@ The potential is kept *before* the reset: v[t] is compared with the threshold, a
 enters v[t + 1]. IF is LIF with leak 1.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +30,14 @@ class SpikeCounts:
     weighted : (B, *N) sum of leak**(T-1-t) s[t], the numerator of the firing rate.
     plain : (B, *N) number of spikes.
     spikes : (T, B, *N) uint8, or None if they were not recorded.
-    returned : (B, *N) weighted count of the last population `loop_delay` steps before the end: of what came back.
+    returned : (B, *N) of each feedback: weighted count of its source `loop_delay` steps before the end, of what came
+        back.
     """
 
     weighted: tuple[Tensor, ...]
     plain: tuple[Tensor, ...]
     spikes: tuple[Tensor, ...] | None
-    returned: Tensor
+    returned: tuple[Tensor, ...]
 
 
 def lif(config: NetworkConfig) -> FloatNeuron:
@@ -43,13 +45,23 @@ def lif(config: NetworkConfig) -> FloatNeuron:
     return FloatNeuron(config.v_threshold, config.reset_amount, config.leak)
 
 
-def neuron_of(config: NetworkConfig) -> FloatNeuron:
-    """Return the neuron that the settings name.
+def neurons_of(config: NetworkConfig, names: Sequence[str]) -> tuple[FloatNeuron, ...]:
+    """Return the neuron of each population that the settings name, those with constants of their own included.
 
     Raises
     ------
     ConfigError : if what is registered under the name makes no neuron of this law from them.
     """
+    own = {p.name: p for p in config.populations}
+    found = []
+    for name in names:
+        constants = ("v_threshold", "reset_amount", "leak")
+        given = {what: getattr(own[name], what) for what in constants if name in own and getattr(own[name], what)}
+        found.append(_neuron_of(dataclasses.replace(config, **given)))
+    return tuple(found)
+
+
+def _neuron_of(config: NetworkConfig) -> FloatNeuron:
     neuron = NEURONS.get(config.neuron)(config)
     if not isinstance(neuron, FloatNeuron):
         raise ConfigError(f'neuron "{config.neuron}" made {neuron!r}; expected a fsnn_lava.hardware.FloatNeuron')
@@ -146,13 +158,14 @@ def leak_weights(time_steps: int, leak: float) -> float:
     return float(time_steps) if leak == 1.0 else (1.0 - leak**time_steps) / (1.0 - leak)
 
 
-def firing_rates(counts: SpikeCounts, *, time_steps: int, leak: float) -> tuple[Tensor, ...]:
+def firing_rates(counts: SpikeCounts, neurons: Sequence[FloatNeuron], *, time_steps: int) -> tuple[Tensor, ...]:
     """Firing rates (B, *N) of all populations, exactly 1 where a neuron fired in every step.
 
     With a leak both sides of that quotient are rounded, each in its own way, and would make it 1 - 2e-7 or 1 + 2e-7:
     whether a neuron is saturated, which the gradient asks, must not depend on that.
     """
-    rates = tuple(rate_from_count(count, time_steps=time_steps, leak=leak) for count in counts.weighted)
-    if leak == 1.0:
-        return rates
-    return tuple(rate.masked_fill(count == time_steps, 1) for rate, count in zip(rates, counts.plain, strict=True))
+    rates = []
+    for weighted, plain, neuron in zip(counts.weighted, counts.plain, neurons, strict=True):
+        rate = rate_from_count(weighted, time_steps=time_steps, leak=neuron.leak)
+        rates.append(rate if neuron.leak == 1.0 else rate.masked_fill(plain == time_steps, 1))
+    return tuple(rates)

@@ -25,6 +25,7 @@ class EventConnection:
     Parameters
     ----------
     source, target : populations from 0; source -1 is the input.
+    delay : steps until a spike arrives: 0 from an earlier population, at least 1 from the same or a later one.
     map : linear map from the source's shape.
     scale, shift : (C,) of the response's channels.
     pool : window of the average pooling, 1 without.
@@ -33,6 +34,7 @@ class EventConnection:
 
     source: int
     target: int
+    delay: int
     map: EventMap
     scale: Tensor
     shift: Tensor
@@ -44,49 +46,49 @@ def event_run(
     connections: Sequence[EventConnection],
     shapes: Sequence[tuple[int, ...]],
     *,
-    neuron: FloatNeuron,
-    drive: Tensor | None,
+    neurons: Sequence[FloatNeuron],
+    drive: Sequence[Tensor | None],
     events: Tensor | None,
     batch: int,
     dtype: torch.dtype,
     time_steps: int,
-    loop_delay: int = 1,
     record: bool = False,
 ) -> SpikeCounts:
-    """Spike counts of every population after T steps.
+    """Spike counts of every population after T steps; what came back is in the order of the connections with a delay.
 
     Parameters
     ----------
-    connections : into each population those from below and the feedback.
+    connections : between populations, and from the events to them.
     shapes : (C, H, W) or (N,) of each population.
-    drive : (B, *N1) constant current of the first population, or None.
+    neurons : of each population.
+    drive : (B, *N) constant current of each population, or None.
     events : (T, B, *shape) binary frames for the connections whose source is -1, or None.
-    loop_delay : steps until the last population's spikes reach the first.
     record : keep every spike.
     """
-    plan = _Plan(connections, shapes, neuron, dtype)
+    plan = _Plan(connections, shapes, neurons, [current is not None for current in drive], dtype)
+    constant = [current for current in drive if current is not None]
     counts = [torch.empty((batch, plan.neurons), dtype=dtype) for _ in range(2)]
-    returned = torch.empty((batch, prod(shapes[-1])), dtype=dtype)
+    late = [shapes[c.source] for c in connections if c.delay > 0]
+    returned = torch.empty((batch, sum(map(prod, late))), dtype=dtype)
     recorded = torch.empty((time_steps if record else 0, batch, plan.neurons), dtype=torch.uint8)
 
     def run(begin: int, end: int) -> None:
         part = slice(begin, end)
         packed = (
-            _packed([] if drive is None else [drive[part]], end - begin, dtype),
+            _packed([current[part] for current in constant], end - begin, dtype),
             _frames(events, part, (time_steps, end - begin), dtype),
             _packed([c.mask[part] for c in connections if c.mask is not None], end - begin, dtype),
         )
         rates = tuple(count[part].zero_().numpy() for count in (*counts, returned))
         kept = np.empty((time_steps if record else 0, end - begin, plan.neurons), np.uint8)
-        run_samples(
-            plan.arrays, packed, rates, kept, constants=plan.constants, time_steps=time_steps, loop_delay=loop_delay
-        )
+        run_samples(plan.arrays, packed, rates, kept, constants=plan.constants, time_steps=time_steps)
         recorded[:, part] = torch.from_numpy(kept)
 
     in_threads(run, batch, most=max(1, PACKED_BYTES // plan.sample_bytes))
     weighted, plain = (by_population(count, shapes) for count in counts)
-    (came_back,) = by_population(returned, shapes[-1:])
-    return SpikeCounts(weighted, plain, by_population(recorded, shapes) if record else None, came_back)
+    return SpikeCounts(
+        weighted, plain, by_population(recorded, shapes) if record else None, by_population(returned, late)
+    )
 
 
 class _Plan:
@@ -96,18 +98,27 @@ class _Plan:
         self,
         connections: Sequence[EventConnection],
         shapes: Sequence[tuple[int, ...]],
-        neuron: FloatNeuron,
+        neurons: Sequence[FloatNeuron],
+        driven: Sequence[bool],
         dtype: torch.dtype,
     ) -> None:
-        bounds = np.cumsum([0, *(prod(shape) for shape in shapes)], dtype=np.int64)
+        sizes = [prod(shape) for shape in shapes]
+        bounds = np.cumsum([0, *sizes], dtype=np.int64)
         self.neurons = int(bounds[-1])
         rows, maps = join_maps([c.map for c in connections], dtype)
+        late = sorted({c.source for c in connections if c.delay > 0})
+        first_late = dict(zip(late, np.cumsum([0, *(sizes[p] for p in late)]).tolist(), strict=False))
         table, channels, masked = [], 0, 0
         for c, row in zip(connections, rows, strict=True):
-            first_mask = -1 if c.mask is None else masked
             table.append(
                 row._replace(
-                    source=c.source, target=c.target, pool=c.pool, first_affine=channels, first_mask=first_mask
+                    source=c.source,
+                    target=c.target,
+                    delay=c.delay,
+                    first_late=first_late.get(c.source, 0),
+                    pool=c.pool,
+                    first_affine=channels,
+                    first_mask=-1 if c.mask is None else masked,
                 )
             )
             channels += len(c.scale)
@@ -117,8 +128,16 @@ class _Plan:
             [empty, *numbers] for numbers in ((c.scale for c in connections), (c.shift for c in connections))
         )
         affine = torch.stack([torch.cat(scale), torch.cat(shift)])
-        self.arrays = np.array(table, CONNECTION), bounds, maps, affine.numpy()
-        values = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
+        begins = np.cumsum([0, *(size if has else 0 for size, has in zip(sizes, driven, strict=True))])[:-1]
+        self.arrays = (
+            np.array(table, CONNECTION),
+            bounds,
+            np.where(driven, begins, -1).astype(np.int64),
+            np.array([(bounds[p], bounds[p + 1]) for p in late], np.int64).reshape(-1, 2),
+            maps,
+            affine.numpy(),
+        )
+        values = [(neuron.v_threshold, neuron.reset_amount, neuron.leak) for neuron in neurons]
         self.constants = torch.tensor(values, dtype=dtype).numpy()
         self.sample_bytes = self.constants.itemsize * (2 * self.neurons + masked)
 

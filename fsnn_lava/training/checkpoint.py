@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import fsnn_lava
-from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, parse_spec
+from fsnn_lava.config import TrainConfig, config_from_dict, config_to_dict, topology_of
 from fsnn_lava.datasets import Dataset, InputCoding
 from fsnn_lava.errors import CheckpointError, ConfigError, FsnnError
 from fsnn_lava.files import known_format, write_whole
@@ -63,7 +63,7 @@ class TrainedNetwork:
         if expected != found:
             wrong = sorted(set(expected.items()) ^ set(found.items()))
             raise CheckpointError(
-                f'weights do not fit the network "{self.config.network.notation}": '
+                f'weights do not fit the network "{self.config.network.title}": '
                 f"differing names or shapes: {', '.join(f'{n} {s}' for n, s in wrong[:6])}"
             )
         broken = not_finite(self.weights)
@@ -146,12 +146,12 @@ def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset
     if theirs != ours or shapes[0] != shapes[1]:
         wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
         what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4])
-        if str(parse_spec(origin.config.network.notation)) != str(model.spec):
-            what = f'the network is to be "{model.spec}"'
+        if topology_of(origin.config.network, origin.input_shape) != model.topology:
+            what = "the network is to be another one"
         elif theirs != ours:
             what = f"inputs {theirs}, here {ours}"
         raise CheckpointError(
-            f'weights of "{origin.config.network.notation}" do not fit this network and dataset: {what}; a training '
+            f'weights of "{origin.config.network.title}" do not fit this network and dataset: {what}; a training '
             "that begins with another one's weights has its notation and its dataset"
         )
     model.load_state_dict(given, strict=False)

@@ -109,12 +109,13 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
     run = bound.simulate(drive, time_steps=time_steps)
     model.train(training)
     last = run.firing_rates[-1]
-    if bound.feedback is None:
-        rates, gains, done = bound.rates_around(last, drive.mean), torch.zeros(len(last)), torch.ones(len(last)).bool()
+    if not bound.feedback:
+        rates, gains, done = bound.rates_of((), drive.mean), torch.zeros(len(last)), torch.ones(len(last)).bool()
     else:
-        found = bound.equilibrium(drive.mean, start=last, tolerance=1e-5, max_steps=100)
-        rates, done = bound.rates_around(found.value, drive.mean), found.done
-        gains = spectral_radii(bound.transposed_jacobian(rates), last)
+        state = bound.join(run.firing_rates)
+        found = bound.equilibrium(drive.mean, start=state, tolerance=1e-5, max_steps=100)
+        rates, done = bound.rates_around(bound.split(found.value), drive.mean), found.done
+        gains = spectral_radii(bound.transposed_jacobian(rates), state)
     equilibrium, after = (
         {name: r.cpu().numpy() for name, r in zip(model.population_names, some, strict=True)}
         for some in (rates, run.firing_rates)
@@ -124,7 +125,7 @@ def settling(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Settling:
 
 @torch.no_grad()
 def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tensor:
-    """Measure ||f(a[t]) - a[t]|| for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
+    """Measure ||f(a[t]) - a[t]|| of the state for t = 1 .. T, (T,), mean over the batch (Section 5.4, Figure 1).
 
     In evaluation mode; the model's mode is left as it was.
 
@@ -138,11 +139,12 @@ def convergence_curve(model: FeedbackSNN, x: Tensor, *, time_steps: int) -> Tens
     run = bound.simulate(drive, time_steps=time_steps, record=True)
     model.train(training)
     assert run.spikes is not None
-    leak = model.neuron.leak
-    count = torch.zeros_like(run.firing_rates[-1])
+    counts = {p: torch.zeros_like(run.firing_rates[p]) for p in bound.state}
     distances = []
-    for t, spikes in enumerate(run.spikes[-1], start=1):
-        count = leak * count + spikes
-        a = rate_from_count(count, time_steps=t, leak=leak)
+    for t in range(1, time_steps + 1):
+        for p in bound.state:
+            counts[p] = bound.neurons[p].leak * counts[p] + run.spikes[p][t - 1]
+        rates = {p: rate_from_count(n, time_steps=t, leak=bound.neurons[p].leak) for p, n in counts.items()}
+        a = bound.join(rates)
         distances.append((bound.equilibrium_map(a, drive.mean) - a).flatten(1).norm(dim=1).mean())
     return torch.stack(distances)

@@ -330,8 +330,9 @@ class _Trainer(Session):
         stopped = summed.pop("stopping")
         self.optimizer.step()
         gain = self.ranks.largest(largest_gain(implicit), device=self.device)
-        if self.model.feedback is not None and gain > training.contraction > 0:
-            self.model.feedback.scale_back(training.contraction / gain)
+        if gain > training.contraction > 0:  # each way around a loop leads over one feedback: all of them alike
+            for feedback in self.model.feedbacks:
+                feedback.scale_back(training.contraction / gain)
         if not self.config.training.sync_batch_norm:
             average(self._running, self.ranks)
         self._undone = 0 if self._updated else self._undone  # the update before has led to a finite gradient
@@ -363,7 +364,7 @@ class _Trainer(Session):
         if not loss < MOST_LOSS * guessing:
             raise self.diverged(f"the mean loss of the epoch is {loss:.4g}, where guessing has {guessing:.4g}")
         try:
-            norms = feedback_norms(self.model.feedback)
+            norms = feedback_norms(self.model.feedbacks)
         except torch.linalg.LinAlgError:
             raise self.diverged("the feedback weight has grown out of all bounds") from None
         runs = self.model.run_seconds() if isinstance(self.model, IntegerSNN) else {}

@@ -1,7 +1,7 @@
 """How far a training is, and its figures: of each iteration, summed over an epoch, and of each epoch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,15 +164,17 @@ def run_metrics(
     }
 
 
-def feedback_norms(feedback: Synapse | None) -> dict[str, float]:
-    """Compute the norm of the feedback weight as published (the kernel as a matrix), and of the operator itself."""
-    if feedback is None:
-        return {}
-    training = feedback.training
-    feedback.eval()
-    weight = feedback.effective_weight().detach()
-    feedback.train(training)
-    return {
-        "train/spectral_norm": float(torch.linalg.matrix_norm(weight.flatten(1), ord=2)),
-        "train/spectral_norm_operator": operator_norm(feedback.layer, weight, feedback.input_shape),
-    }
+def feedback_norms(feedbacks: Sequence[Synapse]) -> dict[str, float]:
+    """Compute the norm of each feedback's weight as published (the kernel as a matrix), and of the operator itself."""
+    norms = {}
+    for number, feedback in enumerate(feedbacks, start=1):
+        if feedback.restriction is None:  # a pool
+            continue
+        training = feedback.training
+        feedback.eval()
+        weight = feedback.effective_weight().detach()
+        feedback.train(training)
+        ending = "" if number == 1 else f"/feedback{number}"
+        norms[f"train/spectral_norm{ending}"] = float(torch.linalg.matrix_norm(weight.flatten(1), ord=2))
+        norms[f"train/spectral_norm_operator{ending}"] = operator_norm(feedback.layer, weight, feedback.input_shape)
+    return norms

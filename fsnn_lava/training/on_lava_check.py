@@ -87,22 +87,19 @@ def spide_in_hardware_timing(
     x : (B, *input_shape) constant input.
     labels : (B,) int64.
     """
-    bound, loop_delay = model.bind(len(x)), len(model.population_names)
+    bound, delays = model.bind(len(x)), model.topology.loop_delays("hardware")
     with torch.no_grad():
         detached = bound.detached()
         drive = detached.drive(x, time_steps=time_steps)
-        run = detached.simulate(drive, time_steps=time_steps, loop_delay=loop_delay, record=True)
+        run = detached.simulate(drive, time_steps=time_steps, loop_delays=delays, record=True)
     model.zero_grad()
     rates = run.firing_rates[-1].detach().requires_grad_()
     loss = functional.cross_entropy(model.classify(rates), labels)
     loss.backward()
     assert rates.grad is not None
-    phase = backward_phase(
-        detached, run.firing_rates, rates.grad, settings=settings, loop_delay=loop_delay, record=True
-    )
-    updates = local_updates(detached, run.firing_rates, phase, mean_input=drive.mean_input, settings=settings)
-    synapses = [*bound.feedforward] + ([] if bound.feedback is None else [bound.feedback])
-    learned = [tensor for synapse in synapses for tensor in (synapse.weight, synapse.bias) if tensor is not None]
+    phase = backward_phase(detached, run.firing_rates, rates.grad, settings=settings, loop_delays=delays, record=True)
+    updates = local_updates(detached, run.firing_rates, phase, mean_inputs=drive.mean_inputs, settings=settings)
+    learned = [tensor for synapse in bound.synapses for tensor in (synapse.weight, synapse.bias) if tensor is not None]
     torch.autograd.backward(learned, updates)
     assert run.spikes is not None and phase.spikes is not None
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

@@ -26,6 +26,12 @@ def require_on_chip(config: TrainConfig, dataset: Dataset) -> None:
     UnsupportedError : naming every violation at once.
     """
     network, training = config.network, config.training
+    if network.connections or network.populations:
+        raise UnsupportedError(
+            f"training on Lava: found the graph {network.title}"
+            f"{', populations with constants of their own' if network.populations else ''}; allowed: a chain in "
+            "network.notation of linear layers and neurons of one kind, e.g. 200 (F200)"
+        )
     spec = parse_spec(network.notation)
     others = [str(layer) for layer in spec.layers if layer.kind != "linear"]
     others += [f"F{spec.feedback}"] if spec.feedback is not None and spec.feedback.kind != "linear" else []
@@ -79,7 +85,7 @@ def plastic_network(model: FeedbackSNN, momenta: dict[str, Tensor] | None = None
         assert weight is not None
         return Synapses(weight, bias, weight_momentum, bias_momentum)
 
-    neuron, feedback = model.neuron, model.feedback
+    neuron, feedback = model.neurons[0], model.feedback
     restriction = None if feedback is None else feedback.restriction
     assert feedback is None or isinstance(restriction, FrobeniusRestriction)
     return PlasticNetwork(

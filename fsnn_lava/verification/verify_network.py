@@ -7,7 +7,7 @@ keeps it from the float network? Spikes: do all backends give the same? Each is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -343,28 +343,37 @@ def trained_arithmetic(network: HardwareNetwork) -> Arithmetic:
     return arithmetic
 
 
+def _connection_text(table: Mapping[str, str]) -> str:
+    return f"{table['source']} -{table['layer']}-> {table['target']}"
+
+
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:
     """List what the report says about the network."""
     provenance = integer.provenance
     config, deployment = provenance["config"], provenance["deployment"]
-    neuron = floating.populations[0].neuron
     timing = "hardware timing" if timing_of(floating) == "hardware" else "the papers' timing"
     if trained_arithmetic(floating) == "integer":
         timing = f"integers, {timing}"
     trained = {
         "notation": config.get("network", {}).get("notation"),
+        "connections": ", ".join(map(_connection_text, config.get("network", {}).get("connections", ()))) or None,
         "trained in": timing if "training" in config else None,  # a NIR graph was trained elsewhere
         "seed": config.get("training", {}).get("seed"),
         "epoch": provenance.get("metrics", {}).get("best_epoch"),
     }
-    share = neuron.v_threshold / neuron.reset_amount
-    as_trained = "as trained" if share == 1 else f"as trained, {share:g} of the reset amount"
+    shares = [p.neuron.v_threshold / p.neuron.reset_amount for p in floating.populations]
+    as_trained = "as trained"
+    if set(shares) != {1}:
+        as_trained = (
+            f"{as_trained}, {' and '.join(f'{share:g}' for share in dict.fromkeys(shares))} of the reset amount"
+        )
+    leaks = dict.fromkeys(p.neuron.leak for p in floating.populations)
     return {
         "name": integer.name,
         "fingerprint": fingerprint(integer),
         "dataset": config["dataset"],
         **{name: str(value) for name, value in trained.items() if value is not None},
-        "neurons": "IF" if neuron.leak == 1 else f"LIF, leak {neuron.leak}",
+        "neurons": " and ".join("IF" if leak == 1 else f"LIF, leak {leak}" for leak in leaks),
         "weights": f"{deployment['weight_bits']} bits at most, of constant currents {CURRENT_BITS}",
         "threshold": "half the reset amount" if deployment["threshold"] == "half" else as_trained,
     }

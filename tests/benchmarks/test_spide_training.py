@@ -353,7 +353,7 @@ def test_dropped_currents_send_nothing_back() -> None:
     wide = replace(CONFIG.training, surrogate_width=3.0)  # a potential of 0 is within it
     config = replace(CONFIG, training=wide)
     model = chain(1.0, 1.5, feedback=0.5, neuron=NEURON).train()
-    for synapse in (*model.feedforward, model.feedback):
+    for synapse in model.synapses:
         synapse.dropout = 0.999
     with torch.no_grad():
         model.feedforward[0].bias.fill_(0.75)
@@ -527,7 +527,7 @@ def test_both_phases_and_updates_by_hand() -> None:
     backward = plain_backward_phase(bound, forward.rates, _one(0.0625), time_steps_back=4, loss_scale=4.0, record=True)
     assert _spikes(backward.spikes) == [[0, 1, 0, 0], [0, 1, 0, 0]]
     assert [float(rate) for rate in backward.rates] == [0.25, 0.25]
-    plain_updates(model, bound, forward.rates, backward.rates, drive.mean_input, loss_scale=4.0)
+    plain_updates(model, bound, forward.rates, backward.rates, drive.mean_inputs[0], loss_scale=4.0)
     first, second = synapses(model)
     # (1 / (r scale)) D beta a = 0.125 * D * 0.25 * a
     assert first.weight.grad is not None and first.bias is not None and second.bias is not None
@@ -630,7 +630,7 @@ def test_every_parameter_s_gradient_is_the_library_s(name: str) -> None:
     rates = plain_forward_phase(bound, drive, time_steps=T).rates
     plain_loss, gradient = plain_readout(model, rates[-1], labels)
     betas = plain_backward_phase(bound, rates, gradient, time_steps_back=25, loss_scale=40.0).rates
-    plain_updates(model, bound, rates, betas, drive.mean_input, loss_scale=40.0)
+    plain_updates(model, bound, rates, betas, drive.mean_inputs[0], loss_scale=40.0)
     ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     assert float(plain_loss) == pytest.approx(float(loss.detach()), rel=1e-14)
     assert ours.keys() == expected.keys()
@@ -669,7 +669,7 @@ def test_connections_are_laid_out_without_a_change_of_values() -> None:
     model, x, _ = _plain_pair("convolutions")
     bound = model.bind(5, generator=seeded(2)).detached()
     feedforward, feedback = plain_connections(bound)
-    for connection, synapse in zip((*feedforward, feedback), (*bound.feedforward, bound.feedback), strict=True):
+    for connection, synapse in zip((*feedforward, feedback), bound.synapses, strict=True):
         assert connection.weight.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(connection.weight, synapse.weight)
     assert torch.equal(

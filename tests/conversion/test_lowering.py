@@ -55,8 +55,7 @@ def test_same_spikes_as_torch_with_half_the_threshold_and_pools(notation: str, l
     network = trained.random_network(notation, leak=leak, batch_norm=False, v_threshold=1.0, pooling="spiking")
     lowered = with_timing(lower(network), timing)
     assert {p.neuron for p in lowered.populations} == {FloatNeuron(1.0, 2.0, leak)}
-    loop_delay = len(lowered.populations) if timing == "hardware" else 1
-    expected = run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=loop_delay)
+    expected = run_torch(network, lowered, trained.some_codes(), time_steps=20, timing=timing)
     assert_same_spikes(expected, FloatSimulator().run(lowered, trained.some_codes(), record=names(lowered)))
 
 
@@ -82,8 +81,7 @@ def test_same_spikes_as_torch(notation: str, leak: float, batch_norm: bool, timi
     network = trained.random_network(notation, leak=leak, batch_norm=batch_norm)
     lowered = with_timing(lower(network), timing)
     codes = trained.some_codes()
-    loop_delay = len(lowered.populations) if timing == "hardware" else 1
-    expected = run_torch(network, lowered, codes, time_steps=20, loop_delay=loop_delay)
+    expected = run_torch(network, lowered, codes, time_steps=20, timing=timing)
     assert_same_spikes(expected, FloatSimulator().run(lowered, codes, record=names(lowered)))
 
 
@@ -99,7 +97,10 @@ def test_timing_of_three_populations_matters() -> None:
     """Else the comparison of both timings would say nothing."""
     network = trained.random_network("24-20-16 (F24)")
     lowered = lower(network, timing="sequential")
-    runs = [run_torch(network, lowered, trained.some_codes(), time_steps=20, loop_delay=d) for d in (1, 3)]
+    runs = [
+        run_torch(network, lowered, trained.some_codes(), time_steps=20, timing=timing)
+        for timing in ("sequential", "hardware")
+    ]
     assert not np.array_equal(runs[0].spikes["population1"], runs[1].spikes["population1"])
 
 
@@ -114,7 +115,8 @@ def test_same_equilibrium_as_torch(notation: str, leak: float, batch_norm: bool)
     bound = model.bind(len(codes))
     with torch.no_grad():
         drive = bound.drive(torch.from_numpy(network.coding.decode(codes, np.float64)), time_steps=20).mean
-        rates = bound.rates_around(torch.from_numpy(found.firing_rates[names(lowered)[-1]]), drive)
+        last = torch.from_numpy(found.firing_rates[names(lowered)[-1]])
+        rates = bound.rates_around({len(names(lowered)) - 1: last}, drive)
     for name, rate in zip(names(lowered), rates, strict=True):
         # 1e-10: float64 sums in another order, and equilibria to 1e-12.
         np.testing.assert_allclose(found.firing_rates[name], rate.numpy(), rtol=0, atol=1e-10)
@@ -131,7 +133,7 @@ def test_coding_of_each_channel_is_folded() -> None:
     values = torch.from_numpy((codes / 255 - mean) / std)
     bound = network.model().double().bind(12)
     with torch.no_grad():
-        expected = bound.drive(values, time_steps=1).mean.numpy()
+        expected = bound.drive(values, time_steps=1).mean[0].numpy()
     np.testing.assert_allclose(current, expected, rtol=1e-12, atol=1e-12)  # float64 sums in another order
 
 
@@ -239,9 +241,7 @@ def test_convolutions_spike_as_torch(
     network = trained.random_network(notation, leak=leak, batch_norm=batch_norm, input_shape=shape, coding=coding)
     lowered = with_timing(lower(network), timing)
     codes = codes_for(coding, shape, samples=12, time_steps=20)
-    expected = run_torch(
-        network, lowered, codes, time_steps=20, loop_delay=len(lowered.populations) if timing == "hardware" else 1
-    )
+    expected = run_torch(network, lowered, codes, time_steps=20, timing=timing)
     found = FloatSimulator().run(lowered, codes, record=[p.name for p in lowered.populations])
     for name, spikes in expected.spikes.items():
         assert np.array_equal(spikes, found.spikes[name]), name
@@ -286,7 +286,7 @@ def test_first_current_is_that_of_the_normalised_image() -> None:
     mean, std = (np.array(value)[:, None, None] for value in (COLOURS.mean, COLOURS.std))
     bound = network.model().double().bind(6)
     with torch.no_grad():
-        expected = bound.drive(torch.from_numpy((codes / 255 - mean) / std), time_steps=1).mean.numpy()
+        expected = bound.drive(torch.from_numpy((codes / 255 - mean) / std), time_steps=1).mean[0].numpy()
     np.testing.assert_allclose(current, expected.reshape(6, -1), rtol=1e-12, atol=1e-12)  # float64, another order
 
 

@@ -102,8 +102,8 @@ def test_every_population_follows_the_equations(notation: str, pooling: Pooling)
         v, last = torch.zeros_like(spikes[layer][0]), torch.zeros_like(spikes[layer][0])
         for t in range(steps):
             current = synapse.current(x if layer == 0 else spikes[layer - 1][t])
-            if layer == 0 and bound.feedback is not None and t >= delay:
-                current = current + bound.feedback.current(spikes[-1][t - delay])
+            if layer == 0 and bound.feedback and t >= delay:
+                current = current + bound.feedback[0].current(spikes[-1][t - delay])
             v = 0.8 * (v - 0.9 * last) + current
             last = (v >= 1.2).double()
             assert torch.equal(last, spikes[layer][t]), (layer, t)
@@ -217,7 +217,7 @@ def test_dropout_is_on_the_connections_that_were_named(
 ) -> None:
     model = FeedbackSNN(NetworkConfig(notation, dropout=0.5, dropout_on=dropout_on, pooling=pooling), (1, 4, 4))
     bound = model.bind(3, generator=torch.Generator().manual_seed(0))
-    connections = [*bound.feedforward, *([bound.feedback] if bound.feedback else [])]
+    connections = bound.synapses
     assert [connection.mask is not None for connection in connections] == dropping
 
 
@@ -237,13 +237,14 @@ def test_equilibrium_map_by_hand() -> None:
     model = chain(0.75, 3.0, feedback=0.5, neuron=FloatNeuron(1.0, 2.0, 1.0))
     bound = model.bind(1)
     drive = bound.drive(torch.ones(1, 1, dtype=torch.float64), time_steps=1)
-    around = bound.rates_around(torch.full((1, 1), 0.5, dtype=torch.float64), drive.mean)
+    around = bound.rates_around({1: torch.full((1, 1), 0.5, dtype=torch.float64)}, drive.mean)
     assert [a.item() for a in around] == [0.5, 0.75]
     assert bound.equilibrium_map(torch.full((1, 1), 0.5, dtype=torch.float64), drive.mean).item() == 0.75
     bright = bound.drive(torch.full((1, 1), 4.0, dtype=torch.float64), time_steps=1)
-    assert [a.item() for a in bound.rates_around(torch.zeros(1, 1, dtype=torch.float64), bright.mean)] == [1.0, 1.0]
+    none, full = (value * torch.ones(1, 1, dtype=torch.float64) for value in (0, 1))
+    assert [a.item() for a in bound.rates_around({1: none}, bright.mean)] == [1.0, 1.0]
     dark = bound.drive(torch.full((1, 1), -4.0, dtype=torch.float64), time_steps=1)
-    assert [a.item() for a in bound.rates_around(torch.ones(1, 1, dtype=torch.float64), dark.mean)] == [0.0, 0.0]
+    assert [a.item() for a in bound.rates_around({1: full}, dark.mean)] == [0.0, 0.0]
 
 
 def deviations(model: FeedbackSNN, steps: list[int], *, loop_delay: int) -> list[float]:
@@ -255,7 +256,7 @@ def deviations(model: FeedbackSNN, steps: list[int], *, loop_delay: int) -> list
     equilibrium = bound.equilibrium(drive.mean, start=start, tolerance=1e-14, max_steps=500)
     assert equilibrium.converged
     assert float(((equilibrium.value > 0) & (equilibrium.value < 1)).double().mean()) > 0.5, "mostly unsaturated"
-    runs = [bound.simulate(drive, time_steps=t, loop_delay=loop_delay) for t in steps]
+    runs = [bound.simulate(drive, time_steps=t, loop_delays=(loop_delay,) * len(bound.feedback)) for t in steps]
     return [float((r.firing_rates[-1] - equilibrium.value).abs().mean()) for r in runs]
 
 
@@ -312,8 +313,9 @@ def test_mean_of_the_frames_weighs_late_ones_more(training: bool) -> None:
     events = copy.deepcopy(model).bind(6).drive(frames, time_steps=3)
     constant = copy.deepcopy(model).bind(6).drive(mean, time_steps=3)
     assert_close(events.mean, constant.mean)
-    assert_close((events.at(0) + 2 * events.at(1) + 4 * events.at(2)) / 7, events.mean.detach())
-    assert not torch.equal(events.at(0), events.at(1))
+    each = [events.at(t)[0] for t in range(3)]
+    assert_close((each[0] + 2 * each[1] + 4 * each[2]) / 7, events.mean[0].detach())
+    assert not torch.equal(each[0], each[1])
 
 
 def test_frames_must_be_as_many_as_steps() -> None:
@@ -334,10 +336,10 @@ def test_first_batch_norm_takes_the_statistics_of_the_response_to_the_mean_input
     drive = model.bind(len(x)).drive(x, time_steps=1)
     response = functional.linear(x.flatten(1), first.weight, first.bias)
     expected = 0.3 * (response - response.mean(0)) / (response.var(0, unbiased=False) + 1e-5).sqrt() + 0.5
-    assert_close(drive.mean, expected)
-    assert_close(drive.at(0), expected.detach())
-    assert drive.mean.requires_grad
-    assert not drive.at(0).requires_grad
+    assert_close(drive.mean[0], expected)
+    assert_close(drive.at(0)[0], expected.detach())
+    assert drive.mean[0].requires_grad
+    assert not drive.at(0)[0].requires_grad
 
 
 @pytest.mark.parametrize("events", [False, True])
@@ -351,7 +353,7 @@ def test_running_statistics_are_updated_once_per_training_call(events: bool) -> 
     result.rates.square().sum().backward()
 
     drive = bound.drive(x, time_steps=10)
-    below = [x.flatten(1), *bound.rates_around(result.rates.detach(), drive.mean, statistics="batch")]
+    below = [x.flatten(1), *bound.rates_around({2: result.rates.detach()}, drive.mean, statistics="batch")]
     for layer, synapse in enumerate(synapses(model)):
         response = functional.linear(below[layer], synapse.weight, synapse.bias)
         mean, variance = statistics(synapse)
@@ -394,11 +396,11 @@ def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
 
 def test_one_dropout_mask_serves_all_steps_and_the_map() -> None:
     bound, x = dropped()
-    forward, back = bound.feedforward[0].mask, bound.feedback.mask
+    forward, back = bound.feedforward[0].mask, bound.feedback[0].mask
     assert not torch.equal(forward, back), "each connection has a mask of its own"
     assert not torch.equal(forward[0], forward[1]), "each sample has a mask of its own"
     drive = bound.drive(x, time_steps=6)
-    found = bound.detached().simulate(drive, time_steps=6, loop_delay=6, record=True)
+    found = bound.detached().simulate(drive, time_steps=6, loop_delays=(6,) * len(bound.feedback), record=True)
     for spikes in found.spikes[0]:  # a kept current is 0.6 / (1 - 0.5) = 1.2, over the threshold in every step
         assert torch.equal(spikes.double(), (forward > 0).double())
     both = (forward == 0) & (back == 0)

@@ -214,7 +214,7 @@ def test_trained_lowered_and_quantized(tmp_path: Path) -> None:
     weights = {c.name: (c.geometry, c.weight.shape) for c in lowered.connections}
     assert weights["population1_to_population2"] == weights["feedback"] == (DENSE, (64, 64))
     names, codes = [p.name for p in lowered.populations], trained.some_codes(20)
-    expected = run_torch(network, lowered, codes, time_steps=lowered.time_steps, loop_delay=2)
+    expected = run_torch(network, lowered, codes, time_steps=lowered.time_steps, timing="hardware")
     found = FloatSimulator().run(lowered, codes, record=names)
     for name in names:
         assert np.array_equal(found.spikes[name], expected.spikes[name]), name
@@ -248,7 +248,7 @@ def test_too_large_a_matrix_is_refused_in_the_lowering() -> None:
 
 def test_spide_refuses_it() -> None:
     plain = {"notation": "3C3-D3", "batch_norm": False, "dropout": 0.0}
-    with pytest.raises(ConfigError, match=r"network\.notation: found .3C3-D3.; allowed: convolutions, pools and"):
+    with pytest.raises(ConfigError, match=r'layer 2 of network\.notation "3C3-D3": found .D3.; allowed: convolutions'):
         changed(network=plain, method="spide")
     model = new_model(changed(network=plain), (1, 6, 6), 10)
     with pytest.raises(ConfigError, match="SPIDE: D3 is of the kind depthwise, from outside; allowed: convolutions"):

@@ -63,6 +63,8 @@ def synapse_of(
         pool,
         input_shape=source,
         shape=pool.output_shape(shape) if pool else shape,
+        source=-1,
+        target=0,
         generator=seeded(),
         bias=layer.kind != "pool",
         batch_norm=batch_norm,
@@ -438,7 +440,7 @@ def test_pool_averages_each_channel(window: int) -> None:
     bound, x = made.bind(4, generator=seeded()), random(4, *made.input_shape).float()
     expected = x.view(4, 3, 2, window, 4, window).mean((3, 5))
     assert_close(bound.current(x), expected)  # sums of at most nine float32
-    connection = bound.event_connection(0, 1)
+    connection = bound.event_connection()
     assert_close(connection.map.product(x, made.shape), expected)
     assert torch.equal(connection.scale, torch.ones(3))
     assert torch.equal(connection.shift, torch.zeros(3))
@@ -470,6 +472,6 @@ def test_pool_draws_no_random_number() -> None:
     """So that the weights of the layers after it depend on the seed alone, however pools are read."""
     generator = seeded()
     before = generator.get_state()
-    settings = {"generator": generator, "bias": False, "batch_norm": False, "dropout": 0.0}
+    settings = {"generator": generator, "bias": False, "batch_norm": False, "dropout": 0.0, "source": 0, "target": 1}
     Synapse(POOL, None, input_shape=(3, 4, 4), shape=(3, 2, 2), **settings)
     assert torch.equal(generator.get_state(), before)

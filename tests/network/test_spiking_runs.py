@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network, plain_spikes
+from firing_networks import NETWORKS, SPIKING_POOLS, T, bound_network, plain_spikes, whole_numbers
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.hardware import FloatNeuron
 from fsnn_lava.network import run_by_events
@@ -22,7 +22,6 @@ from fsnn_lava.network.dense_runs.in_floats import DenseSettings, dense_run, fol
 from fsnn_lava.network.dense_runs.in_int8 import BASE, LARGEST, split_int8
 from fsnn_lava.network.dense_runs.int8_products import int8_fault
 from fsnn_lava.network.feedback_network import BoundNetwork
-from fsnn_lava.network.layers import BoundSynapse
 from fsnn_lava.network.neuron import SpikeCounts, fire, integrate
 
 EAGER = DenseSettings()
@@ -34,9 +33,9 @@ def run(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int, settings: Dens
         bound.feedforward,
         bound.feedback,
         input_current=bound.drive(x, time_steps=T).at,
-        neuron=bound.neuron,
+        neurons=bound.neurons,
         time_steps=T,
-        loop_delay=loop_delay,
+        loop_delays=(loop_delay,) * len(bound.feedback),
         record=True,
         settings=settings,
     )
@@ -47,8 +46,10 @@ def assert_same_spikes(
 ) -> None:
     """Float64 of random weights: no potential meets its threshold so closely that the order of a sum decides."""
     found = run(bound, x, loop_delay=loop_delay, settings=settings)
-    expected = bound.simulate(bound.drive(x, time_steps=T), time_steps=T, loop_delay=loop_delay, record=True)
-    total = sum(bound.neuron.leak**t for t in range(T))
+    expected = bound.simulate(
+        bound.drive(x, time_steps=T), time_steps=T, loop_delays=(loop_delay,) * len(bound.feedback), record=True
+    )
+    total = sum(bound.neurons[0].leak ** t for t in range(T))
     for layer, (spikes, events) in enumerate(zip(found.spikes, expected.spikes, strict=True)):
         assert np.array_equal(spikes.numpy(), events.numpy())
         assert bool(spikes.any())
@@ -59,9 +60,9 @@ def assert_same_spikes(
 def assert_follows_the_plain_loop(bound: BoundNetwork, x: torch.Tensor, *, loop_delay: int) -> None:
     """Of the event-driven run."""
     drive = bound.drive(x, time_steps=T)
-    found = bound.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
+    found = bound.simulate(drive, time_steps=T, loop_delays=(loop_delay,) * len(bound.feedback), record=True)
     expected = plain_spikes(bound, drive, time_steps=T, loop_delay=loop_delay)
-    weights = torch.tensor([bound.neuron.leak ** (T - 1 - t) for t in range(T)], dtype=torch.float64)
+    weights = torch.tensor([bound.neurons[0].leak ** (T - 1 - t) for t in range(T)], dtype=torch.float64)
     for layer, (spikes, plain) in enumerate(zip(found.spikes, expected, strict=True)):
         assert np.array_equal(spikes.numpy(), plain.numpy())
         assert bool(spikes.any())
@@ -119,8 +120,9 @@ def test_without_any_connection_the_current_alone_decides() -> None:
     drive = bound.drive(torch.randn(5, 1, 4, 4).double(), time_steps=T)
     found = bound.simulate(drive, time_steps=T).firing_rates[0]
     # IF with threshold 1 and reset 0.8: after k spikes another needs a potential of 1 + 0.8 k, at most one a step.
-    expected = ((drive.mean * T - 1) / 0.8 + 1).floor().clamp(0, T) / T
-    inside = drive.mean < 0.8  # beyond, a neuron may fire in every step but the first few
+    (mean,) = drive.mean
+    expected = ((mean * T - 1) / 0.8 + 1).floor().clamp(0, T) / T
+    inside = mean < 0.8  # beyond, a neuron may fire in every step but the first few
     assert_close(found[inside], expected[inside])
 
 
@@ -221,16 +223,6 @@ CONVOLVING: list[tuple[str, tuple[int, ...], Pooling]] = [
 """Networks that run in int8, the last one with a transposed convolution that has a bias."""
 
 
-def whole_numbers(synapse: BoundSynapse) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Folded weight and bias in float64, the weight being what its two parts stand for."""
-    weight, bias = folded(synapse)
-    outputs = 1 if synapse.synapse.layer.transposed else 0
-    parts, unit = split_int8(weight, outputs=outputs)
-    rows = sum(BASE**place * part.double() for place, part in enumerate(parts)).transpose(0, outputs)
-    wide = unit.double().view(-1, *[1] * (weight.dim() - 1))
-    return (rows * wide).transpose(0, outputs), None if bias is None else bias.double()
-
-
 @needs_int8
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("events", [True, False], ids=["events", "constant"])
@@ -255,14 +247,14 @@ def test_spikes_in_int8_are_those_of_the_weights_as_whole_numbers(
     monkeypatch.setattr("fsnn_lava.network.dense_runs.in_floats.folded", whole_numbers)
     monkeypatch.setattr(in_int8, "TOGETHER", 2 * sum(math.prod(s.synapse.shape) for s in bound.feedforward))
     for loop_delay in (1, 3):
-        found = split.simulate(drive, time_steps=T, loop_delay=loop_delay, record=True)
+        found = split.simulate(drive, time_steps=T, loop_delays=(loop_delay,) * len(bound.feedback), record=True)
         expected = dense_run(
             bound.feedforward,
             bound.feedback,
-            input_current=lambda t: drive.at(t).double(),
-            neuron=bound.neuron,
+            input_current=lambda t: [m if m is None else m.double() for m in drive.at(t)],
+            neurons=bound.neurons,
             time_steps=T,
-            loop_delay=loop_delay,
+            loop_delays=(loop_delay,) * len(bound.feedback),
             record=True,
         )
         total = sum(leak**t for t in range(T))
@@ -271,7 +263,8 @@ def test_spikes_in_int8_are_those_of_the_weights_as_whole_numbers(
             assert bool(spikes.any())
             assert_close(found.mean_spikes[layer].double(), expected.plain[layer] / T)
             assert_close(found.firing_rates[layer].double(), expected.weighted[layer] / total)
-        assert_close(found.returned.double(), expected.returned / total)
+        for ours, theirs in zip(found.returned, expected.returned, strict=True):
+            assert_close(ours.double(), theirs / total)
 
 
 def test_three_whole_numbers_make_a_weight_of_24_bits() -> None:
@@ -307,7 +300,9 @@ def test_spikes_in_int8_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) ->
 
     def wrong(settings: DenseSettings) -> int:
         bound = dataclasses.replace(single, dense=settings)
-        found = bound.simulate(bound.drive(x, time_steps=T), time_steps=T, loop_delay=1, record=True).spikes
+        found = bound.simulate(
+            bound.drive(x, time_steps=T), time_steps=T, loop_delays=(1,) * len(bound.feedback), record=True
+        ).spikes
         return sum(int((a != b).sum()) for a, b in zip(truth, found, strict=True))
 
     unsplit, split = wrong(EAGER), wrong(DenseSettings(split=True))

@@ -40,7 +40,9 @@ def run(model: FeedbackSNN, x: Tensor, *, time_steps: int, loop_delay: int = 1, 
     events = x.dim() > 1 + len(model.input_shape)
     bound = model.bind(x.shape[1] if events else len(x), generator=seeded(seed))
     drive = bound.drive(x, time_steps=time_steps)
-    return bound.detached().simulate(drive, time_steps=time_steps, loop_delay=loop_delay, record=True)
+    return bound.detached().simulate(
+        drive, time_steps=time_steps, loop_delays=(loop_delay,) * len(bound.feedback), record=True
+    )
 
 
 def chain(*forward: float, feedback: float, neuron: FloatNeuron) -> FeedbackSNN:

@@ -6,7 +6,9 @@ from torch import Tensor
 from feedback_networks import built
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.network.dense_runs.in_int8 import BASE, split_int8
 from fsnn_lava.network.feedback_network import BoundNetwork, Drive
+from fsnn_lava.network.layers import BoundSynapse, folded
 from fsnn_lava.network.neuron import fire, integrate
 
 NETWORKS = [
@@ -51,12 +53,22 @@ def plain_spikes(bound: BoundNetwork, drive: Drive, *, time_steps: int, loop_del
     potentials: list[Tensor | None] = [None] * len(history)
     for t in range(time_steps):
         for layer, synapse in enumerate(bound.feedforward):
-            current = drive.at(t) if layer == 0 else synapse.current(history[layer - 1][t])
-            if layer == 0 and bound.feedback is not None and t >= loop_delay:
-                current = current + bound.feedback.current(history[-1][t - loop_delay])
+            current = drive.at(t)[0] if layer == 0 else synapse.current(history[layer - 1][t])
+            if layer == 0 and bound.feedback and t >= loop_delay:
+                current = current + bound.feedback[0].current(history[-1][t - loop_delay])
             v = potentials[layer]
             last = history[layer][-1] if t else torch.zeros_like(current)
-            v = integrate(torch.zeros_like(current) if v is None else v, last, current, neuron=bound.neuron)
+            v = integrate(torch.zeros_like(current) if v is None else v, last, current, neuron=bound.neurons[0])
             potentials[layer] = v
-            history[layer].append(fire(v, neuron=bound.neuron))
+            history[layer].append(fire(v, neuron=bound.neurons[0]))
     return [torch.stack(spikes).to(torch.uint8) for spikes in history]
+
+
+def whole_numbers(synapse: BoundSynapse) -> tuple[Tensor, Tensor | None]:
+    """Folded weight and bias in float64, the weight being what its two parts stand for."""
+    weight, bias = folded(synapse)
+    outputs = 1 if synapse.synapse.layer.transposed else 0
+    parts, unit = split_int8(weight, outputs=outputs)
+    rows = sum(BASE**place * part.double() for place, part in enumerate(parts)).transpose(0, outputs)
+    wide = unit.double().view(-1, *[1] * (weight.dim() - 1))
+    return (rows * wide).transpose(0, outputs), None if bias is None else bias.double()

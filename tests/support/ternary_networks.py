@@ -1,7 +1,7 @@
 """Random chains of ternary couples, and networks, in the terms of the package and of `spiking_adjoint_reference`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,14 +43,14 @@ def reference_network(bound: BoundNetwork, batch: int) -> reference.Network:
     """The network of one forward call, with its restricted weights and dropout masks."""
 
     def of(index: int) -> reference.Connection:
-        found = bound.feedback if index < 0 else bound.feedforward[index]
+        found = bound.feedback[0] if index < 0 else bound.feedforward[index]
         mask = found.mask if found.mask is not None else torch.ones(batch, *found.synapse.shape)
         return connection(found.synapse.layer, found.weight, found.bias, mask, found.synapse.input_shape)
 
-    neuron = bound.neuron
+    neuron = bound.neurons[0]
     return reference.Network(
         tuple(of(index) for index in range(len(bound.feedforward))),
-        None if bound.feedback is None else of(-1),
+        None if not bound.feedback else of(-1),
         neuron.v_threshold,
         neuron.reset_amount,
         neuron.leak,
@@ -67,7 +67,7 @@ class Chain:
     """
 
     name: str
-    links: tuple[CoupleLink | None, ...]
+    links: tuple[CoupleLink, ...]
     shapes: tuple[Shape, ...]
     drive: Tensor
     leak: float
@@ -94,24 +94,25 @@ def random_chain(seed: int, *, batch: int = 3) -> Chain:
     shapes, layers, feedback = _random_layers(rng)
     masks = [(torch.rand(batch, *shape, generator=generator) < 0.8).double() for shape in shapes]
 
-    def joined(layer: LayerSpec, source: Shape, target: int) -> tuple[CoupleLink, reference.Connection]:
-        weight, kept = _weight(layer, source, reset_amount, generator), float(rng.choice([1.0, 0.8]))
+    def joined(layer: LayerSpec, source: int, target: int) -> tuple[CoupleLink, reference.Connection]:
+        shape = shapes[source]
+        weight, kept = _weight(layer, shape, reset_amount, generator), float(rng.choice([1.0, 0.8]))
         dropout = (torch.rand(batch, *shapes[target], generator=generator) < kept).double() / kept
-        link = CoupleLink(layer, weight, source, dropout * masks[target] / reset_amount)
-        return link, connection(layer, weight, None, dropout, source)
+        link = CoupleLink(target, source, layer, weight, shape, dropout * masks[target] / reset_amount, 0)
+        return link, connection(layer, weight, None, dropout, shape)
 
-    pairs = [joined(layer, shapes[i], i + 1) for i, layer in enumerate(layers)]
-    back = None if feedback is None else joined(feedback, shapes[-1], 0)
+    pairs = [joined(layer, i, i + 1) for i, layer in enumerate(layers)]
+    back = None if feedback is None else joined(feedback, len(shapes) - 1, 0)
     first = reference.Connection(*(np.zeros((0, 0)),) * 5)  # the input's; nothing runs back through it
     network = reference.Network(
         (first, *(c for _, c in pairs)), None if back is None else back[1], 1.0, reset_amount, leak
     )
     drive = 0.4 * torch.randn(batch, *shapes[-1], generator=generator, dtype=torch.float64)
     name = "-".join([str(shapes[0]), *map(str, layers)]) + f" (F{feedback}) leak {leak}"
-    links = (None if back is None else back[0], *(link for link, _ in pairs))
-    return Chain(
-        name, links, tuple(shapes), drive, leak, int(rng.integers(1, len(shapes) + 1)), network, [*map(flat, masks)]
-    )
+    loop_delay = int(rng.integers(1, len(shapes) + 1))
+    late = () if back is None else (replace(back[0], delay=loop_delay),)
+    links = (*(link for link, _ in pairs), *late)
+    return Chain(name, links, tuple(shapes), drive, leak, loop_delay, network, [*map(flat, masks)])
 
 
 def assert_consistent(counts: CoupleCounts, *, leak: float, time_steps: int, tolerance: float) -> None:

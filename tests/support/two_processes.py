@@ -60,7 +60,16 @@ def check_masks(ranks: Ranks) -> None:
     """Of several processes each has the rows that one process would have."""
     layer = parse_spec("6").layers[0]
     synapse = Synapse(
-        layer, None, input_shape=(4,), shape=(6,), generator=torch.Generator(), bias=True, batch_norm=False, dropout=0.5
+        layer,
+        None,
+        input_shape=(4,),
+        shape=(6,),
+        source=0,
+        target=0,
+        generator=torch.Generator(),
+        bias=True,
+        batch_norm=False,
+        dropout=0.5,
     )
     whole = synapse.bind(7, generator=torch.Generator().manual_seed(3)).mask
     rows = ranks.share(7)

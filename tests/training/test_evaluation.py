@@ -126,7 +126,7 @@ def test_gain_is_the_spectral_radius_of_the_loop() -> None:
     radii = []
     for row in range(len(x)):
         one = bound.of_rows(torch.tensor([row]))
-        mean = drive.mean[row : row + 1]
+        mean = tuple(m if m is None else m[row : row + 1] for m in drive.mean)
         jacobian = torch.autograd.functional.jacobian(
             lambda a, one=one, mean=mean: one.equilibrium_map(a, mean), rates[row : row + 1]
         )

@@ -127,11 +127,10 @@ def test_the_map_in_training_is_that_of_the_lowered_network(notation: str) -> No
         case.model.refresh()
         network = case.model.dequantized()
         first = torch.from_numpy(constant_current(network, network.populations[0], codes))
-        found = bound.drive(x, time_steps=STEPS).mean.flatten(1)
+        found = bound.drive(x, time_steps=STEPS).mean[0].flatten(1)
         # Sums of some dozen terms in another order.
         torch.testing.assert_close(found, first, rtol=1e-12, atol=1e-12)
-        assert bound.feedback is not None
-        back = bound.feedback
+        (back,) = bound.feedback
         for synapse, name in [*zip(bound.feedforward[1:], forward_names(network)[1:], strict=True), (back, "feedback")]:
             rates = torch.rand(len(x), *synapse.synapse.input_shape, dtype=torch.float64)
             product = linear_map(network, by_name(network)[name]).product(rates.flatten(1).numpy())
@@ -200,11 +199,11 @@ def test_spikes_are_those_of_the_simulator(notation: str, settings: dict[str, An
             assert np.allclose(rates.numpy(), simulated.firing_rates[name], rtol=1e-6, atol=0)
             assert np.allclose(mean.numpy(), spikes.numpy().mean(axis=0), rtol=1e-6, atol=0)
         neuron = network.populations[-1].neuron
-        shares = rate_weights(STEPS, neuron.leak)[case.model.loop_delay :]
-        arrived = run.spikes[-1].numpy()[: STEPS - case.model.loop_delay]
-        assert case.model.loop_delay == len(names)
+        shares = rate_weights(STEPS, neuron.leak)[max(case.model.loop_delays) :]
+        arrived = run.spikes[-1].numpy()[: STEPS - max(case.model.loop_delays)]
+        assert case.model.loop_delays == (len(names),)
         assert arrived.any()
-        assert np.allclose(run.returned.numpy(), np.tensordot(shares, arrived, 1), rtol=1e-6, atol=1e-9)
+        assert np.allclose(run.returned[0].numpy(), np.tensordot(shares, arrived, 1), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(("coding", "leak"), [(GRADED, 1.0), (EVENTS, 0.9)], ids=["graded, IF", "events, LIF"])
@@ -335,10 +334,10 @@ def expected_gradients(case: Started, x: Tensor, codes: Array, measured: Tensor)
     if case.data.coding.kind == "event":
         shares = torch.from_numpy(rate_weights(STEPS, network.populations[0].neuron.leak))
         mean = torch.tensordot(shares, x, 1)
-    assert bound.feedback is not None
+    (back,) = bound.feedback
     a = measured.detach().flatten(1)
     current = constants[0] + a @ matrices["feedback"].t()
-    current = current + learned(bound.feedback, measured) + learned(bound.feedforward[0], mean)
+    current = current + learned(back, measured) + learned(bound.feedforward[0], mean)
     rates = [(current / r).clamp(0, 1)]
     forward = [matrices[name] for name in forward_names(network)[1:]]
     for matrix, constant, synapse, shape in zip(
@@ -445,7 +444,7 @@ def test_gradient_of_spide_is_that_of_its_rule_with_the_dequantized_weights() ->
     settings = SpideSettings(50, 20.0)
     phase = backward_phase(bound, rates, gradient, settings=settings)
     assert all(float(beta.abs().max()) > 0 for beta in phase.rates)
-    updates = local_updates(bound, rates, phase, mean_input=x, settings=settings)
+    updates = local_updates(bound, rates, phase, mean_inputs=(x,), settings=settings)
     names = [n for n, _ in model.named_parameters() if not n.startswith("readout")]
     assert len(names) == len(updates) == 5
     for name, update in zip(names, updates, strict=True):
@@ -563,7 +562,7 @@ def test_the_headroom_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_threshold_that_alone_is_too_large_is_refused() -> None:
     case = started("12-10 (F12)", v_threshold=8.0)
-    assert case.model.neuron.reset_amount == 2.0
+    assert case.model.neurons[0].reset_amount == 2.0
     state = case.model.state_dict()
     state["integers.resets"][1] = torch.tensor([255, 6])  # of 65280 weight units the threshold, 4 times that
     case.model.load_state_dict(state)

@@ -62,7 +62,7 @@ def test_spide_runs_both_phases_in_the_timing_of_the_network() -> None:
     training = TrainingConfig(method="spide", timing="hardware", time_steps_back=40)
     config = TrainConfig(network=NetworkConfig("12-10-8 (F12)", **spide), training=training)
     model = new_model(config, (1, 8, 8), 10).double()
-    assert model.loop_delay == 3
+    assert model.loop_delays == (3,)
     with torch.no_grad():
         for synapse in model.feedforward:
             assert isinstance(synapse, Synapse) and synapse.bias is not None
@@ -77,7 +77,7 @@ def test_spide_runs_both_phases_in_the_timing_of_the_network() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
         assert_close(parameter.grad, expected.gradients[name], rtol=1e-12, atol=1e-15)
-    model.loop_delay = 1
+    model.loop_delays = (1,)
     other = rates_with_gradient(model, x, training=training, time_steps=12)
     assert not torch.equal(other.rates, rates.rates), "the case must depend on the delay"
 

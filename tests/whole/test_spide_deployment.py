@@ -88,7 +88,7 @@ def test_float_network_fires_as_the_trained_one(notation: str, leak: float) -> N
     network = spide_network(notation, leak)
     lowered = lower(network)
     codes = trained.some_codes()
-    expected = run_torch(network, lowered, codes, time_steps=T, loop_delay=len(lowered.populations))
+    expected = run_torch(network, lowered, codes, time_steps=T, timing="hardware")
     found = FloatSimulator().run(lowered, codes, record=names(lowered))
     for name, spikes in expected.spikes.items():
         assert np.array_equal(spikes, found.spikes[name]), name

@@ -45,12 +45,12 @@ class DenseSettings:
 @torch.no_grad()
 def dense_run(
     feedforward: Sequence[BoundSynapse],
-    feedback: BoundSynapse | None,
+    feedback: Sequence[BoundSynapse],
     *,
-    input_current: Callable[[int], Tensor],
-    neuron: FloatNeuron,
+    input_current: Callable[[int], Sequence[Tensor | None]],
+    neurons: Sequence[FloatNeuron],
     time_steps: int,
-    loop_delay: int = 1,
+    loop_delays: Sequence[int],
     record: bool = False,
     settings: DenseSettings = DenseSettings(),
 ) -> SpikeCounts:
@@ -58,41 +58,51 @@ def dense_run(
 
     Parameters
     ----------
-    feedforward : connections into each population; the first one's current is given.
-    input_current : step t -> (B, *N) current of the first population without its feedback.
-    loop_delay : steps until a spike of the last population reaches the first.
+    feedforward : connections from earlier populations, and from the input, whose current is given.
+    feedback : connections from the same or a later population.
+    input_current : step t -> (B, *N) current of each population from the input, or None.
+    neurons : of each population.
+    loop_delays : steps until a spike comes back over each feedback.
     record : keep every spike.
     """
-    products = [_Product(synapse, split=settings.split) for synapse in feedforward[1:]]
-    returning = None if feedback is None else _Product(feedback, split=settings.split)
+    below = [(s.source, s.target, _Product(s, split=settings.split)) for s in feedforward if s.source >= 0]
+    back = [
+        (s.source, s.target, delay, _Product(s, split=settings.split))
+        for s, delay in zip(feedback, loop_delays, strict=True)
+    ]
     advance = _advance(settings.compiled)
     start = input_current(0)
-    shapes = [(len(start), *synapse.synapse.shape) for synapse in feedforward]
-    v, weighted = ([start.new_zeros(math.prod(shape)) for shape in shapes] for _ in range(2))
-    plain = [None if neuron.leak == 1.0 else torch.zeros_like(count) for count in weighted]
-    sent: deque[Tensor] = deque()
-    returned = torch.zeros_like(weighted[-1])
-    history: list[list[Tensor]] = [[] for _ in feedforward]
+    like = next(current for current in start if current is not None)
+    targets = {s.target: (len(like), *s.synapse.shape) for s in (*feedforward, *feedback)}
+    shapes = [targets[p] for p in range(len(neurons))]
+    v, weighted = ([like.new_zeros(math.prod(shape)) for shape in shapes] for _ in range(2))
+    plain = [None if n.leak == 1.0 else torch.zeros_like(count) for n, count in zip(neurons, weighted, strict=True)]
+    late = {source: max(d for s, _, d, _ in back if s == source) for source in {s for s, *_ in back}}
+    sent: dict[int, deque[Tensor | None]] = {  # the oldest one first
+        source: deque([None] * steps, maxlen=steps) for source, steps in late.items()
+    }
+    returned = [torch.zeros_like(weighted[source]) for source, *_ in back]
+    history: list[list[Tensor]] = [[] for _ in neurons]
     for t in range(time_steps):
-        spikes = start
-        for layer, shape in enumerate(shapes):
-            base, product = None, None
-            if layer == 0:
-                base = flat(start if t == 0 else input_current(t))
-                if returning is not None and t >= loop_delay:
-                    product = returning(sent.popleft())
-            else:
-                product = products[layer - 1](spikes)
-            response, mask = (None, None) if product is None else product
-            v[layer], fired, weighted[layer], plain[layer] = advance(
-                v[layer], weighted[layer], plain[layer], base, response, mask, neuron
-            )
-            spikes = shaped(fired, shape)
+        currents = start if t == 0 else input_current(t)
+        spikes: list[Tensor] = []
+        for p, (shape, neuron) in enumerate(zip(shapes, neurons, strict=True)):
+            responses = []
+            for source, target, delay, product in back:
+                if target == p and (came_back := sent[source][-delay]) is not None:
+                    responses.append(product(came_back))
+            responses += [product(spikes[source]) for source, target, product in below if target == p]
+            given = currents[p]
+            base, response, mask = _joined(None if given is None else flat(given), responses, like, shape)
+            v[p], fired, weighted[p], plain[p] = advance(v[p], weighted[p], plain[p], base, response, mask, neuron)
+            spikes.append(shaped(fired, shape))
             if record:
-                history[layer].append(spikes.to(torch.uint8).contiguous())
-        sent.append(spikes)
-        if t + 1 == time_steps - loop_delay:
-            returned = weighted[-1].clone()
+                history[p].append(spikes[-1].to(torch.uint8).contiguous())
+        for source, waiting in sent.items():
+            waiting.append(spikes[source])
+        for number, (source, _, delay, _) in enumerate(back):
+            if t + 1 == time_steps - delay:
+                returned[number] = weighted[source].clone()
     return SpikeCounts(
         tuple(shaped(count, shape) for count, shape in zip(weighted, shapes, strict=True)),
         tuple(
@@ -100,8 +110,20 @@ def dense_run(
             for count, leaky, shape in zip(plain, weighted, shapes, strict=True)
         ),
         tuple(map(torch.stack, history)) if record else None,
-        shaped(returned, shapes[-1]),
+        tuple(shaped(count, shapes[source]) for count, (source, *_) in zip(returned, back, strict=True)),
     )
+
+
+def _joined(
+    base: Tensor | None, responses: Sequence[tuple[Tensor, Tensor | None]], like: Tensor, shape: tuple[int, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What arrives at a population, (B * N,), as `step` takes it: all but one response are added to the base."""
+    for response, mask in responses[:-1]:
+        current = response if mask is None else response * mask
+        base = current if base is None else base + current
+    if responses:
+        return base, *responses[-1]
+    return (like.new_zeros(math.prod(shape)) if base is None else base), None, None
 
 
 def step(
@@ -120,7 +142,7 @@ def step(
     Parameters
     ----------
     v, weighted, plain : potential and counts before; no plain count without leak, where it is the weighted one.
-    base : input current; None for all but the first population.
+    base : input current and what other connections bring; None where there is none.
     response, mask : what a connection brings, and its dropout mask, if any.
     """
     current = response if response is None or mask is None else response * mask

@@ -38,116 +38,141 @@ LARGEST = 127 * BASE**2
 @torch.no_grad()
 def int8_run(
     feedforward: Sequence[BoundSynapse],
-    feedback: BoundSynapse | None,
+    feedback: Sequence[BoundSynapse],
     *,
-    input_current: Callable[[int], Tensor],
+    input_current: Callable[[int], Sequence[Tensor | None]],
     constant: bool,
-    neuron: FloatNeuron,
+    neurons: Sequence[FloatNeuron],
     time_steps: int,
-    loop_delay: int = 1,
+    loop_delays: Sequence[int],
     record: bool = False,
 ) -> SpikeCounts:
     """Spike counts after T steps (Eq. 10), batch norms with running statistics.
 
     Parameters
     ----------
-    feedforward : connections into each population; the first one's current is given.
-    input_current : step t -> (B, *N) current of the first population without its feedback.
+    feedforward : connections from earlier populations, and from the input, whose current is given.
+    feedback : connections from the same or a later population.
+    input_current : step t -> (B, *N) current of each population from the input, or None.
     constant : whether that is the same in every step.
-    loop_delay : steps until a spike of the last population reaches the first.
+    neurons : of each population.
+    loop_delays : steps until a spike comes back over each feedback.
     record : keep every spike.
     """
-    responses = [None if feedback is None else _Response(feedback), *map(_Response, feedforward[1:])]
-    start = input_current(0)
-    frames = [start] if constant else [input_current(t) for t in range(time_steps)]
-    shapes = [synapse.synapse.shape for synapse in feedforward]
+    below = [_Response(s, 0) for s in feedforward if s.source >= 0]
+    back = [_Response(s, delay) for s, delay in zip(feedback, loop_delays, strict=True)]
+    steps = [input_current(t) for t in range(1 if constant else time_steps)]
+    targets = {s.target: s.synapse.shape for s in (*feedforward, *feedback)}
+    shapes = [targets[p] for p in range(len(neurons))]
+    batch = len(next(current for current in steps[0] if current is not None))
     size = max(1, TOGETHER // sum(map(prod, shapes)))
     found = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for begin in range(0, len(start), size):
+        for begin in range(0, batch, size):
             part = slice(begin, begin + size)
-            some = np.stack([inner(frame[part]).numpy() for frame in frames])
+            frames = [
+                None if one[0] is None else np.stack([inner(frame[part]).numpy() for frame in one if frame is not None])
+                for one in zip(*steps, strict=True)
+            ]
             found.append(
                 _some_samples(
-                    responses,
+                    [*back, *below],
                     shapes,
                     part,
-                    some,
-                    neuron=neuron,
+                    frames,
+                    samples=min(size, batch - begin),
+                    neurons=neurons,
                     time_steps=time_steps,
-                    loop_delay=loop_delay,
                     record=record,
                     pool=pool,
                 )
             )
     columns = list(zip(*found, strict=True))
-    weighted, plain = (tuple(map(torch.cat, zip(*column, strict=True))) for column in columns[:2])
+    weighted, plain, returned = (
+        tuple(map(torch.cat, zip(*column, strict=True))) for column in (columns[0], columns[1], columns[3])
+    )
     spikes = tuple(torch.cat(parts, 1) for parts in zip(*columns[2], strict=True)) if record else None
-    return SpikeCounts(weighted, plain, spikes, torch.cat(columns[3]))
+    return SpikeCounts(weighted, plain, spikes, returned)
 
 
 def _some_samples(
-    responses: Sequence["_Response | None"],
+    responses: Sequence["_Response"],
     shapes: Sequence[tuple[int, ...]],
     part: slice,
-    frames: Array,
+    frames: Sequence[Array | None],
     *,
-    neuron: FloatNeuron,
+    samples: int,
+    neurons: Sequence[FloatNeuron],
     time_steps: int,
-    loop_delay: int,
     record: bool,
     pool: ThreadPoolExecutor,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """Weighted and plain counts of each population, recorded spikes, and the count of what came back.
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    """Weighted and plain counts of each population, recorded spikes, and the counts of what came back.
 
     Parameters
     ----------
-    responses : of the feedback and the connections into all later populations.
+    responses : of all connections between populations, those of feedback first.
     part : of the batch.
-    frames : (T, b, N) current of the first population, or (1, b, N) where it is the same in all steps.
+    frames : (T, b, N) current of each population from the input, or (1, b, N) where it is the same in all steps.
     """
-    populations = [_Neurons((len(frames[0]), prod(shape)), neuron, time_steps) for shape in shapes]
-    first, last = populations[0], populations[-1]
-    none = np.zeros((1, *first.counts.shape), np.float32)
-    sent: list[Tensor] = []
+    populations = [
+        _Neurons((samples, prod(shape)), neuron, time_steps) for shape, neuron in zip(shapes, neurons, strict=True)
+    ]
+    none = [np.zeros((1, *population.counts.shape), np.float32) for population in populations]
+    back = [response for response in responses if response.delay]
+    late: dict[int, list[Tensor]] = {response.source: [] for response in back}  # (b, N) of each step
     history: list[list[Tensor]] = [[] for _ in shapes]
-    returned = torch.zeros(last.counts.shape)
-    for begin, end in _blocks(time_steps, loop_delay):
-        shares, spikes = neuron.leak ** np.arange(time_steps - 1 - begin, time_steps - 1 - end, -1.0), torch.empty(0)
-        for layer, (response, population) in enumerate(zip(responses, populations, strict=True)):
-            if layer > 0:
-                assert response is not None
-                upper, lower = (current.numpy() for current in response(spikes, part))
+    returned = [torch.zeros(populations[response.source].counts.shape) for response in back]
+    for begin, end in _blocks(time_steps, [response.delay for response in back]):
+        spikes: list[Tensor] = []
+        for p, (population, given) in enumerate(zip(populations, frames, strict=True)):
+            arriving: list[Tensor] = []  # upper and lower bits of all connections but those of late spikes not yet sent
+            for response in responses:
+                if response.target != p or begin < response.delay:
+                    continue
+                sent = (
+                    torch.stack(late[response.source][begin - response.delay : end - response.delay])
+                    if response.delay
+                    else spikes[response.source]
+                )
+                parts = response(sent, part)
+                arriving = [a.add_(b) for a, b in zip(arriving, parts, strict=True)] if arriving else parts
+            if given is not None:
+                upper = given if len(given) == 1 else given[begin:end]
+                lower = arriving[0].add_(arriving[1]).numpy() if arriving else none[p]
             else:
-                upper, lower = (frames if len(frames) == 1 else frames[begin:end]), none
-                if response is not None and begin >= loop_delay:
-                    came_back = torch.stack(sent[begin - loop_delay : end - loop_delay])
-                    ours, rest = response(came_back, part)
-                    lower = ours.add_(rest).numpy()
-            spikes = population.advance(upper, lower, end - begin, shares, pool)
+                upper, lower = (current.numpy() for current in arriving) if arriving else (none[p], none[p])
+            leak = neurons[p].leak
+            shares = leak ** np.arange(time_steps - 1 - begin, time_steps - 1 - end, -1.0)
+            spikes.append(population.advance(upper, lower, end - begin, shares, pool))
             if record:
-                history[layer].append(outer(spikes, shapes[layer]).contiguous())
-        sent.extend(spikes)
-        if end == time_steps - loop_delay:
-            returned = last.weighted() / neuron.leak**loop_delay
+                history[p].append(outer(spikes[-1], shapes[p]).contiguous())
+        for source, kept in late.items():
+            kept.extend(spikes[source])
+        for number, response in enumerate(back):
+            if end == time_steps - response.delay:
+                share = neurons[response.source].leak ** response.delay
+                returned[number] = populations[response.source].weighted() / share
     return (
         [outer(p.weighted(), shape) for p, shape in zip(populations, shapes, strict=True)],
         [outer(p.plain(), shape) for p, shape in zip(populations, shapes, strict=True)],
         [torch.cat(steps) for steps in history] if record else [],
-        outer(returned, shapes[-1]),
+        [outer(count, shapes[response.source]) for count, response in zip(returned, back, strict=True)],
     )
 
 
-def _blocks(time_steps: int, loop_delay: int) -> list[tuple[int, int]]:
+def _blocks(time_steps: int, loop_delays: Sequence[int]) -> list[tuple[int, int]]:
     """First step and end of steps that can be taken together: what comes back in them is there before.
 
     Where something first comes back, and where the last of that is sent, another one begins.
     """
-    cuts = sorted({0, time_steps, *(cut for cut in (loop_delay, time_steps - loop_delay) if 0 < cut < time_steps)})
+    inside = (cut for delay in loop_delays for cut in (delay, time_steps - delay) if 0 < cut < time_steps)
+    cuts = sorted({0, time_steps, *inside})
+    longest = min((LONGEST, *loop_delays))
     return [
-        (begin, min(begin + min(loop_delay, LONGEST), end))
+        (begin, min(begin + longest, end))
         for start, end in itertools.pairwise(cuts)
-        for begin in range(start, end, min(loop_delay, LONGEST))
+        for begin in range(start, end, longest)
     ]
 
 
@@ -190,9 +215,14 @@ class _Response:
     """What a connection makes of spikes, as two tensors whose sum it is: by the weights' upper bits, and by the others.
 
     The bias is in the first one; both are pooled and masked.
+
+    Attributes
+    ----------
+    source, target, delay : populations, counted from 0, and the steps until a spike arrives.
     """
 
-    def __init__(self, bound: BoundSynapse) -> None:
+    def __init__(self, bound: BoundSynapse, delay: int) -> None:
+        self.source, self.target, self.delay = bound.source, bound.target, delay
         layer, self._source = bound.synapse.layer, bound.synapse.input_shape
         self._pool, self._mask = bound.synapse.pool, bound.mask
         self._shape = layer.output_shape(self._source)

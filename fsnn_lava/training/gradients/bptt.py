@@ -6,12 +6,12 @@ so that memory grows linearly with T.
 
 It differs from `gradients.ide` in nothing but the gradient:
 
-- Potentials are v[t] = leak (v[t-1] - r s[t-1]) + I[t]; the last population's spikes reach the first one
-  `loop_delay` steps later. The two runs may add in another order or fuse a multiplication: a potential within that
-  rounding of the threshold can fire in one of them alone.
+- Potentials are v[t] = leak (v[t-1] - r s[t-1]) + I[t]; spikes come back over each feedback its loop delay later. The
+  two runs may add in another order or fuse a multiplication: a potential within that rounding of the threshold can fire
+  in one of them alone.
 - Restricted weights and dropout masks are made once a call, and the generator is used in the same order.
-- The first batch norm takes the statistics of the response to the mean input, and gradients flow through them. In all
-  T steps the others take the running statistics as they were before the call; these are constants.
+- A batch norm behind the input takes the statistics of the response to the mean input, and gradients flow through
+  them. In all T steps the others take the running statistics as they were before the call; these are constants.
 - In training one evaluation of the equilibrium map at the measured rates, without gradients, updates these.
 
 Gradients flow from a spike to the populations that it reaches, from a potential to the next one (times leak), and
@@ -21,6 +21,7 @@ path; STBP keeps it, and so does this.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 
 import torch
@@ -67,35 +68,45 @@ def bptt_rates(
     """
     bound = model.bind_to(x, generator=generator)
     drive = bound.drive(x, time_steps=time_steps, differentiable=True)
-    neurons = [_Neurons(bound.neuron, surrogate, width) for _ in bound.feedforward]
+    neurons = [_Neurons(neuron, surrogate, width) for neuron in bound.neurons]
     returned = _run(bound, drive, neurons, time_steps=time_steps)
     rates = [n.firing_rate(time_steps) for n in neurons]
     if bound.training:
         with torch.no_grad():
-            bound.rates_around(rates[-1], drive.mean, statistics="batch")
+            bound.rates_around(rates, drive.mean, statistics="batch")
     simulation = Simulation(
         tuple(rate.detach() for rate in rates), tuple(n.count.detach() / time_steps for n in neurons), None, returned
     )
     return ImplicitRates(rates[-1], simulation)
 
 
-def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> Tensor:
-    """Advance all neurons by T steps; return the mean (B, *N) of the spikes that came back."""
+def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> tuple[Tensor, ...]:
+    """Advance all neurons by T steps; return the mean (B, *N) of the spikes that came back over each feedback."""
     normalisations = [synapse.frozen_normalisation() for synapse in bound.feedforward]
-    sent: deque[Tensor] = deque()
-    returned = None
+    sent: deque[list[Tensor]] = deque(
+        maxlen=max(bound.loop_delays, default=1)
+    )  # of all populations, the last step's last
+    returned: list[Tensor | None] = [None] * len(bound.feedback)
     for t in range(time_steps):
-        current = drive.at(t)
-        if bound.feedback is not None and t >= bound.loop_delay:
-            current = current + bound.feedback.current(sent.popleft())
-        neurons[0].advance(current)
-        for layer in range(1, len(neurons)):
-            current = bound.feedforward[layer].frozen_current(neurons[layer - 1].spikes, normalisations[layer])
-            neurons[layer].advance(current)
-        sent.append(neurons[-1].spikes)
-        if t + 1 == time_steps - bound.loop_delay:
-            returned = neurons[-1].firing_rate(time_steps).detach()
-    return torch.zeros_like(neurons[-1].count) if returned is None else returned
+        given = drive.at(t)
+        for p, population in enumerate(neurons):
+            arriving = [current for current in (given[p],) if current is not None]
+            for synapse, delay in zip(bound.feedback, bound.loop_delays, strict=True):
+                if synapse.target == p and t >= delay:
+                    arriving.append(synapse.current(sent[-delay][synapse.source]))
+            for synapse, normalisation in zip(bound.feedforward, normalisations, strict=True):
+                if synapse.target == p and synapse.source >= 0:
+                    arriving.append(synapse.frozen_current(neurons[synapse.source].spikes, normalisation))
+            if arriving:
+                population.advance(functools.reduce(torch.add, arriving))
+            else:  # nothing has come back yet to a population that hears feedback alone
+                population.advance(neurons[0].count.new_zeros((drive.samples, *bound.shapes[p])))
+        sent.append([population.spikes for population in neurons])
+        for number, (synapse, delay) in enumerate(zip(bound.feedback, bound.loop_delays, strict=True)):
+            if t + 1 == time_steps - delay:
+                returned[number] = neurons[synapse.source].firing_rate(time_steps).detach()
+    none = (torch.zeros_like(neurons[synapse.source].count) for synapse in bound.feedback)
+    return tuple(zero if mean is None else mean for mean, zero in zip(returned, none, strict=True))
 
 
 class _Neurons:

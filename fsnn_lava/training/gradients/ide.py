@@ -15,7 +15,8 @@ j D >= T. So the gradient of the window is a finite sum, which no gain of the lo
     g = sum_j c_j (J^T)^j dL/da
 
 The feedback's weights act through the mean of the spikes that came back, from step D on, so that their factors are
-c_{j+1} / c_1. J and the map are taken at that mean instead of at a.
+c_{j+1} / c_1. J and the map are taken at that mean instead of at a. With several feedbacks, each of a delay of its own,
+the terms are those of all ways back, each with the share of the sum of its delays.
 
 Precision, measured by `benchmarks/ide/precision.py` on a trained network of four convolutions. Products with J^T may be
 in bfloat16, and so may the map's backward pass be in TF32: the gradient is then off by 6e-4, as by the tolerance of the
@@ -26,7 +27,7 @@ rates by 3 %. Nor may the map: its clamp passes another part of the gradient, wh
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,8 +43,10 @@ from fsnn_lava.network import (
     FixedPoint,
     Map,
     Simulation,
+    Statistics,
     Sums,
     leak_weights,
+    slope_of_rate,
     solve,
     tf32,
 )
@@ -121,7 +124,7 @@ def implicit_rates(
     if settings.of == "window":
         rates = with_window_gradient(bound, drive, simulation, time_steps=time_steps, settings=settings, found=found)
     else:
-        rates = with_implicit_gradient(bound, drive, simulation.firing_rates[-1], settings=settings, found=found)
+        rates = with_implicit_gradient(bound, drive, simulation.firing_rates, settings=settings, found=found)
     return ImplicitRates(rates, simulation, found, _figures)
 
 
@@ -142,34 +145,38 @@ def largest_gain(implicit: ImplicitRates) -> float:
 
 
 def with_implicit_gradient(
-    bound: BoundNetwork, drive: Drive, rates: Tensor, *, settings: AdjointSettings, found: list[FixedPoint]
+    bound: BoundNetwork, drive: Drive, rates: Sequence[Tensor], *, settings: AdjointSettings, found: list[FixedPoint]
 ) -> Tensor:
-    """The same rates (B, *N), their gradient being that of the equilibrium at which they are taken to be.
+    """The same rates (B, *N) of the last population, their gradient being that of the equilibrium.
 
     Parameters
     ----------
-    rates : (B, *N) of the last population.
+    rates : (B, *N) of all populations, which are taken to be at rest.
     found : receives the adjoint system's `FixedPoint` in each backward pass.
     """
-    # In training this call updates the running statistics of the batch norms after the first, before J uses them.
+    # In training this call updates the running statistics of the batch norms behind populations, before J uses them.
     around = bound.rates_around(rates, drive.mean, statistics="batch" if bound.training else "running")
     at = tuple(rate.detach() for rate in around)
 
-    def adjoint(gradient: Tensor) -> tuple[Tensor, None]:
-        if bound.feedback is None:  # J is zero
-            return gradient, None
-        times = _loop(bound, settings).transposed_jacobian(_running(bound, drive, rates, at))
+    def feedbacks() -> list[Tensor]:
+        return [synapse.current(rates[synapse.source]) for synapse in bound.feedback]
+
+    def adjoint(gradient: Tensor) -> tuple[Tensor, ...]:
+        if not bound.feedback:  # J is zero
+            return (gradient,)
+        times = _loop(bound, settings).transposed_jacobian(_running(bound, drive, feedbacks, at))
         typical = _typical_length(gradient, settings)
         if not math.isfinite(typical):  # in all processes: the training takes the step before back
-            return gradient, None
+            return _at_last(bound, gradient)
+        start = bound.join(dict(zip(bound.state, _at_last(bound, gradient), strict=True)))
 
         def of_rows(rows: Tensor) -> Map:
-            some, constant = times.of_rows(rows), gradient[rows]
+            some, constant = times.of_rows(rows), start[rows]
             return lambda g: some(g).add_(constant)
 
         fixed_point = solve(
-            lambda g: times(g).add_(gradient),
-            gradient,
+            lambda g: times(g).add_(start),
+            start,
             method=settings.solver,
             tolerance=settings.tolerance,
             max_steps=settings.max_steps,
@@ -177,10 +184,17 @@ def with_implicit_gradient(
             of_rows=of_rows,
         )
         found.append(fixed_point)
-        return fixed_point.value, None
+        return tuple(bound.split(fixed_point.value).values())
 
-    implicit: Tensor = _ImplicitGradient.apply(around[-1], None, rates, adjoint)  # type: ignore[no-untyped-call]
+    mapped = [around[p] for p in bound.state]
+    implicit: Tensor = _ImplicitGradient.apply(rates[-1], adjoint, *mapped)  # type: ignore[no-untyped-call]
     return implicit
+
+
+def _at_last(bound: BoundNetwork, gradient: Tensor) -> tuple[Tensor, ...]:
+    """Gradients to the populations of the state: that of the last one, to others zeros."""
+    others = (gradient.new_zeros((len(gradient), *bound.shapes[p])) for p in bound.state[:-1])
+    return (*others, gradient)
 
 
 def with_window_gradient(
@@ -198,64 +212,89 @@ def with_window_gradient(
     ----------
     simulation : the spiking run that measured them.
     found : receives the sum of each backward pass: its residual is the last term's size where the tolerance ended it,
-        0 where the window did; its gain the growth of the last term, unknown of the first two.
+        0 where the window did; its gain the growth of the last term, unknown of the first two and of several feedbacks.
     """
-    rates, returned = simulation.firing_rates[-1], simulation.returned
-    if bound.feedback is None:
-        return with_implicit_gradient(bound, drive, rates, settings=settings, found=found)
-    current = bound.feedback.current(returned)
-    around = bound.rates_of(current.detach() + drive.mean, statistics="batch" if bound.training else "running")
+    if not bound.feedback:
+        return with_implicit_gradient(bound, drive, simulation.firing_rates, settings=settings, found=found)
+    currents = [s.current(back) for s, back in zip(bound.feedback, simulation.returned, strict=True)]
+    statistics: Statistics = "batch" if bound.training else "running"
+    around = bound.rates_of([current.detach() for current in currents], drive.mean, statistics=statistics)
     at = tuple(rate.detach() for rate in around)
-    # S(T), S(T - D), ..: what is left of the window after so many loops.
-    left = [leak_weights(steps, bound.neuron.leak) for steps in range(time_steps, 0, -bound.loop_delay)]
+    # S(n): what n steps that are left of the window count.
+    left = [leak_weights(steps, bound.neurons[-1].leak) for steps in range(time_steps + 1)]
 
-    def adjoint(gradient: Tensor) -> tuple[Tensor, Tensor]:
-        here = _running(bound, drive, returned, at)
+    def adjoint(gradient: Tensor) -> tuple[Tensor, ...]:
+        here = _running(bound, drive, lambda: currents, at)
         times = _loop(bound, settings).transposed_jacobian(here)
         typical = _typical_length(gradient, settings)
-        total, at_first = gradient.clone(), torch.zeros_like(here[0])
+        total = dict(zip(bound.state, _at_last(bound, gradient.clone()), strict=True))
+        at_targets = [torch.zeros_like(here[s.target]) for s in bound.feedback]
         if not math.isfinite(typical):  # in all processes: the training takes the step before back
-            return total, at_first
-        term, length = gradient, _lengths(gradient)
+            return (*total.values(), *at_targets)
+        # What a change so many steps before the end of the window brings, of each population that it reaches.
+        terms = {0: {bound.state[-1]: gradient}}
+        length = _lengths([gradient])
         residuals, gains = torch.zeros_like(length), torch.full_like(length, math.nan)
-        for loop, share in enumerate(left[1:], start=1):
-            arriving = times.to_first(term)
-            at_first.add_(arriving, alpha=share / left[1])
-            term = times.back(arriving)
-            total.add_(term, alpha=share / left[0])
-            before, length = length, _lengths(term)
-            if loop > 2:
+        loops = 0
+        while terms:
+            earlier = min(terms)
+            arriving = times.to_populations(terms.pop(earlier))
+            before, added = length, []
+            for number, (s, delay) in enumerate(zip(bound.feedback, bound.loop_delays, strict=True)):
+                then = earlier + delay
+                if then >= time_steps or s.target not in arriving:
+                    continue
+                share = left[time_steps - then]
+                at_targets[number].add_(arriving[s.target], alpha=share / left[time_steps - delay])
+                term = times.back_over(number, arriving[s.target])
+                total[s.source].add_(term, alpha=share / left[time_steps])
+                waiting = terms.setdefault(then, {})
+                waiting[s.source] = waiting[s.source] + term if s.source in waiting else term
+                added.append(term)
+            if not added:
+                continue
+            loops += 1
+            length = _lengths(added)
+            if loops > 2 and len(bound.feedback) == 1:
                 gains = length / before.clamp_min(1e-30)
-            relative = length / _lengths(total).clamp_min(max(typical, 1e-30))
-            if loop < len(left) - 1 and bool((relative <= settings.tolerance).all()):
+            under_way = _lengths([term for waiting in terms.values() for term in waiting.values()])
+            relative = under_way / _lengths(total.values()).clamp_min(max(typical, 1e-30))
+            ends = max(terms) + min(bound.loop_delays) >= time_steps
+            if not ends and bool((relative <= settings.tolerance).all()):
                 residuals = relative
                 break
         done = torch.ones(len(gradient), dtype=torch.bool)
-        found.append(FixedPoint(total, residuals, loop if len(left) > 1 else 0, done, gains))
-        slope = ((here[0] > 0) & (here[0] < 1)).to(at_first.dtype) / bound.neuron.reset_amount
-        return total, slope.mul_(at_first)
+        found.append(FixedPoint(bound.join(total), residuals, loops, done, gains))
+        slopes = {s.target: slope_of_rate(here[s.target], neuron=bound.neurons[s.target]) for s in bound.feedback}
+        return (*total.values(), *(a.mul_(slopes[s.target]) for s, a in zip(bound.feedback, at_targets, strict=True)))
 
-    implicit: Tensor = _ImplicitGradient.apply(around[-1], current, rates, adjoint)  # type: ignore[no-untyped-call]
+    mapped = [*(around[p] for p in bound.state), *currents]
+    implicit: Tensor = _ImplicitGradient.apply(  # type: ignore[no-untyped-call]
+        simulation.firing_rates[-1], adjoint, *mapped
+    )
     return implicit
 
 
-def _lengths(x: Tensor) -> Tensor:
-    """(B,) length of each sample's values, float64 on the CPU."""
-    lengths: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1).double().cpu()
+def _lengths(parts: Iterable[Tensor]) -> Tensor:
+    """(B,) length of each sample's values (B, *N) of all parts, float64 on the CPU."""
+    each = [torch.linalg.vector_norm(x.flatten(1), dim=1).double().cpu() for x in parts]
+    lengths: Tensor = each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), dim=0)
     return lengths
 
 
-def _running(bound: BoundNetwork, drive: Drive, arriving: Tensor, at: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Rates of all populations, with running statistics, where these (B, *N) come back to the first.
+def _running(
+    bound: BoundNetwork, drive: Drive, back: Callable[[], Sequence[Tensor]], at: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Rates of all populations, with running statistics, where these currents (B, *N) arrive over each feedback.
 
     Parameters
     ----------
     at : those with the statistics of the batch.
     """
-    if all(synapse.synapse.batch_norm is None for synapse in bound.feedforward[1:]):  # the first one's is in drive.mean
+    if all(s.synapse.batch_norm is None for s in bound.feedforward if s.source >= 0):  # the others' are in drive.mean
         return at
     with torch.no_grad(), tf32(False):
-        return bound.rates_around(arriving, drive.mean)
+        return bound.rates_of(back(), drive.mean)
 
 
 def _loop(bound: BoundNetwork, settings: AdjointSettings) -> BoundNetwork:
@@ -278,27 +317,23 @@ def _in_bfloat16(bound: BoundNetwork) -> BoundNetwork:
             return synapse
         return dataclasses.replace(synapse, weight=synapse.weight.detach().bfloat16())
 
-    feedback = None if bound.feedback is None else rounded(bound.feedback)
-    return dataclasses.replace(bound, feedforward=tuple(map(rounded, bound.feedforward)), feedback=feedback)
+    return dataclasses.replace(
+        bound, feedforward=tuple(map(rounded, bound.feedforward)), feedback=tuple(map(rounded, bound.feedback))
+    )
 
 
 class _ImplicitGradient(torch.autograd.Function):
-    """Value: the measured rates. Backward: what the adjoint gives, to the map evaluated once at them (B, *N).
+    """Value: the measured rates. Backward: what the adjoint gives, to the map evaluated once at them.
 
-    And to the feedback's current (B, *N1), where that is no part of the map's graph.
+    That is to the rates (B, *N) of the populations of the state, and to the feedbacks' currents (B, *N) where these are
+    no part of the map's graph.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        mapped: Tensor,
-        current: Tensor | None,
-        measured: Tensor,
-        adjoint: Callable[[Tensor], tuple[Tensor, Tensor | None]],
-    ) -> Tensor:
+    def forward(ctx: Any, measured: Tensor, adjoint: Callable[[Tensor], tuple[Tensor, ...]], *mapped: Tensor) -> Tensor:
         ctx.adjoint = adjoint
         return measured.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        return *ctx.adjoint(gradient), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.adjoint(gradient)

@@ -10,14 +10,15 @@ every neuron. Couples run the network backwards for T_back steps, last populatio
 
 with masks m^l = 1 where 0 < a^l < 1 (others let nothing through) and the dropout masks D of the first phase. The
 couples' rates beta settle where the adjoint system has its solution g (for one population g = dL/da + J^T g):
-beta^l = loss_scale g^l. Each connection from j to i updates itself by (1/r) D_i m_i beta_i a_j / loss_scale: by what
-is at its two ends.
+beta^l = loss_scale g^l. In any other graph spikes run backwards in the same way, over the transpose of each connection:
+within the step to earlier populations, over a feedback its loop delay later. Each
+connection from j to i updates itself by (1/r) D_i m_i beta_i a_j / loss_scale: by what is at its two ends.
 
 Neither phase builds a graph, and neither keeps anything of its steps but counts. Resolution of a rate is 1/T_back,
 and |beta| <= 1: too small a `loss_scale` drowns the gradient in rounding, too large a one cuts it off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,7 +112,7 @@ def spide_rates(
     def updates(gradient: Tensor) -> tuple[Tensor, ...]:
         phase = backward_phase(detached, simulation.firing_rates, gradient, settings=settings)
         phases.append(phase)
-        return local_updates(detached, simulation.firing_rates, phase, mean_input=drive.mean_input, settings=settings)
+        return local_updates(detached, simulation.firing_rates, phase, mean_inputs=drive.mean_inputs, settings=settings)
 
     rates: Tensor = _LocalUpdates.apply(  # type: ignore[no-untyped-call]
         simulation.firing_rates[-1], updates, *_learned(bound)
@@ -136,7 +137,7 @@ def backward_phase(
     gradient: Tensor,
     *,
     settings: SpideSettings,
-    loop_delay: int | None = None,
+    loop_delays: Sequence[int] | None = None,
     record: bool = False,
 ) -> BackwardPhase:
     """What the couples did in the second phase; on a CPU single spikes are followed, elsewhere products are dense.
@@ -145,7 +146,7 @@ def backward_phase(
     ----------
     firing_rates : (B, *N) measured rates of all populations.
     gradient : (B, *N) dL/da^N of the loss, the mean over the batch.
-    loop_delay : steps until the first population's spikes reach the last, at least 1; None: as in the first phase.
+    loop_delays : steps until spikes arrive that run back over each feedback, at least 1; None: as in the first phase.
     record : keep every spike.
 
     Raises
@@ -154,26 +155,37 @@ def backward_phase(
     InputError : rates or gradient are not of the network's shapes and of one batch.
     ConvergenceError : the gradient is not finite.
     """
-    loop_delay = bound.loop_delay if loop_delay is None else loop_delay
+    delays = bound.loop_delays if loop_delays is None else tuple(loop_delays)
     _check(bound)
-    _check_phase(bound, firing_rates, gradient, loop_delay)
-    leak, shapes = bound.neuron.leak, [tuple(rate.shape[1:]) for rate in firing_rates]
-    links: list[CoupleLink | None] = []
-    # The spikes of population l run back through the connection into it from below; the first one's through the loop.
-    for synapse, rate in zip((bound.feedback, *bound.feedforward[1:]), firing_rates, strict=True):
-        links.append(None if synapse is None else _link(synapse, rate, bound.neuron.reset_amount))
+    _check_phase(bound, firing_rates, gradient, delays)
+    between = [synapse for synapse in bound.feedforward if synapse.source >= 0]
+    # Spikes run from a connection's target back to its source.
+    links = [
+        CoupleLink(
+            synapse.target,
+            synapse.source,
+            synapse.synapse.layer,
+            synapse.weight,
+            synapse.synapse.input_shape,
+            _masked(synapse, firing_rates[synapse.target]) / bound.neurons[synapse.target].reset_amount,
+            delay,
+        )
+        for synapse, delay in zip((*between, *bound.feedback), (*[0] * len(between), *delays), strict=True)
+    ]
+    leaks = [neuron.leak for neuron in bound.neurons]
     run = couple_run if gradient.device.type == "cpu" else partial(dense_couples, settings=bound.dense)
     counts = run(
         links,
-        shapes,
+        bound.shapes,
         drive=gradient * (settings.loss_scale / settings.processes),
-        leak=leak,
+        leaks=leaks,
         time_steps=settings.time_steps_back,
-        loop_delay=loop_delay,
         record=record,
     )
     steps = settings.time_steps_back
-    rates = tuple(rate_from_count(count, time_steps=steps, leak=leak) for count in counts.weighted)
+    rates = tuple(
+        rate_from_count(count, time_steps=steps, leak=leak) for count, leak in zip(counts.weighted, leaks, strict=True)
+    )
     return BackwardPhase(rates, tuple(n / (steps * len(gradient)) for n in counts.fired), counts.spikes)
 
 
@@ -183,7 +195,7 @@ def local_updates(
     firing_rates: tuple[Tensor, ...],
     phase: BackwardPhase,
     *,
-    mean_input: Tensor,
+    mean_inputs: Sequence[Tensor],
     settings: SpideSettings,
 ) -> tuple[Tensor, ...]:
     """Gradient of every weight and bias, in the order in which a network's synapses have them: feedforward, feedback.
@@ -191,62 +203,61 @@ def local_updates(
     Parameters
     ----------
     firing_rates : (B, *N) measured rates of all populations.
-    mean_input : (B, *shape) leak-weighted mean of the input.
+    mean_inputs : (B, *shape) leak-weighted mean of the input, of each connection from it.
     """
-    factor = settings.processes / (bound.neuron.reset_amount * settings.loss_scale)
-    sources = (mean_input, *firing_rates[:-1])
     updates: list[Tensor] = []
-    for synapse, source, rate, beta in zip(bound.feedforward, sources, firing_rates, phase.rates, strict=True):
-        updates += _update(synapse, source, _masked(synapse, rate) * beta * factor)
-    if bound.feedback is not None:
-        arriving = _masked(bound.feedback, firing_rates[0]) * phase.rates[0] * factor
-        updates += _update(bound.feedback, firing_rates[-1], arriving)
+    entries = iter(mean_inputs)
+    for synapse in bound.synapses:
+        source = firing_rates[synapse.source] if synapse.source >= 0 else next(entries)
+        factor = settings.processes / (bound.neurons[synapse.target].reset_amount * settings.loss_scale)
+        arriving = _masked(synapse, firing_rates[synapse.target]) * phase.rates[synapse.target] * factor
+        updates += _update(synapse, source, arriving)
     return tuple(updates)
 
 
 def _check(bound: BoundNetwork) -> None:
     """Refuse a network through which spikes cannot run backwards."""
-    for synapse in bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback):
-        if synapse.synapse.layer.is_outside:
+    for synapse in bound.synapses:
+        layer, pool = synapse.synapse.layer, synapse.synapse.pool
+        if layer.is_outside:
             raise ConfigError(
-                f"SPIDE: {synapse.synapse.layer} is of the kind {synapse.synapse.layer.kind}, from outside; allowed: "
+                f"SPIDE: {layer} is of the kind {layer.kind}, from outside; allowed: "
                 "convolutions, pools and linear layers, through which it knows how to follow spikes backwards"
             )
-    for number, synapse in enumerate(bound.feedforward, start=1):
         if synapse.synapse.batch_norm is not None:
             raise ConfigError(
-                f"SPIDE: the connection into population {number} has batch norm, which has no spiking form; "
-                "allowed: network.batch_norm = false"
+                f"SPIDE: the connection into population {synapse.target + 1} has batch norm, which has no spiking "
+                "form; allowed: network.batch_norm = false"
             )
-        if synapse.synapse.pool is not None:
+        if pool is not None:
             raise ConfigError(
-                f"SPIDE: the pool {synapse.synapse.pool} is merged into the connection into population {number}; "
+                f"SPIDE: the pool {pool} is merged into the connection into population {synapse.target + 1}; "
                 'allowed: pools that are populations, network.pooling = "spiking"'
             )
 
 
-def _check_phase(bound: BoundNetwork, firing_rates: tuple[Tensor, ...], gradient: Tensor, loop_delay: int) -> None:
+def _check_phase(
+    bound: BoundNetwork, firing_rates: tuple[Tensor, ...], gradient: Tensor, loop_delays: Sequence[int]
+) -> None:
     """Raise if the compiled loop cannot trust what it is given."""
     found = [tuple(tensor.shape) for tensor in (*firing_rates, gradient)]
-    shapes = [synapse.synapse.shape for synapse in bound.feedforward]
-    expected = [(len(gradient), *shape) for shape in (*shapes, shapes[-1])]
+    expected = [(len(gradient), *shape) for shape in (*bound.shapes, bound.shapes[-1])]
     if found != expected or not len(gradient):
         raise InputError(
             f"SPIDE: rates and gradient of shapes {found}; expected {expected}: of each population, then the gradient "
             "of the last one, of one batch of at least one sample"
         )
-    if loop_delay < 1:
-        raise ConfigError(f"SPIDE: loop_delay {loop_delay}; allowed: at least 1")
+    if min(loop_delays, default=1) < 1:
+        raise ConfigError(f"SPIDE: loop delays {list(loop_delays)}; allowed: at least 1 each")
     if not torch.isfinite(gradient).all():
         raise ConvergenceError("SPIDE: the gradient of the loss is not finite, so no couple's rate can follow it")
 
 
 def _learned(bound: BoundNetwork) -> list[Tensor]:
     """The weights (restricted, with gradients) and biases that are trained, in the order of `local_updates`."""
-    synapses = bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback)
     return [
         tensor
-        for synapse in synapses
+        for synapse in bound.synapses
         if synapse.synapse.layer.kind != "pool"
         for tensor in (synapse.weight, synapse.bias)
         if tensor is not None
@@ -257,11 +268,6 @@ def _masked(synapse: BoundSynapse, rate: Tensor) -> Tensor:
     """(B, *N) dropout mask of the connection into a population, 0 where that is silent or saturated."""
     passing = ((rate > 0) & (rate < 1)).to(rate.dtype)
     return passing if synapse.mask is None else passing * synapse.mask
-
-
-def _link(synapse: BoundSynapse, rate: Tensor, reset_amount: float) -> CoupleLink:
-    layer, shape = synapse.synapse.layer, synapse.synapse.input_shape
-    return CoupleLink(layer, synapse.weight, shape, _masked(synapse, rate) / reset_amount)
 
 
 def _update(synapse: BoundSynapse, source: Tensor, arriving: Tensor) -> list[Tensor]:

@@ -1,8 +1,9 @@
 """SPIDE's backward phase on a CPU, event by event, on all threads that torch uses.
 
-One ternary couple stands behind every neuron; couples are chained backwards, from the last population to the first and
-from there, through the transposed feedback, to the last again. Samples do not see each other, so each thread takes a
-few of them through all steps; nothing but spike counts is kept, so memory does not depend on the number of steps.
+One ternary couple stands behind every neuron; spikes run backwards through the transposes of all connections: in a
+chain from the last population to the first and from there, through the transposed feedback, to the last again. Samples
+do not see each other, so each thread takes a few of them through all steps; nothing but spike counts is kept, so memory
+does not depend on the number of steps.
 """
 
 import math
@@ -15,18 +16,29 @@ from torch import Tensor
 
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array
-from fsnn_lava.kernels.ternary_couples import COUPLES, Couples, run_couples
+from fsnn_lava.kernels.ternary_couples import COUPLES, LINK, Couples, Link, run_couples
 from fsnn_lava.network import PACKED_BYTES, EventMap, by_population, event_map, in_threads, inner, join_maps
 
 
 @dataclass(frozen=True, eq=False)
 class CoupleLink:
-    """The transpose of a connection (as `layers.apply_layer` takes it), by which signed spikes run backwards."""
+    """The transpose of a connection (as `layers.apply_layer` takes it), by which signed spikes run backwards.
 
+    Parameters
+    ----------
+    source, target : the population that sends, which is the connection's target, and the one that receives.
+    layer, weight, input_shape : of the connection.
+    factor : (B, *N) of the population that sends: by what each of its spikes is multiplied, D m / r.
+    delay : steps until a spike arrives: 0 in an earlier population, at least 1 in the same or a later one.
+    """
+
+    source: int
+    target: int
     layer: LayerSpec
     weight: Tensor
     input_shape: tuple[int, ...]
-    factor: Tensor  # (B, *N) of the population that sends: by what each of its spikes is multiplied, D m / r
+    factor: Tensor
+    delay: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +51,12 @@ class CoupleCounts:
 
 
 def couple_run(
-    links: Sequence[CoupleLink | None],
+    links: Sequence[CoupleLink],
     shapes: Sequence[tuple[int, ...]],
     *,
     drive: Tensor,
-    leak: float,
+    leaks: Sequence[float],
     time_steps: int,
-    loop_delay: int = 1,
     record: bool = False,
 ) -> CoupleCounts:
     """Signed spike counts of every population after so many steps of the backward phase.
@@ -55,19 +66,19 @@ def couple_run(
 
     Parameters
     ----------
-    links : for each population, first to last, the connection that its spikes run back through: the feedback for the
-        first one (None: there is no feedback), the connection from below for the others.
+    links : by which spikes leave the populations.
     shapes : (C, H, W) or (N,) of each population.
     drive : (B, *N) of the last population, added to its q in every step.
-    leak : share of q that is kept.
-    loop_delay : steps until the first population's spikes reach the last.
+    leaks : share of q that is kept, of each population.
     record : keep every spike.
     """
     plan = _Plan(links, shapes, drive.dtype)
     batch, neurons = len(drive), plan.neurons
     weighted = torch.empty((batch, neurons), dtype=drive.dtype)
     recorded = torch.zeros((time_steps, batch, neurons) if record else (1, 1, 0), dtype=torch.int8)
-    steps = torch.tensor([leak ** (time_steps - 1 - t) for t in range(time_steps)], dtype=drive.dtype).numpy()
+    shares = [[leak ** (time_steps - 1 - t) for t in range(time_steps)] for leak in leaks]
+    steps = torch.tensor(shares, dtype=drive.dtype).numpy()
+    kept = torch.tensor(list(leaks), dtype=drive.dtype).numpy()
     fired: list[Array] = []
 
     def run(begin: int, end: int) -> None:
@@ -75,12 +86,11 @@ def couple_run(
         counted = np.zeros(neurons, np.int64)
         run_couples(
             plan.arrays,
-            (inner(drive[part]).numpy(), plan.factors(links, part, drive[part])),
+            (inner(drive[part]).numpy(), plan.factors(part, drive[part])),
             (weighted[part].zero_().numpy(), counted),
             recorded[:, part].numpy() if record else recorded.numpy(),
-            leak=steps.dtype.type(leak),
+            leaks=kept,
             step_weights=steps,
-            loop_delay=loop_delay,
         )
         fired.append(counted)
 
@@ -93,53 +103,62 @@ def couple_run(
 
 
 class _Plan:
-    """Populations and connections as the flat arrays that the compiled loop reads."""
+    """Populations and links as the flat arrays that the compiled loop reads."""
 
-    def __init__(
-        self, links: Sequence[CoupleLink | None], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, links: Sequence[CoupleLink], shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> None:
+        self._links = sorted(links, key=lambda link: link.source)
         sizes = [math.prod(shape) for shape in shapes]
-        self._sizes, self.neurons = sizes, sum(sizes)
-        maps = [
-            None if k is None else event_map(k.layer, k.weight.to(dtype), k.input_shape, adjoint=True) for k in links
-        ]
-        joined, flat = join_maps([m for m in maps if m is not None], dtype)
-        leaving = iter(joined)
-        rows: list[Couples] = []
-        # The map that leads into a population fixes the buffer of its potentials; the last one's is the feedback's.
-        for p, arriving in enumerate([*maps[1:], maps[0]]):
-            first_q = rows[-1].first_q + rows[-1].buffer_size if rows else 0
-            row = _population(shapes[p], arriving)._replace(first_q=first_q, first_neuron=sum(sizes[:p]))
-            if maps[p] is not None:
-                g = next(leaving)
-                row = row._replace(
-                    target=(p - 1) % len(shapes),
-                    down=g.down,
-                    up=g.up,
-                    target_width=g.buffer_width,
-                    target_channels=g.out_channels,
-                    row=g.row,
-                    first_weight=g.first_weight,
-                    first_start=g.first_start,
-                )
-            rows.append(row)
-        self.arrays = np.array(rows, COUPLES), flat
+        self.neurons = sum(sizes)
+        maps = [event_map(k.layer, k.weight.to(dtype), k.input_shape, adjoint=True) for k in self._links]
+        joined, flat = join_maps(maps, dtype)
+        # The first link without delay that leads to a population writes straight into its potentials, and so fixes the
+        # margins of their buffer; where all have delays, so does the first of these, which is added as a whole.
+        direct: dict[int, int] = {}
+        margins: dict[int, int] = {}
+        for number, link in enumerate(self._links):
+            if not link.delay:
+                direct.setdefault(link.target, number)
+        for number, link in enumerate(self._links):
+            margins.setdefault(link.target, direct.get(link.target, number))
+        populations: list[Couples] = []
+        first = 0
+        for p, shape in enumerate(shapes):
+            outer = [number for number, link in enumerate(self._links) if link.source == p]
+            ends = (outer[0], outer[-1] + 1) if outer else (0, 0)
+            top, left, columns, size = _margins(shape, maps[margins[p]] if p in margins else None)
+            form = (top, left, columns, size, first, sum(sizes[:p]), *ends)
+            populations.append(Couples(*_image(shape), *form))
+            first += size
+        rows: list[Link] = []
+        factors = waiting = 0
+        for number, (link, g) in enumerate(zip(self._links, joined, strict=True)):
+            slots = 0 if direct.get(link.target) == number else max(1, link.delay)
+            top, left, columns, size = _margins(shapes[link.target], maps[number])
+            sizes_of = (link.target, slots, g.down, g.up, g.out_channels, top, left, columns, size)
+            rows.append(Link(*sizes_of, g.row, g.first_weight, g.first_start, factors, waiting))
+            factors += sizes[link.source]
+            waiting += slots * size
+        self.arrays = np.array(populations, COUPLES), np.array(rows, LINK), flat
 
-    def factors(self, links: Sequence[CoupleLink | None], part: slice, like: Tensor) -> Array:
-        """(b, all neurons) of a part of the batch, channels innermost; zeros where nothing is sent."""
-        rows = [
-            like.new_zeros(len(like), size) if link is None else inner(link.factor[part]).to(like.dtype)
-            for size, link in zip(self._sizes, links, strict=True)
-        ]
-        packed: Array = torch.cat(rows, 1).numpy()
+    def factors(self, part: slice, like: Tensor) -> Array:
+        """(b, sum of N) of a part of the batch, of each link's source, channels innermost."""
+        rows = [inner(link.factor[part]).to(like.dtype) for link in self._links]
+        packed: Array = (torch.cat(rows, 1) if rows else like.new_zeros(len(like), 0)).numpy()
         return packed
 
 
-def _population(shape: tuple[int, ...], arriving: EventMap | None) -> Couples:
-    """Sizes of a population whose potentials lie as the arriving connection writes them."""
-    channels, height, width = shape if len(shape) == 3 else (math.prod(shape), 1, 1)
-    top, left, columns, size = 0, 0, width, math.prod(shape)
-    if arriving is not None and arriving.row.buffer_size != size:  # a convolution's, with margins
-        g = arriving.row
-        top, left, columns, size = g.top, g.left, g.buffer_width, g.buffer_size
-    return Couples(channels, height, width, top, left, columns, size, 0, 0, -1, 1, 1, 0, 0, 0, 0, 0)
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width."""
+    return (shape[0], shape[1], shape[2]) if len(shape) == 3 else (math.prod(shape), 1, 1)
+
+
+def _margins(shape: tuple[int, ...], arriving: EventMap | None) -> tuple[int, int, int, int]:
+    """Margin above and left, columns and size of a buffer as the arriving link writes it; None: of one without margins.
+
+    A linear layer's has none either, whatever the shape.
+    """
+    size = math.prod(shape)
+    if arriving is None or arriving.row.buffer_size == size:
+        return 0, 0, _image(shape)[2], size
+    g = arriving.row
+    return g.top, g.left, g.buffer_width, g.buffer_size

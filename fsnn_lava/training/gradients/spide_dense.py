@@ -21,13 +21,12 @@ from fsnn_lava.training.gradients.spide_by_events import CoupleCounts, CoupleLin
 
 @torch.no_grad()
 def dense_couples(
-    links: Sequence[CoupleLink | None],
+    links: Sequence[CoupleLink],
     shapes: Sequence[tuple[int, ...]],
     *,
     drive: Tensor,
-    leak: float,
+    leaks: Sequence[float],
     time_steps: int,
-    loop_delay: int = 1,
     record: bool = False,
     settings: DenseSettings = DenseSettings(),  # noqa: B008 - frozen
 ) -> CoupleCounts:
@@ -37,21 +36,30 @@ def dense_couples(
     ----------
     settings : how products and steps are computed; all others as of `spide_by_events.couple_run`.
     """
-    populations = [
-        _Couples(drive, (len(drive), *shape), link, split=settings.split)
-        for shape, link in zip(shapes, links, strict=True)
-    ]
+    populations = [_Couples(drive, (len(drive), *shape)) for shape in shapes]
+    products = [(link, _Product(link, (len(drive), *shapes[link.source]), split=settings.split)) for link in links]
     step, constant = _couple_step(settings.compiled), flat(drive)
-    returning: deque[Tensor | None] = deque([None] * loop_delay)  # what the first population sent, on its way
+    # What links with a delay have sent, on its way; and of those without one what they bring in this step.
+    returning: list[deque[Tensor | None]] = [deque([None] * link.delay) for link in links]
     for _ in range(time_steps):
-        response = returning.popleft()
-        for couples in reversed(populations):
-            base = constant if couples is populations[-1] else None
-            spikes, sent = step(*couples.state, base, response, couples.gate, leak)
-            response = couples.arriving(sent)
+        arriving = [waiting.popleft() if waiting else None for waiting in returning]
+        for p in reversed(range(len(populations))):
+            couples = populations[p]
+            brought = [r for r, (link, _) in zip(arriving, products, strict=True) if link.target == p and r is not None]
+            base = constant if p == len(populations) - 1 else None
+            for other in brought[:-1]:
+                base = other if base is None else base + other
+            response = brought[-1] if brought else None
+            spikes = step(*couples.state, base, response, leaks[p])
+            for number, (link, product) in enumerate(products):
+                if link.source == p:
+                    sent = product(spikes)
+                    if link.delay:
+                        returning[number].append(sent)
+                    else:
+                        arriving[number] = sent
             if record:
                 couples.spikes.append(shaped(spikes, couples.shape).to(torch.int8).contiguous())
-        returning.append(response)
     return CoupleCounts(
         tuple(shaped(couples.weighted, couples.shape) for couples in populations),
         tuple(shaped(couples.fired, couples.shape).sum(0, dtype=torch.int64) for couples in populations),
@@ -65,10 +73,9 @@ def couple_step(
     fired: Tensor,
     base: Tensor | None,
     response: Tensor | None,
-    gate: Tensor | None,
     leak: float,
-) -> tuple[Tensor, Tensor]:
-    """Ternary spikes of one population in its next step, and what it sends; all (B * N,), the first three updated.
+) -> Tensor:
+    """Ternary spikes of one population in its next step; all (B * N,), the first three updated.
 
     q <- q + input;  p = 1 where q >= 1/2, -1 where q <= -1/2, else 0;  q <- leak (q - p).
 
@@ -76,7 +83,6 @@ def couple_step(
     ----------
     q, weighted, fired : potential, leak-weighted sum of p and number of spikes.
     base, response : constant input and what a connection brings; None where there is none.
-    gate : factor of each spike on its way out; None: all are sent as they are.
     """
     if base is not None:
         q.add_(base)
@@ -86,39 +92,39 @@ def couple_step(
     q.sub_(spikes).mul_(leak)
     weighted.mul_(leak).add_(spikes)
     fired.add_(spikes.abs())
-    return spikes, spikes if gate is None else spikes * gate
+    return spikes
 
 
 @functools.cache
-def _couple_step(compiled: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-    """`couple_step`, fused or not; a network needs five programs at most, for what may be absent."""
+def _couple_step(compiled: bool) -> Callable[..., Tensor]:
+    """`couple_step`, fused or not; a network needs four programs at most, for what may be absent."""
     return torch.compile(couple_step, dynamic=True) if compiled else couple_step
 
 
 class _Couples:
-    """One population and the connection that its spikes run back through; all flat, (B * N,)."""
+    """One population; all flat, (B * N,)."""
 
-    def __init__(self, like: Tensor, shape: tuple[int, ...], link: CoupleLink | None, *, split: bool) -> None:
-        self.shape, self._link = shape, link
+    def __init__(self, like: Tensor, shape: tuple[int, ...]) -> None:
+        self.shape = shape
         q, self.weighted, self.fired = (like.new_zeros(math.prod(shape)) for _ in range(3))
         self.state = (q, self.weighted, self.fired)
         self.spikes: list[Tensor] = []  # (B, *N) of each step, if they are recorded
-        self.gate: Tensor | None = None  # factor of each spike before the product; None where nothing is sent
-        self._weights: tuple[Tensor, ...] = ()
-        self._split = False
-        if link is not None:
-            self._split = split and link.weight.dtype == torch.float32
-            self.gate, self._weights = _split_gate(link) if self._split else (flat(link.factor), (link.weight,))
 
-    def arriving(self, sent: Tensor) -> Tensor | None:
-        """Input (B * M,) of the next population, of gated spikes (B * N,): the transposed product."""
-        if self._link is None:
-            return None
-        spikes, layer, source = shaped(sent, self.shape), self._link.layer, self._link.input_shape
+
+class _Product:
+    """What spikes (B * N,) bring at the other end of a link, (B * M,): gated, by the transposed product."""
+
+    def __init__(self, link: CoupleLink, shape: tuple[int, ...], *, split: bool) -> None:
+        self._link, self._shape = link, shape
+        self._split = split and link.weight.dtype == torch.float32
+        self._gate, self._weights = _split_gate(link) if self._split else (flat(link.factor), (link.weight,))
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        sent, layer, source = shaped(spikes * self._gate, self._shape), self._link.layer, self._link.input_shape
         with tf32(self._split):
-            response = apply_transpose(layer, self._weights[0], spikes, source)
+            response = apply_transpose(layer, self._weights[0], sent, source)
             for rest in self._weights[1:]:
-                response += apply_transpose(layer, rest, spikes, source)
+                response += apply_transpose(layer, rest, sent, source)
         return flat(response)
 
 

@@ -38,7 +38,7 @@ def measure_statistics(model: FeedbackSNN, batches: Sequence[Tensor], *, time_st
         for x in batches:
             bound = model.bind_to(x)
             drive = bound.drive(x, time_steps=time_steps)
-            rates = bound.simulate(drive, time_steps=time_steps).firing_rates[-1]
+            rates = bound.simulate(drive, time_steps=time_steps).firing_rates
             bound.rates_around(rates, drive.mean, statistics="batch")
 
 

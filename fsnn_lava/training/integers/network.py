@@ -42,7 +42,7 @@ from fsnn_lava.hardware import (
     Readout,
     summed_weight,
 )
-from fsnn_lava.network import BoundNetwork, BoundSynapse, Drive, FeedbackSNN, Simulation, lower_model
+from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, Simulation, lower_model
 from fsnn_lava.quantization import PROVENANCE, Scales, dequantized, integer_neuron, mantissa_limits, parts_of
 from fsnn_lava.training.integers.measured_run import MeasuredRunner
 from fsnn_lava.training.integers.rounding import Place, Rounding, Scaled, Shadow, WholeNumbers, places_of
@@ -86,31 +86,33 @@ class BoundIntegers(BoundNetwork):
         x : (B, *shape) constant input, or (T, B, *shape) event frames with T = time_steps.
         differentiable : not used: nothing differentiates through single steps.
         """
-        first = self.feedforward[0]
+        first, nothing = self.feedforward[0], (None,) * (len(self.neurons) - 1)  # a chain's
         x = x.to(first.weight.dtype)
         if x.dim() == 1 + len(first.synapse.input_shape):
             mean = first.current(x)
-            constant = mean.detach()
-            return Drive(mean, x, lambda t: constant)
-        mean_input = self._weighted_mean(x)
+            constant = (mean.detach(), *nothing)
+            return Drive((mean, *nothing), (x,), lambda t: constant)
+        mean_input = self._weighted_mean(x, self.neurons[0].leak)
         frames = first.detached()
-        return Drive(first.current(mean_input), mean_input, lambda t: frames.current(x[t]), x)
+        mean = first.current(mean_input)
+        return Drive((mean, *nothing), (mean_input,), lambda t: (frames.current(x[t]), *nothing), x)
 
     @torch.no_grad()
     def simulate(
-        self, drive: Drive, *, time_steps: int, loop_delay: int | None = None, record: bool = False
+        self, drive: Drive, *, time_steps: int, loop_delays: Sequence[int] | None = None, record: bool = False
     ) -> Simulation:
         """T steps of the integers, in hardware timing, on the codes that the input stands for.
 
         Parameters
         ----------
-        loop_delay : the network's own, or None.
+        loop_delays : the network's own, or None.
         record : keep every spike.
         """
-        assert loop_delay in (None, self.loop_delay), "integers run in hardware timing"
-        inputs = drive.mean_input if drive.frames is None else drive.frames
+        assert loop_delays is None or tuple(loop_delays) == self.loop_delays, "integers run in hardware timing"
+        (mean_input,), inputs = drive.mean_inputs, drive.frames
+        inputs = mean_input if inputs is None else inputs
         if self.training:
-            self.batches[time_steps, len(drive.mean)] += 1
+            self.batches[time_steps, drive.samples] += 1
         names = self.names
         found = self.runner.run(
             codes_of(inputs, self.coding),
@@ -119,7 +121,7 @@ class BoundIntegers(BoundNetwork):
             threads=torch.get_num_threads(),
             record=names if record else (),
         )
-        dtype = drive.mean.dtype
+        dtype = self.feedforward[0].weight.dtype
         plain = tuple(torch.from_numpy(found.counts[name]).to(dtype) / time_steps for name in names)
         rates = tuple(
             torch.from_numpy(found.rates[name]).to(dtype) if name in found.rates else mean
@@ -127,7 +129,8 @@ class BoundIntegers(BoundNetwork):
         )
         spikes = tuple(torch.from_numpy(np.ascontiguousarray(spikes)) for spikes in found.spikes.values())
         assert found.returned is not None
-        return Simulation(rates, plain, spikes if record else None, torch.from_numpy(found.returned).to(dtype))
+        returned = (torch.from_numpy(found.returned).to(dtype),) if self.feedback else ()
+        return Simulation(rates, plain, spikes if record else None, returned)
 
 
 def codes_of(x: Tensor, coding: InputCoding) -> Array:
@@ -276,7 +279,7 @@ class IntegerSNN(FeedbackSNN):
 
     def _shadows(self) -> list[Shadow]:
         """Folded weights and biases, with gradients."""
-        synapses = _synapses(super().bind(1))
+        synapses = super().bind(1).synapses
         return [place.folded(synapse) for place, synapse in zip(self._places, synapses, strict=True)]
 
     def train(self, mode: bool = True) -> IntegerSNN:
@@ -303,11 +306,12 @@ class IntegerSNN(FeedbackSNN):
         else:
             numbers = [self._number(scaled) for scaled in self._ready()]
             synapses = [s.bound(n, torch.float64) for s, n in zip(self._ready(), numbers, strict=True)]
-        last = None if self.feedback is None else synapses.pop()
-        neuron = dataclasses.replace(self.neuron, leak=self._ready()[0].neuron.leak)
-        form = neuron, tuple(synapses), last, self.training, self.dense, self.loop_delay
+        leak, forward = self._ready()[0].neuron.leak, len(self.feedforward)
+        neurons = tuple(dataclasses.replace(neuron, leak=leak) for neuron in self.neurons)
+        connections = tuple(synapses[:forward]), tuple(synapses[forward:])
+        form = neurons, *connections, self.training, self.dense, self.loop_delays
         if self._runner is None:
-            self._runner = MeasuredRunner(self.integer_network(), loop_delay=self.loop_delay)
+            self._runner = MeasuredRunner(self.integer_network(), loop_delay=max(self.loop_delays, default=1))
         weights: dict[str, Array] = {}
         largest: dict[str, int] = {}
         constants = {p.name: np.zeros(p.size, np.int32) for p in self._floating.populations}
@@ -458,7 +462,3 @@ def _forget(model: nn.Module, _incompatible: object) -> None:
     """Drop the kept network: other integers were loaded."""
     assert isinstance(model, IntegerSNN)
     model._kept = model._scaled = model._runner = None
-
-
-def _synapses(bound: BoundNetwork) -> tuple[BoundSynapse, ...]:
-    return bound.feedforward if bound.feedback is None else (*bound.feedforward, bound.feedback)

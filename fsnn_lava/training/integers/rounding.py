@@ -305,9 +305,7 @@ def places_of(model: FeedbackSNN, floating: HardwareNetwork, coding: InputCoding
     learned = [c for c in floating.connections if c.source != ALWAYS_ON]
     order = {p.name: i for i, p in enumerate(floating.populations)}
     found = []
-    synapses = [*model.feedforward, *([] if model.feedback is None else [model.feedback])]
-    for number, (weights, synapse) in enumerate(zip(learned, synapses, strict=True)):
-        assert isinstance(synapse, Synapse)
+    for number, (weights, synapse) in enumerate(zip(learned, model.synapses, strict=True)):
         factor, shift = _of_codes(synapse, coding) if weights.source == INPUT else (None, None)
         current = constants.get(weights.target) if number < len(order) else None
         found.append(
@@ -315,7 +313,7 @@ def places_of(model: FeedbackSNN, floating: HardwareNetwork, coding: InputCoding
                 weights,
                 current,
                 order[weights.target],
-                FoldedSynapse(_with_pool(synapse), synapse.input_shape, synapse.shape),
+                FoldedSynapse(_with_pool(synapse), synapse.input_shape, synapse.shape, synapse.source, synapse.target),
                 1 if synapse.pool is None else synapse.pool.kernel,
                 factor,
                 shift,

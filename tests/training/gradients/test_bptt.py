@@ -139,7 +139,7 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -
             synapse.weight.uniform_(-0.2, 0.7, generator=generator)
     x = torch.tensor([[0.9, -0.4, 1.3]], dtype=torch.float64)
     bound = model.eval().bind(1)
-    weights = [s.weight.detach().tolist() for s in (*bound.feedforward, bound.feedback)]
+    weights = [s.weight.detach().tolist() for s in bound.synapses]
     found = bptt_rates(model, x, time_steps=6, width=1.5)
     assert 0 < float(found.rates.detach().sum()) < 3
     gain = model.feedback.restriction.gain
@@ -153,7 +153,7 @@ def test_every_derivative_is_that_of_a_scalar_restatement(neuron: FloatNeuron) -
             assert float(gradient[i, j]) == pytest.approx(expected, rel=1e-12, abs=1e-14), (layer, i, j)
         assert float(gradient.abs().max()) > 0.1
     # The effective feedback is the gain times a weight of norm one.
-    directions = [*nothing[:-1], (bound.feedback.weight / gain).detach().tolist()]
+    directions = [*nothing[:-1], (bound.feedback[0].weight / gain).detach().tolist()]
     expected = tangent(weights, directions, x[0].tolist(), neuron)
     assert abs(expected) > 1e-2
     assert float(to_gain) == pytest.approx(expected, rel=1e-12)
@@ -166,7 +166,7 @@ def restated_rates(
 
     A spike is h (v - stop(v)) + step(v): the value of the step and the slope h.
     """
-    neuron, training = model.neuron, model.training
+    neuron, training = model.neurons[0], model.training
     events = x.dim() > 1 + len(model.input_shape)
     bound = model.bind(x.shape[1] if events else len(x), generator=seeded(seed))
     frames = x if events else x.expand(time_steps, *x.shape)
@@ -203,8 +203,8 @@ def restated_rates(
     for t in range(time_steps):
         for layer in layers:
             arriving = current(layer, frames[t] if layer == 0 else s[layer - 1])
-            if layer == 0 and bound.feedback is not None and t >= model.loop_delay:
-                arriving = arriving + bound.feedback.current(sent[t - model.loop_delay])
+            if layer == 0 and bound.feedback and t >= model.loop_delays[0]:
+                arriving = arriving + bound.feedback[0].current(sent[t - model.loop_delays[0]])
             v[layer] = neuron.leak * (v[layer] - neuron.reset_amount * s[layer]) + arriving
             here = v[layer].detach()
             s[layer] = curve(here - neuron.v_threshold) * (v[layer] - here) + (here >= neuron.v_threshold).double()
@@ -228,7 +228,7 @@ def test_gradient_is_that_of_the_restatement(
     notation: str, loop_delay: int, neuron: FloatNeuron, events: bool, training: bool
 ) -> None:
     model = network(notation, neuron).train(training)
-    model.loop_delay = loop_delay
+    model.loop_delays = (loop_delay,) * len(model.loop_delays)
     x = given(model, events=events, time_steps=8)
     surrogate, curve = CURVES[training != events]
     if model.feedback is not None and model.feedback.restriction is not None:
@@ -256,12 +256,13 @@ def test_run_is_simulates(
 ) -> None:
     """Spike for spike: in float64 no potential lies as close to the threshold as the two roundings are apart."""
     model = network(notation, neuron, batch_norm=batch_norm).train(training)
-    model.loop_delay = loop_delay
+    model.loop_delays = (loop_delay,) * len(model.loop_delays)
     x = given(model, events=events, time_steps=10)
-    expected = run(copy.deepcopy(model), x, time_steps=10, loop_delay=model.loop_delay, seed=5)
+    expected = run(copy.deepcopy(model), x, time_steps=10, loop_delay=loop_delay, seed=5)
     found = bptt_rates(model, x, time_steps=10, generator=seeded(5))
     assert torch.equal(found.rates, found.simulation.firing_rates[-1])
-    assert_close(found.simulation.returned, expected.returned, rtol=1e-14, atol=1e-15)
+    for ours, theirs in zip(found.simulation.returned, expected.returned, strict=True):
+        assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
     for ours, theirs in zip(found.simulation.mean_spikes, expected.mean_spikes, strict=True):
         assert torch.equal(ours, theirs)
         assert 0 < float(ours.mean()) < 1

@@ -14,7 +14,7 @@ The power iteration's vectors stand still in all of it, so that the effective fe
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -28,7 +28,7 @@ from feedback_networks import built, random_network, seeded, synapses
 from fsnn_lava.config import TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
-from fsnn_lava.network.feedback_network import BoundNetwork, Drive, FeedbackSNN
+from fsnn_lava.network.feedback_network import BoundNetwork, Currents, Drive, FeedbackSNN
 from fsnn_lava.network.fixed_point import FALLBACKS, FixedPoint
 from fsnn_lava.network.layers import Synapse
 from fsnn_lava.network.neuron import leak_weights
@@ -88,6 +88,11 @@ def frozen_bind(model: FeedbackSNN, batch: int) -> BoundNetwork:
     return model.bind(batch, generator=torch.Generator().manual_seed(7))
 
 
+def at_rest(around: Sequence[Tensor], last: Tensor) -> list[Tensor]:
+    """Rates of all populations, that of the last one as it was found."""
+    return [*(rate.detach() for rate in around[:-1]), last]
+
+
 def gradients(loss: Tensor, model: FeedbackSNN) -> dict[str, Tensor]:
     parameters = {n: p for n, p in model.named_parameters() if not n.startswith("readout")}
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -105,10 +110,11 @@ def test_implicit_gradient_is_that_of_the_iterated_map(
     bound = frozen_bind(model, len(x))
     drive = bound.drive(x, time_steps=1)
     a = bound.equilibrium(drive.mean, start=torch.zeros_like(weighting), tolerance=1e-15, max_steps=400).value
+    around = bound.rates_around(bound.split(a), drive.mean)
     assert 0.2 < ((a > 0) & (a < 1)).double().mean() < 1.0 + 1e-9, "the case must have unsaturated rates"
     found: list[FixedPoint] = []
     settings = AdjointSettings(solver, tolerance=1e-13, max_steps=300)
-    rates = with_implicit_gradient(bound, drive, a, settings=settings, found=found)
+    rates = with_implicit_gradient(bound, drive, at_rest(around, a), settings=settings, found=found)
     implicit = gradients((rates * weighting).sum(), model)
 
     assert found[0].converged
@@ -160,8 +166,8 @@ def rate_gradients(model: FeedbackSNN, x: Tensor, weighting: Tensor, settings: A
     model.train()
     bound = frozen_bind(model, len(x))
     drive = bound.drive(x, time_steps=30)
-    a = bound.detached().simulate(drive, time_steps=30).firing_rates[-1]
-    rates = with_implicit_gradient(bound, drive, a, settings=settings, found=[])
+    measured = bound.detached().simulate(drive, time_steps=30).firing_rates
+    rates = with_implicit_gradient(bound, drive, measured, settings=settings, found=[])
     return gradients((rates * weighting).sum(), model)
 
 
@@ -214,8 +220,8 @@ def test_sample_whose_loop_does_not_contract_changes_no_other(solver: str) -> No
         bound = frozen_bind(model.eval(), len(given))
         found: list[FixedPoint] = []
         settings = AdjointSettings(solver, tolerance=1e-12, max_steps=300)
-        constant = Drive(given, given, lambda t: given)
-        implicit = with_implicit_gradient(bound, constant, rates[rows], settings=settings, found=found)
+        constant = Drive((given,), (given,), lambda t: (given,))
+        implicit = with_implicit_gradient(bound, constant, [rates[rows]], settings=settings, found=found)
         (gradient,) = torch.autograd.grad((implicit * weighting[rows]).sum(), given)
         return gradient, found[0]
 
@@ -370,7 +376,8 @@ def test_implicit_is_iterated_is_finite_differences(notation: str, neuron: Float
     start = torch.zeros(BATCH, *model.population_shapes[-1], dtype=torch.float64)
     settled = bound.equilibrium(drive.mean, start=start, tolerance=1e-15, max_steps=400)
     assert float(((settled.value > 0) & (settled.value < 1)).double().mean()) > 0.5
-    rates = with_implicit_gradient(bound, drive, settled.value, settings=EXACT, found=[])
+    around = bound.rates_around(bound.split(settled.value), drive.mean)
+    rates = with_implicit_gradient(bound, drive, at_rest(around, settled.value), settings=EXACT, found=[])
     implicit = gradients_of(loss_at(model, rates), model)
 
     for name, gradient in implicit.items():
@@ -393,11 +400,15 @@ def test_training_gradient_is_that_of_the_published_formula(notation: str, neuro
     a = result.simulation.firing_rates[-1]
     assert 0.1 < float(a.mean()) < 0.9
 
-    def mapped() -> tuple[BoundNetwork, Tensor, Tensor]:
+    def mapped() -> tuple[BoundNetwork, Currents, Tensor]:
         """Once around the loop with batch statistics, at the measured rates; updates the running ones."""
         bound = reference.bind(BATCH, generator=seeded(MASKS))
         drive = bound.drive(x, time_steps=STEPS)
-        return bound, drive.mean.detach(), bound.equilibrium_map(a, drive.mean, statistics="batch")
+        return (
+            bound,
+            tuple(m if m is None else m.detach() for m in drive.mean),
+            bound.equilibrium_map(a, drive.mean, statistics="batch"),
+        )
 
     bound, drive_mean, image = mapped()  # the one update that the published procedure makes before J
     matrix = jacobian(lambda rate: bound.equilibrium_map(rate, drive_mean), a).reshape(a.numel(), a.numel())
@@ -425,7 +436,7 @@ def test_gradient_of_a_window_is_that_of_all_its_steps(neuron: FloatNeuron, loop
     """Where every rate lies between 0 and 1, the rates of each step are linear: autograd through all T steps knows."""
     steps = 8
     model = random_network("5-4-3 (F5)", neuron=neuron)
-    model.loop_delay = loop_delay
+    model.loop_delays = (loop_delay,) * len(model.loop_delays)
     with torch.no_grad():
         for synapse in synapses(model):
             synapse.weight.mul_(0.8)
@@ -443,15 +454,16 @@ def test_gradient_of_a_window_is_that_of_all_its_steps(neuron: FloatNeuron, loop
     ours = gradients((rates * weighting).sum(), model)
 
     # Spikes replaced by rates of each step, once around the loop `loop_delay` steps later.
-    back = simulation.returned * (leak_weights(steps, neuron.leak) / leak_weights(steps - loop_delay, neuron.leak))
+    back = simulation.returned[0] * (leak_weights(steps, neuron.leak) / leak_weights(steps - loop_delay, neuron.leak))
     bound = model.bind(BATCH)
     drive, sent, total = bound.drive(x, time_steps=steps), [], torch.zeros(())
     for t in range(steps):
-        current = drive.mean
+        arriving = torch.zeros_like(drive.mean[0])
         if t >= loop_delay:  # deviations from the mean of the spikes go round; the mean itself is what weights act on
             late = sent[t - loop_delay]
-            current = current + bound.feedback.current(back) + bound.detached().feedback.current(late - late.detach())
-        around = bound.rates_of(current)
+            changes = bound.detached().feedback[0].current(late - late.detach())
+            arriving = bound.feedback[0].current(back) + changes
+        around = bound.rates_of([arriving], drive.mean)
         assert all(bool(((rate > 0) & (rate < 1)).all()) for rate in around), "the case must be linear"
         sent.append(around[-1])
         total = total + neuron.leak ** (steps - 1 - t) * around[-1] / leak_weights(steps, neuron.leak)
@@ -473,21 +485,21 @@ def test_window_gradient_is_that_of_its_formula(
     notation: str, neuron: FloatNeuron, events: bool, loop_delay: int
 ) -> None:
     model = layered_network(notation, neuron)
-    model.loop_delay = loop_delay
+    model.loop_delays = (loop_delay,) * len(model.loop_delays)
     reference = copy.deepcopy(model)
     x = given(model, events=events)
     result = implicit_rates(model, x, time_steps=STEPS, settings=WINDOW, generator=seeded(MASKS))
     found = gradients_of(loss_at(model, result.rates), model)
-    a, m = result.simulation.firing_rates[-1], result.simulation.returned
+    a, (m,) = result.simulation.firing_rates[-1], result.simulation.returned
     assert 0.05 < float(m.mean()) < float(a.mean()) < 0.9
 
     bound = reference.bind(BATCH, generator=seeded(MASKS))
     drive = bound.drive(x, time_steps=STEPS)
-    arriving = bound.feedback.current(m)
-    image = bound.rates_of(arriving.detach() + drive.mean, statistics="batch")[-1]
-    current = (arriving + drive.mean).detach()
-    to_first = jacobian(lambda i: bound.rates_of(i)[-1], current).reshape(a.numel(), current.numel())
-    loop = to_first @ jacobian(bound.feedback.current, a).reshape(current.numel(), a.numel())
+    arriving = bound.feedback[0].current(m)
+    image = bound.rates_of([arriving.detach()], drive.mean, statistics="batch")[-1]
+    current = arriving.detach()
+    to_first = jacobian(lambda i: bound.rates_of([i], drive.mean)[-1], current).reshape(a.numel(), current.numel())
+    loop = to_first @ jacobian(bound.feedback[0].current, a).reshape(current.numel(), a.numel())
     at = a.clone().requires_grad_()
     (to_rates,) = torch.autograd.grad(loss_at(reference, at), at)
     g, shares = to_rates.flatten(), [leak_weights(n, neuron.leak) for n in range(STEPS, 0, -loop_delay)]
@@ -506,11 +518,11 @@ def test_window_gradient_is_that_of_its_formula(
 
 def test_window_shorter_than_a_loop_gives_the_feedback_no_gradient() -> None:
     model = layered_network("4C3s-5C3-4C3s (F4C3u)", FloatNeuron(1.0, 1.0, 1.0))
-    model.loop_delay = STEPS
+    model.loop_delays = (STEPS,)
     result = implicit_rates(model, given(model, events=False), time_steps=STEPS, settings=WINDOW)
     found = gradients_of(loss_at(model, result.rates), model)
     assert result.passes[0].steps == 0
-    assert not result.simulation.returned.any()
+    assert not result.simulation.returned[0].any()
     assert all(
         (not gradient.any()) == name.startswith("feedback") for name, gradient in found.items() if "weight" in name
     )

@@ -79,14 +79,19 @@ def test_spikes_of_both_phases_are_those_of_the_reference(
     plain = reference_network(bound, BATCH)
     for loop_delay in {1, len(bound.feedforward)}:
         drive = bound.drive(x, time_steps=STEPS)
-        forward = bound.simulate(drive, time_steps=STEPS, loop_delay=loop_delay, record=True)
+        forward = bound.simulate(drive, time_steps=STEPS, loop_delays=(loop_delay,) * len(bound.feedback), record=True)
         spikes = reference.forward_phase(plain, frames_of(x, events=events), loop_delay=loop_delay)
         for found, expected in zip(forward.spikes, spikes, strict=True):
             assert np.array_equal(flat(found, leading=2), expected)
 
         gradient = loss_gradient(model, forward.firing_rates[-1])
         phase = backward_phase(
-            bound, forward.firing_rates, gradient, settings=settings, loop_delay=loop_delay, record=True
+            bound,
+            forward.firing_rates,
+            gradient,
+            settings=settings,
+            loop_delays=(loop_delay,) * len(bound.feedback),
+            record=True,
         )
         masks = [reference.unsaturated(s) for s in spikes]
         ternary = reference.backward_phase(
@@ -141,8 +146,8 @@ def test_gradient_is_the_local_updates_of_the_reference(
 def restriction_factor(model: FeedbackSNN) -> float:
     """By what the feedback's weight is multiplied; a constant in the backward pass."""
     weight = model.feedback.weight.detach()
-    assert float(weight.norm()) > 1.01 * 0.7 * model.neuron.reset_amount, "the restriction must matter"
-    return 0.7 * model.neuron.reset_amount / float(weight.norm())
+    assert float(weight.norm()) > 1.01 * 0.7 * model.neurons[0].reset_amount, "the restriction must matter"
+    return 0.7 * model.neurons[0].reset_amount / float(weight.norm())
 
 
 def test_gradient_passes_through_a_learned_restriction() -> None:
@@ -153,8 +158,8 @@ def test_gradient_passes_through_a_learned_restriction() -> None:
     found = gradient_of(model, result)
     bound = model.bind(BATCH, generator=seeded(MASKS))
     rates, phase = result.simulation.firing_rates, result.passes[0]
-    updates = local_updates(bound.detached(), rates, phase, mean_input=given(model), settings=SETTINGS)
-    through = gradients((bound.feedback.weight * updates[-1]).sum(), model)
+    updates = local_updates(bound.detached(), rates, phase, mean_inputs=(given(model),), settings=SETTINGS)
+    through = gradients((bound.feedback[0].weight * updates[-1]).sum(), model)
     for name in ("feedback.weight", "feedback.restriction.gain"):
         assert float(through[name].abs().max()) > 1e-4
         assert_close(found[name], through[name], rtol=1e-12, atol=1e-15)
@@ -248,7 +253,7 @@ def test_phase_and_updates_have_no_graph_whoever_asks() -> None:
     rates = bound.simulate(bound.drive(x, time_steps=STEPS), time_steps=STEPS).firing_rates
     gradient = loss_gradient(model, rates[-1]).requires_grad_()
     phase = backward_phase(bound, rates, gradient, settings=SETTINGS)
-    updates = local_updates(bound, rates, phase, mean_input=x.requires_grad_(), settings=SETTINGS)
+    updates = local_updates(bound, rates, phase, mean_inputs=(x.requires_grad_(),), settings=SETTINGS)
     assert len(updates) == 7
     assert not any(tensor.requires_grad for tensor in (*rates, *phase.rates, *phase.mean_spikes, *updates))
 
@@ -398,8 +403,8 @@ class Case:
         self.loss_scale = 0.6 / max(float(np.abs(exact).max()) for exact in self.exact)
 
     def phase(self, time_steps: int, *, loop_delay: int = 1) -> BackwardPhase:
-        settings = SpideSettings(time_steps, self.loss_scale)
-        return backward_phase(self.bound, self.rates, self.gradient, settings=settings, loop_delay=loop_delay)
+        settings, delays = SpideSettings(time_steps, self.loss_scale), (loop_delay,) * len(self.bound.feedback)
+        return backward_phase(self.bound, self.rates, self.gradient, settings=settings, loop_delays=delays)
 
     def errors(self, time_steps: int, *, loop_delay: int = 1) -> list[float]:
         """Largest error of a couple's rate, for every population."""
@@ -412,7 +417,7 @@ class Case:
     def updates(self, time_steps: int, mean_input: Tensor) -> tuple[Tensor, ...]:
         settings = SpideSettings(time_steps, self.loss_scale)
         phase = self.phase(time_steps)
-        return local_updates(self.bound, self.rates, phase, mean_input=mean_input, settings=settings)
+        return local_updates(self.bound, self.rates, phase, mean_inputs=(mean_input,), settings=settings)
 
 
 def measured(
@@ -488,7 +493,7 @@ def test_updates_tend_to_the_exact_ones_at_the_measured_rates(notation: str, sha
 def flattened(case: Case, updates: list[reference.Update]) -> list[reference.Floats]:
     """In the order of `local_updates`; pools learn nothing, the feedback has no bias."""
     found = []
-    for synapse, update in zip((*case.bound.feedforward, case.bound.feedback), updates, strict=False):
+    for synapse, update in zip(case.bound.synapses, updates, strict=False):
         if synapse.synapse.layer.kind != "pool":
             found += [update.weight] if synapse.bias is None else [update.weight, update.bias]
     return found
@@ -502,18 +507,18 @@ def test_gradient_tends_to_the_implicit_one(notation: str, shape: tuple[int, ...
     bound, x = model.bind(BATCH, generator=seeded(MASKS)), given(model)
     drive = bound.drive(x, time_steps=STEPS)
     start = torch.zeros(BATCH, *model.population_shapes[-1], dtype=torch.float64)
-    settled = bound.equilibrium(drive.mean.detach(), start=start, tolerance=1e-15, max_steps=2000).value
+    settled = bound.equilibrium(drive.mean, start=start, tolerance=1e-15, max_steps=2000).value
     with torch.no_grad():
-        around = bound.rates_around(settled, drive.mean)
+        around = bound.rates_around(bound.split(settled), drive.mean)
     assert_close(around[-1], settled, rtol=0, atol=1e-12)
-    rates = with_implicit_gradient(bound, drive, settled, settings=EXACT, found=[])
+    rates = with_implicit_gradient(bound, drive, (*around[:-1], settled), settings=EXACT, found=[])
     implicit = gradients(loss_of(model, rates), model)
 
     case = Case(model, bound, (*around[:-1], settled))
     errors = []
     for steps in (100, long_phase(notation)):
         again = model.bind(BATCH, generator=seeded(MASKS))  # with gradients from restricted weights to weights
-        synapses = [*again.feedforward, *([] if again.feedback is None else [again.feedback])]
+        synapses = again.synapses
         learned = [t for s in synapses if s.synapse.layer.kind != "pool" for t in (s.weight, s.bias) if t is not None]
         updates = case.updates(steps, x)
         through = gradients(sum((p * u).sum() for p, u in zip(learned, updates, strict=True)), model)

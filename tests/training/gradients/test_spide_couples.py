@@ -23,7 +23,7 @@ SEEDS = range(80)
 
 
 def settings_of(chain: Chain) -> dict[str, Any]:
-    return {"drive": chain.drive, "leak": chain.leak, "loop_delay": chain.loop_delay}
+    return {"drive": chain.drive, "leaks": [chain.leak] * len(chain.shapes)}
 
 
 def run(chain: Chain, *, time_steps: int = T, record: bool = True) -> CoupleCounts:
@@ -47,17 +47,16 @@ def test_the_random_chains_are_of_every_kind() -> None:
     layers = {
         (where, link.layer.kind, link.layer.stride, link.layer.transposed)
         for chain in chains
-        for where, links in (("back", chain.links[:1]), ("up", chain.links[1:]))
-        for link in links
-        if link is not None
+        for link in chain.links
+        for where in (["back"] if link.delay else ["up"])
     }
     images = {("conv", 1, False), ("conv", 2, True), ("linear", 1, False)}
     upwards = images | {("conv", 2, False), ("pool", 2, False), ("pool", 3, False)}
     assert layers == {("back", *kind) for kind in images} | {("up", *kind) for kind in upwards}
-    loops = [chain for chain in chains if chain.links[0] is not None]
+    loops = [chain for chain in chains if any(link.delay for link in chain.links)]
     assert {(len(c.shapes), c.loop_delay) for c in loops} == {(n, d) for n in range(1, 5) for d in range(1, n + 1)}
     assert {(c.leak, c.network.reset_amount) for c in chains} == {(k, r) for k in (0.6, 0.9, 1.0) for r in (1.0, 2.0)}
-    assert any(chain.links[0] is None and len(chain.shapes) > 1 for chain in chains)
+    assert any(chain not in loops and len(chain.shapes) > 1 for chain in chains)
     fired = [set(np.unique(spikes)) for chain in chains for spikes in chain.reference_spikes(T)]
     assert np.mean([values == {-1, 0, 1} for values in fired]) > 0.9
 
@@ -97,7 +96,7 @@ def test_longer_run_begins_as_a_shorter_one() -> None:
 def spikes_of_one(drive: list[float], *, leak: float = 1.0, steps: int = 6) -> list[list[int]]:
     """Spikes of couples that nothing joins, a row for each."""
     given = torch.tensor([drive], dtype=torch.float64)
-    found = couple_run([None], [(len(drive),)], drive=given, leak=leak, time_steps=steps, record=True).spikes
+    found = couple_run([], [(len(drive),)], drive=given, leaks=[leak], time_steps=steps, record=True).spikes
     return [[int(s) for s in row] for row in found[0][:, 0].T]
 
 
@@ -109,15 +108,18 @@ def test_a_couple_fires_at_half_of_either_sign_and_keeps_the_rest() -> None:
     assert every == [1] * 6, "one spike a step at most"
 
 
+def one_to_one(weight: float, *, source: int, target: int, delay: int = 0, factor: float = 1.0) -> CoupleLink:
+    """A link between populations of one neuron."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return CoupleLink(source, target, LayerSpec("linear", 1), weight * one, (1,), factor * one, delay)
+
+
 def test_minus_a_half_that_is_left_fires_back() -> None:
     """q = -1/2 after a spike, and nothing arrives: the couple's other half fires, and the sum is what arrived."""
-    link = CoupleLink(
-        LayerSpec("linear", 1), torch.ones(1, 1, dtype=torch.float64), (1,), torch.ones(1, 1, dtype=torch.float64)
-    )
     # The last population fires once in four steps; half of it arrives below, at the first.
-    half = CoupleLink(link.layer, link.weight / 2, (1,), link.factor)
+    half = one_to_one(0.5, source=1, target=0)
     drive = torch.full((1, 1), 0.25, dtype=torch.float64)
-    found = couple_run([None, half], [(1,), (1,)], drive=drive, leak=1.0, time_steps=6, record=True).spikes
+    found = couple_run([half], [(1,), (1,)], drive=drive, leaks=[1.0, 1.0], time_steps=6, record=True).spikes
     assert found[1].flatten().tolist() == [0, 1, 0, 0, 0, 1]
     assert found[0].flatten().tolist() == [0, 1, -1, 1, -1, 1]
 
@@ -132,16 +134,16 @@ def test_leak_comes_after_the_reset_and_spares_what_arrives() -> None:
 def test_feedback_arrives_after_the_loop_delay(loop_delay: int) -> None:
     """One couple that drives itself: it fires at first in every step, but for what its own spikes take away."""
     one = torch.ones(1, 1, dtype=torch.float64)
-    link = CoupleLink(LayerSpec("linear", 1), -one, (1,), one)
-    found = couple_run([link], [(1,)], drive=one, leak=1.0, time_steps=8, loop_delay=loop_delay, record=True).spikes
+    link = one_to_one(-1.0, source=0, target=0, delay=loop_delay)
+    found = couple_run([link], [(1,)], drive=one, leaks=[1.0], time_steps=8, record=True).spikes
     expected = [1 if t % (2 * loop_delay) < loop_delay else 0 for t in range(8)]
     assert found[0].flatten().tolist() == expected
 
 
 def test_masked_spikes_are_counted_but_not_sent() -> None:
     one = torch.ones(1, 1, dtype=torch.float64)
-    link = CoupleLink(LayerSpec("linear", 1), one, (1,), torch.zeros(1, 1, dtype=torch.float64))
-    found = couple_run([None, link], [(1,), (1,)], drive=one, leak=1.0, time_steps=5, record=True)
+    link = one_to_one(1.0, source=1, target=0, factor=0.0)
+    found = couple_run([link], [(1,), (1,)], drive=one, leaks=[1.0, 1.0], time_steps=5, record=True)
     assert [int(f) for f in found.fired] == [0, 5]
     assert_close(found.weighted[1], 5 * one)
 
@@ -165,9 +167,7 @@ def assert_same_spikes(chain: Chain, settings: DenseSettings) -> None:
 
 def converted(chain: Chain, dtype: torch.dtype, device: str = "cpu") -> Chain:
     links = tuple(
-        link
-        if link is None
-        else replace(link, weight=link.weight.to(device, dtype), factor=link.factor.to(device, dtype))
+        replace(link, weight=link.weight.to(device, dtype), factor=link.factor.to(device, dtype))
         for link in chain.links
     )
     return replace(chain, links=links, drive=chain.drive.to(device, dtype))
@@ -211,10 +211,8 @@ def test_step_is_that_of_the_equations() -> None:
     weighted, fired = torch.full_like(q, 2.0), torch.full_like(q, 3.0)
     base = torch.tensor([0.4, 0.0, -0.05, 0.25, 0.0, 0.0], dtype=torch.float64)
     response = torch.tensor([0.0, 0.0, -0.05, 0.5, 0.0, -0.65], dtype=torch.float64)
-    gate = torch.tensor([0.0, 1.0, 0.5, 2.0, 3.0, 1.0], dtype=torch.float64)
-    spikes, sent = couple_step(q, weighted, fired, base, response, gate, 0.5)
+    spikes = couple_step(q, weighted, fired, base, response, 0.5)
     assert spikes.tolist() == [1, 0, -1, 1, -1, 0]
-    assert sent.tolist() == [0, 0, -0.5, 2, -3, 0]
     assert_close(q, torch.tensor([-0.25, 0, 0.25, 0.125, -0.5, -0.225], dtype=torch.float64))
     assert weighted.tolist() == [2, 1, 0, 2, 0, 1]
     assert fired.tolist() == [4, 3, 4, 4, 4, 3]
@@ -226,7 +224,7 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) ->
     alive: list[int] = []
     calls = 0
 
-    def counted(*arguments: Tensor | float | None) -> tuple[Tensor, Tensor]:
+    def counted(*arguments: Tensor | float | None) -> Tensor:
         nonlocal calls
         assert not torch.is_grad_enabled()
         if calls in (3 * len(chain.shapes), 99 * len(chain.shapes)):
@@ -235,7 +233,7 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) ->
         return couple_step(*arguments)
 
     monkeypatch.setattr(couple_dense, "_couple_step", lambda compiled: counted)
-    dense_couples(chain.links, chain.shapes, drive=chain.drive, leak=1.0, time_steps=100, loop_delay=2)
+    dense_couples(chain.links, chain.shapes, drive=chain.drive, leaks=[1.0] * len(chain.shapes), time_steps=100)
     assert len(alive) == 2
     assert alive[0] == alive[1]
 
