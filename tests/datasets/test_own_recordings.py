@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from aedat4_writer import aedat4_from_events
+from dat_writer import dat_from_events
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets import InputCoding, load_dataset, read_inputs
-from fsnn_lava.datasets.own.event_folder import read_events
+from fsnn_lava.datasets.own.recordings import read_events
 from fsnn_lava.errors import DatasetError, InputError
 
 pytest.importorskip("aedat", reason="AEDAT4 needs the extra: pip install -e '.[events]'")
@@ -52,7 +53,7 @@ def as_aedat3(events: Array) -> bytes:
 
 
 def write(path: Path, events: Array) -> Path:
-    """The events in the format of the file's ending; ``.a2.aedat`` is AEDAT 2."""
+    """The events in the format of the file's ending; ``.a2.aedat`` is AEDAT 2, ``.v1.dat`` version 1 of DAT."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"x": events["x"], "y": events["y"], "t": events["t"], "p": events["on"].astype(np.int64)}
     if path.suffix == ".npz":
@@ -65,6 +66,8 @@ def write(path: Path, events: Array) -> Path:
         for name in "xytp":
             structured[name] = columns[name]
         np.save(path, structured)
+    elif path.suffix == ".dat":
+        path.write_bytes(dat_from_events(events, version=1 if "v1" in path.stem else 2, sensor=(20, 30)))
     elif path.suffix == ".aedat4":
         path.write_bytes(aedat4_from_events(events, sensor_size=30))
     else:
@@ -82,7 +85,17 @@ def write_folder(folder: Path, *, count: int = 6, **options: Any) -> list[Array]
     return made
 
 
-FORMATS = ("one.bin", "one.npy", "one.flat.npy", "one.npz", "one.aedat4", "one.a2.aedat", "one.aedat")
+FORMATS = (
+    "one.bin",
+    "one.npy",
+    "one.flat.npy",
+    "one.npz",
+    "one.aedat4",
+    "one.a2.aedat",
+    "one.aedat",
+    "one.dat",
+    "one.v1.dat",
+)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -91,6 +104,27 @@ def test_every_format_holds_the_same_events(name: str, tmp_path: Path) -> None:
     found = read_events(write(tmp_path / name, events))
     for field in ("t", "x", "y", "on"):
         assert np.array_equal(found[field], events[field]), field
+
+
+def test_class_folders_hold_the_same_frames_in_every_version_of_dat(tmp_path: Path) -> None:
+    for ending in ("bin", "dat", "v1.dat"):
+        for label in range(2):
+            for number in range(6):
+                events = some_events(seed=10 * label + number)
+                write(tmp_path / ending / f"gesture {label}" / f"{number}.{ending}", events)
+    folders = [tmp_path / ending for ending in ("bin", "dat", "v1.dat")]
+    for window_ms in (0.0, 19.0):
+        settings = DataConfig(sensor_height=20, sensor_width=30, frames=4, window_ms=window_ms)
+        bins, *dats = (load_dataset(str(folder), settings=settings) for folder in folders)
+        for found in dats:
+            assert found.classes == ("gesture 0", "gesture 1")
+            assert len(found.test) == len(bins.test) > 0
+            # Whole recordings are set aside by a hash of their names, which end otherwise.
+            parts = [(found.test.codes, bins.test.codes)] if window_ms else []
+            everything = [np.concatenate([data.train.codes, data.test.codes]) for data in (found, bins)]
+            everything = [codes[np.lexsort(codes.reshape(len(codes), -1).T)] for codes in everything]
+            for ours, theirs in [*parts, (everything[0], everything[1])]:
+                assert np.array_equal(ours, theirs)
 
 
 def test_frames_have_equal_counts_or_equal_times(tmp_path: Path) -> None:
@@ -203,7 +237,7 @@ def test_a_recording_is_an_input_of_a_network_that_was_trained_on_such(tmp_path:
     dataset = load_dataset(str(tmp_path / "data"), settings=SENSOR)
     coding, shape = dataset.coding, (4, 2, 20, 30)
     everything = np.concatenate([dataset.train.codes, dataset.test.codes])
-    for name in ("one.bin", "one.npy", "one.flat.npy", "one.npz"):
+    for name in ("one.bin", "one.dat", "one.v1.dat", "one.npy", "one.flat.npy", "one.npz"):
         codes, names = read_inputs([write(tmp_path / name, some_events(seed=0))], coding, shape=shape, settings=SENSOR)
         assert codes.shape == (1, *shape) and len(names) == 1
         assert any(np.array_equal(codes[0], frames) for frames in everything)

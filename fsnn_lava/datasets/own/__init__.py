@@ -6,11 +6,12 @@ from pathlib import Path
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets.own.arrays import load_arrays
 from fsnn_lava.datasets.own.class_folders import endings_in
-from fsnn_lava.datasets.own.event_folder import READERS, load_event_folder
+from fsnn_lava.datasets.own.event_folder import load_event_folder
 from fsnn_lava.datasets.own.function import is_function, load_from_function
 from fsnn_lava.datasets.own.image_folder import ENDINGS, load_image_folder
 from fsnn_lava.datasets.own.libraries import is_library, load_from_library
 from fsnn_lava.datasets.own.places import ARRAYS, found_at, is_place
+from fsnn_lava.datasets.own.recordings import READERS
 from fsnn_lava.datasets.samples import Dataset
 from fsnn_lava.errors import DatasetError
 

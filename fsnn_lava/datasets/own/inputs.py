@@ -9,9 +9,10 @@ import numpy as np
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets.files import read_bytes
 from fsnn_lava.datasets.input_coding import Array, InputCoding, plain_array
-from fsnn_lava.datasets.own.event_folder import READERS, recording_frames
+from fsnn_lava.datasets.own.event_folder import recording_frames
 from fsnn_lava.datasets.own.image_folder import ENDINGS, image_form, image_pixels
 from fsnn_lava.datasets.own.places import ARRAYS
+from fsnn_lava.datasets.own.recordings import READERS
 from fsnn_lava.datasets.samples import codes_of
 from fsnn_lava.errors import InputError
 
