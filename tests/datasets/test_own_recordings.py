@@ -1,5 +1,6 @@
 """Folders of event recordings: every format gives the same frames, windows and parts are as stated."""
 
+import dataclasses
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from aedat4_writer import aedat4_from_events
 from dat_writer import dat_from_events
 from fsnn_lava.config import DataConfig
-from fsnn_lava.datasets import InputCoding, load_dataset, read_inputs
+from fsnn_lava.datasets import Dataset, InputCoding, load_dataset, read_inputs
+from fsnn_lava.datasets.own import event_folder
 from fsnn_lava.datasets.own.recordings import read_events
 from fsnn_lava.errors import DatasetError, InputError
+from fsnn_lava.files import CACHE_VARIABLE
 
 pytest.importorskip("aedat", reason="AEDAT4 needs the extra: pip install -e '.[events]'")
 Array = np.ndarray[Any, Any]
@@ -168,6 +171,33 @@ def test_late_windows_test_and_early_ones_train(tmp_path: Path) -> None:
         if 3 * 19000 <= at < 4 * 19000:
             expected[int((at - 3 * 19000) * 2 // 19000), int(event["on"]), event["y"], event["x"]] = 1
     assert np.array_equal(found.test.codes[0], expected)
+
+
+def test_each_recording_is_decoded_once_and_not_again_where_its_frames_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "data", count=3)
+    place, read = str(tmp_path / "data"), []
+
+    def noted(file: Path) -> Array:
+        read.append(file)
+        return read_events(file)
+
+    monkeypatch.setattr(event_folder, "read_events", noted)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    whole, cut = SENSOR, dataclasses.replace(SENSOR, window_ms=19)
+    first: dict[DataConfig, Dataset] = {}
+    # Other frames of the same windows need the events again, though not to count the windows.
+    for settings in (whole, cut, dataclasses.replace(cut, frames=3), dataclasses.replace(cut, window_ms=25)):
+        read.clear()
+        first[settings] = load_dataset(place, settings=settings)
+        assert sorted(read) == sorted((tmp_path / "data").rglob("*.bin"))
+    read.clear()
+    for settings, expected in first.items():
+        found = load_dataset(place, settings=settings)
+        for ours, theirs in ((found.train, expected.train), (found.test, expected.test)):
+            assert np.array_equal(ours.codes, theirs.codes) and np.array_equal(ours.labels, theirs.labels)
+    assert not read
 
 
 def test_a_folder_with_both_parts_keeps_them(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ _MICROSECONDS = 1000
 
 
 def load_event_folder(path: Path, settings: DataConfig) -> Dataset:
-    """Read the recordings.
+    """Read the recordings, each once; where the cache has their frames, and the lengths that windows need, none.
 
     Raises
     ------
     DatasetError : if the sensor's size is not given, a recording is damaged, empty, or larger than the sensor, a class
-        has none, or the two parts have other classes.
+        has none, the two parts have other classes, or a recording has no window for either part.
     MissingDependencyError : if tonic and aedat, which read AEDAT4, are absent.
     """
     if not settings.sensor_height:
@@ -41,58 +41,48 @@ def load_event_folder(path: Path, settings: DataConfig) -> Dataset:
             "--data.sensor-width N"
         )
     found = class_files(path, tuple(READERS), what="recording")
-    sensor = settings.sensor_height, settings.sensor_width
-    size = (settings.height, settings.width) if settings.height else sensor
+    sensor, size = _sizes(settings)
+    frame = (2, *size)
+    decoded: list[Array] = []
+
+    def decode() -> Array:
+        """Lengths of all recordings in microseconds, as 8 bytes each; their frames are left in `decoded`."""
+        lengths = []
+        for file in found.files:
+            events = read_events(file)
+            lengths.append(_length(events))
+            if settings.window_ms:
+                _check_windows(file, lengths[-1], settings)
+            frames = np.stack(_frames(file, events, settings))
+            decoded.append(np.packbits(frames.reshape(*frames.shape[:2], -1), axis=2))
+        return np.array(lengths, "<i8").view(np.uint8).reshape(-1, 8)
+
     counts = [1] * len(found.files)
     if settings.window_ms:
-        counts = [_windows(file, settings) for file in found.files]
+        # Of its own, since the number of windows, and so the shape of the frames, follows from it.
+        source = f"{_AS_DECODED} {found.sha256}"
+        lengths = cached("event-lengths", source, shape=(len(found.files), 8), make=decode).view("<i8")[:, 0]
+        for file, length in zip(found.files, lengths, strict=True):
+            _check_windows(file, int(length), settings)
+        counts = [_windows(int(length), settings) for length in lengths]
     labels = np.repeat(found.labels, counts)
     tests = _tests(found, counts, settings, path)
-    frame = (2, *size)
-    stored = (len(labels), settings.frames, packed_bytes(frame))
 
     def make() -> Array:
-        packed, place = np.empty(stored, np.uint8), 0
-        for file, count in zip(found.files, counts, strict=True):
-            for frames in _frames(file, count, settings, sensor=sensor, size=size):
-                packed[place] = np.packbits(frames.reshape(settings.frames, -1), axis=1)
-                place += 1
+        if not decoded:
+            decode()
+        packed = np.concatenate(decoded)
+        decoded.clear()
         return packed
 
     how = (settings.frames, settings.frames_by, settings.window_ms, sensor, size)
+    stored = (len(labels), settings.frames, packed_bytes(frame))
     codes = cached("events", f"{_AS_DECODED} {found.sha256} {how}", shape=stored, make=make)
     coding = InputCoding("event", maximum=1, scale=1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
     train, test = (Samples(codes[which], labels[which], frame) for which in (~tests, tests))
     dataset = Dataset(str(path), train, test, frame, found.classes, coding, sha256=found.sha256)
     check_classes(dataset)
     return dataset
-
-
-def _tests(found: ClassFiles, counts: Sequence[int], settings: DataConfig, path: Path) -> Array:
-    """(n,) bool: which samples test."""
-    if found.tests is not None:
-        return np.repeat(found.tests, counts)
-    if settings.window_ms:
-        late = [np.arange(count) >= count - max(1, round(settings.test_share * count)) for count in counts]
-        return np.concatenate(late)
-    try:
-        return tests_by_hash(found.names, found.labels, share=settings.test_share)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
-
-
-def _windows(file: Path, settings: DataConfig, *, least: int = 2) -> int:
-    """How many whole windows a recording has."""
-    times = read_events(file)["t"]
-    count = int((times.max() - times.min() + 1) // (settings.window_ms * _MICROSECONDS))
-    if count < least:
-        length = (times.max() - times.min() + 1) / _MICROSECONDS
-        needed = "at least 2, one for the test; make data.window_ms smaller" if least > 1 else "at least one"
-        raise DatasetError(
-            f"{file}: found a recording of {length:g} ms, {counted(count, 'whole window')} of "
-            f"{settings.window_ms:g} ms; allowed: {needed}"
-        )
-    return count
 
 
 def recording_frames(file: Path, settings: DataConfig) -> Array:
@@ -102,22 +92,26 @@ def recording_frames(file: Path, settings: DataConfig) -> Array:
     ------
     DatasetError : if it cannot be read, or is shorter than a window.
     """
-    sensor = settings.sensor_height, settings.sensor_width
-    size = (settings.height, settings.width) if settings.height else sensor
-    count = _windows(file, settings, least=1) if settings.window_ms else 1
-    return np.stack(_frames(file, count, settings, sensor=sensor, size=size)).astype(np.uint8)
-
-
-def _frames(
-    file: Path, count: int, settings: DataConfig, *, sensor: tuple[int, int], size: tuple[int, int]
-) -> list[Array]:
-    """Frames of each window of a recording."""
     events = read_events(file)
+    if settings.window_ms and not _windows(_length(events), settings):
+        raise DatasetError(f"{_few_windows(file, _length(events), settings)}; allowed: at least one")
+    return np.stack(_frames(file, events, settings)).astype(np.uint8)
+
+
+def _sizes(settings: DataConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the sensor in pixels, and of a frame in cells."""
+    sensor = settings.sensor_height, settings.sensor_width
+    return sensor, (settings.height, settings.width) if settings.height else sensor
+
+
+def _frames(file: Path, events: Array, settings: DataConfig) -> list[Array]:
+    """Frames of a recording, or of each whole window of it."""
+    sensor, size = _sizes(settings)
     begin = int(events["t"].min())
-    length = settings.window_ms * _MICROSECONDS if settings.window_ms else float(events["t"].max() - begin + 1)
+    length = settings.window_ms * _MICROSECONDS if settings.window_ms else float(_length(events))
     window = ((events["t"] - begin) // length).astype(np.int64)
     frames = []
-    for number in range(count):
+    for number in range(_windows(_length(events), settings) if settings.window_ms else 1):
         part = events[window == number]
         try:
             slices = slices_of(
@@ -132,3 +126,46 @@ def _frames(
             where = f"{file}, window {number}" if settings.window_ms else str(file)
             raise DatasetError(f"{where}: {error}") from None
     return frames
+
+
+# ---- windows, and which of them test ---------------------------------------------------------------------------------
+
+
+def _length(events: Array) -> int:
+    """Microseconds from the first event to the last, both included."""
+    return int(events["t"].max() - events["t"].min() + 1)
+
+
+def _windows(length: int, settings: DataConfig) -> int:
+    """How many whole windows a recording of so many microseconds has."""
+    return int(length // (settings.window_ms * _MICROSECONDS))
+
+
+def _late(count: int, settings: DataConfig) -> int:
+    """How many of its windows test, the late ones: the share, rounded, and at least one."""
+    return max(1, round(settings.test_share * count))
+
+
+def _few_windows(file: Path, length: int, settings: DataConfig) -> str:
+    """What there is of windows, for messages."""
+    count = counted(_windows(length, settings), "whole window")
+    return f"{file}: found a recording of {length / _MICROSECONDS:g} ms, {count} of {settings.window_ms:g} ms"
+
+
+def _check_windows(file: Path, length: int, settings: DataConfig) -> None:
+    """Raise if a recording has not a window for either part."""
+    if _windows(length, settings) < 2:
+        few = _few_windows(file, length, settings)
+        raise DatasetError(f"{few}; allowed: at least 2, one for the test; make data.window_ms smaller")
+
+
+def _tests(found: ClassFiles, counts: Sequence[int], settings: DataConfig, path: Path) -> Array:
+    """(n,) bool: which samples test."""
+    if found.tests is not None:
+        return np.repeat(found.tests, counts)
+    if settings.window_ms:
+        return np.concatenate([np.arange(count) >= count - _late(count, settings) for count in counts])
+    try:
+        return tests_by_hash(found.names, found.labels, share=settings.test_share)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
