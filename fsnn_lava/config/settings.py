@@ -276,7 +276,8 @@ class DataConfig:
     frames_by: Literal["count", "time"] = "count"
     """count: each frame has as many events; time: each takes as long."""
     window_ms: float = 0.0
-    """Recordings are cut into windows of so many milliseconds, each a sample: the late ones test. 0: whole ones."""
+    """Recordings are cut into windows of so many milliseconds, each a sample: the last test_share of each recording's
+    tests, one at least. 0: whole recordings."""
     flip: bool = False
     """Every second training image, chosen at random, is mirrored from left to right."""
     sha256: str = ""

@@ -173,6 +173,60 @@ def test_late_windows_test_and_early_ones_train(tmp_path: Path) -> None:
     assert np.array_equal(found.test.codes[0], expected)
 
 
+def test_a_recording_without_a_window_for_either_part_is_refused_before_and_after_it_is_kept(tmp_path: Path) -> None:
+    """Recordings of 80 ms, but for one of 30."""
+    write_folder(tmp_path / "data", count=2)
+    write(tmp_path / "data" / "gesture 1" / "short.bin", some_events(seed=99, end=30_000))
+    place = str(tmp_path / "data")
+    allowed = dataclasses.replace(SENSOR, window_ms=14)
+    few = r"short.bin: found a recording of 29\.\d+ ms"
+    none_trains = (
+        r"sets the last {} aside for the test, at least one, and none is left to train; make data.window_ms or "
+        r"data.test_share smaller, or put recordings into train/ and test/"
+    )
+    refused = [
+        (
+            dataclasses.replace(SENSOR, window_ms=35),
+            few + r", 0 whole windows of 35 ms, in class gesture 1; allowed: at least one; make data.window_ms smaller",
+        ),
+        (
+            dataclasses.replace(SENSOR, window_ms=20),
+            few + r", 1 whole window of 20 ms, in class gesture 1; data.test_share 0.2 " + none_trains.format(1),
+        ),
+        (
+            dataclasses.replace(SENSOR, window_ms=14, test_share=0.8),
+            few + r", 2 whole windows of 14 ms, in class gesture 1; data.test_share 0.8 " + none_trains.format(2),
+        ),
+    ]
+    for _ in range(2):
+        for settings, message in refused:
+            with pytest.raises(DatasetError, match=message):
+                load_dataset(place, settings=settings)
+        found = load_dataset(place, settings=allowed)
+        assert np.bincount(found.train.labels).tolist() == [2 * 4, 2 * 4 + 1]
+        assert np.bincount(found.test.labels).tolist() == [2, 3]
+
+
+def test_one_window_of_a_recording_is_enough_where_it_is_in_a_part(tmp_path: Path) -> None:
+    for part, seeds in (("train", 20), ("test", 50)):
+        for label in range(2):
+            events = some_events(seed=seeds + label, end=30_000)
+            write(tmp_path / "data" / part / f"gesture {label}" / "0.bin", events)
+    found = load_dataset(str(tmp_path / "data"), settings=dataclasses.replace(SENSOR, window_ms=20))
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([0, 1], [0, 1])
+
+
+def test_one_whole_recording_of_a_class_needs_windows(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", count=1)
+    message = (
+        r"class 0: found 1 sample, of which none is left to train or to test; allowed: at least 2, or a test part of "
+        r"its own, or recordings in windows, with data.window_ms; the classes are gesture 0, gesture 1, from 0"
+    )
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(str(tmp_path / "data"), settings=SENSOR)
+    assert len(load_dataset(str(tmp_path / "data"), settings=dataclasses.replace(SENSOR, window_ms=20)).test) == 2
+
+
 def test_each_recording_is_decoded_once_and_not_again_where_its_frames_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +269,6 @@ def test_what_cannot_become_samples_is_refused(tmp_path: Path) -> None:
         (DataConfig(), r"say how large the sensor is: --data.sensor-height N --data.sensor-width N"),
         (DataConfig(sensor_height=9, sensor_width=30), r"0.bin: an event at x = .*; the sensor has 30x9 pixels"),
         (DataConfig(sensor_height=20, sensor_width=30, frames=900), r"0.bin: 200 events; 900 frames need at least one"),
-        (DataConfig(sensor_height=20, sensor_width=30, window_ms=70), r"1 whole window of 70 ms; allowed: at least 2"),
     ]
     for settings, message in refused:
         with pytest.raises(DatasetError, match=message):
@@ -274,6 +327,10 @@ def test_a_recording_is_an_input_of_a_network_that_was_trained_on_such(tmp_path:
     np.save(tmp_path / "frames.npy", everything[:2])
     codes, _ = read_inputs([tmp_path / "frames.npy"], coding, shape=shape, settings=SENSOR)
     assert np.array_equal(codes, everything[:2])
+    write(tmp_path / "short.bin", some_events(seed=0, end=30_000))
+    message = r"short.bin: .* 0 whole windows of 40 ms, on which the network was trained; .* give a longer recording"
+    with pytest.raises(DatasetError, match=message):
+        read_inputs([tmp_path / "short.bin"], coding, shape=shape, settings=dataclasses.replace(SENSOR, window_ms=40))
     with pytest.raises(InputError, match=r"found frames of shape \(4, 2, 20, 30\); the network takes inputs of shape"):
         read_inputs([tmp_path / "one.bin"], coding, shape=(5, 2, 20, 30), settings=SENSOR)
     with pytest.raises(InputError, match=r"found a file that ends in .bin; allowed: .bmp"):

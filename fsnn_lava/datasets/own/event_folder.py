@@ -48,11 +48,11 @@ def load_event_folder(path: Path, settings: DataConfig) -> Dataset:
     def decode() -> Array:
         """Lengths of all recordings in microseconds, as 8 bytes each; their frames are left in `decoded`."""
         lengths = []
-        for file in found.files:
+        for file, label in zip(found.files, found.labels, strict=True):
             events = read_events(file)
             lengths.append(_length(events))
             if settings.window_ms:
-                _check_windows(file, lengths[-1], settings)
+                _check_windows(file, lengths[-1], settings, label=found.classes[label], split=found.tests is None)
             frames = np.stack(_frames(file, events, settings))
             decoded.append(np.packbits(frames.reshape(*frames.shape[:2], -1), axis=2))
         return np.array(lengths, "<i8").view(np.uint8).reshape(-1, 8)
@@ -62,8 +62,8 @@ def load_event_folder(path: Path, settings: DataConfig) -> Dataset:
         # Of its own, since the number of windows, and so the shape of the frames, follows from it.
         source = f"{_AS_DECODED} {found.sha256}"
         lengths = cached("event-lengths", source, shape=(len(found.files), 8), make=decode).view("<i8")[:, 0]
-        for file, length in zip(found.files, lengths, strict=True):
-            _check_windows(file, int(length), settings)
+        for file, label, length in zip(found.files, found.labels, lengths, strict=True):
+            _check_windows(file, int(length), settings, label=found.classes[label], split=found.tests is None)
         counts = [_windows(int(length), settings) for length in lengths]
     labels = np.repeat(found.labels, counts)
     tests = _tests(found, counts, settings, path)
@@ -94,7 +94,8 @@ def recording_frames(file: Path, settings: DataConfig) -> Array:
     """
     events = read_events(file)
     if settings.window_ms and not _windows(_length(events), settings):
-        raise DatasetError(f"{_few_windows(file, _length(events), settings)}; allowed: at least one")
+        few = _few_windows(file, _length(events), settings)
+        raise DatasetError(f"{few}, on which the network was trained; allowed: at least one; give a longer recording")
     return np.stack(_frames(file, events, settings)).astype(np.uint8)
 
 
@@ -152,11 +153,19 @@ def _few_windows(file: Path, length: int, settings: DataConfig) -> str:
     return f"{file}: found a recording of {length / _MICROSECONDS:g} ms, {count} of {settings.window_ms:g} ms"
 
 
-def _check_windows(file: Path, length: int, settings: DataConfig) -> None:
-    """Raise if a recording has not a window for either part."""
-    if _windows(length, settings) < 2:
-        few = _few_windows(file, length, settings)
-        raise DatasetError(f"{few}; allowed: at least 2, one for the test; make data.window_ms smaller")
+def _check_windows(file: Path, length: int, settings: DataConfig, *, label: str, split: bool) -> None:
+    """Raise if a recording has no window or, where its late ones are split off for the test, none that trains."""
+    count = _windows(length, settings)
+    few = f"{_few_windows(file, length, settings)}, in class {label}"
+    if not count:
+        raise DatasetError(f"{few}; allowed: at least one; make data.window_ms smaller, or remove the recording")
+    late = _late(count, settings)
+    if split and late >= count:
+        raise DatasetError(
+            f"{few}; data.test_share {settings.test_share:g} sets the last {late} aside for the test, at least one, "
+            "and none is left to train; make data.window_ms or data.test_share smaller, or put recordings into train/ "
+            "and test/"
+        )
 
 
 def _tests(found: ClassFiles, counts: Sequence[int], settings: DataConfig, path: Path) -> Array:
@@ -168,4 +177,7 @@ def _tests(found: ClassFiles, counts: Sequence[int], settings: DataConfig, path:
     try:
         return tests_by_hash(found.names, found.labels, share=settings.test_share)
     except DatasetError as error:
-        raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
+        raise DatasetError(
+            f"{path}: {error}, or recordings in windows, with data.window_ms; the classes are "
+            f"{', '.join(found.classes)}, from 0"
+        ) from None
