@@ -19,7 +19,7 @@ from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, chosen_run, dataset_of, show_next, working, write_report
 from fsnn_lava.config import DeployConfig
 from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
-from fsnn_lava.datasets import Dataset, load_dataset
+from fsnn_lava.datasets import Dataset, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder
 from fsnn_lava.hardware import HardwareNetwork
@@ -59,7 +59,8 @@ def main(argv: list[str]) -> int:
     try:
         with working(console, "reading the network and its samples") as progress:
             floating, dataset = imported(arguments) if run is None else lowered(arguments, run)
-            calibration = calibration_codes(dataset, count=arguments.settings.calibration_samples)
+            fitted = arguments.settings.calibration_samples
+            calibration = calibration_codes(dataset, count=fitted)
             # The default stands for the bits that a network was trained in; eight that are asked for mean eight.
             asked = any(option.replace("_", "-").startswith("--weight-bits") for option in argv)
             bits = arguments.settings.weight_bits if asked else None
@@ -69,8 +70,8 @@ def main(argv: list[str]) -> int:
             progress("counting spikes and synaptic operations")
             report = report_export(integer, calibration, quantization=quantization, energy=arguments.energy)
             progress("measuring how far rounding moves each neuron's rate")
-            measured = calibration_codes(dataset, count=max(RATE_SAMPLES, arguments.settings.calibration_samples))
-            record = record_export(floating, integer, measured)
+            others = dataset.train.to_measure(RATE_SAMPLES, fitted=fitted)
+            record = record_export(floating, integer, time_first(others.codes))
     except KeyboardInterrupt:
         console.print("nothing was written; an earlier export is as it was", soft_wrap=True)
         raise

@@ -487,7 +487,8 @@ class DeployConfig:
     time_steps: int = 0
     """Steps per sample on the hardware; 0: as trained."""
     calibration_samples: int = 256
-    """Training samples on which the quantizer measures the error of the equilibrium rates."""
+    """Training samples for which weights are rounded, three quarters of all at most: the rates that `verify` expects
+    are measured on others."""
 
     def __post_init__(self) -> None:
         require(self.weight_bits in range(2, 9), "weight_bits", self.weight_bits, "2 .. 8")

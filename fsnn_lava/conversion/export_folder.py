@@ -206,11 +206,11 @@ def training_samples(network: HardwareNetwork, *, data_dir: Path | None, dataset
 
 
 def calibration_codes(dataset: Dataset, *, count: int) -> Array:
-    """Take the inputs of `count` training samples (all, if there are fewer), evenly spread over the training set.
+    """Take the inputs of `count` training samples, evenly spread over the training set; three quarters of it at most.
 
     Event frames come time first, (T, count, *shape), as networks take them.
     """
-    return time_first(dataset.train.spread(count).codes)
+    return time_first(dataset.train.to_fit(count).codes)
 
 
 def input_facts(network: HardwareNetwork) -> tuple[InputCoding, tuple[str, ...], DataConfig]:

@@ -96,6 +96,15 @@ class Samples:
         chosen = f"all {count}" if count == len(self) else f"{count} of {len(self)}, evenly spread"
         return dataclasses.replace(self.select(evenly_spaced(len(self), count)), chosen=chosen)
 
+    def to_fit(self, count: int) -> Samples:
+        """Take so many samples, evenly spread, but three quarters at most: others are left for `to_measure`."""
+        return self.spread(max(1, min(count, 3 * len(self) // 4)))
+
+    def to_measure(self, count: int, *, fitted: int) -> Samples:
+        """Take so many samples, evenly spread over those that `to_fit(fitted)` leaves; of a single sample that one."""
+        left = np.setdiff1d(np.arange(len(self)), evenly_spaced(len(self), len(self.to_fit(fitted))))
+        return (self.select(left) if len(left) else self).spread(count)
+
 
 def evenly_spaced(total: int, count: int) -> Array:
     """(count,) rising indices below `total`, the first and the last among them: samples that stand for all."""

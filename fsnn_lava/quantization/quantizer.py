@@ -70,8 +70,8 @@ def quantize(
     Parameters
     ----------
     network : float network whose connections have names of their own; the proof holds for its own timing.
-    calibration : training samples, of which as many as the config says are used, evenly spread; or inputs as a backend
-        takes them, all of which are.
+    calibration : training samples, of which as many as the config says are used, evenly spread, but three quarters at
+        most; or inputs as a backend takes them, all of which are.
     config : weight bits, threshold, rounding and time steps.
     bits : weight bits, instead of the config's.
     room : of an integer network, by which factor the scale of each population must be smaller, for a reason of the
@@ -96,7 +96,7 @@ def quantize(
             raise scales.refusal(f"weight_bits {bits}")
         config = dataclasses.replace(config, weight_bits=bits)
     if isinstance(calibration, Samples):
-        calibration = time_first(calibration.spread(config.calibration_samples).codes)
+        calibration = time_first(calibration.to_fit(config.calibration_samples).codes)
     if network.arithmetic != "float":
         raise NetworkError(f'network "{network.name}": holds integers already; quantize the float network')
     if config.time_steps:

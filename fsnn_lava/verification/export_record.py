@@ -86,8 +86,8 @@ def record_export(floating: HardwareNetwork, integer: HardwareNetwork, inputs: A
 
     Parameters
     ----------
-    inputs : training samples as a backend takes them, of which `RATE_SAMPLES` at most are used. A rounding that was
-        fitted to a few samples is better on these than on others, so give more than those.
+    inputs : training samples as a backend takes them, of which `RATE_SAMPLES` at most are used. A rounding is better on
+        the samples that it was fitted to than on others, so give others (`Samples.to_measure`).
 
     Raises
     ------

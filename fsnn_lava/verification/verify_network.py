@@ -190,7 +190,7 @@ def _check_structure(
         basis.append("integers: derived anew from the float network and the calibration samples; all must be the same.")
         found += against_network(derived, network, exactly=True)
         if record is None:
-            rates = record_export(reference, derived, _measured(calibration, reference))
+            rates = record_export(reference, derived, _measured(calibration, reference, network))
             words = "what the integers, derived anew, do on training samples"
     if record is not None:
         basis.append(f"both networks: what the export recorded beside them ({RECORD}), every number and every hash.")
@@ -239,18 +239,18 @@ def _deployment(network: HardwareNetwork) -> DeployConfig:
         ) from None
 
 
-def _measured(calibration: Samples | Array, reference: HardwareNetwork) -> Array:
-    """Inputs on which to measure rates: as many training samples as there are, if more than the export's are given."""
+def _measured(calibration: Samples | Array, reference: HardwareNetwork, network: HardwareNetwork) -> Array:
+    """Inputs on which to measure rates: of all training samples some that the export was not calibrated on."""
     if not isinstance(calibration, Samples):
         return calibration
-    return inputs_of(reference, calibration.spread(RATE_SAMPLES))
+    return inputs_of(reference, calibration.to_measure(RATE_SAMPLES, fitted=_deployment(network).calibration_samples))
 
 
 def _calibration_codes(calibration: Samples | Array, reference: HardwareNetwork, network: HardwareNetwork) -> Array:
     """Inputs on which the export was calibrated, as a backend takes them."""
     if not isinstance(calibration, Samples):
         return calibration
-    return inputs_of(reference, calibration.spread(_deployment(network).calibration_samples))
+    return inputs_of(reference, calibration.to_fit(_deployment(network).calibration_samples))
 
 
 def _about(floating: HardwareNetwork, record: ExportRecord) -> dict[str, Array]:

@@ -92,4 +92,4 @@ def test_calibration_samples_are_spread_over_the_training_set() -> None:
     codes = calibration_codes(trained.digits(), count=5)
     assert np.array_equal(codes, train[[0, 359, 718, 1077, 1436]])
     assert np.array_equal(calibration_codes(trained.digits(), count=1), train[:1])
-    assert np.array_equal(calibration_codes(trained.digits(), count=10_000), train)
+    assert len(calibration_codes(trained.digits(), count=10_000)) == len(train) * 3 // 4

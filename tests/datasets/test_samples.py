@@ -234,6 +234,17 @@ def test_impossible_coding_is_refused(fields: tuple[Any, ...], message: str) -> 
         InputCoding(*fields)
 
 
+def test_samples_to_measure_are_none_of_those_to_fit_and_spread_as_evenly() -> None:
+    samples = Samples(np.arange(100, dtype=np.uint8)[:, None], np.arange(100))
+    for fitted, expected in ((40, 30), (70, 30), (75, 25), (1000, 25)):
+        chosen, others = samples.to_fit(fitted), samples.to_measure(30, fitted=fitted)
+        assert (len(chosen), len(others)) == (min(fitted, 75), expected)
+        assert not set(chosen.labels.tolist()) & set(others.labels.tolist())
+        assert np.diff(others.labels).max() <= 6, "of 60 that are left every second one, or all of 25"
+    one = samples[:1]
+    assert (len(one.to_fit(9)), len(one.to_measure(9, fitted=9))) == (1, 1)
+
+
 LABELS = np.array([0, 1, 0, 1])
 
 

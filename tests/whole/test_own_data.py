@@ -10,6 +10,7 @@ from PIL import Image
 
 import fsnn_lava as fsnn
 from fsnn_lava.cli import evaluate, export, run, train, verify
+from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import ConfigError, DatasetError
 from fsnn_lava.hardware import load_network
 from fsnn_lava.training import BEST, load_checkpoint
@@ -84,6 +85,30 @@ def test_arrays_are_trained_exported_run_and_verified(
     as_npz(tmp_path / "moved.npz")
     with pytest.raises(DatasetError, match=r"the network was trained on the classes|found content with the hash"):
         verify.main([*where, "--dataset", str(tmp_path / "moved.npz"), "--backends", "torch", "simulator"])
+
+
+def wide(path: Path, *, count: int) -> Path:
+    """More numbers an input than samples that an export calibrates on, as in images of a usual size."""
+    rng, y = np.random.default_rng(0), np.arange(count) % 4
+    x = rng.random((4, 600))[y] + 0.4 * rng.standard_normal((count, 600))
+    np.savez(path, x=x, y=y)
+    return path
+
+
+@pytest.mark.parametrize("count", [200, 1000])
+def test_an_honest_export_of_wide_inputs_raises_no_alarm(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding is far better on the calibration samples than on others, so rates are expected as on others."""
+    monkeypatch.chdir(tmp_path)
+    wide(tmp_path / "wide.npz", count=count)
+    assert train.main(["--dataset", "wide.npz", *FEW, "--network.time-steps", "30"]) == 0
+    assert export.main([]) == 0
+    assert verify.main(["--backends", "torch", "simulator"]) == 0
+    trained, data = load_checkpoint(tmp_path / "runs" / "wide" / BEST), load_dataset("wide.npz")
+    network = load_network(tmp_path / "runs" / "wide" / "network-integer.h5")
+    report = fsnn.verify(trained, network, data.test, backends=["torch", "simulator"], calibration=data.train)
+    assert report.agrees, report.findings()
 
 
 def test_images_are_trained_exported_and_one_is_classified_on_lava(
