@@ -1,5 +1,6 @@
 """Datasets that torchvision and tonic read, found as these libraries leave them; written here in their formats."""
 
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsnn_lava.cli import export, run, train
 from fsnn_lava.config import DataConfig
 from fsnn_lava.datasets import load_dataset
 from fsnn_lava.errors import DatasetError
+from fsnn_lava.training import BEST, load_checkpoint
+from synthetic_nmnist import write_synthetic_nmnist
 
 Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not asked for is not fetched."""
+
+    def refused(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def write_kmnist(root: Path, *, train: int = 30, test: int = 20) -> dict[str, tuple[Array, Array]]:
@@ -80,10 +98,15 @@ def test_what_is_not_there_is_not_fetched(tmp_path: Path) -> None:
             load_dataset(name, tmp_path)
 
 
-def write_shd(root: Path, *, count: int = 12) -> list[tuple[Array, Array]]:
-    """SHD as tonic keeps it: an HDF5 file of spike times in seconds and units for each part, beside its archive."""
+def write_shd(root: Path, *, count: int = 12, told_apart: bool = False) -> list[tuple[Array, Array]]:
+    """SHD as tonic keeps it: an HDF5 file of spike times in seconds and units for each part, beside its archive.
+
+    Parameters
+    ----------
+    told_apart : each of the four classes has units of its own, which sweep through the second; else all is chance.
+    """
     folder = root / "SHD"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     made = []
     for part in ("train", "test"):
         (folder / f"shd_{part}.h5.zip").write_bytes(b"")
@@ -95,6 +118,9 @@ def write_shd(root: Path, *, count: int = 12) -> list[tuple[Array, Array]]:
                 rng = np.random.default_rng(number + 100 * (part == "test"))
                 times[number] = np.sort(rng.random(60)).astype(np.float32)
                 units[number] = rng.integers(0, 700, 60).astype(np.uint16)
+                if told_apart:
+                    swept = 150 * (number % 4) + 140 * times[number] + rng.normal(0, 30, 60)
+                    units[number] = swept.clip(0, 699).astype(np.uint16)
                 made.append((times[number], units[number]))
             file["labels"] = np.arange(count) % 4
             file["extra/keys"] = np.array([b"zero", b"one", b"two", b"three"])
@@ -120,6 +146,42 @@ def test_spikes_of_shd_become_frames_of_700_channels(tmp_path: Path) -> None:
         load_dataset("tonic:SHD", tmp_path, settings=DataConfig(window_ms=5))
 
 
+def test_spikes_of_shd_are_learned_exported_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tonic")
+    write_shd(tmp_path / "data", count=80, told_apart=True)
+    monkeypatch.setenv("FSNN_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    frames = ["--data.frames", "8", "--data.frames-by", "time", "--network.time-steps", "8"]
+    few = ["--training.epochs", "12", "--training.batch-size", "20", "--training.milestones"]
+    network = ["--network.notation", "24 (F24)", "--network.dropout", "0"]
+    assert train.main(["--dataset", "tonic:SHD", "--name", "shd", *frames, *few, *network]) == 0
+    trained = load_checkpoint(tmp_path / "runs" / "shd" / BEST)
+    assert trained.metrics["best_test_accuracy"] > 0.8, "chance is 0.25"
+    assert (trained.config.data.frames, trained.config.data.frames_by) == (8, "time")
+    assert export.main([]) == 0
+    assert run.main(["--backend", "simulator"]) == 0
+
+
+def test_recordings_of_nmnist_are_read_from_tonics_folders(tmp_path: Path) -> None:
+    """A part of the dataset, as it is: tonic would fetch all of it."""
+    pytest.importorskip("tonic")
+    write_synthetic_nmnist(tmp_path / "NMNIST", train=20, test=10, seed=0)
+    settings = DataConfig(frames=5, frames_by="time", height=17, width=17)
+    found = load_dataset("tonic:NMNIST", tmp_path, settings=settings)
+    assert (found.input_shape, found.frames) == ((2, 17, 17), 5)
+    assert found.classes == tuple(f"{i} - {name}" for i, name in enumerate(DIGITS))
+    for part, samples in (("Train", found.train), ("Test", found.test)):
+        files = sorted((tmp_path / "NMNIST" / part).glob("*/*.bin"))
+        assert samples.labels.tolist() == [int(file.parent.name) for file in files]
+        for file, frames in zip(files, samples.codes, strict=True):
+            raw = np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, 5).astype(int)
+            times = (raw[:, 2] % 128) * 65536 + raw[:, 3] * 256 + raw[:, 4]
+            expected = np.zeros((5, 2, 17, 17), np.uint8)
+            for (x, y, high, *_), passed in zip(raw, times - times.min(), strict=True):
+                expected[passed * 5 // (times.max() - times.min() + 1), int(high >= 128), y // 2, x // 2] = 1
+            assert np.array_equal(frames, expected), file
+
+
 def test_recordings_of_dvs_gesture_are_read_from_tonics_folders(tmp_path: Path) -> None:
     """A part of the dataset, as it is: tonic would fetch all of it."""
     pytest.importorskip("tonic")
@@ -134,7 +196,7 @@ def test_recordings_of_dvs_gesture_are_read_from_tonics_folders(tmp_path: Path) 
             np.save(folder / f"{label}.npy", events.T.astype(np.float64))
     found = load_dataset("tonic:DVSGesture", tmp_path, settings=DataConfig(frames=5, height=32, width=32))
     assert (found.input_shape, found.frames, len(found.train), len(found.test)) == ((2, 32, 32), 5, 3, 3)
-    assert found.classes == ("0", "1", "2")
+    assert found.classes == ("Hand clapping", "Right hand wave", "Left hand wave"), "three of eleven"
     events = np.load(tmp_path / "DVSGesture" / "ibmGestureTest" / "user01_led" / "1.npy").astype(np.int64)
     expected = np.zeros((5, 2, 32, 32), np.uint8)
     for k, (x, y, p, _) in enumerate(events):

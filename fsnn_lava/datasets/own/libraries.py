@@ -89,9 +89,13 @@ def _class_of(library: str, wanted: str) -> Any:
 
 
 def _names(given: Any, known: Array) -> tuple[str, ...]:
-    """The library's names of the classes, if there are as many as classes; else what stood for each."""
+    """The library's names of the classes, by number where only some occur; else what stood for each."""
     names = [value.decode() if isinstance(value, bytes) else str(value) for value in (() if given is None else given)]
-    return tuple(names) if len(names) == len(known) else tuple(str(value) for value in known.tolist())
+    if len(names) == len(known):
+        return tuple(names)
+    if known.dtype.kind in "iu" and known.min() >= 0 and known.max() < len(names):
+        return tuple(names[value] for value in known.tolist())
+    return tuple(str(value) for value in known.tolist())
 
 
 _Part = tuple[Array, Array, Any]
