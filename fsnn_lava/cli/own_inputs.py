@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fsnn_lava.hardware import Array, HardwareNetwork, RunResult, rates_from_spikes, read_out
 
@@ -65,7 +65,8 @@ def show_answers(console: Console, found: Sequence[Mapping[str, Any]], *, time_s
     if as_json:
         print(json.dumps(list(found), indent=2))
         return
-    table = Table("input", "class", "probabilities", f"decided in step, of {time_steps}", "spikes per neuron and step")
+    headers = "input", "class", "probabilities", f"decided in step, of {time_steps}", "spikes per neuron and step"
+    table = Table(*(Column(header, overflow="fold") for header in headers))
     for one in found:
         likely = sorted(one["probabilities"].items(), key=lambda pair: -pair[1])[:MOST_LISTED]
         shares = ", ".join(f"{name} {share:.1%}" for name, share in likely)

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, MarkdownElement, TableElement
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from fsnn_lava.cli import INTERRUPTED, REFUSED
 from fsnn_lava.conversion import take_from_zoo
@@ -157,9 +158,24 @@ def working(console: Console, task: str) -> Iterator[Callable[[str], None]]:
         lines.join()
 
 
+class _WholeCells(TableElement):
+    """A table whose long words go on in the next line; rich's own cuts them."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            if isinstance(table, Table):
+                for column in table.columns:
+                    column.overflow = "fold"
+            yield table
+
+
+class _ReportText(Markdown):
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "table_open": _WholeCells}
+
+
 def write_report(console: Console, folder: Path, name: str, *, markdown: str, values: Mapping[str, Any]) -> None:
     """Show a report, and write it into a run's folder as Markdown and as JSON."""
-    console.print(Markdown(markdown))
+    console.print(_ReportText(markdown))
     write_json(folder / f"{name}.json", values)
     write_text(folder / f"{name}.md", markdown)
 
