@@ -311,7 +311,7 @@ def test_arrays_of_other_forms_are_refused(tmp_path: Path) -> None:
         "two.npz": r"found the arrays a, b; expected x, y, t, p, or a single one",
     }
     for name, message in messages.items():
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(DatasetError, match=rf"^{tmp_path / name}: {message}"):
             read_events(tmp_path / name)
 
 

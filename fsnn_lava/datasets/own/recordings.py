@@ -79,6 +79,8 @@ def _of_arrays(content: bytes, source: str) -> Array:
         for name in ("t", "x", "y"):
             events[name] = columns[name]
         events["on"] = columns["p"] > 0
+    except DatasetError:  # which is a ValueError, and says what is wrong
+        raise
     except (OSError, ValueError, EOFError, TypeError) as error:
         raise DatasetError(f"{source}: cannot be read as arrays of events: {error}") from error
     return events
