@@ -47,17 +47,19 @@ def load_arrays(path: Path, settings: DataConfig) -> Dataset:
             raise DatasetError(
                 f"{path}: found x of shape {x.shape} and y of shape {y.shape}; expected one y for each x"
             )
+        known, labels = np.unique(y, return_inverse=True)
+        names = [str(value) for value in known.tolist()]
         try:
-            tests = tests_by_seed(np.unique(y, return_inverse=True)[1], share=settings.test_share, seed=settings.seed)
+            tests = tests_by_seed(labels, share=settings.test_share, seed=settings.seed, classes=names)
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from None
         x_train, y_train, x_test, y_test = x[~tests], y[~tests], x[tests], y[tests]
     else:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DatasetError(f"{path}: found the arrays {found}; expected {', '.join(_PARTS)}, or x, y")
-    labels, classes = _numbered(path, y_train, y_test)
+    numbers, classes = _numbered(path, y_train, y_test)
     dataset = Dataset.from_arrays(
-        _images(x_train), labels[0], _images(x_test), labels[1], name=str(path), classes=classes
+        _images(x_train), numbers[0], _images(x_test), numbers[1], name=str(path), classes=classes
     )
     return dataclasses.replace(dataset, augmentation=augmentation, sha256=digest)
 

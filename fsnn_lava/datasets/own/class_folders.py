@@ -75,7 +75,7 @@ def _listed(folder: Path, endings: Sequence[str], what: str) -> tuple[list[Path]
     """Files in the order of their classes and names, their labels, and the classes' names."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise DatasetError(f"{folder}: found no folders; expected one for each class, with a {what} for each sample")
+        raise DatasetError(f"{folder}: found no folders; expected one for each class, in which each {what} is a sample")
     files: list[Path] = []
     labels: list[int] = []
     for label, entry in enumerate(classes):

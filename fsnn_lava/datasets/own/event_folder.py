@@ -175,9 +175,6 @@ def _tests(found: ClassFiles, counts: Sequence[int], settings: DataConfig, path:
     if settings.window_ms:
         return np.concatenate([np.arange(count) >= count - _late(count, settings) for count in counts])
     try:
-        return tests_by_hash(found.names, found.labels, share=settings.test_share)
+        return tests_by_hash(found.names, found.labels, share=settings.test_share, classes=found.classes)
     except DatasetError as error:
-        raise DatasetError(
-            f"{path}: {error}, or recordings in windows, with data.window_ms; the classes are "
-            f"{', '.join(found.classes)}, from 0"
-        ) from None
+        raise DatasetError(f"{path}: {error}, or recordings in windows, with data.window_ms") from None

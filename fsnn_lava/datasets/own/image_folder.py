@@ -41,9 +41,9 @@ def load_image_folder(path: Path, settings: DataConfig) -> Dataset:
     tests, labels = found.tests, found.labels
     if tests is None:
         try:
-            tests = tests_by_hash(found.names, labels, share=settings.test_share)
+            tests = tests_by_hash(found.names, labels, share=settings.test_share, classes=found.classes)
         except DatasetError as error:
-            raise DatasetError(f"{path}: {error}; the classes are {', '.join(found.classes)}, from 0") from None
+            raise DatasetError(f"{path}: {error}") from None
     codes = _decoded(found.files, settings, found.sha256)
     coding = coding_of_images(codes[~tests])
     train, test = (Samples(codes[which], labels[which]) for which in (~tests, tests))

@@ -55,7 +55,8 @@ def load_from_library(name: str, data_dir: Path | None, settings: DataConfig, *,
     known, numbers = np.unique(np.concatenate(targets), return_inverse=True)
     labels = np.split(numbers.astype(np.int64), np.cumsum([len(t) for t in targets])[:-1])
     if argument is None:
-        tests = tests_by_seed(labels[0], share=settings.test_share, seed=settings.seed)
+        names = _names(parts[0][2], known)
+        tests = tests_by_seed(labels[0], share=settings.test_share, seed=settings.seed, classes=names)
         codes, labels = [codes[0][~tests], codes[0][tests]], [labels[0][~tests], labels[0][tests]]
     sha256 = digest_of({"codes": np.concatenate(codes), "labels": np.concatenate(labels)})
     channels = codes[0].shape[-3]

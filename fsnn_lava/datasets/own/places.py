@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,33 +40,37 @@ def found_at(name: str, data_dir: Path | None) -> Path:
     )
 
 
-def tests_by_hash(names: list[str], labels: Array, *, share: float) -> Array:
+def tests_by_hash(names: list[str], labels: Array, *, share: float, classes: Sequence[str]) -> Array:
     """(n,) bool: which samples test, by a hash of their names, so that more samples leave the others where they are.
 
     Of each class the share, rounded, one sample at least in either part.
+
+    Parameters
+    ----------
+    classes : names of the classes, for messages.
 
     Raises
     ------
     DatasetError : if a class has a single sample.
     """
     keys = np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names], np.uint64)
-    return _of_each_class(keys, labels, share=share)
+    return _of_each_class(keys, labels, share=share, classes=classes)
 
 
-def tests_by_seed(labels: Array, *, share: float, seed: int) -> Array:
+def tests_by_seed(labels: Array, *, share: float, seed: int, classes: Sequence[str]) -> Array:
     """(n,) bool: which samples test, drawn with a seed; of each class as `tests_by_hash`."""
     # The raw stream of a bit generator never changes between NumPy versions.
-    return _of_each_class(np.random.PCG64(seed).random_raw(len(labels)), labels, share=share)
+    return _of_each_class(np.random.PCG64(seed).random_raw(len(labels)), labels, share=share, classes=classes)
 
 
-def _of_each_class(keys: Array, labels: Array, *, share: float) -> Array:
+def _of_each_class(keys: Array, labels: Array, *, share: float, classes: Sequence[str]) -> Array:
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise DatasetError(
-                f"class {label}: found {counted(len(members), 'sample')}, of which none is left to train or to test; "
-                "allowed: at least 2, or a test part of its own"
+                f"class {classes[label]}: found {counted(len(members), 'sample')}, of which none is left to train or "
+                "to test; allowed: at least 2, or a test part of its own"
             )
         count = min(max(1, round(share * len(members))), len(members) - 1)
         mask[members[np.argsort(keys[members], kind="stable")[:count]]] = True
