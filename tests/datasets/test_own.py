@@ -216,7 +216,10 @@ def without(folder: Path, name: str) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "an empty class": (lambda f: without(f, "class 1"), r"class 1: found no image; expected files that end in .bmp"),
+    "an empty class": (
+        lambda f: without(f, "class 1"),
+        r"class 1: found no image; expected .* a folder that is no class, such as one of runs",
+    ),
     "one part": (lambda f: (f / "train").mkdir(), r"found train/ alone; expected train/ and test/, or class folders"),
     "damaged": (
         lambda f: (f / "class 2" / "002.png").write_bytes(b"\x89PNG\r\n\x1a\nx"),

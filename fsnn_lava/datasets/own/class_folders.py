@@ -81,7 +81,10 @@ def _listed(folder: Path, endings: Sequence[str], what: str) -> tuple[list[Path]
     for label, entry in enumerate(classes):
         found = sorted(file for file in entry.rglob("*") if file.suffix.lower() in endings and file.is_file())
         if not found:
-            raise DatasetError(f"{entry}: found no {what}; expected files that end in {', '.join(endings)}")
+            raise DatasetError(
+                f"{entry}: found no {what}; expected files that end in {', '.join(endings)}; a folder that is no "
+                "class, such as one of runs, belongs elsewhere"
+            )
         files += found
         labels += [label] * len(found)
     return files, np.array(labels, np.int64), tuple(entry.name for entry in classes)
