@@ -18,7 +18,16 @@ from rich.markup import escape
 from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, chosen_run, dataset_of, show_next, working, write_report
 from fsnn_lava.config import DeployConfig
-from fsnn_lava.conversion import calibration_codes, import_nir, lower, network_hashes, set_aside, write_export
+from fsnn_lava.conversion import (
+    PlainForm,
+    calibration_codes,
+    import_nir,
+    lower,
+    network_hashes,
+    plain_differences,
+    set_aside,
+    write_export,
+)
 from fsnn_lava.datasets import Dataset, load_dataset, time_first
 from fsnn_lava.errors import ConfigError
 from fsnn_lava.files import new_run_folder
@@ -36,13 +45,22 @@ class Arguments(RunPlaces):
 
     to: Literal["lava", "netx", "nir"] = "lava"
     """lava: the two network files, which `fsnn run` runs on Lava. netx: also network.net for lava-dl's
-    netx.hdf5.Network. nir: also both networks as NIR graphs, network-float.nir and network-integer.nir."""
+    netx.hdf5.Network. nir: also both networks as NIR graphs, network-float.nir and network-integer.nir, in the form of
+    --nir-neurons."""
+    nir_neurons: Literal["exact", "plain"] = "exact"
+    """With --to nir. exact: this package's law in several nodes a population, which no other tool reads yet. plain: one
+    IF or LIF node a population, for Norse, Sinabs, snnTorch and nirtorch. Most of them reset to zero and not by
+    subtraction, and all deliver feedback one step late, whatever its delay here; docs/nir.md."""
+    nir_reader: Literal["nir", "sinabs", "snntorch"] = "nir"
+    """With --nir-neurons plain: whose time constants. nir: NIR's equations, for Norse and nirtorch, for Sinabs where no
+    neuron leaks, for snnTorch where all do. sinabs, snntorch: theirs, for other networks."""
     from_nir: Path | None = None
     """Export this NIR graph, in a new run folder of its name, instead of a training; needs --dataset, for whose
     normalised values it was made."""
     time_step: float | None = None
-    """With --from-nir: length of one step in the graph's unit of time, e.g. 1e-4 where its time constants are in
-    seconds; default: 1."""
+    """Length of one step in the graph's unit of time, e.g. 1e-4 where its time constants are in seconds. With
+    --from-nir: in the graph that is read; default: 1. Else with --nir-neurons plain: in those that are written;
+    default: 1e-4 where neurons leak, which snnTorch assumes, else 1."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
@@ -53,8 +71,9 @@ def main(argv: list[str]) -> int:
     arguments = read_options(Arguments, argv, command="export", description=__doc__)
     if arguments.from_nir and (arguments.dataset is None or arguments.run):
         raise ConfigError("--from-nir FILE needs --dataset NAME, and goes without --run")
-    if arguments.time_step is not None and not arguments.from_nir:
-        raise ConfigError("--time-step: found without --from-nir; allowed: with it")
+    plain = plain_form(arguments)
+    if arguments.time_step is not None and not arguments.from_nir and plain is None:
+        raise ConfigError("--time-step: found without --from-nir or --nir-neurons plain; allowed: with one of them")
     run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
     try:
         with working(console, "reading the network and its samples") as progress:
@@ -78,7 +97,7 @@ def main(argv: list[str]) -> int:
     folder = run or new_run_folder(arguments.runs, floating.name)
     earlier = network_hashes(folder) if (folder / RECORD).exists() else {}  # an interrupted export leaves no record
     written = []
-    for path in write_export(arguments.to, folder, floating=floating, integer=integer):
+    for path in write_export(arguments.to, folder, floating=floating, integer=integer, plain=plain):
         (folder / RECORD).unlink(missing_ok=True)  # of an earlier export, not of the files that are written now
         written.append(path)
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
@@ -91,10 +110,33 @@ def main(argv: list[str]) -> int:
         console.print(f"warning: {escape(warning)}", soft_wrap=True)
     for note in report.notes():
         console.print(escape(note), soft_wrap=True)
+    if plain is not None:
+        both = [d for network in (floating, integer) for d in plain_differences(network, form=plain)]
+        console.print("the NIR graphs are plain and say less than the networks:", soft_wrap=True)
+        for difference in dict.fromkeys(both):
+            console.print(f"  {escape(difference)}", soft_wrap=True)
     console.print(report.proof, soft_wrap=True)
     console.print(f"report: {escape(str(folder / 'export.md'))} and export.json", soft_wrap=True)
     show_next(console, "run", f"--backend lava-fixed --run {folder}", data_dir=arguments.data_dir)
     return 0
+
+
+def plain_form(arguments: Arguments) -> PlainForm | None:
+    """The plain form of NIR graphs that is asked for.
+
+    Raises
+    ------
+    ConfigError : if options are given that say nothing without others.
+    """
+    if arguments.nir_neurons == "plain" and arguments.to == "nir":
+        return PlainForm(arguments.nir_reader, None if arguments.from_nir else arguments.time_step)
+    for option, given, needed in (
+        ("--nir-neurons plain", arguments.nir_neurons == "plain", "--to nir"),
+        (f"--nir-reader {arguments.nir_reader}", arguments.nir_reader != "nir", "--nir-neurons plain"),
+    ):
+        if given:
+            raise ConfigError(f"{option}: found without {needed}; allowed: with it")
+    return None
 
 
 def lowered(arguments: Arguments, run: Path) -> tuple[HardwareNetwork, Dataset]:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     )
     from fsnn_lava.conversion.lowering import lower as lower, run_torch as run_torch
     from fsnn_lava.conversion.netx_write import write_netx as write_netx
+    from fsnn_lava.conversion.nir_plain import (
+        PlainForm as PlainForm,
+        plain_differences as plain_differences,
+        write_plain_nir as write_plain_nir,
+    )
     from fsnn_lava.conversion.nir_read import import_nir as import_nir, read_nir as read_nir
     from fsnn_lava.conversion.nir_write import write_nir as write_nir
     from fsnn_lava.conversion.zoo import (
@@ -43,6 +48,7 @@ __all__, __getattr__, __dir__ = lazy_names(
         "samples_to_test save set_aside training_samples write_export",
         "lowering": "lower run_torch",
         "netx_write": "write_netx",
+        "nir_plain": "PlainForm plain_differences write_plain_nir",
         "nir_read": "import_nir read_nir",
         "nir_write": "write_nir",
         "zoo": "ZOO ZooCard from_zoo take_from_zoo write_card zoo_card zoo_cards",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fsnn_lava.config import DataConfig
 from fsnn_lava.conversion.netx_write import write_netx
+from fsnn_lava.conversion.nir_plain import PlainForm, require_plain, write_plain_nir
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset, time_first
 from fsnn_lava.errors import ConfigError, NetworkError
@@ -71,13 +72,19 @@ def load(path: str | Path) -> HardwareNetwork | TrainedNetwork:
 
 
 def write_export(
-    to: Literal["lava", "netx", "nir"], folder: Path, *, floating: HardwareNetwork, integer: HardwareNetwork
+    to: Literal["lava", "netx", "nir"],
+    folder: Path,
+    *,
+    floating: HardwareNetwork,
+    integer: HardwareNetwork,
+    plain: PlainForm | None = None,
 ) -> Iterator[Path]:
     """Write the networks, and yield each file once it is there; a target that refuses a network leaves none behind.
 
     Parameters
     ----------
     to : ``lava``: the two network files alone; ``netx``: also lava-dl's; ``nir``: also both as NIR graphs.
+    plain : NIR graphs in this plain form; None: exact.
 
     Raises
     ------
@@ -87,8 +94,12 @@ def write_export(
     if to == "netx":
         yield write_netx(integer, folder / "network.net")
     elif to == "nir":
+        if plain is not None:
+            for network in (floating, integer):  # before the first is written
+                require_plain(network, form=plain)
         for network in (floating, integer):
-            yield write_nir(network, folder / f"network-{network.arithmetic}.nir")
+            path = folder / f"network-{network.arithmetic}.nir"
+            yield write_nir(network, path) if plain is None else write_plain_nir(network, path, form=plain)
     for network in (floating, integer):
         path = folder / NETWORK_FILES[network.arithmetic]
         save_network(network, path)

@@ -1,5 +1,7 @@
 """Read NIR files: those of `nir_write` as the very network that was written, others as far as they can be understood.
 
+Those of `nir_plain` are read like any other graph, but for what they say of themselves: T, input, time step, names.
+
 Reading loads numbers and text; nothing in the file is executed.
 """
 
@@ -13,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import h5py
 import numpy as np
 
+from fsnn_lava.conversion.nir_plain import PLAIN, PLAIN_VERSION
 from fsnn_lava.conversion.nir_topology import Edges, Nodes, Reading, network_of, refuse
 from fsnn_lava.conversion.nir_write import METADATA, VERSION, nir_graph, require_nir, require_time_step
 from fsnn_lava.datasets import Dataset
@@ -63,7 +66,7 @@ def read_nir(
 
     Raises
     ------
-    UnsupportedError : naming every node that cannot be understood, with its type.
+    UnsupportedError : naming every node that cannot be understood, with its type; a plain file for Sinabs that leaks.
     NetworkError : a file that is not NIR or damaged; shapes that disagree; metadata that its nodes contradict.
     ConfigError : an argument that is missing, or that the file answers itself.
     MissingDependencyError : if nir is not installed.
@@ -71,7 +74,8 @@ def read_nir(
     require_nir()
     where = f'NIR file "{path}"'
     nodes, edges, metadata = _located(where, lambda: _read(Path(path)))
-    if METADATA not in metadata:
+    own = next((read for entry, read in _OWN.items() if entry in metadata), None)
+    if own is None:
         if time_steps is None:
             raise ConfigError(f"{where}: does not say for how many steps it runs; give time_steps")
         maximum = 1 if input_maximum is None else input_maximum
@@ -82,7 +86,7 @@ def read_nir(
     known = [name for name, value in given.items() if value is not None]
     if known:
         raise ConfigError(f"{where}: was written by this package and says {', '.join(known)} itself; leave it out")
-    network = _located(where, lambda: _own(nodes, edges, metadata))
+    network = _located(where, lambda: own(nodes, edges, metadata))
     return network if time_steps is None else dataclasses.replace(network, time_steps=time_steps)
 
 
@@ -237,6 +241,40 @@ def _own(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> HardwareNet
     return network
 
 
+def _plain_graph(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> HardwareNetwork:
+    """The float network of a graph of `nir_plain`: NIR's reading of its nodes, with the names it was written from."""
+    content = json.loads(metadata[PLAIN])
+    if content["version"] != PLAIN_VERSION:
+        raise NetworkError(f"version {content['version']} of the metadata; this release reads version {PLAIN_VERSION}")
+    leaky = sorted(n for n, node in nodes.items() if type(node).__name__ == "LIF")
+    if content["reader"] == "sinabs" and leaky:
+        raise UnsupportedError(
+            f"nodes {leaky}: their tau is Sinabs's, which decays by exp(-1 / tau) a step and not as NIR says; export "
+            "with --nir-reader nir"
+        )
+    spec = InputSpec(tuple(content["input"]["shape"]), content["input"]["kind"], content["input"]["maximum"])
+    reading = Reading(content["time_steps"], spec.kind, spec.maximum, content["time_step"])
+    network = network_of(content["name"], nodes, edges, reading=reading)
+    populations = {entry["node"]: entry["name"] for entry in content["populations"]}
+    connections = {entry["node"]: entry["connections"][0] for entry in content["connections"]}
+
+    def named(c: Connection) -> Connection:
+        source, target = populations.get(c.source, c.source), populations[c.target]
+        along = [connections[node] for node in c.name.split("+") if node in connections]
+        name = f"{target}_current" if c.source == ALWAYS_ON else along[0] if along else c.name
+        return dataclasses.replace(c, name=name, source=source, target=target)
+
+    flat = all(c.geometry == DENSE for c in network.connections if c.source == INPUT)
+    return dataclasses.replace(
+        network,
+        input=spec if flat else network.input,
+        populations=tuple(dataclasses.replace(p, name=populations[p.name]) for p in network.populations),
+        connections=tuple(map(named, network.connections)),
+        readout=dataclasses.replace(network.readout, source=populations[network.readout.source]),
+        provenance={**content["provenance"], **network.provenance},
+    )
+
+
 def _connection(entry: Mapping[str, Any], node: Any, *, integer: bool) -> Connection:
     arguments = dict(entry["geometry"])
     geometry = _GEOMETRIES[arguments.pop("kind")](**arguments)
@@ -279,3 +317,10 @@ def _same(found: Any, expected: Any) -> bool:
     if isinstance(expected, dict):
         return sorted(found) == sorted(expected) and all(_same(found[k], expected[k]) for k in expected)
     return np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+_OWN: Mapping[str, Callable[[Nodes, Edges, Mapping[str, Any]], HardwareNetwork]] = {
+    METADATA: _own,
+    PLAIN: _plain_graph,
+}
+"""Entry of a graph's metadata -> how a graph with it is read."""

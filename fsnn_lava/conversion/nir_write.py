@@ -31,7 +31,7 @@ input's coding, T, provenance. `nir_read.read_nir` gives back the same network f
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -119,22 +119,24 @@ def nir_violations(network: HardwareNetwork) -> list[Violation]:
     if all(c.source != INPUT for c in network.connections):
         found.append(Violation("input", "no connection from it", "at least one"))
     transposed = [c for c in network.connections if isinstance(c.geometry, TransposedConvolution)]
-    refused = [c for c in transposed if _unrolled_size(network, c) > UNROLLED_LIMIT]
-    found += [_too_large(network, c, "a transposed convolution") for c in refused]
-    flat = _flat_populations(network, without=refused)
+    refused = [c for c in transposed if unrolled_size(network, c) > UNROLLED_LIMIT]
+    found += [too_large(network, c, "a transposed convolution") for c in refused]
+    flat = flat_populations(network, without=refused)
     for c in network.connections:
-        if isinstance(c.geometry, Convolution) and c.source in flat and _unrolled_size(network, c) > UNROLLED_LIMIT:
+        if isinstance(c.geometry, Convolution) and c.source in flat and unrolled_size(network, c) > UNROLLED_LIMIT:
             kind = "a convolution from a population with dense or transposed connections into it"
-            found.append(_too_large(network, c, kind))
+            found.append(too_large(network, c, kind))
     return found
 
 
-def _unrolled_size(network: HardwareNetwork, connection: Connection) -> int:
+def unrolled_size(network: HardwareNetwork, connection: Connection) -> int:
+    """Number of weights of a connection as a matrix."""
     return prod(network.shape_of(connection.source)) * prod(network.shape_of(connection.target))
 
 
-def _too_large(network: HardwareNetwork, connection: Connection, kind: str) -> Violation:
-    size = _unrolled_size(network, connection)
+def too_large(network: HardwareNetwork, connection: Connection, kind: str) -> Violation:
+    """A connection of that kind with more weights than a matrix may have."""
+    size = unrolled_size(network, connection)
     return Violation(connection.label, f"{kind}, {size} weights when unrolled", f"at most {UNROLLED_LIMIT}")
 
 
@@ -152,14 +154,22 @@ def nir_graph(network: HardwareNetwork, *, time_step: float = 1.0) -> Any:
         raise UnsupportedError(
             f'NIR cannot say network "{network.name}", {len(violations)} violation(s); nothing was written:\n  {listed}'
         )
-    builder = _Builder(network, time_step, _flat_populations(network))
+    builder = _Builder(network, time_step, flat_populations(network))
     return builder.graph()
 
 
-def _flat_populations(network: HardwareNetwork, *, without: Sequence[Connection] = ()) -> set[str]:
-    """Populations whose nodes have one axis: NIR can flatten, but not unflatten what a Linear node sends."""
+def flat_populations(
+    network: HardwareNetwork, *, without: Sequence[Connection] = (), besides: Iterable[str] = ()
+) -> set[str]:
+    """Populations whose nodes have one axis: NIR can flatten, but not unflatten what a Linear node sends.
+
+    Parameters
+    ----------
+    without : connections that do not count.
+    besides : populations that are to be flat as well.
+    """
     connections = [c for c in network.connections if c.source != ALWAYS_ON and c not in without]
-    flat = {p.name for p in network.populations if len(p.shape) != 3}
+    flat = {p.name for p in network.populations if len(p.shape) != 3} | set(besides)
     while True:
         more = {c.target for c in connections if not isinstance(c.geometry, Convolution) or c.source in flat}
         if more <= flat:
@@ -167,7 +177,8 @@ def _flat_populations(network: HardwareNetwork, *, without: Sequence[Connection]
         flat |= more
 
 
-def _is_unrolled(connection: Connection, flat: set[str]) -> bool:
+def is_unrolled(connection: Connection, flat: set[str]) -> bool:
+    """Whether a connection with kernels becomes a matrix, where those populations are flat."""
     if isinstance(connection.geometry, Dense):
         return False
     return not isinstance(connection.geometry, Convolution) or connection.source in flat
@@ -245,8 +256,8 @@ class _Builder:
             return node
         source, shape = self._delayed(connection), self._shape(connection.source)
         geometry = connection.geometry
-        if isinstance(geometry, Convolution) and not _is_unrolled(connection, self.flat):
-            node = self._add(connection.name, _conv2d(weight, geometry, shape), after=source)
+        if isinstance(geometry, Convolution) and not is_unrolled(connection, self.flat):
+            node = self._add(connection.name, conv2d(weight, geometry, shape), after=source)
             reached = self.network.shape_of(connection.target)
             last = self._flattened(node, reached) if connection.target in self.flat else node
         else:
@@ -283,7 +294,8 @@ class _Builder:
         self._add("logits", nir.Output(np.array(readout.bias.shape)), after=node)
 
 
-def _conv2d(weight: Array, geometry: Convolution, source: Shape) -> Any:
+def conv2d(weight: Array, geometry: Convolution, source: Shape, *, bias: Array | None = None) -> Any:
+    """A Conv2d node for what a source of that shape sends; without bias: zeros."""
     return require_nir().Conv2d(
         input_shape=source[1:],
         weight=weight,
@@ -291,7 +303,7 @@ def _conv2d(weight: Array, geometry: Convolution, source: Shape) -> Any:
         padding=(geometry.padding, geometry.padding),
         dilation=(1, 1),
         groups=1,
-        bias=np.zeros(len(weight)),
+        bias=np.zeros(len(weight)) if bias is None else bias,
     )
 
 

@@ -69,6 +69,31 @@ def small_float_network() -> HardwareNetwork:
     return HardwareNetwork("floats", InputSpec((3,), "graded", 3), populations, connections, readout, 20)
 
 
+def looping_network(*, integer: bool = False) -> HardwareNetwork:
+    """Three populations, not in the order of their names, with feedback from each to itself and to all before it.
+
+    Weights are sixteenths, integers in sixteenths, so that every sum is exact in float32 too.
+    """
+    rng = np.random.default_rng(5)
+    sizes = {INPUT: 9, "c": 12, "a": 13, "b": 14}
+    pairs = [(INPUT, "c"), ("c", "a"), ("a", "b"), *((x, y) for i, x in enumerate("cab") for y in "cab"[: i + 1])]
+    means = {INPUT: 0.03, "c": 0.15, "a": 0.15}
+    drawn = []
+    for number, (source, target) in enumerate(pairs):
+        mean, back = (means[source], 0) if number < 3 else (0.0, 1)
+        drawn.append((source, target, rng.normal(mean, 0.1, (sizes[target], sizes[source])), back))
+    drawn += [(ALWAYS_ON, target, rng.normal(1 / 16, 1 / 16, (sizes[target], 1)), 0) for target in "cab"]
+    connections = []
+    for number, (source, target, weight, back) in enumerate(drawn):
+        units = np.rint(16 * weight)
+        values = units.astype(np.int32) if integer else units / 16
+        connections.append(Connection(f"{number}", source, target, values, back, 0, 8 * integer))
+    neuron = IntegerNeuron(16, 16, 0, 0, 1 / 16) if integer else FloatNeuron(1.0, 1.0, 1.0)
+    populations = tuple(Population(name, (sizes[name],), neuron) for name in "cab")
+    readout = Readout("b", rng.normal(size=(4, 14)), rng.normal(size=4))
+    return HardwareNetwork("loops", InputSpec((9,), "graded", 16), populations, tuple(connections), readout, 20)
+
+
 def assert_equal_networks(a: HardwareNetwork, b: HardwareNetwork) -> None:
     for name in ("name", "input", "populations", "time_steps", "provenance", "arithmetic"):
         assert getattr(a, name) == getattr(b, name)

@@ -74,5 +74,5 @@ def correlated(node: Any, x: Array) -> Array:
     out = np.zeros((len(node.weight), *sides))
     for y, z in np.ndindex(*sides):
         patch = padded[:, y * stride : y * stride + kernel, z * stride : z * stride + kernel]
-        out[:, y, z] = np.tensordot(node.weight, patch, axes=3)
+        out[:, y, z] = np.tensordot(node.weight, patch, axes=3) + node.bias
     return out
