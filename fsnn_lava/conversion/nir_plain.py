@@ -160,8 +160,8 @@ def require_plain(network: HardwareNetwork, *, form: PlainForm = NIRS_OWN) -> No
     if violations:
         listed = "\n  ".join(map(str, violations))
         raise UnsupportedError(
-            f'plain NIR cannot say network "{network.name}", {len(violations)} violation(s); nothing was written. '
-            f"The exact form can say more (--nir-neurons exact):\n  {listed}"
+            f'plain NIR cannot say network "{network.name}", {len(violations)} violation(s); nothing was written:\n  '
+            f"{listed}"
         )
 
 
@@ -196,10 +196,13 @@ class _Plan:
         # Sinabs 3.1.3 reads LIF of one axis alone: it asks for the truth of v_leak's rows.
         besides = [p.name for p in network.populations if reader == "sinabs" and p.neuron.leak < 1]
         chosen = self._uneven()
-        self.flat = flat_populations(network, besides=[*besides, *(w.first.target for w in chosen)])
+        transposed = [w for w in self.ways if isinstance(w.first.geometry, TransposedConvolution)]
+        refused = [w for w in transposed if unrolled_size(network, w.first) > UNROLLED_LIMIT]
+        without = [c for w in refused for c in w.parts]  # what follows from them is not refused as well
+        self.flat = flat_populations(network, without=without, besides=[*besides, *(w.first.target for w in chosen)])
         self.unrolled = [w for w in self.ways if is_unrolled(w.first, self.flat) or w in chosen]
-        if any(unrolled_size(network, w.first) > UNROLLED_LIMIT for w in self.unrolled):
-            self.flat = flat_populations(network, besides=besides)
+        if any(unrolled_size(network, w.first) > UNROLLED_LIMIT for w in self.unrolled if w not in refused):
+            self.flat = flat_populations(network, without=without, besides=besides)
             self.unrolled = [w for w in self.ways if is_unrolled(w.first, self.flat)]
 
     def _grouped(self, connections: Sequence[Connection]) -> list[_Way]:
@@ -269,16 +272,20 @@ class _Plan:
         ways = self.forward(population.name)
         if not ways:
             where = f'population "{population.name}"'
-            return [Violation(where, "no way forward into it", "one, from the input or an earlier population")]
-        allowed = f'"{ways[0].first.name}" alone: Norse and Sinabs deliver a second way forward one step late'
+            allowed = "one, from the input or an earlier population; or the exact form"
+            return [Violation(where, "no way forward into it", allowed)]
+        allowed = (
+            f'"{ways[0].first.name}" alone, since Norse and Sinabs deliver another one step late; or the exact form'
+        )
         return [Violation(w.first.label, "a second way forward", allowed) for w in ways[1:]]
 
     def _delay(self, way: _Way) -> list[Violation]:
-        found, allowed = self.network.local_delay(way.first), self._delays(way)
-        if found in allowed:
+        found, known = self.network.local_delay(way.first), self._delays(way)
+        if found in known:
             return []
-        said = " or ".join(map(str, allowed))
-        return [Violation(way.first.label, f"{counted(found, 'step')} of local delay", f"{said}, as a cycle gives")]
+        said = " or ".join(map(str, known))
+        allowed = f"{said}, as the paths of a graph without Delay give; or the exact form"
+        return [Violation(way.first.label, f"{counted(found, 'step')} of local delay", allowed)]
 
     def _delays(self, way: _Way) -> list[int]:
         """Local delays that are said: none forward; of feedback that of sequential and of hardware timing."""
@@ -290,7 +297,7 @@ class _Plan:
         """Feedback that would not close a cycle where nodes run depth first, as in Norse and Sinabs."""
         order = self.depth_first()
         return [
-            Violation(w.first.label, "feedback between two branches", "feedback to where its source is reached from")
+            Violation(w.first.label, "feedback between two branches", "feedback that closes a cycle; or the exact form")
             for w in self.ways
             if not self.is_forward(w) and order.index(w.first.source) < order.index(w.first.target)
         ]

@@ -15,9 +15,10 @@ from fsnn_lava.cli import export, verify
 from fsnn_lava.conversion import export_folder
 from fsnn_lava.conversion.export_folder import load_deployed
 from fsnn_lava.conversion.lowering import lower
+from fsnn_lava.conversion.nir_read import read_nir
 from fsnn_lava.conversion.nir_write import write_nir
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
-from fsnn_lava.hardware.network import HardwareNetwork
+from fsnn_lava.hardware.network import HardwareNetwork, with_timing
 
 FEW = ["--calibration-samples", "30"]
 
@@ -153,3 +154,62 @@ def test_an_energy_needs_its_source(run_folder: Path) -> None:
     assert export.main(["--run", str(run_folder), *FEW, *cost, "--energy.source", "a table"]) == 0
     energy = json.loads((run_folder / "export.json").read_text())["activity"]["energy"]
     assert (energy["pj_per_synaptic_operation"], energy["source"]) == (2.0, "a table")
+
+
+def test_plain_nir_says_what_it_leaves_out_and_comes_back(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read back, the float graph has the rates of the network with feedback of one step."""
+    pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    assert export.main(["--to", "nir", "--nir-neurons", "plain", "--run", str(run_folder), *FEW]) == 0
+    shown = capsys.readouterr().out
+    assert "the NIR graphs are plain and say less than the networks:\n  reset: here a spike subtracts the" in shown
+    assert '  timing: connection "feedback" (population2 -> population1) takes 2 steps here, and one where' in shown
+    assert shown.count("  reset: ") == 1
+    for arithmetic in ("float", "integer"):
+        runs = tmp_path / arithmetic
+        graph = run_folder / f"network-{arithmetic}.nir"
+        assert export.main(["--from-nir", str(graph), "--dataset", "digits", "--runs", str(runs), *FEW]) == 0
+        ours, theirs = load_deployed(run_folder).floating, load_deployed(runs / "digits").floating
+        assert theirs.input == ours.input
+        codes = trained.some_codes(20)
+        a, b = (FloatSimulator().run(with_timing(n, "sequential"), codes) for n in (ours, theirs))
+        for name, rates in a.firing_rates.items():
+            difference = np.abs(rates - b.firing_rates[name])
+            # floats are in float32; of integers the mean over neurons of what rounding weights moves
+            assert difference.max() == 0 if arithmetic == "float" else difference.mean() < 0.02
+            assert rates.mean() > 0.05
+
+
+def test_plain_nir_refuses_before_it_writes(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    before = {path: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    monkeypatch.setattr("fsnn_lava.conversion.nir_plain._Plan.is_forward", lambda self, way: False)
+    with pytest.raises(UnsupportedError, match=r'plain NIR cannot say network "digits", 2 violation\(s\); nothing was'):
+        export.main(["--to", "nir", "--nir-neurons", "plain", "--run", str(run_folder), *FEW])
+    assert {path: path.read_bytes() for path in run_folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--nir-neurons", "plain"], "--nir-neurons plain: found without --to nir; allowed: with it"),
+        (["--to", "nir", "--nir-reader", "sinabs"], "--nir-reader sinabs: found without --nir-neurons plain; allowed"),
+        (
+            ["--to", "nir", "--time-step", "0.1"],
+            "--time-step: found without --from-nir or --nir-neurons plain; allowed",
+        ),
+    ],
+)
+def test_options_of_plain_nir_go_together(options: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        export.main(options)
+
+
+def test_a_time_step_is_that_of_the_plain_files(run_folder: Path) -> None:
+    pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    plain = ["--to", "nir", "--nir-neurons", "plain", "--run", str(run_folder), *FEW]
+    assert export.main([*plain, "--time-step", "0.5"]) == 0
+    assert read_nir(run_folder / "network-float.nir").provenance["from_nir"]["time_step"] == 0.5
+    with pytest.raises(ConfigError, match=r"time_step is 0\.5; allowed: 1, which sinabs assumes"):
+        export.main([*plain, "--nir-reader", "sinabs", "--time-step", "0.5"])
