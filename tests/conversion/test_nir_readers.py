@@ -1,6 +1,8 @@
 """Plain NIR files in Norse, Sinabs, snnTorch and nirtorch: spikes of every step, as each tool's law says, and ours."""
 
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,8 @@ from fsnn_lava.hardware import Array, HardwareNetwork, with_timing
 from fsnn_lava.quantization import quantize
 from networks import looping_network
 from nir_reader_laws import Law, norse, sent, sinabs, snntorch, subtracting
-from nir_readers import run_in_readers
+from nir_readers import run_in_readers, run_program
+from script_loader import ROOT
 from trained import digits, random_network, some_codes, trained_network
 
 nir = pytest.importorskip("nir", reason="the package nir is not installed")
@@ -191,3 +194,22 @@ def test_what_the_tools_cannot_do_is_as_documented(runs: Runs) -> None:
     assert "truth value of an array" in str(runs["sinabs", "leaky kernels", "form nir"].answer["error"])
     with_bias, without = (runs["nirtorch", "zoo", variant].answer["population1"] for variant in ("", "its own Affine"))
     assert not np.array_equal(with_bias, without)
+
+
+def test_programs_of_the_page_run(cases: dict[str, HardwareNetwork], tmp_path: Path) -> None:
+    """They end with logits; those of Sinabs and nirtorch are then of our law, and so ours but for rounding."""
+    network, inputs = cases["loops"], inputs_of(cases["loops"])
+    for reader in ("nir", "snntorch"):
+        write_plain_nir(network, tmp_path / f"network-{reader}.nir", form=PlainForm(reader))
+    np.save(tmp_path / "codes.npy", inputs.astype(np.float32))
+    ours = FloatSimulator().run(network, inputs.astype(np.uint8)).logits
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "nir.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(programs) == 4
+    for program in programs:
+        before = f"import numpy, torch\nT, codes = {network.time_steps}, torch.from_numpy(numpy.load('codes.npy'))\n"
+        (tmp_path / "program.py").write_text(before + program + "numpy.save('logits.npy', logits.numpy())\n")
+        run_program("program.py", tmp_path)
+        logits = np.load(tmp_path / "logits.npy")
+        assert logits.shape == ours.shape
+        if "Subtracting" in program or "SingleSpike" in program:
+            np.testing.assert_allclose(logits, ours, rtol=1e-4, atol=1e-5)  # sums of a few hundred float32

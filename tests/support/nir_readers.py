@@ -51,6 +51,14 @@ def readers_python() -> Path:
     return python
 
 
+def run_program(program: str | Path, folder: Path, *arguments: str) -> None:
+    """Run a program of the environment in a folder; it must not fail."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [readers_python(), program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=280)
+    assert done.returncode == 0, done.stderr
+
+
 def run_in_readers(jobs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """Answers of `run_nir_readers` to jobs with ``tool``, ``variant``, ``graph``, ``inputs`` and ``steps``."""
     listed = []
@@ -60,12 +68,7 @@ def run_in_readers(jobs: Sequence[dict[str, Any]], folder: Path) -> list[dict[st
         paths = {"graph": str(job["graph"]), "inputs": str(given), "out": str(folder / f"out-{i}.npz")}
         listed.append({"tool": job["tool"], "variant": job["variant"], **paths})
     (folder / "jobs.json").write_text(json.dumps(listed))
-    program = Path(__file__).with_name("run_nir_readers.py")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(
-        [readers_python(), program, folder / "jobs.json"], capture_output=True, text=True, env=environment, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(Path(__file__).with_name("run_nir_readers.py"), folder, "jobs.json")
     answers = []
     for entry in listed:
         with np.load(entry["out"]) as answer:
