@@ -28,7 +28,7 @@ Numbers are float32, as in the tools; integers of less than 24 bits are exact in
 
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import log, prod
 from pathlib import Path
@@ -248,8 +248,11 @@ class _Plan:
     def violations(self) -> list[Violation]:
         """Everything that no plain graph says."""
         found = []
+        leading = self._leading()
         for p in self.network.populations:
             found += self._ways_into(p)
+            if p.name not in leading:
+                found.append(Violation(f'population "{p.name}"', "no way from it to the readout", "one"))
         for w in self.ways:
             found += self._delay(w)
         if not found:
@@ -267,6 +270,15 @@ class _Plan:
             return "a transposed convolution"
         axis = " (as Sinabs wants of LIF)" if self.reader == "sinabs" else ""
         return f"a convolution from a population of one axis{axis}"
+
+    def _leading(self) -> set[str]:
+        """Populations whose spikes reach the readout."""
+        leading: set[str] = set()
+        more = {self.network.readout.source}
+        while more:
+            leading |= more
+            more = {w.first.source for w in self.ways if w.first.target in leading} - leading
+        return leading
 
     def _ways_into(self, population: Population) -> list[Violation]:
         ways = self.forward(population.name)
@@ -302,6 +314,18 @@ class _Plan:
             if not self.is_forward(w) and order.index(w.first.source) < order.index(w.first.target)
         ]
 
+    def leaving(self, source: str) -> list[_Way]:
+        """Ways from a source in the order in which Norse and Sinabs are to follow them, depth first.
+
+        Back before forward, and what leads to the readout last: they take what runs last for the output.
+        """
+        to_readout, name = set(), self.network.readout.source
+        while name != INPUT and name not in to_readout:
+            to_readout.add(name)
+            name = next((w.first.source for w in self.forward(name)), INPUT)
+        ways = [w for w in self.ways if w.first.source == source]
+        return sorted(ways, key=lambda w: (self.is_forward(w), w.first.target in to_readout))  # a stable sort
+
     def depth_first(self) -> list[str]:
         """Populations in the order in which the ways forward are followed."""
         order: list[str] = []
@@ -309,8 +333,7 @@ class _Plan:
         while waiting:
             name = waiting.pop()
             order.append(name)
-            after = [w.first.target for w in self.ways if w.first.source == name and self.is_forward(w)]
-            waiting += reversed(after)
+            waiting += reversed([w.first.target for w in self.leaving(name) if self.is_forward(w)])
         return order[1:]
 
     def _residual(self, way: _Way) -> list[Violation]:
@@ -418,15 +441,14 @@ class _Builder:
     def graph(self) -> Any:
         """Add every node and edge; return the graph with its metadata.
 
-        Edges stand in the order in which they have to be followed depth first: back before forward, the readout last.
+        Edges stand in the order in which they have to be followed depth first.
         """
         nir, network = require_nir(), self.plan.network
         self.sources[INPUT] = self._add(INPUT, nir.Input(np.array(self._shape(INPUT))))
         for p in network.populations:
             self.sources[p.name] = self._add(p.name, self._neurons(p))
         for source in (INPUT, *self.plan.depth_first()):
-            leaving = [w for w in self.plan.ways if w.first.source == source]
-            for way in sorted(leaving, key=self.plan.is_forward):  # a stable sort
+            for way in self.plan.leaving(source):
                 self._add_way(way)
         self._add_readout()
         first = self.plan.depth_first()[0]
@@ -563,8 +585,3 @@ def _flatten(shape: Shape) -> Any:
 
 def _f32(values: Array) -> Array:
     return np.asarray(values, np.float32)
-
-
-def plain_content(metadata: Mapping[str, Any]) -> str | None:
-    """The JSON that `write_plain_nir` leaves in a graph's metadata, if it is there."""
-    return metadata.get(PLAIN)

@@ -1,7 +1,8 @@
 """Write a network as a NIR graph (Neuromorphic Intermediate Representation), float or integer, cycles and all.
 
 NIR's IF and LIF nodes reset to a fixed potential. They would say something else than our neurons do, so they are not
-used; a reader that knows nothing of this package gets the soft reset as what it is, a loop:
+used (`nir_plain` writes them, for tools that know no others); a reader that knows nothing of this package gets the soft
+reset as what it is, a loop:
 
     I or LI (the potential v) -> Threshold (the spikes s) -> Delay (one step) -> Scale (-leak r) -> I or LI
 

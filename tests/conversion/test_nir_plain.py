@@ -32,7 +32,7 @@ from fsnn_lava.hardware import (
     TransposedConvolution,
     with_timing,
 )
-from networks import looping_network
+from networks import branching_network, looping_network
 from trained import random_network, some_codes
 
 nir = pytest.importorskip("nir", reason="the package nir is not installed")
@@ -140,6 +140,7 @@ NETWORKS = {
     "small": small,
     "leaky": lambda: small(leak=0.75),
     "loops": looping_network,
+    "branches": branching_network,
     "two": lambda: lower(random_network("20-12 (F20)")),
     "images": lambda: lower(random_network("8C3-6C3s (F8C3u)")),
     "leaky images": leaky_images,
@@ -296,19 +297,23 @@ def test_populations_beside_the_way_forward_are_named() -> None:
 
 
 def test_feedback_between_branches_is_named() -> None:
-    """Depth first, "c" after "a" runs before "b", which its feedback would then reach in the same step."""
-    net = small()
-    populations = (*net.populations, *(Population(n, (8,), FloatNeuron()) for n in "bc"))
-    ways = [("b", INPUT, "b", 6), ("c", "a", "c", 8)]
-    more = [Connection(name, source, target, np.ones((8, size))) for name, source, target, size in ways]
-    fine = replace(net, populations=populations, connections=(*net.connections, *more))
-    assert kinds(plain_graph(fine))["b"] == "IF"
-    back = Connection("sideways", "c", "b", np.ones((8, 8)), 1)
-    said = refusal(replace(fine, connections=(*fine.connections, back)))
-    assert said == [
+    """The readout's branch runs last, so that feedback from the other would reach it in the same step."""
+    net = branching_network()
+    graph = plain_graph(net)
+    assert graph.edges[-2:] == [("b", "readout"), ("readout", "output")]
+    assert graph.edges.index(("a", "a_to_c")) < graph.edges.index(("a", "a_to_b"))
+    back = Connection("sideways", "c", "b", np.ones((13, 11)), 1)
+    assert refusal(replace(net, connections=(*net.connections, back))) == [
         '  connection "sideways" (c -> b): found feedback between two branches; allowed: feedback that closes a cycle; '
         "or the exact form"
     ]
+
+
+def test_populations_that_lead_nowhere_are_named() -> None:
+    net = branching_network()
+    without = tuple(c for c in net.connections if c.name != "c to a")
+    said = ['  population "c": found no way from it to the readout; allowed: one']
+    assert refusal(replace(net, connections=without)) == said
 
 
 def images(side: int, *, current: Array | None = None) -> HardwareNetwork:

@@ -14,7 +14,7 @@ from fsnn_lava.conversion.lowering import lower
 from fsnn_lava.conversion.nir_plain import PlainForm, Reader, write_plain_nir
 from fsnn_lava.hardware import Array, HardwareNetwork, with_timing
 from fsnn_lava.quantization import quantize
-from networks import looping_network
+from networks import branching_network, looping_network
 from nir_reader_laws import Law, norse, sent, sinabs, snntorch, subtracting
 from nir_readers import run_in_readers, run_program
 from script_loader import ROOT
@@ -33,7 +33,7 @@ FORMS: dict[str, tuple[Reader, Reader]] = {
     "nirtorch": ("nir", "nir"),
 }
 """Tool -> the form in which it takes IF, and that in which it takes LIF."""
-EXACT = ("forward", "zoo", "kernels", "loops", "integer loops")
+EXACT = ("forward", "zoo", "kernels", "loops", "integer loops", "branches")
 """Whose numbers float32 adds without rounding: multiples of 2**-8 below 2**16."""
 ROUNDED = ("trained", "border", "leaky", "leaky itself", "leaky kernels")
 
@@ -63,6 +63,7 @@ def cases() -> dict[str, HardwareNetwork]:
         "kernels": integers(lower(random_network("8C3-6C3s (F8C3u)"))),
         "loops": looping_network(),
         "integer loops": looping_network(integer=True),
+        "branches": branching_network(),
         "trained": lower(trained_network("40 (F40)")),
         "border": lower(random_network("4C3s (F4C3)")),
         "leaky": lower(random_network("30-20 (F30)", leak=0.9)),
@@ -151,7 +152,7 @@ def assert_ours(run: Run, network: HardwareNetwork) -> None:
         assert np.array_equal(run.answer[node], ours.spikes[name].reshape(STEPS, SAMPLES, -1))
 
 
-@pytest.mark.parametrize("case", ["loops", "integer loops", *ROUNDED])
+@pytest.mark.parametrize("case", ["loops", "integer loops", "branches", *ROUNDED])
 def test_neurons_that_subtract_fire_as_ours(runs: Runs, cases: dict[str, HardwareNetwork], case: str) -> None:
     """In nirtorch, whose neurons are the test's own; integers without rounding are exact."""
     assert_ours(runs["nirtorch", case, ""], cases[case])

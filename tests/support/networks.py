@@ -94,6 +94,20 @@ def looping_network(*, integer: bool = False) -> HardwareNetwork:
     return HardwareNetwork("loops", InputSpec((9,), "graded", 16), populations, tuple(connections), readout, 20)
 
 
+def branching_network() -> HardwareNetwork:
+    """Two branches after the first population, both with feedback to it; the readout is of the first."""
+    rng = np.random.default_rng(6)
+    sizes = {INPUT: 9, "a": 12, "b": 13, "c": 11}
+    ends = [(INPUT, "a", 0.01, 0), ("a", "b", 0.1, 0), ("a", "c", 0.1, 0), ("b", "a", 0.0, 1), ("c", "a", 0.0, 1)]
+    connections = []
+    for source, target, mean, delay in ends:
+        weight = np.rint(16 * rng.normal(mean, 0.1, (sizes[target], sizes[source]))) / 16
+        connections.append(Connection(f"{source} to {target}", source, target, weight, delay))
+    populations = tuple(Population(name, (sizes[name],), FloatNeuron(1.0, 1.0, 1.0)) for name in "abc")
+    readout = Readout("b", rng.normal(size=(4, 13)), rng.normal(size=4))
+    return HardwareNetwork("branches", InputSpec((9,), "graded", 16), populations, tuple(connections), readout, 20)
+
+
 def assert_equal_networks(a: HardwareNetwork, b: HardwareNetwork) -> None:
     for name in ("name", "input", "populations", "time_steps", "provenance", "arithmetic"):
         assert getattr(a, name) == getattr(b, name)
