@@ -333,8 +333,9 @@ def images(side: int, *, current: Array | None = None) -> HardwareNetwork:
     )
 
 
-def test_transposed_convolutions_are_unrolled_or_named() -> None:
+def test_transposed_convolutions_are_unrolled_or_named(tmp_path: Path) -> None:
     unrolled = plain_graph(images(8))
+    assert read_nir(write_plain_nir(images(8), tmp_path / "n.nir")).input == InputSpec((1, 8, 8), "event", 1)
     assert unrolled.nodes["b_to_a"].weight.shape == (512, 128)
     size = 8 * 32 * 32 * 8 * 16 * 16
     assert refusal(images(32)) == [
