@@ -59,8 +59,8 @@ class Arguments(RunPlaces):
     normalised values it was made."""
     time_step: float | None = None
     """Length of one step in the graph's unit of time, e.g. 1e-4 where its time constants are in seconds. With
-    --from-nir: in the graph that is read; default: 1. Else with --nir-neurons plain: in those that are written;
-    default: 1e-4 where neurons leak, which snnTorch assumes, else 1."""
+    --from-nir: in the graph that is read, 1 unless given. With --nir-neurons plain: in those that are written, unless
+    given 1e-4 where neurons leak, which snnTorch assumes, else 1."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)

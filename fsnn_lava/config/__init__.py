@@ -1,5 +1,6 @@
 """What a user writes: settings, the notation of networks, and the published configurations as files."""
 
+from fsnn_lava.config.convolution_taps import Taps as Taps
 from fsnn_lava.config.layer_kinds import (
     LAYER_KINDS as LAYER_KINDS,
     LayerKind as LayerKind,

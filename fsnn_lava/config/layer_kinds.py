@@ -107,7 +107,8 @@ def _convolved(layer: LayerSpec, input_shape: Shape) -> Shape:
     _, height, width = _image(layer, input_shape, "convolution")
     if layer.transposed:
         return (layer.features, 2 * height, 2 * width)
-    return (layer.features, (height - 1) // layer.stride + 1, (width - 1) // layer.stride + 1)
+    sides = ((side + 2 * layer.padding - layer.kernel) // layer.stride + 1 for side in (height, width))
+    return (layer.features, *sides)
 
 
 def _kernels(layer: LayerSpec, input_shape: Shape) -> Shape:

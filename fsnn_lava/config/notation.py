@@ -39,9 +39,10 @@ class LayerSpec:
     ----------
     kind : ``conv``, ``pool`` (average), ``linear`` (flattens what it is given), or another of `LAYER_KINDS`.
     features : output channels of a convolution, units of a linear layer; 0 for a pool.
-    kernel : side of the square kernel, odd; window of a pool; 0 for a linear layer.
-    stride : 1 or 2; the window for a pool; 1 for a linear layer.
+    kernel : side of the square kernel, odd unless the padding is given; window of a pool; 0 for a linear layer.
+    stride : 1 or 2, or any of a convolution whose padding is given; the window for a pool; 1 for a linear layer.
     transposed : transposed convolution of stride 2 with output padding 1, which doubles the sides exactly.
+    border : padding of a convolution, if not (kernel - 1) / 2; -1: that.
 
     Raises
     ------
@@ -53,6 +54,7 @@ class LayerSpec:
     kernel: int = 0
     stride: int = 1
     transposed: bool = False
+    border: int = -1
 
     def __post_init__(self) -> None:
         fault = _layer_fault(self)
@@ -66,6 +68,8 @@ class LayerSpec:
             return f"P{self.kernel}"
         if self.is_outside:
             return layer_kind(self).write(self)
+        if self.border >= 0:
+            return f"{self.features}C{self.kernel} (stride {self.stride}, padding {self.border})"
         return f"{self.features}C{self.kernel}{_mark(self)}"
 
     @property
@@ -75,7 +79,9 @@ class LayerSpec:
 
     @property
     def padding(self) -> int:
-        """Zeros added on every side: (kernel - 1) / 2 for a convolution, 0 otherwise."""
+        """Zeros added on every side: for a convolution (kernel - 1) / 2 unless they are given, 0 otherwise."""
+        if self.border >= 0:
+            return self.border
         return (self.kernel - 1) // 2 if self.kind == "conv" else 0
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -364,10 +370,15 @@ def _layer_fault(layer: LayerSpec) -> str | None:
         if layer.kernel or layer.stride != 1 or layer.transposed:
             return f"{layer!r} contradicts itself; a linear layer has kernel 0 and stride 1."
         return None
+    if layer.border >= 0:
+        if layer.transposed or not 1 <= layer.kernel <= KERNEL_LIMIT or not 1 <= layer.stride <= KERNEL_LIMIT:
+            return f"{layer!r} contradicts itself; kernel and stride are 1 .. {KERNEL_LIMIT}, transposed is false."
+        return None if layer.border < layer.kernel else f"padding {layer.border} of {layer}; allowed: below the kernel."
     if not 1 <= layer.kernel <= KERNEL_LIMIT or layer.kernel % 2 == 0:
         return (
             f'kernel {layer.kernel} in "{layer}"; allowed: odd numbers 1 .. {KERNEL_LIMIT}, '
-            "because the padding (kernel - 1) / 2 must be whole."
+            "because the padding (kernel - 1) / 2 must be whole; a graph's connection can give it: kernel = [4], "
+            "padding = [1]."
         )
     if layer.stride not in (1, 2) or (layer.transposed and layer.stride != 2):
         return f"{layer!r} contradicts itself; the stride is 1 or 2, of a transposed convolution 2."

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from fsnn_lava.config.convolution_taps import Taps, taps_of
 from fsnn_lava.config.methods import METHODS, SOLVERS, SURROGATES, require
 from fsnn_lava.config.neurons import NEURONS
 from fsnn_lava.config.notation import LayerSpec, parse_connection, parse_spec
 from fsnn_lava.config.registry import one_of
 from fsnn_lava.config.topology import INPUT, population_order
-from fsnn_lava.errors import ConfigError, counted
+from fsnn_lava.errors import ConfigError, SpecError, counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,13 +70,47 @@ class ConnectionConfig:
     """Name of a population."""
     layer: str
     """What it is, in the notation: 64C5s, 64C3-P2 (pooled), 200 (every neuron with every one), or P2 (averages)."""
+    kernel: tuple[int, ...] = ()
+    """Of a convolution, [side] or [rows, columns], also even; none: that of `layer`."""
+    stride: int = 0
+    """Of a convolution; 0: that of `layer`."""
+    padding: tuple[int, ...] = ()
+    """Of a convolution, [both] or [rows, columns]; none: half the kernel."""
+    dilation: tuple[int, ...] = ()
+    """Of a convolution, [both] or [rows, columns]; none: 1."""
+    groups: int = 1
+    """Of a convolution's channels."""
+
+    def read(self, index: int) -> tuple[LayerSpec, LayerSpec | None, Taps | None]:
+        """The layer, the pool merged into it, and where the weights lie if not everywhere.
+
+        Parameters
+        ----------
+        index : of the connection among a network's, for messages.
+
+        Raises
+        ------
+        SpecError : if it cannot be read, or the convolution is of a form that hardware has not.
+        """
+        layer, pool = parse_connection(self.layer, self.place(index))
+        form = {name: getattr(self, name) for name in ("kernel", "stride", "padding", "dilation", "groups")}
+        try:
+            square, taps = taps_of(layer, **form)
+        except SpecError as error:
+            raise SpecError(f"{self.place(index)}: {error}") from None
+        return square, pool, taps
 
     def place(self, index: int) -> str:
         """Say which of a network's connections it is."""
         return f"network.connections {index + 1} ({self.source} -> {self.target})"
 
     def __str__(self) -> str:
-        return f"{self.source} -{self.layer}-> {self.target}"
+        words = [self.layer]
+        for name in ("kernel", "stride", "padding", "dilation", "groups"):
+            value = getattr(self, name)
+            sides = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+            words += [] if value in ((), [], 0, 1) else [f"{name} {sides}"]
+        return f"{self.source} -{' '.join(words)}-> {self.target}"
 
 
 @dataclass(frozen=True)
@@ -151,8 +186,7 @@ class NetworkConfig:
         SpecError : the notation, or a connection's layer, cannot be read.
         """
         if self.connections:
-            places = [(c.place(i), c.layer) for i, c in enumerate(self.connections)]
-            return {where: parse_connection(layer, where) for where, layer in places}
+            return {c.place(i): c.read(i)[:2] for i, c in enumerate(self.connections)}
         spec = parse_spec(self.notation)
         found = {f"layer {i}": layer for i, layer in enumerate(spec.layers, start=1)}
         found |= {} if spec.feedback is None else {"feedback": spec.feedback}
@@ -565,8 +599,9 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     if config.network.neuron == "lif":
         del values["network"]["neuron"]
     for name in ("connections", "populations"):
-        tables = values["network"].pop(name)
-        values["network"] |= {name: [dict(table) for table in tables]} if tables else {}
+        tables = [_told(table) for table in getattr(config.network, name)]
+        del values["network"][name]
+        values["network"] |= {name: tables} if tables else {}
     if not config.network.notation:
         del values["network"]["notation"]
     for name, default in _UNCHANGED.items():
@@ -576,6 +611,12 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         if name in values["training"]:
             values["training"][name] = list(values["training"][name])
     return values
+
+
+def _told(table: ConnectionConfig | PopulationConfig) -> dict[str, Any]:
+    """What a table says beyond the defaults; tuples become lists."""
+    said = {f.name: getattr(table, f.name) for f in dataclasses.fields(table) if getattr(table, f.name) != f.default}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
 
 
 def with_given(config: TrainConfig, *, own: Mapping[str, Any], training: Mapping[str, Any]) -> TrainConfig:

@@ -14,8 +14,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from fsnn_lava.config.convolution_taps import Taps
 from fsnn_lava.config.layer_kinds import Shape
-from fsnn_lava.config.notation import LayerSpec, parse_connection, parse_spec
+from fsnn_lava.config.notation import LayerSpec, parse_spec
 from fsnn_lava.errors import SpecError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ConnectionSpec:
     source, target : populations, counted from 0; source -1 is the input.
     layer : a convolution, a linear layer, a kind from outside, or the pool of a connection that averages alone.
     pool : average pool after the layer, merged into the connection; or None.
+    taps : where the weights of a convolution lie in its kernel; None: everywhere.
     input_shape, shape : (C, H, W) or (N,) of source and target.
     """
 
@@ -45,6 +47,21 @@ class ConnectionSpec:
     pool: LayerSpec | None
     input_shape: Shape
     shape: Shape
+    taps: Taps | None = None
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Shape of the weights that are learned; of a pool, of those that average."""
+        if self.taps is None:
+            return self.layer.weight_shape(self.input_shape)
+        return (self.layer.features, self.input_shape[0] // self.taps.groups, *self.taps.kernel)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters as the papers count, `LayerSpec.parameters`."""
+        if self.taps is None:
+            return self.layer.parameters(self.input_shape)
+        return math.prod(self.weight_shape) + self.layer.features
 
     @property
     def is_feedback(self) -> bool:
@@ -91,7 +108,8 @@ class Topology:
     def parameters(self, classes: int) -> int:
         """Number of parameters as the papers count, `NetworkSpec.parameters`."""
         last = self.shapes[-1]
-        return sum(c.layer.parameters(c.input_shape) for c in self.connections) + classes * math.prod(last) + classes
+        weights = sum(c.parameters for c in self.connections)
+        return weights + classes * math.prod(last) + classes
 
 
 def topology_of(network: NetworkConfig, input_shape: Shape) -> Topology:
@@ -140,10 +158,14 @@ def _graph(network: NetworkConfig, input_shape: Shape) -> Topology:
         for index in ready:
             c = network.connections[index]
             where, source, target = c.place(index), number[c.source], number[c.target]
-            layer, pool = parse_connection(c.layer, where)
+            layer, pool, taps = c.read(index)
             try:
                 shape = layer.output_shape(shapes[source])
                 shape = shape if pool is None else pool.output_shape(shape)
+                groups = 1 if taps is None else taps.groups
+                if shapes[source][0] % groups or layer.features % groups:
+                    ends = f"{shapes[source][0]} channels to {layer.features}"
+                    raise SpecError(f"found {groups} groups of {ends}; allowed: what divides both")
             except SpecError as error:
                 raise SpecError(f"{where}: {error}") from None
             if shapes.setdefault(target, shape) != shape:
@@ -152,9 +174,8 @@ def _graph(network: NetworkConfig, input_shape: Shape) -> Topology:
                     f'connections into "{c.target}" must lead to one shape'
                 )
             said.setdefault(target, where)
-            made[index] = ConnectionSpec(
-                f"{c.source}_to_{c.target}", source, target, layer, pool, shapes[source], shape
-            )
+            name = f"{c.source}_to_{c.target}"
+            made[index] = ConnectionSpec(name, source, target, layer, pool, shapes[source], shape, taps)
         waiting = [index for index in waiting if index not in ready]
     written = _told_apart([made[index] for index in range(len(made))])
     return Topology(

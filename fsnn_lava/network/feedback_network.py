@@ -503,6 +503,7 @@ def _synapse(
         spec.pool,
         input_shape=spec.input_shape,
         shape=spec.shape,
+        taps=spec.taps,
         source=spec.source,
         target=spec.target,
         generator=generator,

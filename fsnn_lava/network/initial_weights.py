@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fsnn_lava.config import LayerSpec
+from fsnn_lava.config import LayerSpec, Taps
 
 InitialWeights = Literal["unit_filters", "kaiming_normal"]
 
@@ -18,8 +18,9 @@ def initial_weight(
     generator: torch.Generator,
     distribution: InitialWeights = "unit_filters",
     transposed_scale: float = 1.0,
+    taps: Taps | None = None,
 ) -> Tensor:
-    """Weights of `LayerSpec.weight_shape`.
+    """Weights of `LayerSpec.weight_shape`, or of the taps alone.
 
     Parameters
     ----------
@@ -29,12 +30,15 @@ def initial_weight(
         ``kaiming_normal``: normal of variance 2 / fan_in (SPIDE), fan_in being the weights of one index of the first
         axis: the inputs of an output, but for a transposed convolution the outputs of an input.
     transposed_scale : factor of the weights of a transposed convolution.
+    taps : which of a convolution's weights there are; None: all.
 
     References
     ----------
     He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
     """
     weight_shape = layer.weight_shape(input_shape)
+    if taps is not None:
+        weight_shape = (weight_shape[0], weight_shape[1] // taps.groups, *taps.kernel)
     if distribution == "kaiming_normal":
         weight = torch.randn(weight_shape, generator=generator) * math.sqrt(2 / math.prod(weight_shape[1:]))
     else:

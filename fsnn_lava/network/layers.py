@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-from fsnn_lava.config import LayerSpec, layer_kind
+from fsnn_lava.config import LayerSpec, Taps, layer_kind
 from fsnn_lava.errors import SpecError, UnsupportedError
 from fsnn_lava.network.batch_norm import batch_norm, batch_statistics
 from fsnn_lava.network.devices import SharedGenerator
@@ -107,6 +107,16 @@ def layer_matrix(layer: LayerSpec, weight: Tensor, input_shape: tuple[int, ...])
         )
     units = torch.eye(sources, dtype=weight.dtype, device=weight.device).view(sources, *input_shape)
     return apply_layer(layer, weight, None, units).flatten(1).t()
+
+
+def tap_places(layer: LayerSpec, taps: Taps, input_shape: tuple[int, ...]) -> Tensor:
+    """Where each of the weights (C_out, C_in / groups, kh, kw) lies in the layer's flat one, in their order, int64."""
+    whole = layer.weight_shape(input_shape)
+    at = torch.arange(math.prod(whole)).view(whole)
+    (top, left), (rows, columns), (down, across) = taps.offset, taps.kernel, taps.dilation
+    at = at[:, :, top : top + down * (rows - 1) + 1 : down, left : left + across * (columns - 1) + 1 : across]
+    groups = zip(at.chunk(taps.groups, 0), range(taps.groups), strict=True)
+    return torch.cat([outputs.chunk(taps.groups, 1)[group].flatten() for outputs, group in groups])
 
 
 @torch.no_grad()
@@ -200,6 +210,7 @@ class Synapse(nn.Module):
     Parameters
     ----------
     layer, pool : notation of the map, and of the pooling merged into it.
+    taps : where the weights lie in the layer's kernel; None: everywhere.
     input_shape, shape : (C, H, W) or (N,) before and after, without the batch.
     source, target : populations that it joins, counted from 0; source -1 is the input.
     bias, batch_norm : whether the map has them; the feedback has neither.
@@ -209,10 +220,11 @@ class Synapse(nn.Module):
 
     Attributes
     ----------
-    weight : parameter; of a pool a buffer that no checkpoint holds.
+    weight : parameter, of a convolution with taps these alone; of a pool a buffer that no checkpoint holds.
     """
 
     weight: Tensor
+    places: Tensor | None
 
     def __init__(
         self,
@@ -221,6 +233,7 @@ class Synapse(nn.Module):
         *,
         input_shape: tuple[int, ...],
         shape: tuple[int, ...],
+        taps: Taps | None = None,
         source: int,
         target: int,
         generator: torch.Generator,
@@ -246,8 +259,11 @@ class Synapse(nn.Module):
                     generator=generator,
                     distribution=initial_weights,
                     transposed_scale=initial_transposed_scale,
+                    taps=taps,
                 )
             )
+        places = None if taps is None else tap_places(layer, taps, input_shape)
+        self.register_buffer("places", places, persistent=False)
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
         kind = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
         self.batch_norm = kind(shape[0]) if batch_norm else None
@@ -261,15 +277,24 @@ class Synapse(nn.Module):
             return None
         if norm == "frobenius":
             return FrobeniusRestriction(bound)
-        weight = self.weight.detach()
+        weight = self._whole_weight().detach()
         return NormRestriction(
             self.layer, self.input_shape, self.shape, weight=weight, bound=bound, norm=norm, generator=generator
         )
 
     def effective_weight(self) -> Tensor:
         """The weight after norm restriction; in training mode this advances the power iteration."""
-        restricted: Tensor = self.weight if self.restriction is None else self.restriction(self.weight)
+        weight = self._whole_weight()
+        restricted: Tensor = weight if self.restriction is None else self.restriction(weight)
         return restricted
+
+    def _whole_weight(self) -> Tensor:
+        """The weight of the whole kernel, zero beside the taps."""
+        if self.places is None:
+            return self.weight
+        shape = self.layer.weight_shape(self.input_shape)
+        whole = self.weight.new_zeros(math.prod(shape)).index_copy(0, self.places, self.weight.flatten())
+        return whole.view(shape)
 
     @torch.no_grad()
     def scale_back(self, factor: float) -> None:
@@ -278,7 +303,8 @@ class Synapse(nn.Module):
             gain, bound = self.restriction.gain, self.restriction.bound
             gain.copy_(gain.clamp(-bound, bound) * factor)
         else:
-            self.weight.copy_(self.effective_weight() * factor)
+            # Both are one number times the weight.
+            self.weight.mul_(factor * self.effective_weight().norm() / self._whole_weight().norm().clamp_min(1e-30))
 
     def bind(self, batch: int, *, generator: torch.Generator | None) -> BoundSynapse:
         """This synapse with weight and dropout mask fixed for one forward call of a batch.

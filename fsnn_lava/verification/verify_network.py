@@ -7,7 +7,7 @@ keeps it from the float network? Spikes: do all backends give the same? Each is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fsnn_lava import conversion
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, inputs_of
-from fsnn_lava.config import DeployConfig
+from fsnn_lava.config import ConnectionConfig, DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
 from fsnn_lava.hardware import ALWAYS_ON, Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
@@ -343,10 +343,6 @@ def trained_arithmetic(network: HardwareNetwork) -> Arithmetic:
     return arithmetic
 
 
-def _connection_text(table: Mapping[str, str]) -> str:
-    return f"{table['source']} -{table['layer']}-> {table['target']}"
-
-
 def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[str, str]:
     """List what the report says about the network."""
     provenance = integer.provenance
@@ -356,7 +352,7 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
         timing = f"integers, {timing}"
     trained = {
         "notation": config.get("network", {}).get("notation"),
-        "connections": ", ".join(map(_connection_text, config.get("network", {}).get("connections", ()))) or None,
+        "connections": ", ".join(str(ConnectionConfig(**c)) for c in config.get("network", {}).get("connections", ())),
         "trained in": timing if "training" in config else None,  # a NIR graph was trained elsewhere
         "seed": config.get("training", {}).get("seed"),
         "epoch": provenance.get("metrics", {}).get("best_epoch"),
@@ -372,7 +368,7 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
         "name": integer.name,
         "fingerprint": fingerprint(integer),
         "dataset": config["dataset"],
-        **{name: str(value) for name, value in trained.items() if value is not None},
+        **{name: str(value) for name, value in trained.items() if value not in (None, "")},
         "neurons": " and ".join("IF" if leak == 1 else f"LIF, leak {leak}" for leak in leaks),
         "weights": f"{deployment['weight_bits']} bits at most, of constant currents {CURRENT_BITS}",
         "threshold": "half the reset amount" if deployment["threshold"] == "half" else as_trained,

@@ -8,9 +8,10 @@ import torch
 
 from fsnn_lava.config import ConnectionConfig, NetworkConfig, PopulationConfig
 from fsnn_lava.config.layer_kinds import Shape
-from fsnn_lava.config.notation import parse_connection
 from fsnn_lava.network.feedback_network import FeedbackSNN
 
+Layer = dict[str, Any]
+"""What `ConnectionConfig` takes besides both ends."""
 NAMES = "abcde"
 LEAKS = (1.0, 1.0, 0.9, 0.8)
 
@@ -32,16 +33,16 @@ def random_graph(seed: int, *, spide: bool = False, image: bool = False) -> tupl
     for name in NAMES[: rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.25, 0.25, 0.2, 0.15])]:
         source = str(rng.choice(list(shapes)))
         layer = _layer(rng, shapes[source], pools=not spide)
-        while image and source == "input" and layer == "P2":
+        while image and source == "input" and layer["layer"] == "P2":
             layer = _layer(rng, shapes[source], pools=not spide)
         shapes[name] = _reached(layer, shapes[source])
-        connections.append(ConnectionConfig(source, name, layer))
+        connections.append(ConnectionConfig(source, name, **layer))
     populations = [name for name in shapes if name != "input"]
     for target in populations:
         for source in shapes:
             layer = _leading(rng, shapes[source], shapes[target])
             if layer is not None and rng.random() < 0.35:
-                connections.append(ConnectionConfig(source, target, layer))
+                connections.append(ConnectionConfig(source, target, **layer))
     settings: dict[str, Any] = {"batch_norm": not spide and bool(rng.random() < 0.5), "leak": float(rng.choice(LEAKS))}
     settings |= {"spectral_norm": "frobenius"} if spide else {"spectral_norm_bound": float(rng.choice([0.3, 0.6]))}
     own = tuple(_constants(rng, name) for name in populations if rng.random() < 0.3)
@@ -105,30 +106,49 @@ def _image(rng: np.random.Generator) -> Shape:
     return (int(rng.integers(1, 4)), height, width)
 
 
-def _layer(rng: np.random.Generator, source: Shape, *, pools: bool) -> str:
+def _layer(rng: np.random.Generator, source: Shape, *, pools: bool) -> Layer:
     """Any layer from that shape."""
-    forms = [str(rng.integers(2, 9))]
+    forms: list[Layer] = [{"layer": str(rng.integers(2, 9))}]
     if len(source) == 3:
         channels, kernel = rng.integers(1, 4), rng.choice([1, 3, 5])
-        forms = [*forms, f"{channels}C{kernel}", f"{channels}C{kernel}", f"{channels}C{kernel}s"]
-        forms += [f"{channels}C{kernel}u"] if max(source[1:]) <= 4 else []
-        even = source[1] % 2 == 0 and source[2] % 2 == 0
-        forms += ["P2", *([f"{channels}C{kernel}-P2"] if pools else [])] if even else []
-    return str(rng.choice(forms))
+        forms += 2 * [{"layer": f"{channels}C{kernel}"}] + [{"layer": f"{channels}C{kernel}s"}]
+        forms += [{"layer": f"{channels}C{kernel}u"}] if max(source[1:]) <= 4 else []
+        if source[1] % 2 == 0 and source[2] % 2 == 0:
+            forms += [{"layer": "P2"}] + ([{"layer": f"{channels}C{kernel}-P2"}] if pools else [])
+        forms += 2 * [_form(rng, source[0])]
+    return forms[rng.integers(len(forms))]
 
 
-def _reached(layer: str, source: Shape) -> Shape:
-    first, pool = parse_connection(layer, layer)
+def _form(rng: np.random.Generator, source_channels: int) -> Layer:
+    """A convolution that the notation has no word for: oblong, even, dilated, of any stride, in groups."""
+    groups = int(rng.choice([1, source_channels]))
+    channels = groups * int(rng.integers(1, 3))
+    forms: list[Layer] = [
+        {"kernel": (1, 3)},
+        {"kernel": (3, 5), "stride": 2},
+        {"kernel": (2,), "padding": (1,)},
+        {"kernel": (4, 2), "padding": (2, 1)},
+        {"kernel": (3,), "padding": (1,), "stride": 3},
+        {"kernel": (3,), "dilation": (2,)},
+        {"kernel": (3, 1), "dilation": (1, 2)},
+    ]
+    return {"layer": f"{channels}C3", "groups": groups} | forms[rng.integers(len(forms))]
+
+
+def _reached(layer: Layer, source: Shape) -> Shape:
+    first, pool, _ = ConnectionConfig("input", "a", **layer).read(0)
     shape = first.output_shape(source)
     return shape if pool is None else pool.output_shape(shape)
 
 
-def _leading(rng: np.random.Generator, source: Shape, target: Shape) -> str | None:
+def _leading(rng: np.random.Generator, source: Shape, target: Shape) -> Layer | None:
     """A layer from one shape to another, if there is one."""
     if len(target) == 1:
-        return str(target[0])
+        return {"layer": str(target[0])}
     if len(source) == 1:
         return None
-    forms = [f"{target[0]}C{kernel}{mark}" for kernel in (1, 3, 5) for mark in ("", "s", "u")]
+    forms: list[Layer] = [{"layer": f"{target[0]}C{kernel}{mark}"} for kernel in (1, 3, 5) for mark in ("", "s", "u")]
+    forms += [{"layer": f"{target[0]}C3", "kernel": kernel} for kernel in ((1, 3), (3, 5))]
+    forms += [{"layer": f"{target[0]}C3", "groups": target[0]}] if source[0] % target[0] == 0 else []
     found = [form for form in forms if _reached(form, source) == target]
-    return str(rng.choice(found)) if found else None
+    return found[rng.integers(len(found))] if found else None

@@ -24,36 +24,6 @@ from fsnn_lava.network import BoundSynapse, FeedbackSNN, FoldedSynapse, Synapse,
 from fsnn_lava.quantization import CURRENT_LIMIT, round_current, shared
 
 
-@dataclass(frozen=True)
-class PooledConvolution(LayerSpec):
-    """A convolution with the average pooling that follows it in its kernel.
-
-    Parameters
-    ----------
-    border : zeros on every side.
-    """
-
-    border: int = 0
-
-    def __post_init__(self) -> None:
-        """Take sides that the notation has no word for."""
-
-    @property
-    def is_outside(self) -> bool:
-        """False: it is a convolution."""
-        return False
-
-    @property
-    def padding(self) -> int:
-        """Zeros on every side."""
-        return self.border
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(C, H, W) after it."""
-        sides = ((n + 2 * self.border - self.kernel) // self.stride + 1 for n in input_shape[1:])
-        return (self.features, *sides)
-
-
 @dataclass(frozen=True, eq=False)
 class IntegerSynapse(BoundSynapse):
     """A connection of dequantized weights during one forward call.
@@ -329,7 +299,7 @@ def _with_pool(synapse: Synapse) -> LayerSpec:
     if pool is None:
         return layer
     kernel = layer.kernel + layer.stride * (pool.kernel - 1)
-    return PooledConvolution("conv", layer.features, kernel, layer.stride * pool.kernel, border=layer.padding)
+    return LayerSpec("conv", layer.features, kernel, layer.stride * pool.kernel, border=layer.padding)
 
 
 def _pooled(weight: Tensor, stride: int, window: int) -> Tensor:
