@@ -14,8 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # what type checkers and editors see
     from fsnn_lava.backends import run as run
     from fsnn_lava.config import (
+        ConnectionConfig as ConnectionConfig,
         DeployConfig as DeployConfig,
         NetworkConfig as NetworkConfig,
+        PopulationConfig as PopulationConfig,
         TrainConfig as TrainConfig,
         TrainingConfig as TrainingConfig,
         read_config as read_config,
@@ -51,7 +53,7 @@ _names, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "datasets": "Dataset load_dataset",
-        "config": "TrainConfig NetworkConfig TrainingConfig DeployConfig read_config",
+        "config": "TrainConfig NetworkConfig ConnectionConfig PopulationConfig TrainingConfig DeployConfig read_config",
         "training": "train evaluate",
         "conversion": "lower save load from_zoo",
         "quantization": "quantize",

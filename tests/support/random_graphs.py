@@ -74,10 +74,10 @@ def random_graph_network(
             if synapse.bias is None:  # of a pool, whose weights are no parameters
                 continue
             synapse.weight.mul_(0.4)
-            synapse.bias.add_(0.2)
+            synapse.bias.add_(0.2 + 0.03 * torch.randn(synapse.shape[0], generator=generator))
             if synapse.batch_norm is not None:
                 synapse.batch_norm.weight.fill_(0.3)
-                synapse.batch_norm.bias.fill_(0.3)
+                synapse.batch_norm.bias.copy_(0.3 + 0.03 * torch.randn(synapse.shape[0], generator=generator))
                 synapse.batch_norm.running_mean.copy_(0.1 * torch.randn(synapse.shape[0], generator=generator))
                 synapse.batch_norm.running_var.copy_(0.5 + torch.rand(synapse.shape[0], generator=generator))
         for synapse in model.feedbacks:
