@@ -53,6 +53,8 @@ from fsnn_lava.hardware.neurons import (
     FloatNeuron as FloatNeuron,
     IntegerNeuron as IntegerNeuron,
     Neuron as Neuron,
+    Reset as Reset,
+    reasons_against_equilibrium as reasons_against_equilibrium,
 )
 from fsnn_lava.hardware.overflow_proof import (
     accumulator_violations as accumulator_violations,

@@ -14,13 +14,13 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from fsnn_lava.errors import NetworkError, counted
 from fsnn_lava.hardware.geometry import DENSE, Array, Geometry, Shape
-from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron, IntegerNeuron, Neuron
+from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron, IntegerNeuron, Neuron, Reset
 
 INPUT = "input"
 """Name under which a connection refers to the network's input."""
@@ -318,11 +318,13 @@ def _population_violations(network: HardwareNetwork) -> list[Violation]:
 
 
 def _neuron_violations(where: str, neuron: Neuron) -> list[Violation]:
+    rules: list[tuple[str, Any, bool, str]]
     if isinstance(neuron, FloatNeuron):
         rules = [
             ("v_threshold", neuron.v_threshold, 0 < neuron.v_threshold < np.inf, "a finite number > 0"),
             ("reset_amount", neuron.reset_amount, 0 < neuron.reset_amount < np.inf, "a finite number > 0"),
             ("leak", neuron.leak, 0 < neuron.leak <= 1, "0 < leak <= 1"),
+            ("current_leak", neuron.current_leak, 0 <= neuron.current_leak < 1, "0 <= current_leak < 1"),
         ]
     else:
         rules = [
@@ -331,7 +333,9 @@ def _neuron_violations(where: str, neuron: Neuron) -> list[Violation]:
             ("reset_exponent", neuron.reset_exponent, 0 <= neuron.reset_exponent <= 7, "0 .. 7"),
             ("decay", neuron.decay, 0 <= neuron.decay < DECAY_UNITY, "0 .. 4095"),
             ("scale", neuron.scale, 0 < neuron.scale < np.inf, "a finite number > 0"),
+            ("current_decay", neuron.current_decay, 1 <= neuron.current_decay <= DECAY_UNITY, "1 .. 4096"),
         ]
+    rules.append(("reset", neuron.reset, neuron.reset in get_args(Reset), " or ".join(get_args(Reset))))
     return [Violation(where, f"{name} {value}", allowed) for name, value, holds, allowed in rules if not holds]
 
 

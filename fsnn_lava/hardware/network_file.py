@@ -20,8 +20,9 @@ from fsnn_lava.hardware.network import Connection, HardwareNetwork, InputSpec, I
 from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Neuron
 
 FORMAT = "fsnn-lava-network"
-VERSIONS = (2, 3, 4)
-"""That are read, each with what the ones before have. 3: negative exponents of spikes and events. 4: a period."""
+VERSIONS = (2, 3, 4, 5)
+"""That are read, each with what the ones before have. 3: negative exponents of spikes and events. 4: a period. 5: reset
+to zero, and currents that decay."""
 
 _LIBVER = ("v108", "v108")
 """The oldest HDF5 format that guards its own structure by checksums: damage there is an error, not a surprise."""
@@ -30,6 +31,8 @@ _INPUT = {"kind": str, "maximum": int, "shape": tuple}
 _POPULATION = {"name": str, "shape": tuple, "start": int}
 _INTEGER_NEURON = {"v_threshold": int, "reset_mantissa": int, "reset_exponent": int, "decay": int, "scale": float}
 _FLOAT_NEURON = {"v_threshold": float, "reset_amount": float, "leak": float}
+_INTEGER_NEURON_5 = {"reset": str, "current_decay": int}
+_FLOAT_NEURON_5 = {"reset": str, "current_leak": float}
 _CONNECTION = {"name": str, "source": str, "target": str, "delay": int, "weight_exponent": int, "weight_bits": int}
 _INTEGRATORS = {"weight_exponent": int, "weight_bits": int, "scale": float}
 _GEOMETRIES = {type(DENSE): "dense", Convolution: "convolution", TransposedConvolution: "transposed_convolution"}
@@ -81,7 +84,7 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
     writer.attributes("/", {"name": str, "arithmetic": str, "time_steps": int}, network)
     writer.text("/", "provenance", metadata_text(network, dict(network.provenance)))
     writer.attributes("/input", _INPUT, network.input)
-    neuron = _INTEGER_NEURON if network.arithmetic == "integer" else _FLOAT_NEURON
+    neuron = _neuron_entries(network.arithmetic == "integer", _version(network))
     for i, population in enumerate(network.populations):
         writer.attributes(f"/populations/{i:03d}", _POPULATION, population)
         writer.attributes(f"/populations/{i:03d}", neuron, population.neuron)
@@ -94,10 +97,19 @@ def _write_network(writer: EntryWriter, network: HardwareNetwork) -> None:
 
 def _version(network: HardwareNetwork) -> int:
     """The oldest one whose readers understand the network."""
+    if any(p.neuron.reset != "subtract" or p.neuron.has_memory_of_current for p in network.populations):
+        return 5
     if any(c.period != 1 for c in network.connections):
         return 4
     finer = any(c.weight_exponent < 0 and not network.is_graded(c) for c in network.connections)
     return 3 if finer else 2
+
+
+def _neuron_entries(integer: bool, version: int) -> dict[str, type]:
+    """Names and types of a neuron's numbers and words."""
+    if integer:
+        return _INTEGER_NEURON | (_INTEGER_NEURON_5 if version >= 5 else {})
+    return _FLOAT_NEURON | (_FLOAT_NEURON_5 if version >= 5 else {})
 
 
 def _connection_entries(version: int) -> dict[str, type]:
@@ -150,7 +162,7 @@ def _read_network(reader: EntryReader) -> HardwareNetwork:
     network = HardwareNetwork(
         reader.attribute("/", "name", str),
         _read_input(reader),
-        tuple(_read_population(reader, group, integer) for group in reader.groups("/populations")),
+        tuple(_read_population(reader, group, integer, version) for group in reader.groups("/populations")),
         tuple(_read_connection(reader, group, integer, version) for group in reader.groups("/connections")),
         _read_readout(reader),
         reader.attribute("/", "time_steps", int),
@@ -190,12 +202,9 @@ def _read_input(reader: EntryReader) -> InputSpec:
     return spec
 
 
-def _read_population(reader: EntryReader, group: str, integer: bool) -> Population:
-    neuron: Neuron
-    if integer:
-        neuron = IntegerNeuron(**reader.attributes(group, _INTEGER_NEURON))
-    else:
-        neuron = FloatNeuron(**reader.attributes(group, _FLOAT_NEURON))
+def _read_population(reader: EntryReader, group: str, integer: bool, version: int) -> Population:
+    entries = reader.attributes(group, _neuron_entries(integer, version))
+    neuron: Neuron = IntegerNeuron(**entries) if integer else FloatNeuron(**entries)
     return Population(neuron=neuron, **reader.attributes(group, _POPULATION))
 
 

@@ -18,8 +18,12 @@ theta = 64 (2 V - 1).
    grows, and D is odd.
 3. **Reset.** It is subtracted exactly where u > theta. So u -> D(u) - 128 rho [u > theta] never decreases on
    u <= theta, nor on u > theta, and over low .. high it is smallest and largest at an end of one of the pieces.
+   Reset to zero likewise: there the second piece is the one number 0.
+4. **A current that decays.** It is an integer i with a law as in 2, i -> D'(i) + 64 (what arrives), and starts from 0:
+   applying D' to both ends of its interval and adding the extremes of 1 encloses the next i. What arrives in a step may
+   thus count up to 1 / (1 - current_leak) times. Where the current has no memory, D' is 0.
 
-Adding the extremes of 1 to those of 3 encloses the next potential. ∎
+Adding the extremes of 4 to those of 3 encloses the next potential. ∎
 
 The claim holds as well if 1 is given less than is known: `bounds_alone` takes must = none and may = all for every
 source. Sets of spikes mostly stay as they are from one step to the next; what they add up to is then used again.
@@ -45,7 +49,8 @@ INT32_LIMIT = 2**31 - 1
 def potential_bounds(network: HardwareNetwork) -> dict[str, tuple[Array, Array]]:
     """Bound the potential of each neuron over the window: population -> lowest, highest, units of state, (*N) int64.
 
-    No input that the network allows takes a potential out of these bounds; the module's docstring has the proof.
+    No input that the network allows takes a potential out of these bounds; the module's docstring has the proof. A
+    current that decays is state as well, of 24 bits, and of it and the potential the wider bounds are taken.
 
     Raises
     ------
@@ -114,7 +119,8 @@ def accumulator_violations(network: HardwareNetwork) -> list[Violation]:
     found: list[Violation] = []
     for population in network.populations:
         assert isinstance(population.neuron, IntegerNeuron)
-        low = np.full(population.size, -2 * population.neuron.reset_synapse)
+        subtracted = population.neuron.reset_synapse if population.neuron.reset == "subtract" else 0
+        low = np.full(population.size, -2 * subtracted)
         high = np.zeros(population.size, np.int64)
         for connection in network.incoming(population.name):
             feed = _Feed(network, connection)
@@ -141,10 +147,9 @@ def _potential_violation(population: Population, lowest: Array, highest: Array) 
         return None
     outside = int(np.count_nonzero(largest > STATE_LIMIT))
     bounds = f"{int(lowest.ravel()[worst])} .. {int(highest.ravel()[worst])}"
+    state = "potential or current" if population.neuron.has_memory_of_current else "potential"
     found = f"{outside} of {population.size} neurons could leave it, the worst is neuron {worst} with {bounds}"
-    return Violation(
-        f'potential of population "{population.name}"', found, f"-{STATE_LIMIT} .. {STATE_LIMIT} (24 bits)"
-    )
+    return Violation(f'{state} of population "{population.name}"', found, f"-{STATE_LIMIT} .. {STATE_LIMIT} (24 bits)")
 
 
 def _sum_violation(where: str, low: Array, high: Array) -> list[Violation]:
@@ -168,6 +173,8 @@ class _Track:
     neuron: IntegerNeuron
     low: Array
     high: Array
+    current_low: Array
+    current_high: Array
     lowest: Array
     highest: Array
     must: list[Array] = field(default_factory=list)
@@ -177,26 +184,36 @@ class _Track:
     def fresh(cls, population: Population) -> _Track:
         assert isinstance(population.neuron, IntegerNeuron)
         zero = np.zeros(population.size, np.int64)
-        return cls(population.neuron, zero, zero, zero, zero)
+        return cls(population.neuron, zero, zero, zero, zero, zero, zero)
 
-    def advance(self, current_low: Array, current_high: Array) -> None:
-        """Steps 2 and 3 of the proof; currents in units of 64 states."""
-        leaked, threshold, reset = self.neuron.leaked, self.neuron.fires_above, self.neuron.reset_state
+    def advance(self, arriving_low: Array, arriving_high: Array) -> None:
+        """Steps 2 to 4 of the proof; what arrives in units of 64 states."""
+        leaked, threshold = self.neuron.leaked, self.neuron.fires_above
         silent, fires = self.low <= threshold, self.high > threshold
         low_silent = leaked(self.low)
-        low_fired = leaked(np.maximum(self.low, threshold + 1)) - reset
         high_silent = leaked(np.minimum(self.high, threshold))
-        high_fired = leaked(self.high) - reset
+        low_fired, high_fired = self._after_spikes(np.maximum(self.low, threshold + 1), self.high)
         low = np.where(silent & fires, np.minimum(low_silent, low_fired), np.where(silent, low_silent, low_fired))
         high = np.where(silent & fires, np.maximum(high_silent, high_fired), np.where(silent, high_silent, high_fired))
-        self.low = low + STATE_PER_HALF_WEIGHT * current_low
-        self.high = high + STATE_PER_HALF_WEIGHT * current_high
+        current_low, current_high = STATE_PER_HALF_WEIGHT * arriving_low, STATE_PER_HALF_WEIGHT * arriving_high
+        if self.neuron.has_memory_of_current:
+            current_low = current_low + self.neuron.kept_current(self.current_low)
+            current_high = current_high + self.neuron.kept_current(self.current_high)
+            self.current_low, self.current_high = current_low, current_high
+            self.lowest, self.highest = np.minimum(self.lowest, current_low), np.maximum(self.highest, current_high)
+        self.low, self.high = low + current_low, high + current_high
         self.lowest, self.highest = np.minimum(self.lowest, self.low), np.maximum(self.highest, self.high)
         self.must.append(_kept_if_equal(self.must, self.low > threshold))
         self.may.append(_kept_if_equal(self.may, self.high > threshold))
 
+    def _after_spikes(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """What reset and leak leave of potentials from low to high that are above the threshold."""
+        if self.neuron.reset == "zero":
+            return np.zeros_like(low), np.zeros_like(high)
+        return self.neuron.leaked(low) - self.neuron.reset_state, self.neuron.leaked(high) - self.neuron.reset_state
+
     def reached(self, population: Population) -> tuple[Array, Array]:
-        """Lowest and highest potential of all steps so far."""
+        """Lowest and highest state of all steps so far."""
         return self.lowest.reshape(population.shape), self.highest.reshape(population.shape)
 
 

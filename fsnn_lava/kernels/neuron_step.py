@@ -21,40 +21,45 @@ _int32: Any = numba.int32
 """For numba alone: a sum or product of two such numbers would have 64 bits."""
 
 
-def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any) -> tuple[Any, bool]:
+NEURON_NUMBERS = 5
+"""Numbers of a neuron, in the type of its potentials. Integers: 4096 - decay, 128 rho, 64 (2 V - 1), whether a spike
+resets to zero, 4096 - current_decay. Floats: leak, reset amount, threshold, whether, current_leak."""
+
+
+def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, to_zero: bool) -> tuple[Any, bool]:
     """Return the potential after a step, and whether the neuron fires, by `integer_law` or `float_law`.
 
-    Compiled functions alone call it.
+    Compiled functions alone call it. The current is in the unit of the potential: see `states_of`.
     """
     raise NotImplementedError("only compiled functions can call this one")
 
 
 @overload(law, strict=False)  # strict: it would compare the annotations too
-def _law_by_type(before: Any, current: Any, kept: Any, reset: Any, threshold: Any) -> Callable[..., Any]:
+def _law_by_type(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, to_zero: Any) -> Callable[..., Any]:
     if before == numba.types.int32:
         return narrow_law
     return integer_law if isinstance(before, numba.types.Integer) else float_law
 
 
-def integer_law(before: int, current: int, kept: int, reset: int, threshold: int) -> tuple[int, bool]:
-    """Leak, reset and integrate in units of state (the current: in units of 64 of them); fire above the threshold."""
+def integer_law(before: int, current: int, kept: int, reset: int, threshold: int, to_zero: bool) -> tuple[int, bool]:
+    """Leak, reset and integrate in units of state; fire above the threshold."""
     # The decay rounds towards zero, as hardware does: a shift of the magnitude, then its sign again.
     after = (abs(before) * kept) >> 12
     if before < 0:
         after = -after
     # The spike is recovered from the potential, which was not reset yet: no array of spikes is read.
     if before > threshold:
-        after -= reset
-    after += 64 * current
+        after = 0 if to_zero else after - reset
+    after += current
     return after, after > threshold
 
 
-def narrow_law(before: int, current: int, kept: int, reset: int, threshold: int) -> tuple[int, bool]:
+def narrow_law(before: int, current: int, kept: int, reset: int, threshold: int, to_zero: bool) -> tuple[int, bool]:
     """The same where nothing leaves 32 bits: of a potential within 24 bits, and a current for which that is known."""
     after = before if kept == DECAY_UNITY else _kept_of(before, kept)
     if before > threshold:
-        after -= reset
-    after = _int32(after + 64 * current)
+        after = _int32(0) if to_zero else after - reset
+    after = _int32(after + current)
     return after, after > threshold
 
 
@@ -71,18 +76,60 @@ def _kept_of(before: int, kept: int) -> int:
     return kept_of
 
 
-def float_law(before: float, current: float, leak: float, reset: float, threshold: float) -> tuple[float, bool]:
+def float_law(
+    before: float, current: float, leak: float, reset: float, threshold: float, to_zero: bool
+) -> tuple[float, bool]:
     """Leak, reset and integrate in the unit of the threshold, v = leak (v - reset s) + I; fire where v >= threshold."""
     # As above: the spike of the step before is recovered from its potential.
     if before >= threshold:
-        before -= reset
+        before = before - before if to_zero else before - reset  # 0 in the type of the potential
     after = leak * before + current
     return after, after >= threshold
+
+
+def states_of(potential: Any, arriving: Any) -> Any:
+    """Return what arrives, in the unit and the type of that potential: integers arrive in units of 64 states.
+
+    Compiled functions alone call it.
+    """
+    raise NotImplementedError("only compiled functions can call this one")
+
+
+@overload(states_of, strict=False)
+def _states_by_type(potential: Any, arriving: Any) -> Callable[..., Any]:
+    if potential == numba.types.int32:
+        return lambda potential, arriving: _int32(64 * arriving)
+    if isinstance(potential, numba.types.Integer):
+        return lambda potential, arriving: 64 * arriving
+    return lambda potential, arriving: arriving
+
+
+def with_memory(current: Any, arriving: Any, kept: Any) -> Any:
+    """Return the synaptic current after a step of its decay, and of what arrives, both in its own unit.
+
+    Compiled functions alone call it.
+    """
+    raise NotImplementedError("only compiled functions can call this one")
+
+
+@overload(with_memory, strict=False)
+def _memory_by_type(current: Any, arriving: Any, kept: Any) -> Callable[..., Any]:
+    if current == numba.types.int32:
+        return lambda current, arriving, kept: _int32(_kept_of(current, kept) + arriving)
+    if isinstance(current, numba.types.Integer):
+        return _integer_memory
+    return lambda current, arriving, kept: kept * current + arriving
+
+
+def _integer_memory(current: int, arriving: int, kept: int) -> int:
+    after = (abs(current) * kept) >> 12
+    return (-after if current < 0 else after) + arriving
 
 
 @compiled
 def batch_step(
     potential: Array,
+    memory: Array,
     drive: Array,
     arriving: Array,
     spikes: Array,
@@ -91,25 +138,30 @@ def batch_step(
     share: float,
     neuron: Array,
 ) -> Any:
-    """Advance a batch by one step, and return the largest |potential|.
+    """Advance a batch by one step, and return the largest |potential|, or |current| where that has memory.
 
     Parameters
     ----------
     potential : (B, N) int64 in units of state, or float64 in the unit of the threshold; updated.
+    memory : (B, N) synaptic current in the unit of the potential, updated; without numbers where it has no memory.
     drive, arriving : (B, N) constant and spike-driven current, integers in units of 64 states, or float64.
     spikes : (B, N) 0/1; written.
     counts : (B, N) integer spikes so far; updated.
     rates : (B, N) float64 weighted rate so far; updated, unless ``share`` is 0.
     share : weight of this step in the firing rate; 0 where the rate is counts / T.
-    neuron : (3,) int64: 4096 - decay, 128 rho and 64 (2 V - 1); or float64: leak, reset, threshold.
+    neuron : (NEURON_NUMBERS,) int64 or float64.
     """
-    kept, reset, threshold = neuron[0], neuron[1], neuron[2]
+    kept, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
     peak = potential.dtype.type(0)
     # All that a neuron does in one pass over memory, which bounds the speed; the largest potential is found on the way.
     for b in range(potential.shape[0]):
         for n in range(potential.shape[1]):
-            current = drive[b, n] + drive.dtype.type(arriving[b, n])
-            after, fired = law(potential[b, n], current, kept, reset, threshold)
+            current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[b, n]))
+            if keeps > 0:
+                current = with_memory(memory[b, n], current, keeps)
+                memory[b, n] = current
+                peak = max(peak, abs(current))
+            after, fired = law(potential[b, n], current, kept, reset, threshold, to_zero)
             potential[b, n] = after
             spikes[b, n] = fired
             counts[b, n] += fired
@@ -136,6 +188,8 @@ def batch_steps(
 ) -> Any:
     """Advance some of a batch by several steps whose currents are known, and return their largest |potential|.
 
+    Currents have no memory here.
+
     Parameters
     ----------
     first, end : samples. Parts of the arrays would not be known to be contiguous, and be read number by number.
@@ -143,14 +197,14 @@ def batch_steps(
     potential, drive, counts, rates, neuron : as of `batch_step`.
     shares : (steps,) weight of each step in the firing rate; empty where the rate is counts / T.
     """
-    kept, reset, threshold = neuron[0], neuron[1], neuron[2]
+    kept, reset, threshold, to_zero = neuron[0], neuron[1], neuron[2], neuron[3] != 0
     peak = potential.dtype.type(0)
     # A sample's potentials stay in the cache while it goes through the steps; only currents and spikes are moved.
     for b in range(first, end):
         for t in range(len(arriving)):
             for n in range(potential.shape[1]):
-                current = drive[b, n] + drive.dtype.type(arriving[t, b, n])
-                after, fired = law(potential[b, n], current, kept, reset, threshold)
+                current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[t, b, n]))
+                after, fired = law(potential[b, n], current, kept, reset, threshold, to_zero)
                 potential[b, n] = after
                 spikes[t, b, n] = fired
                 counts[b, n] += fired
@@ -194,7 +248,7 @@ def float_batch_steps(
         for t in range(len(spikes)):
             u, w = t % len(upper), t % len(lower)
             for n in range(potential.shape[1]):
-                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold)
+                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold, False)
                 potential[b, n] = after
                 spikes[t, b, n] = fired
                 counts[b, n] += fired
@@ -203,40 +257,51 @@ def float_batch_steps(
                     rates[b, n] += shares[t] * spikes[t, b, n]
 
 
-def advance(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
+def advance(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> float:
     """Advance one sample's neurons by a step, by the law for the type of the numbers; return the largest |potential|.
 
-    Compiled functions alone call it.
+    Or the largest |current|, if that is larger and has memory. Compiled functions alone call it.
 
     Parameters
     ----------
     potential : (N,) int64 in units of state, int32 as `narrow_law` says, or float64; updated.
+    memory : (N,) synaptic current in the unit and the type of the potential, updated; without numbers where it has no
+        memory.
     current : (N,) all that arrives; int32 in units of 64 states, or float64.
-    neuron : (3,), as above, in the type of the potentials.
+    neuron : (NEURON_NUMBERS,), in the type of the potentials.
     fired : (N,) uint8 0/1; written.
     """
     raise NotImplementedError("only compiled functions can call this one")
 
 
 @overload(advance, strict=False)
-def _advance_by_type(potential: Any, current: Any, neuron: Any, fired: Any) -> Callable[..., Any]:
+def _advance_by_type(potential: Any, memory: Any, current: Any, neuron: Any, fired: Any) -> Callable[..., Any]:
     return _advance_integers if isinstance(potential.dtype, numba.types.Integer) else _advance_floats
 
 
-def _advance_integers(potential: Array, current: Array, neuron: Array, fired: Array) -> int:
-    kept, reset, threshold = neuron[0], neuron[1], neuron[2]
+def _advance_integers(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> int:
+    kept, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
     peak: int = potential.dtype.type(0)
     # One pass over memory; spikes are bytes, so that it moves little.
     for n in range(len(potential)):
-        after, fired[n] = law(potential[n], current[n], kept, reset, threshold)
+        states = states_of(potential[n], current[n])
+        if keeps > 0:
+            states = with_memory(memory[n], states, keeps)
+            memory[n] = states
+            peak = max(peak, potential.dtype.type(abs(states)))
+        after, fired[n] = law(potential[n], states, kept, reset, threshold, to_zero)
         potential[n] = after
         peak = max(peak, potential.dtype.type(abs(after)))
     return peak
 
 
-def _advance_floats(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
-    leak, reset, threshold = neuron[0], neuron[1], neuron[2]
+def _advance_floats(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> float:
+    leak, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
     # The same pass without the largest potential: floats have no range to leave.
     for n in range(len(potential)):
-        potential[n], fired[n] = law(potential[n], current[n], leak, reset, threshold)
+        arriving = current[n]
+        if keeps > 0:
+            arriving = with_memory(memory[n], arriving, keeps)
+            memory[n] = arriving
+        potential[n], fired[n] = law(potential[n], arriving, leak, reset, threshold, to_zero)
     return 0.0

@@ -27,7 +27,7 @@ class Tables(NamedTuple):
     first_neuron : (P + 1,) int64: first neuron of each population, and the end.
     ring : (1 + P, 3) int64 for the input and each population, as sources of spikes: where in the ring its lists begin,
         the places of one list, and how many steps are held.
-    neurons : (P, 3) as `advance` takes it, in the type of the potentials.
+    neurons : (P, NEURON_NUMBERS) as `advance` takes it, in the type of the potentials.
     constant : (neurons,) current that arrives in every step.
     graded : (G, 3) int64: target, delay and first column of each current that a sample's codes make.
     pulses : (Q, 3) int64: target, period and first number, in `pulse_currents`, of each current that arrives in one
@@ -102,7 +102,7 @@ class Outcome(NamedTuple):
     early : (B, columns) float64 zeros for the last population's rates, or counts where it has none, before the last
         `loop_delay` steps: those of the spikes that come back within the window. No columns where nobody asks for it.
     loop_delay : steps after which its spikes come back.
-    peaks : (B, P) zeros in the type of the potentials, for the largest |potential|; stays so in floats.
+    peaks : (B, P) zeros in the type of the potentials, for the largest of what `advance` returns; stays so in floats.
     """
 
     counts: Array
@@ -227,12 +227,14 @@ def run_samples(
     # All arrays of a sample are allocated once; samples follow each other, so that these stay in the cache.
     populations = len(tables.neurons)
     potential = np.zeros(tables.first_neuron[populations], tables.neurons.dtype)
+    memory = np.zeros_like(potential if (tables.neurons[:, 4] > 0).any() else potential[:0])
     current = np.empty(len(potential), tables.constant.dtype)
     fired = np.empty(len(potential), np.uint8)
     lists = np.empty(tables.ring[populations, 0] + tables.ring[populations, 1] * tables.ring[populations, 2], np.int32)
     counts = np.zeros((populations + 1, frames.shape[1]), np.int64)  # spikes of each source in each step
     for sample in range(len(outcome.counts)):
         potential[:] = 0
+        memory[:] = 0
         for step in range(frames.shape[1]):
             # Frames become lists of places once per step, for all connections that read them.
             if frames.shape[2]:
@@ -251,10 +253,13 @@ def run_samples(
                         spiking = _list(tables, lists, c.source, sent)[: counts[c.source, sent]]
                         _add_spikes(tables, c, spiking, narrow, wide, arriving)
                 # One pass over the neurons; the range is tested once per step, by the largest potential.
-                peak = advance(potential[begin:end], arriving, tables.neurons[p], fired[begin:end])
+                state, remembered = potential[begin:end], memory[begin:end]
+                peak = advance(state, remembered, arriving, tables.neurons[p], fired[begin:end])
                 if peak > limit:
-                    n = _first_beyond(potential[begin:end], limit)
-                    return sample, step, p, n, float(potential[begin + n])
+                    n = _first_beyond(state, limit)
+                    if n < 0:  # the potential is in range, the current is not
+                        state, n = remembered, _first_beyond(remembered, limit)
+                    return sample, step, p, n, float(state[n])
                 outcome.peaks[sample, p] = max(outcome.peaks[sample, p], peak)
                 # The new spikes become a list at once: whatever follows costs what they cost.
                 spiking = _list(tables, lists, p + 1, step)

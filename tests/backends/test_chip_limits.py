@@ -1,6 +1,7 @@
 """What Lava and Loihi 2 cannot say of a network: every reason at once. Needs no Lava."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,29 @@ def test_sequential_timing_is_refused_with_every_reason_and_the_way_out() -> Non
     )
     assert 'connection "forward" (a -> b): found delay 0' in message
     assert 'with_timing(network, "hardware")' in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "count"),
+    [({"reset": "zero"}, 0), ({"reset": "zero", "current_decay": 9}, 0), ({"current_decay": 9}, 1)],
+)
+def test_what_a_spike_subtracts_may_not_decay(changed: dict[str, Any], count: int) -> None:
+    base = network()
+    neuron = replace(base.populations[0].neuron, **changed)
+    found = hardware_violations(
+        replace(base, populations=(replace(base.populations[0], neuron=neuron), *base.populations[1:]))
+    )
+    expected = (
+        'population "a": found a current that decays, current_leak 0.997803, and reset by subtraction; allowed: one of '
+        "the two: what a spike subtracts reaches Lava's neuron over a synapse, and would decay as well"
+    )
+    assert [str(v) for v in found] == [expected] * count
+
+
+def test_no_reset_synapse_no_limits_of_it() -> None:
+    base = network(reset_exponent=7)
+    zero = tuple(replace(p, neuron=replace(p.neuron, reset="zero")) for p in base.populations)
+    assert hardware_violations(replace(base, populations=zero)) == []
 
 
 def test_longest_delay() -> None:

@@ -49,16 +49,22 @@ def constant(value: float) -> Connection:
 
 # 60 per step, threshold and reset 100:    60, 120 s, 80, 140 s, 100 s (the threshold itself fires)
 # 120 per step, half is kept, then -100:  120 s, 80, 160 s, 100 s, 70
+# 60 per step, half is kept, to zero:      60, 90, 105 s, 60, 90
+# the same of 40, 60, 70, 75, 77.5:        40, 80, 110 s, 75, 115 s
 BY_HAND = {
     "IF": (IntegerNeuron(100, 100, 0, 0, 1.0), 60, [0, 1, 0, 1, 1]),
     "LIF": (IntegerNeuron(100, 100, 0, 2048, 1.0), 120, [1, 0, 1, 1, 0]),
     "IF, reset with an exponent": (IntegerNeuron(100, 25, 2, 0, 1.0), 60, [0, 1, 0, 1, 1]),
     "float IF": (FloatNeuron(100.0, 100.0, 1.0), 60.0, [0, 1, 0, 1, 1]),
     "float LIF": (FloatNeuron(100.0, 200.0, 0.5), 120.0, [1, 0, 1, 1, 0]),
+    "reset to zero": (IntegerNeuron(100, 100, 0, 2048, 1.0, "zero"), 60, [0, 0, 1, 0, 0]),
+    "float, reset to zero": (FloatNeuron(100.0, 200.0, 0.5, "zero"), 60.0, [0, 0, 1, 0, 0]),
+    "current": (IntegerNeuron(100, 100, 0, 2048, 1.0, "zero", 2048), 40, [0, 0, 1, 0, 1]),
+    "float current": (FloatNeuron(100.0, 200.0, 0.5, "zero", 0.5), 40.0, [0, 0, 1, 0, 1]),
 }
 ARITHMETIC: dict[Arithmetic, list[str]] = {
-    "integer": ["IF", "LIF", "IF, reset with an exponent"],
-    "float": ["float IF", "float LIF"],
+    "integer": ["IF", "LIF", "IF, reset with an exponent", "reset to zero", "current"],
+    "float": ["float IF", "float LIF", "float, reset to zero", "float current"],
 }
 
 

@@ -22,7 +22,7 @@ from fsnn_lava.hardware import with_timing
 from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, TransposedConvolution
 from fsnn_lava.hardware.linear_maps import LinearMap, linear_map
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
-from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron
+from fsnn_lava.hardware.neurons import FloatNeuron, IntegerNeuron, Reset
 from fsnn_lava.hardware.run_io import RatesOfCounts, RunResult, rate_weights, rates_from_spikes
 from random_networks import Overflow, random_case, random_network, reference_run, reference_spikes
 from simulated import float_twin, names, same_run
@@ -81,7 +81,9 @@ def test_float_and_integer_runs_of_the_same_if_network_are_equal() -> None:
         drawn = random_network(seed)
         network = replace(
             drawn,
-            populations=tuple(replace(p, neuron=replace(p.neuron, decay=0)) for p in drawn.populations),
+            populations=tuple(
+                replace(p, neuron=replace(p.neuron, decay=0, current_decay=4096)) for p in drawn.populations
+            ),
             connections=tuple(
                 replace(c, weight_exponent=max(c.weight_exponent, 0), period=1) for c in drawn.connections
             ),
@@ -131,6 +133,68 @@ def test_what_is_not_recorded_is_not_kept() -> None:
     bare = IntegerSimulator().run(network, inputs)
     assert bare.spikes == {}
     assert same_run(replace(recorded, spikes={}), bare)
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_reset_to_zero_by_hand(engine: EngineName) -> None:
+    """V = 3 and 2 arrive a step, in weight units: u = 2, 4 (spike), 2 again, whatever the reset synapse says."""
+    neuron = IntegerNeuron(3, 3, 0, 0, 1.0, reset="zero")
+    network = one_neuron(neuron, [(ALWAYS_ON, 2, 0, 0)], time_steps=6)
+    result = IntegerSimulator(engine=engine).run(network, code(0), record=["p"])
+    assert trace(result) == [0, 1, 0, 1, 0, 1]
+    assert result.peaks == {"p": 4 * 128}
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_a_current_that_decays_by_hand(engine: EngineName, reset: Reset) -> None:
+    """Units of state: V = rho = 3, so a spike above 320; 128 arrive a step, half of the current is kept."""
+    neuron = IntegerNeuron(3, 3, 0, 1024, 1.0, reset, 2048)
+    network = one_neuron(neuron, [(ALWAYS_ON, 1, 0, 0)], time_steps=8)
+    i = u = s = 0
+    spikes = []
+    for _ in range(8):
+        i = i // 2 + 128
+        u = (0 if s else u * 3 // 4) + i if reset == "zero" else u * 3 // 4 - 384 * s + i
+        s = int(u > 320)
+        spikes.append(s)
+    result = IntegerSimulator(engine=engine).run(network, code(0), record=["p"])
+    assert trace(result) == spikes
+    assert 0 < sum(spikes) < 8
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("current_leak", [0.0, 0.625])
+def test_floats_follow_their_law(engine: EngineName, reset: Reset, current_leak: float) -> None:
+    """Multiples of 1/8 and leaks of eighths: no sum is rounded in eight steps."""
+    rng = np.random.default_rng(3)
+    neuron = FloatNeuron(2.0, 1.5, 0.875, reset, current_leak)
+    frames = rng.integers(0, 2, (8, 5, 3))
+    weight = rng.integers(-4, 16, (4, 3)) / 8.0
+    readout = Readout("p", np.ones((1, 4)), np.zeros(1))
+    network = HardwareNetwork(
+        "f", InputSpec((3,), "event", 1), (Population("p", (4,), neuron),), (Connection("c", INPUT, "p", weight),),
+        readout, 8,
+    )  # fmt: skip
+    spikes = FloatSimulator(engine=engine).run(network, frames, record=["p"]).spikes["p"]
+    i, v, s = np.zeros((5, 4)), np.zeros((5, 4)), np.zeros((5, 4), bool)
+    for t in range(8):
+        i = current_leak * i + frames[t] @ weight.T
+        v = 0.875 * (np.where(s, 0.0, v) if reset == "zero" else v - 1.5 * s) + i
+        s = v >= 2
+        assert np.array_equal(spikes[t], s)
+    assert 0.1 < spikes.mean() < 0.9
+
+
+@pytest.mark.parametrize("engine", ["event", "dense"])
+def test_a_current_beyond_24_bits_is_an_overflow(engine: EngineName) -> None:
+    """A large reset keeps the potential within them, while 38100 weight units a step add up in the current."""
+    neuron = IntegerNeuron(1, 255, 7, 4095, 1.0, current_decay=1)
+    network = one_neuron(neuron, [(INPUT, 127, 0, 0)], time_steps=3, maximum=300)
+    message = r"sample 1, step 1, neuron 0: potential or current 9752409 units of state; allowed: .*24 bits"
+    with pytest.raises(StateOverflowError, match=message):
+        IntegerSimulator(engine=engine).run(network, np.array([[9], [300]]))
 
 
 def test_if_neuron_by_hand() -> None:

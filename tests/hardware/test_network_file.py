@@ -78,6 +78,37 @@ def test_a_period_comes_with_version_4(tmp_path: Path) -> None:
         load_network(path)
 
 
+@pytest.mark.parametrize("changed", [{"reset": "zero"}, {"current_decay": 3000}])
+def test_reset_to_zero_and_decaying_currents_come_with_version_5(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """Of one population: the others then say that they have neither."""
+    network, path = worked_example(), tmp_path / "network.h5"
+    first = replace(network.populations[0], neuron=replace(network.populations[0].neuron, **changed))
+    network = replace(network, populations=(first, *network.populations[1:]))
+    save_network(network, path)
+    expected = [({"reset": "subtract", "current_decay": 4096} | more) for more in (changed, {})]
+    with h5py.File(path) as file:
+        assert file.attrs["version"] == 5
+        for i, entries in enumerate(expected):
+            attributes = file[f"populations/{i:03d}"].attrs
+            assert attributes["reset"].decode() == entries["reset"]
+            assert attributes["current_decay"] == entries["current_decay"]
+    assert_equal_networks(network, load_network(path))
+
+
+def test_floats_have_them_too(tmp_path: Path) -> None:
+    network, path = small_float_network(), tmp_path / "network.h5"
+    neuron = FloatNeuron(1.25, 1.0, 0.5, "zero", 0.3)
+    network = replace(network, populations=tuple(replace(p, neuron=neuron) for p in network.populations))
+    save_network(network, path)
+    with h5py.File(path) as file:
+        assert (file.attrs["version"], file["populations/001"].attrs["current_leak"]) == (5, 0.3)
+    assert_equal_networks(network, load_network(path))
+    with h5py.File(path, "r+") as file:
+        file["populations/000"].attrs["reset"] = "to rest"
+    with pytest.raises(NetworkError, match=r'population "p0": found reset to rest; allowed: subtract or zero'):
+        load_network(path)
+
+
 def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
     save_network(worked_example(), tmp_path / "one.h5")
     save_network(load_network(tmp_path / "one.h5"), tmp_path / "two.h5")
@@ -108,7 +139,7 @@ def _weight(number: int, shape: tuple[int, ...]) -> Edit:
 
 EDITS: dict[str, tuple[Edit, str]] = {
     "other format": (_at("/", "format", "nir"), r'format is "nir"; expected "fsnn-lava-network"'),
-    "other version": (_at("/", "version", 1), r"version 1; this release reads versions 2 to 4; export"),
+    "other version": (_at("/", "version", 1), r"version 1; this release reads versions 2 to 5; export"),
     "no version": (lambda f: f.attrs.pop("version"), r'attribute "version" of group "/" is missing'),
     "version is text": (_at("/", "version", "1"), r'attribute "version" of group "/" is <U1 .*; expected int64'),
     "name is a number": (_at("/", "name", 3), r'attribute "name" of group "/" is a int64; expected text'),

@@ -9,38 +9,53 @@ from fsnn_lava.kernels.neuron_step import advance, batch_step, batch_steps, floa
 
 
 @compiled
-def step(potential: Array, current: Array, neuron: Array, fired: Array) -> float:
+def step(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> float:
     """Advance neurons by a step."""
-    return advance(potential, current, neuron, fired)
+    return advance(potential, memory, current, neuron, fired)
 
 
 @pytest.mark.parametrize("decay", [0, 1, 410, 2048, 4095, 4096])
 @pytest.mark.parametrize("threshold", [1, 77, 2**16])
-def test_narrow_potentials_are_the_wide_ones(decay: int, threshold: int) -> None:
-    """Every size of potential up to 24 bits, at all remainders of the decay's 12 bits, and currents up to 2**24."""
+@pytest.mark.parametrize(("to_zero", "keeps"), [(0, 0), (1, 0), (0, 3000), (1, 4095)])
+def test_narrow_potentials_are_the_wide_ones(decay: int, threshold: int, to_zero: int, keeps: int) -> None:
+    """Every size of potential up to 24 bits, at all remainders of the decay's 12 bits, and currents up to 2**24.
+
+    With memory of the current too, and where a spike resets to zero.
+    """
     rng = np.random.default_rng(decay + threshold)
     sizes = np.unique(np.concatenate([2 ** np.arange(24) - 1, 2 ** np.arange(23), [4095, 4096, 4097, STATE_LIMIT]]))
     some = np.concatenate([sizes, -sizes, rng.integers(-STATE_LIMIT, STATE_LIMIT + 1, 20000)])
     some = np.concatenate([some, [64 * (2 * threshold - 1) + k for k in (-1, 0, 1)]])
     current = rng.integers(-(2**24), 2**24, len(some)).astype(np.int32)
     current[::2] = rng.integers(-200, 200, len(current[::2]))
-    neuron = np.array([DECAY_UNITY - decay, 128 * threshold, 64 * (2 * threshold - 1)])
+    neuron = np.array([DECAY_UNITY - decay, 128 * threshold, 64 * (2 * threshold - 1), to_zero, keeps])
+    held = rng.permutation(some) if keeps else some[:0]
     found = []
     for kind in (np.int32, np.int64):
-        potential, fired = some.astype(kind), np.empty(len(some), np.uint8)
-        peak = step(potential, current, neuron.astype(kind), fired)
-        assert potential.dtype == kind and peak == abs(potential).max()
-        found.append((potential, fired))
-    assert np.array_equal(found[0][0], found[1][0])
-    assert np.array_equal(found[0][1], found[1][1])
+        potential, memory, fired = some.astype(kind), held.astype(kind), np.empty(len(some), np.uint8)
+        peak = step(potential, memory, current, neuron.astype(kind), fired)
+        assert potential.dtype == kind and peak == max(abs(potential).max(), abs(memory).max(initial=0))
+        found.append((potential, memory, fired))
+    for narrow, wide in zip(*found, strict=True):
+        assert np.array_equal(narrow, wide)
+    arriving = 64 * current.astype(np.int64)
+    if keeps:
+        arriving = arriving + np.sign(held) * (abs(held) * keeps >> 12)
+        assert np.array_equal(memory, arriving)
+    kept = np.sign(some) * (abs(some) * (DECAY_UNITY - decay) >> 12)
+    above = some > neuron[2]
+    reset = np.where(above, 0 if to_zero else kept - neuron[1], kept)
+    assert np.array_equal(potential, reset + arriving)
+    assert np.array_equal(fired, potential > neuron[2])
 
 
+@pytest.mark.parametrize("to_zero", [False, True])
 @pytest.mark.parametrize("leaky", [False, True])
-def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool) -> None:
+def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool, to_zero: bool) -> None:
     """Of some samples alone: the others stay as they are."""
     rng = np.random.default_rng(int(leaky))
     steps, samples, neurons = 5, 4, 300
-    neuron = np.array([DECAY_UNITY - 41 * leaky, 128 * 50, 64 * 99], np.int32)
+    neuron = np.array([DECAY_UNITY - 41 * leaky, 128 * 50, 64 * 99, to_zero, 0], np.int32)
     arriving = rng.integers(-300, 400, (steps, samples, neurons)).astype(np.float32)
     drive = rng.integers(-9, 20, (samples, neurons)).astype(np.int32)
     shares = rng.random(steps) if leaky else np.zeros(0)
@@ -54,7 +69,8 @@ def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool) -> None:
     for t in range(steps):
         share = float(shares[t]) if leaky else 0.0
         arrays = one[0], drive, arriving[t], fired, one[1], expected_rates
-        peaks.append(batch_step(*(a[some] for a in arrays), share, neuron))
+        potential, *rest = (a[some] for a in arrays)
+        peaks.append(batch_step(potential, np.zeros((0, neurons), np.int32), *rest, share, neuron))
         assert np.array_equal(spikes[t, some], fired[some])
     assert peak == max(peaks)
     for found, wanted in zip((*state, rates), (*one, expected_rates), strict=True):

@@ -345,7 +345,7 @@ def test_deviation_of_one_integer_network_with_its_feedback_falls_too(notation: 
 
 def drawn(seed: int) -> tuple[HardwareNetwork, Array]:
     rng = np.random.default_rng(seed)
-    network = random_networks.random_network(rng, f"seed {seed}", lava=True)
+    network = random_networks.random_network(rng, f"seed {seed}", lava=True, equilibrium=True)
     return network, random_networks.random_inputs(rng, network)
 
 

@@ -19,7 +19,7 @@ from fsnn_lava.hardware.geometry import DENSE, Array, Convolution, Geometry, Sha
 from fsnn_lava.hardware.integrating_readout import quantize_readout
 from fsnn_lava.hardware.network import ALWAYS_ON, INPUT, Connection, HardwareNetwork, InputSpec, Population, Readout
 from fsnn_lava.hardware.network_file import save_network
-from fsnn_lava.hardware.neurons import STATE_LIMIT, IntegerNeuron
+from fsnn_lava.hardware.neurons import STATE_LIMIT, IntegerNeuron, Reset
 
 SAMPLES = 2
 DECAYS = (0, 0, 0, 40, 205, 819)
@@ -47,10 +47,24 @@ def random_case(seed: int, *, lava: bool = True) -> Case:
     while True:
         network = random_network(rng, f"seed {seed}", lava=lava)
         inputs = random_inputs(rng, network)
+        plain = with_equilibrium(network)
         try:
-            return Case(network, inputs, reference_spikes(network, inputs))
+            case = Case(plain, inputs, reference_spikes(plain, inputs))
         except Overflow:
             continue
+        try:  # what is drawn does not depend on resets and memories
+            return case if plain is network else Case(network, inputs, reference_spikes(network, inputs))
+        except Overflow:
+            return case
+
+
+def with_equilibrium(network: HardwareNetwork) -> HardwareNetwork:
+    """The same where spikes subtract and no current has memory; the network itself if it is so."""
+    neurons = [replace(p.neuron, reset="subtract", current_decay=4096) for p in network.populations]
+    if neurons == [p.neuron for p in network.populations]:
+        return network
+    populations = tuple(replace(p, neuron=n) for p, n in zip(network.populations, neurons, strict=True))
+    return replace(network, populations=populations)
 
 
 def reference_spikes(network: HardwareNetwork, inputs: Array) -> dict[str, Array]:
@@ -100,11 +114,14 @@ def random_inputs(rng: np.random.Generator, network: HardwareNetwork) -> Array:
     return np.where(rng.random(shape) < density, rng.integers(lowest, spec.maximum + 1, shape), 0)
 
 
-def random_network(seed: int | np.random.Generator, name: str = "random", *, lava: bool = False) -> HardwareNetwork:
+def random_network(
+    seed: int | np.random.Generator, name: str = "random", *, lava: bool = False, equilibrium: bool = False
+) -> HardwareNetwork:
     """One to five populations with any parameters, connections and delays.
 
-    Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, and convolutions
-    whose exponent is not positive, unless they carry codes.
+    Lava can say it if asked to: windows that open in order from step 1 on, delays of at least 1, convolutions whose
+    exponent is not positive, unless they carry codes, and no current that decays but where a spike resets to zero. It
+    has an equilibrium if asked to: spikes subtract, and currents have no memory.
     """
     rng = np.random.default_rng(seed)  # a generator is taken as it is
     event, style = bool(rng.random() < 0.5), rng.choice(["fine", "wide", "any"], p=[0.4, 0.1, 0.5])
@@ -126,7 +143,10 @@ def random_network(seed: int | np.random.Generator, name: str = "random", *, lav
     source = populations[rng.integers(len(populations))]
     readout = Readout(source.name, rng.normal(size=(3, source.size)), rng.normal(size=3))
     readout = with_integrators(rng.spawn(1)[0], readout, source.neuron, steps)
-    return HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
+    for_laws = np.random.default_rng(sum(int(np.abs(c.weight).sum()) for c in connections))  # its own, as above
+    populations = [replace(p, neuron=with_law(for_laws, p.neuron, lava=lava)) for p in populations]
+    network = HardwareNetwork(name, spec, tuple(populations), tuple(connections), readout, steps)
+    return with_equilibrium(network) if equilibrium else network
 
 
 def random_shape(rng: np.random.Generator, channels: range, *, flat: float) -> Shape:
@@ -271,6 +291,16 @@ def typical_current(spec: InputSpec, shape: Shape, connections: list[Connection]
             mean += level * terms * float(c.weight.mean())
             square += level**2 * terms * float(np.square(c.weight.astype(float)).mean())
     return max(mean, 0) + math.sqrt(square)
+
+
+def with_law(rng: np.random.Generator, neuron: IntegerNeuron, *, lava: bool) -> IntegerNeuron:
+    """The neuron as it is, or with reset to zero, or with a current that decays, or with both."""
+    kind = rng.choice(["as it is", "zero", "current", "both"], p=[0.55, 0.2, 0.1, 0.15])
+    if kind == "as it is":
+        return neuron
+    reset: Reset = "subtract" if kind == "current" and not lava else "zero"
+    decay = 4096 if kind == "zero" else int(rng.choice([1365, 2048, 3277, 4095, rng.integers(1000, 4096)]))
+    return replace(neuron, reset=reset, current_decay=decay)
 
 
 def random_neuron(rng: np.random.Generator, current: float, style: str) -> IntegerNeuron:

@@ -13,7 +13,7 @@ def read(path: Any) -> dict[str, Any]:
     """The network file as nested dictionaries and lists."""
     with h5py.File(path, "r") as file:
         assert file.attrs["format"] == b"fsnn-lava-network"
-        assert file.attrs["version"] in (2, 3, 4)
+        assert file.attrs["version"] in (2, 3, 4, 5)
         network = entries(file) | {
             "input": entries(file["input"]),
             "populations": {p["name"]: p for p in numbered(file["populations"])},
@@ -87,9 +87,13 @@ def arriving(network: dict[str, Any], connection: dict[str, Any], sample: Any, s
 
 
 def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Spikes and potentials, population -> step -> neuron, of one sample: codes, or frames of 0/1 for events."""
+    """Spikes and state, population -> step -> neuron, of one sample: codes, or frames of 0/1 for events.
+
+    State is the potential, or the current where that decays and is larger.
+    """
     spikes: dict[str, Any] = {name: [] for name in network["populations"]}
     potentials: dict[str, Any] = {name: [] for name in network["populations"]}
+    currents: dict[str, Any] = {name: [] for name in network["populations"]}
     for step in range(network["time_steps"]):
         for name, p in network["populations"].items():
             n = size(p["shape"])
@@ -106,12 +110,27 @@ def simulate(network: dict[str, Any], sample: Any) -> tuple[dict[str, Any], dict
                 current = [i + 64 * (y << e if e >= 0 else y >> -e) for i, y in zip(current, totals, strict=True)]
             before = potentials[name][-1] if step else [0] * n
             fired = spikes[name][-1] if step else [0] * n
-            leaked = [(abs(u) * (4096 - p["decay"]) >> 12) * (1 if u >= 0 else -1) for u in before]
+            if step and p.get("current_decay", 4096) < 4096:
+                held = decayed(currents[name][-1], p["current_decay"])
+                current = [h + i for h, i in zip(held, current, strict=True)]
+            currents[name].append(current)
             rho = p["reset_mantissa"] << p["reset_exponent"]
-            after = [u - 128 * rho * s + i for u, s, i in zip(leaked, fired, current, strict=True)]
+            if p.get("reset") == "zero":
+                kept = decayed([0 if s else u for u, s in zip(before, fired, strict=True)], p["decay"])
+            else:
+                kept = [u - 128 * rho * s for u, s in zip(decayed(before, p["decay"]), fired, strict=True)]
+            after = [u + i for u, i in zip(kept, current, strict=True)]
             potentials[name].append(after)
             spikes[name].append([int(u > 64 * (2 * p["v_threshold"] - 1)) for u in after])
+    for name, p in network["populations"].items():
+        if p.get("current_decay", 4096) < 4096:
+            rows = zip(potentials[name], currents[name], strict=True)
+            potentials[name] = [[max(pair, key=abs) for pair in zip(*row, strict=True)] for row in rows]
     return spikes, potentials
+
+
+def decayed(state: list[int], decay: int) -> list[int]:
+    return [(abs(u) * (4096 - decay) >> 12) * (1 if u >= 0 else -1) for u in state]
 
 
 def integrate(network: dict[str, Any], spikes: dict[str, Any]) -> list[int]:

@@ -24,7 +24,7 @@ def float_twin(network: HardwareNetwork) -> HardwareNetwork:
     """The same IF network in floats whose values are units of state, all of them integers that float64 holds."""
 
     def neuron(n: Neuron) -> FloatNeuron:
-        return FloatNeuron(64.0 * (2 * n.v_threshold - 1) + 1, float(STATE_PER_WEIGHT * n.reset_synapse), 1.0)
+        return FloatNeuron(64.0 * (2 * n.v_threshold - 1) + 1, float(STATE_PER_WEIGHT * n.reset_synapse), 1.0, n.reset)
 
     def connection(c: Connection) -> Connection:
         weight = STATE_PER_WEIGHT * c.weight * 2.0**c.weight_exponent

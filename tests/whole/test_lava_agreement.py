@@ -74,6 +74,8 @@ def test_networks_on_lava_are_of_every_kind(stock: bool) -> None:
     assert any(delay >= steps for delay, steps in delays)
     neurons = [p.neuron for n in networks for p in n.populations]
     assert {neuron.decay > 0 for neuron in neurons} == {False, True}
+    laws = {(neuron.reset, neuron.has_memory_of_current) for neuron in neurons}
+    assert laws == {("subtract", False), ("zero", False), ("zero", True)}
     assert {round(neuron.v_threshold / neuron.reset_amount, 1) for neuron in neurons if neuron.leak == 1} >= {0.5, 1}
     doubled = [{(c.source, c.target) for c in n.connections} for n in networks]
     assert any(len(n.connections) > len(ends) for n, ends in zip(networks, doubled, strict=True))

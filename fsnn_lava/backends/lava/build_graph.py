@@ -2,7 +2,9 @@
 
 One population is a stock `LIFReset` that integrates in its current ``u`` (its voltage ``v`` is memoryless, dv = 4096,
 and equals ``u``), and a diagonal connection from the population to itself which subtracts the reset synapse one step
-after a spike. Constant currents come from one neuron that fires in every step.
+after a spike. Where a spike resets to zero, the population is a `LIFReset` alone, used as Lava means it: it integrates
+in ``v``, which it sets to 0 itself, and ``u`` is the synaptic current. Constant currents come from one neuron that
+fires in every step.
 
 **The clock.** Every sample takes ``sample_steps`` steps. Global step g of sample b is Lava's step
 
@@ -200,9 +202,11 @@ class _Builder:
     def _add_population(self, index: int, network: HardwareNetwork, population: Population) -> InPort:
         """Add a population; return its port for currents, its spikes come out of ``_ports``."""
         neuron = processes.population(population.size, population.neuron, sample_steps=self.job.sample_steps)
-        inhibition = processes.inhibition(population.size, population.neuron)
-        self._register(neuron).s_out.connect(self._register(inhibition).s_in)
-        inhibition.a_out.connect(neuron.a_in)
+        self._register(neuron)
+        if population.neuron.reset == "subtract":
+            inhibition = processes.inhibition(population.size, population.neuron)
+            neuron.s_out.connect(self._register(inhibition).s_in)
+            inhibition.a_out.connect(neuron.a_in)
         self._ports[index, population.name, 0] = neuron.s_out
         recorder = HostRecorder(
             spikes=self.ring.spikes[index, population.name],

@@ -33,6 +33,15 @@ _CONVOLVED = 2**23 - 1
 def hardware_violations(network: HardwareNetwork) -> list[Violation]:
     """List every reason why Lava cannot express the network; empty if it can."""
     found = [v for c in network.connections for v in _connection_violations(network, c)]
+    found += [
+        Violation(
+            f'population "{p.name}"',
+            f"a current that decays, current_leak {p.neuron.current_leak:g}, and reset by subtraction",
+            "one of the two: what a spike subtracts reaches Lava's neuron over a synapse, and would decay as well",
+        )
+        for p in network.populations
+        if p.neuron.has_memory_of_current and p.neuron.reset == "subtract"
+    ]
     if network.arithmetic == "integer":
         if network.input.kind == "graded" and network.input.maximum > MESSAGE_LIMIT:
             found.append(Violation("input", f"codes up to {network.input.maximum}", f"0 .. {MESSAGE_LIMIT} (8 bits)"))
@@ -117,9 +126,10 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
     found: list[Violation] = []
     neuron = population.neuron
     assert isinstance(neuron, IntegerNeuron)
-    if neuron.reset_exponent > RESET_EXPONENT_LIMIT:
+    subtracts = neuron.reset == "subtract"
+    if subtracts and neuron.reset_exponent > RESET_EXPONENT_LIMIT:
         found.append(Violation(where, f"reset exponent {neuron.reset_exponent}", f"0 .. {RESET_EXPONENT_LIMIT}"))
-    total = neuron.reset_state
+    total = neuron.reset_state if subtracts else 0
     for connection in network.incoming(population.name):
         largest = _largest_sum(network, connection)
         limit = _CONVOLVED if is_convolution(network, connection) else _INT32

@@ -37,13 +37,27 @@ _LARGEST_THRESHOLD = 2**17 - 1
 
 
 def population(size: int, neuron: Neuron, *, sample_steps: int) -> LIFReset:
-    """Neurons that integrate in ``u``. Lava fires above ``vth``, we at the threshold."""
+    """Neurons of a population. Lava fires above ``vth``, we at the threshold.
+
+    Where a spike subtracts, they integrate in ``u``, from which `inhibition` can take something; where it resets to
+    zero, in ``v``, which Lava's own neuron sets to 0, and ``u`` is the synaptic current with its decay.
+    """
+    current: float
+    leak: float
+    integrating: float
+    vth: float
     if isinstance(neuron, IntegerNeuron):
-        return _integrating(
-            size, neuron.decay - 1, neuron.fires_above // STATE_PER_HALF_WEIGHT, sample_steps=sample_steps
-        )
-    below = float(np.nextafter(neuron.v_threshold, -np.inf))
-    return _integrating(size, 1 - neuron.leak, below, sample_steps=sample_steps)
+        vth = neuron.fires_above // STATE_PER_HALF_WEIGHT
+        # Lava's model adds 1 to du, nothing to dv.
+        current, leak = neuron.current_decay - 1, neuron.decay
+        integrating = neuron.decay - 1
+    else:
+        vth = float(np.nextafter(neuron.v_threshold, -np.inf))
+        current, leak = 1 - neuron.current_leak, 1 - neuron.leak
+        integrating = leak
+    if neuron.reset == "zero":
+        return _lif(size, current, leak, vth, sample_steps=sample_steps)
+    return _integrating(size, integrating, vth, sample_steps=sample_steps)
 
 
 def integrators(size: int, *, decay: int, sample_steps: int) -> LIFReset:
@@ -52,11 +66,13 @@ def integrators(size: int, *, decay: int, sample_steps: int) -> LIFReset:
 
 
 def _integrating(size: int, du: float, vth: float, *, sample_steps: int) -> LIFReset:
-    """``v`` is memoryless and equals ``u``; zero before Lava's steps 1, 1 + sample_steps, 1 + 2 sample_steps, ..."""
-    memoryless = 4096 if isinstance(du, int) else 1
-    return LIFReset(
-        shape=(size,), du=du, dv=memoryless, vth=vth, reset_interval=sample_steps, reset_offset=1 % sample_steps
-    )
+    """``v`` is memoryless and equals ``u``."""
+    return _lif(size, du, 4096 if isinstance(du, int) else 1, vth, sample_steps=sample_steps)
+
+
+def _lif(size: int, du: float, dv: float, vth: float, *, sample_steps: int) -> LIFReset:
+    """``u`` and ``v`` are zero before Lava's steps 1, 1 + sample_steps, 1 + 2 sample_steps, ..."""
+    return LIFReset(shape=(size,), du=du, dv=dv, vth=vth, reset_interval=sample_steps, reset_offset=1 % sample_steps)
 
 
 def inhibition(size: int, neuron: IntegerNeuron | FloatNeuron) -> Sparse:

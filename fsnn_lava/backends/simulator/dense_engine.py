@@ -18,12 +18,13 @@ class _State:
     """One population while one batch runs: (B, N) each."""
 
     potential: Array
+    memory: Array  # synaptic current; empty where it has no memory
     drive: Array  # from always-on and graded sources
     arriving: Array  # from spikes
     ring: Array  # (depth, B, N) spikes of the last steps; step t is at t modulo depth
     counts: Array
     rates: Array  # weighted mean of the spikes so far; empty where the rate is counts / T
-    peak: int = 0  # largest |potential| so far, of integers
+    peak: int = 0  # largest |potential| so far, or |current| where that has memory, of integers
 
     def spikes(self, step: int) -> Array:
         """(B, N) spikes of that step, 0 or 1."""
@@ -51,7 +52,14 @@ class DenseEngine:
         total = self._plan.network.input.size * (steps + width)
         for p in self._plan.populations:
             name, size = p.population.name, p.population.size
-            total += size * (16 + width * (3 + self._held.get(name, 1)) + 8 * p.leaky + 4 + steps * (name in record))
+            total += size * (
+                16
+                + 8 * p.remembers
+                + width * (3 + self._held.get(name, 1))
+                + 8 * p.leaky
+                + 4
+                + steps * (name in record)
+            )
         return total
 
     def run(self, inputs: Array, *, first: int, record: Sequence[str]) -> BatchResult:
@@ -86,6 +94,7 @@ class DenseEngine:
         size = plan.population.size
         return _State(
             potential=np.zeros((rows, size), plan.constant.dtype),
+            memory=np.zeros((rows if plan.remembers else 0, size), plan.constant.dtype),
             drive=np.tile(plan.constant, (rows, 1)),
             arriving=np.zeros((rows, size), self._plan.sum_dtype),
             ring=np.zeros((self._held.get(plan.population.name, 1), rows, size), self._plan.sum_dtype),
@@ -125,6 +134,7 @@ class DenseEngine:
                 drive = drive + pulse.current
         peak = batch_step(
             state.potential,
+            state.memory,
             drive,
             state.arriving,
             state.spikes(step),
@@ -134,8 +144,9 @@ class DenseEngine:
             plan.neuron,
         )
         if self._plan.integer and peak > STATE_LIMIT:
-            row, n = (int(place) for place in np.argwhere(np.abs(state.potential) > STATE_LIMIT)[0])
-            potential = int(state.potential[row, n])
+            beyond = state.potential if np.abs(state.potential).max() > STATE_LIMIT else state.memory
+            row, n = (int(place) for place in np.argwhere(np.abs(beyond) > STATE_LIMIT)[0])
+            potential = int(beyond[row, n])
             raise overflow(self._plan, plan.population, sample=first + row, step=step, neuron=n, potential=potential)
         if self._plan.integer:
             state.peak = max(state.peak, int(peak))

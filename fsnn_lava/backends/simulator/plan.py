@@ -109,7 +109,7 @@ class PopulationPlan:
     Parameters
     ----------
     leak : share of the potential kept per step; weighs the firing rate.
-    neuron : (3,) int64 or float64, as `kernels.advance` takes it.
+    neuron : (NEURON_NUMBERS,) int64 or float64, as `kernels.neuron_step` takes it.
     constant : (N,) current from always-on sources, int64 in units of 64 states, or float64.
     pulses : what those bring that send in some steps only.
     """
@@ -126,6 +126,11 @@ class PopulationPlan:
     def leaky(self) -> bool:
         """True if the firing rate is more than counts / T."""
         return self.leak != 1
+
+    @property
+    def remembers(self) -> bool:
+        """True if the synaptic current has memory."""
+        return self.population.neuron.has_memory_of_current
 
 
 class BatchWeights(NamedTuple):
@@ -238,8 +243,9 @@ def _largest_step(plan: PopulationPlan, arriving: int) -> int:
     current += sum(int(np.abs(pulse.current).max()) for pulse in plan.pulses)
     for graded in plan.graded:
         current += int(_row_sums(graded.map).max() * graded.maximum * 2.0**graded.shift) + 1
-    _, reset, threshold = map(abs, plan.neuron.tolist())
-    return int(STATE_LIMIT + max(reset, threshold) + STATE_PER_HALF_WEIGHT * current)
+    _, reset, threshold, _, keeps = map(abs, plan.neuron.tolist())
+    kept = STATE_LIMIT if keeps else 0
+    return int(STATE_LIMIT + kept + max(reset, threshold) + STATE_PER_HALF_WEIGHT * current)
 
 
 def _row_sums(weights: LinearMap) -> Array:
@@ -250,9 +256,12 @@ def _row_sums(weights: LinearMap) -> Array:
 def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
     neuron = population.neuron
     if isinstance(neuron, IntegerNeuron):
-        constants = np.array([DECAY_UNITY - neuron.decay, neuron.reset_state, neuron.fires_above], np.int64)
+        kept, keeps = DECAY_UNITY - neuron.decay, DECAY_UNITY - neuron.current_decay
+        numbers = [kept, neuron.reset_state, neuron.fires_above, neuron.reset == "zero", keeps]
+        constants = np.array(numbers, np.int64)
     else:
-        constants = np.array([neuron.leak, neuron.reset_amount, neuron.v_threshold], np.float64)
+        sizes = [neuron.leak, neuron.reset_amount, neuron.v_threshold, neuron.reset == "zero", neuron.current_leak]
+        constants = np.array(sizes, np.float64)
     constant = np.zeros(population.size, constants.dtype)
     graded: list[GradedInput] = []
     synapses: list[SpikeConnection] = []
@@ -295,7 +304,8 @@ class BatchResult:
     rates : population -> (b, *N) float64 weighted firing rates, of leaky populations alone.
     spikes : population -> (T, b, *N) uint8, of those to be recorded.
     returned : (b, *N) float64 weighted rate of the last population over the spikes that came back; None: not counted.
-    peaks : population -> largest |potential| in units of state; of integers in the simulator.
+    peaks : population -> largest |potential|, or |current| where that has memory, in units of state; of integers in
+        the simulator.
     """
 
     counts: Mapping[str, Array]
@@ -317,10 +327,11 @@ def returned_share(steps: int, loop_delay: int, leak: float) -> float:
 
 
 def overflow(plan: Plan, population: Population, *, sample: int, step: int, neuron: int, potential: int) -> Exception:
-    """The error for a potential beyond 24 bits."""
+    """The error for a potential, or a current with memory, beyond 24 bits."""
+    state = "potential or current" if population.neuron.has_memory_of_current else "potential"
     return StateOverflowError(
         f'network "{plan.network.name}", population "{population.name}", sample {sample}, step {step}, neuron '
-        f"{neuron}: potential {potential} units of state; allowed: -{STATE_LIMIT} .. {STATE_LIMIT} (24 bits); use "
+        f"{neuron}: {state} {potential} units of state; allowed: -{STATE_LIMIT} .. {STATE_LIMIT} (24 bits); use "
         "fewer time steps or a smaller scale for this population"
     )
 
