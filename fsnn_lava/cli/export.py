@@ -61,6 +61,10 @@ class Arguments(RunPlaces):
     """Length of one step in the graph's unit of time, e.g. 1e-4 where its time constants are in seconds. With
     --from-nir: in the graph that is read, 1 unless given. With --nir-neurons plain: in those that are written, unless
     given 1e-4 where neurons leak, which snnTorch assumes, else 1."""
+    nir_reset: Literal["zero", "subtract", "unleaked"] | None = None
+    """With --from-nir: what a spike does in the graph's neurons. zero: the potential becomes 0. subtract: less
+    v_threshold - v_reset, before the leak. unleaked: the same after it (snnTorch). Default: zero where the graph has
+    v_reset, else subtract; which it is, is printed."""
     energy: EnergyModel = LOIHI_1
     """What a synaptic operation costs, for the report; a figure of your own needs its source."""
     settings: Annotated[DeployConfig, tyro.conf.arg(name="")] = field(default_factory=DeployConfig)
@@ -74,6 +78,8 @@ def main(argv: list[str]) -> int:
     plain = plain_form(arguments)
     if arguments.time_step is not None and not arguments.from_nir and plain is None:
         raise ConfigError("--time-step: found without --from-nir or --nir-neurons plain; allowed: with one of them")
+    if arguments.nir_reset is not None and not arguments.from_nir:
+        raise ConfigError("--nir-reset: found without --from-nir; allowed: with it")
     run = None if arguments.from_nir else chosen_run(console, arguments, BEST)
     try:
         with working(console, "reading the network and its samples") as progress:
@@ -153,12 +159,12 @@ def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:
     assert arguments.from_nir is not None and arguments.dataset is not None
     dataset = load_dataset(arguments.dataset, arguments.data_dir)
     steps = arguments.settings.time_steps or None
-    network = import_nir(arguments.from_nir, dataset, time_steps=steps, time_step=arguments.time_step)
+    network = import_nir(
+        arguments.from_nir, dataset, time_steps=steps, time_step=arguments.time_step, reset=arguments.nir_reset
+    )
     if "from_nir" in network.provenance:
-        law = network.provenance["from_nir"]["reset"]
+        read = network.provenance["from_nir"]
         console.print(
-            f"assumed: {law}, before the leak of the next step; a graph whose neurons are set to v_reset, or whose "
-            "reset is not leaked, is another network",
-            soft_wrap=True,
+            f"reset: {escape(read['reset'])} ({escape(read['known'])}); --nir-reset says another", soft_wrap=True
         )
     return network, dataset

@@ -26,7 +26,8 @@ weights, which would let Lava's clipping cut some of them.
 
 What it cannot say is refused, with every reason at once: negative exponents (so most networks with image input),
 delays other than one step, populations of different leak, thresholds too far apart, blocks that lava-dl could not
-hold in memory.
+hold in memory. Reset to zero and currents that decay as well, though a block's own neuron does both: it would have to
+integrate in `v`, where a bias adds up, and the one threshold of the block would be that of all populations.
 
 How to run it. lava-dl loads ``dense_rec`` blocks, but has no ProcessModel for them; `backends.netx_network` gives one.
 `netx_frames` makes what the host must send, `netx_spikes` finds the populations in what the block sends back. Lava's
@@ -186,6 +187,12 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
     if decay != common:
         allowed = f'{common}, that of "{network.populations[0].name}": one leak for the block'
         found.append(Violation(where, f"decay {decay}", allowed))
+    if _neuron(population).reset != "subtract":
+        allowed = "reset by subtraction: in a block whose neurons integrate in v, all have one threshold"
+        found.append(Violation(where, "reset to zero", allowed))
+    if _neuron(population).has_memory_of_current:
+        decay = f"current_decay {_neuron(population).current_decay}"
+        found.append(Violation(where, decay, f"{DECAY_UNITY}, no memory: the block integrates in its current"))
     if population.start < 1:
         found.append(Violation(where, f"start {population.start}", "at least 1: what arrives takes a step"))
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fsnn_lava.hardware import DENSE, Convolution, LinearMap, Shape
+from fsnn_lava.hardware import DENSE, Array, Convolution, LinearMap, Shape
 
 Faults = list[tuple[str, str]]
 """(found, allowed)"""
@@ -75,10 +75,16 @@ def linear_map_of(node: Any, kind: str, arriving: Shape, sent: Shape) -> LinearM
     return LinearMap(DENSE, node.weight.astype(np.float64), arriving, sent)
 
 
+def time_constants(node: Any) -> dict[str, Array]:
+    """Time constants of a neuron by name, those that its type has."""
+    return {name: np.asarray(getattr(node, name)) for name in ("tau", "tau_mem", "tau_syn") if hasattr(node, name)}
+
+
 def _neuron_faults(node: Any, time_step: float) -> Faults:
-    leaky = hasattr(node, "tau")
+    constants = time_constants(node)
     faults = []
-    for name in ("r", "v_threshold", "v_reset", *(("tau",) if leaky else ())):
+    weight = ("w_in",) if hasattr(node, "w_in") else ()
+    for name in ("r", "v_threshold", "v_reset", *weight, *constants):
         values = np.asarray(getattr(node, name))
         if not np.isfinite(values).all() or np.ptp(values) > 0:
             faults.append((f"{name} from {values.min()} to {values.max()}", "one finite value for all of its neurons"))
@@ -89,8 +95,18 @@ def _neuron_faults(node: Any, time_step: float) -> Faults:
         faults.append((f"v_threshold {threshold:g}, v_reset {reset:g}", "v_threshold above 0 and above v_reset"))
     if r <= 0:
         faults.append((f"r {r:g}", "more than 0"))
-    if leaky and float(node.tau.flat[0]) <= time_step:
-        faults.append((f"tau {float(node.tau.flat[0]):g}", f"more than the time step, {time_step:g}"))
+    for name, values in constants.items():
+        constant = float(values.flat[0])
+        if constant < time_step or (constant == time_step and name != "tau_syn"):
+            least = "at least" if name == "tau_syn" else "more than"
+            faults.append((f"{name} {constant:g}", f"{least} the time step, {time_step:g}"))
+    if hasattr(node, "tau_syn") and float(node.tau_syn.flat[0]) > time_step and np.any(node.v_leak):
+        faults.append(
+            (
+                f"v_leak from {np.min(node.v_leak):g} to {np.max(node.v_leak):g} beside a synaptic current that decays",
+                "0: our constant currents pass the synapse, whose decay v_leak bypasses",
+            )
+        )
     return faults
 
 
@@ -130,6 +146,7 @@ def _pool_faults(node: Any, time_step: float) -> Faults:
 _FAULTS: Mapping[str, Callable[[Any, float], Faults]] = {
     "IF": _neuron_faults,
     "LIF": _neuron_faults,
+    "CubaLIF": _neuron_faults,
     "Linear": _linear_faults,
     "Affine": _linear_faults,
     "Conv2d": _conv_faults,

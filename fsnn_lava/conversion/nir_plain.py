@@ -251,6 +251,10 @@ class _Plan:
         leading = self._leading()
         for p in self.network.populations:
             found += self._ways_into(p)
+            if p.neuron.reset != "subtract" or p.neuron.has_memory_of_current:
+                said = "reset by subtraction of currents without memory; the exact form writes others as they are"
+                what = "reset to zero" if p.neuron.reset == "zero" else "a current that decays"
+                found.append(Violation(f'population "{p.name}"', what, said))
             if p.name not in leading:
                 found.append(Violation(f'population "{p.name}"', "no way from it to the readout", "one"))
         for w in self.ways:

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from fsnn_lava.conversion.nir_plain import PLAIN, PLAIN_VERSION
-from fsnn_lava.conversion.nir_topology import Edges, Nodes, Reading, network_of, refuse
+from fsnn_lava.conversion.nir_topology import RESETS, Edges, NirReset, Nodes, Reading, network_of, refuse
 from fsnn_lava.conversion.nir_write import METADATA, VERSION, nir_graph, require_nir, require_time_step
 from fsnn_lava.datasets import Dataset
 from fsnn_lava.errors import ConfigError, NetworkError, UnsupportedError
@@ -52,6 +52,7 @@ def read_nir(
     input_kind: Literal["event", "graded"] | None = None,
     input_maximum: int | None = None,
     time_step: float | None = None,
+    reset: NirReset | None = None,
 ) -> HardwareNetwork:
     """Read the network of a NIR file.
 
@@ -63,6 +64,9 @@ def read_nir(
     time_steps : length T of every window; other files do not say it, so it must be given. Ours do.
     input_kind, input_maximum : coding of the input, of other files alone; default: events, 1.
     time_step : length of one step in the file's unit of time, of other files alone; default: 1.
+    reset : what a spike does, of other files alone: "zero", "subtract" (v_threshold - v_reset, before the leak) or
+        "unleaked" (after it, as snnTorch does); None: to zero where the file's nodes have a v_reset, as NIR defines
+        it, and by subtraction where they have none. The provenance says which (``from_nir``).
 
     Raises
     ------
@@ -73,16 +77,18 @@ def read_nir(
     """
     require_nir()
     where = f'NIR file "{path}"'
-    nodes, edges, metadata = _located(where, lambda: _read(Path(path)))
+    if reset is not None and reset not in RESETS:
+        raise ConfigError(f'{where}: reset "{reset}"; expected one of {", ".join(RESETS)}')
+    nodes, edges, metadata, without_v_reset = _located(where, lambda: _read(Path(path)))
     own = next((read for entry, read in _OWN.items() if entry in metadata), None)
     if own is None:
         if time_steps is None:
             raise ConfigError(f"{where}: does not say for how many steps it runs; give time_steps")
         maximum = 1 if input_maximum is None else input_maximum
         step = 1.0 if time_step is None else require_time_step(time_step)
-        reading = Reading(time_steps, input_kind or "event", maximum, step)
+        reading = Reading(time_steps, input_kind or "event", maximum, step, reset, without_v_reset)
         return _located(where, lambda: network_of(Path(path).stem, nodes, edges, reading=reading))
-    given = {"input_kind": input_kind, "input_maximum": input_maximum, "time_step": time_step}
+    given = {"input_kind": input_kind, "input_maximum": input_maximum, "time_step": time_step, "reset": reset}
     known = [name for name, value in given.items() if value is not None]
     if known:
         raise ConfigError(f"{where}: was written by this package and says {', '.join(known)} itself; leave it out")
@@ -91,7 +97,12 @@ def read_nir(
 
 
 def import_nir(
-    path: Path, dataset: Dataset, *, time_steps: int | None = None, time_step: float | None = None
+    path: Path,
+    dataset: Dataset,
+    *,
+    time_steps: int | None = None,
+    time_step: float | None = None,
+    reset: NirReset | None = None,
 ) -> HardwareNetwork:
     """Read the float network of a NIR graph in hardware timing, for the codes of a dataset.
 
@@ -99,14 +110,14 @@ def import_nir(
     ----------
     dataset : whose normalised values the graph was made for, unless it is one of ours, which takes codes.
     time_steps : T; None: the graph's own.
-    time_step : as of `read_nir`.
+    time_step, reset : as of `read_nir`.
 
     Raises
     ------
     UnsupportedError, NetworkError : if the graph cannot be understood, has delays that hardware timing would change,
         or is one of integers already.
     """
-    network = read_nir(path, time_steps=time_steps, time_step=time_step)
+    network = read_nir(path, time_steps=time_steps, time_step=time_step, reset=reset)
     if network.arithmetic != "float":
         raise UnsupportedError(f"NIR file {path}: holds integers; export the float graph")
     if "config" not in network.provenance:
@@ -155,8 +166,8 @@ def _located(where: str, read: Callable[[], _Read]) -> _Read:
         ) from error
 
 
-def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
-    """Nodes by name, edges, and the graph's metadata."""
+def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any], frozenset[str]]:
+    """Nodes by name, edges, the graph's metadata, and the names of nodes without a v_reset."""
     if not path.is_file():
         raise NetworkError("there is no such file")
     with h5py.File(path, "r") as file:
@@ -173,7 +184,8 @@ def _read(path: Path) -> tuple[Nodes, Edges, Mapping[str, Any]]:
             found = f"entries that do not fit together ({type(error).__name__}: {error})"
             violations.append(Violation(f'node "{name}" ({kind})', found, "what the package nir can load"))
     refuse(NetworkError, "cannot be read as a NIR graph", violations)
-    return nodes, edges, graph.get("metadata", {})
+    without = frozenset(name for name, entries in flat.items() if "v_reset" not in entries)
+    return nodes, edges, graph.get("metadata", {}), without
 
 
 def _flattened(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -205,7 +217,7 @@ def _flattened(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str
 def _node(entries: dict[str, Any]) -> Any:
     """Make the nir node."""
     optional = {"input_shape": None} if entries["type"] == "Conv2d" else {}
-    return require_nir().dict2NIRNode(optional | entries)
+    return require_nir().dict2NIRNode(optional | dict(entries))
 
 
 def _plain(group: h5py.Group) -> dict[str, Any]:
@@ -253,7 +265,8 @@ def _plain_graph(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> Har
             "with --nir-reader nir"
         )
     spec = InputSpec(tuple(content["input"]["shape"]), content["input"]["kind"], content["input"]["maximum"])
-    reading = Reading(content["time_steps"], spec.kind, spec.maximum, content["time_step"])
+    # Plain graphs say v_reset = 0 for tools that know no other, of neurons whose spikes subtract.
+    reading = Reading(content["time_steps"], spec.kind, spec.maximum, content["time_step"], "subtract")
     network = network_of(content["name"], nodes, edges, reading=reading)
     populations = {entry["node"]: entry["name"] for entry in content["populations"]}
     connections = {entry["node"]: entry["connections"][0] for entry in content["connections"]}

@@ -1,26 +1,11 @@
 """Understand the nodes and edges of any NIR graph as a float `HardwareNetwork`.
 
-Understood are Input and Output (one each), Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF and LIF, and
-edges among them, loops through neurons included; a graph within the graph is taken as its nodes. IF and LIF become
-populations, whose parameters may be one number for all neurons; what lies between two of them becomes a connection:
-one Linear or one Conv2d (with or without a pool after it) as it is, anything else multiplied out. An output may declare
-axes of size 1 more or less than it gets. Biases become constant currents. What follows the last population is the
-readout.
-
-==============  ===================================================================================================
-NIR             here
-==============  ===================================================================================================
-time            steps of ``time_step``, forward Euler; a spike or a code is a value that lasts one step
-edges           take no time, but one that leads back to the same or an earlier population takes a step. Their order:
-                as the input reaches them, depth first along the edges in the order of the file
-IF              v = v + time_step r I
-LIF             leak = 1 - time_step / tau; v = leak v + time_step / tau (v_leak + r I)
-v > threshold   our neurons fire at their threshold: it becomes the next larger float
-reset           NIR sets v to v_reset. Our neurons **subtract** v_threshold - v_reset: the same where a spike finds the
-                potential at the threshold; what was above it is kept. Networks with soft reset are written as IF and
-                LIF too, since NIR has no other name for them; a network that was meant to lose the rest becomes
-                another one by this reading
-==============  ===================================================================================================
+Understood are Input and Output (one each), Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF, LIF and CubaLIF,
+and edges among them, loops through neurons included; a graph within the graph is taken as its nodes. IF, LIF and
+CubaLIF become populations, whose parameters may be one number for all neurons; what lies between two of them becomes a
+connection: one Linear or one Conv2d (with or without a pool after it) as it is, anything else multiplied out. An output
+may declare axes of size 1 more or less than it gets. Biases become constant currents. What follows the last population
+is the readout. How NIR's equations become steps, and which reset is meant, is on the page docs/nir.md.
 """
 
 import functools
@@ -31,7 +16,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fsnn_lava.conversion.nir_nodes import POOLS, linear_map_of, node_faults, reached, shape_of, share_of_mean, window
+from fsnn_lava.conversion.nir_nodes import (
+    POOLS,
+    linear_map_of,
+    node_faults,
+    reached,
+    shape_of,
+    share_of_mean,
+    time_constants,
+    window,
+)
 from fsnn_lava.errors import FsnnError, NetworkError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
@@ -58,18 +52,55 @@ Path = tuple[str, ...]
 
 PRODUCT_LIMIT = 2**24
 """Most weights of a connection that is multiplied out, 8 bytes each."""
-_NEURONS = ("IF", "LIF")
+_NEURONS = ("IF", "LIF", "CubaLIF")
 _TYPES = ("Input", "Output", "Linear", "Affine", "Conv2d", *POOLS, "Flatten", *_NEURONS)
+
+
+NirReset = Literal["zero", "subtract", "unleaked"]
+"""What a spike does in the neurons of a graph: see `RESETS`."""
+
+RESETS: Mapping[NirReset, str] = {
+    "zero": "a spike sets the potential to 0",
+    "subtract": "a spike subtracts v_threshold - v_reset, before the leak of the next step",
+    "unleaked": "a spike subtracts v_threshold - v_reset after the leak of the next step, as snnTorch does",
+}
+"""Each reset in words."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Facts that a NIR file leaves open, as the caller gives them."""
+    """Facts that a NIR file leaves open, as the caller gives them.
+
+    Parameters
+    ----------
+    reset : of all neurons; None: that of the file, see `reset_of`.
+    without_v_reset : neurons whose nodes say nothing of a reset.
+    """
 
     time_steps: int
     input_kind: Literal["event", "graded"]
     input_maximum: int
     time_step: float
+    reset: NirReset | None = None
+    without_v_reset: frozenset[str] = frozenset()
+
+    def reset_of(self, name: str) -> NirReset:
+        """What a spike does in a neuron's node.
+
+        By NIR's definition it sets the potential to v_reset; files that have no v_reset are older than that, when NIR
+        defined the reset as a subtraction.
+        """
+        return self.reset or ("subtract" if name in self.without_v_reset else "zero")
+
+    def known_by(self, names: Sequence[str]) -> str:
+        """By which words the resets of these neurons are known."""
+        if self.reset is not None:
+            return "as asked for"
+        silent = [name for name in names if name in self.without_v_reset]
+        if not silent:
+            return "by NIR's definition of the file's v_reset; tools whose neurons subtract may have written the same"
+        which = "the file has" if len(silent) == len(names) else f"{', '.join(silent)} have"
+        return f"assumed, since {which} no v_reset; other tools mean zero or unleaked"
 
 
 def refuse(error: type[FsnnError], what: str, violations: Sequence[Violation]) -> None:
@@ -95,7 +126,10 @@ def network_of(name: str, nodes: Nodes, edges: Edges, *, reading: Reading) -> Ha
     populations = tuple(Population(n, graph.sent[n], graph.neuron(n)) for n in graph.order)
     connections, readout = graph.connections(), graph.readout()
     spec = InputSpec(graph.sent[graph.only("Input")], reading.input_kind, reading.input_maximum)
-    provenance = {"from_nir": {"time_step": reading.time_step, "reset": "a spike subtracts v_threshold - v_reset"}}
+    laws = {n: RESETS[reading.reset_of(n)] for n in graph.order}
+    same = len(set(laws.values())) == 1
+    law = laws[graph.order[0]] if same else "; ".join(f"{n}: {text}" for n, text in laws.items())
+    provenance = {"from_nir": {"time_step": reading.time_step, "reset": law, "known": reading.known_by(graph.order)}}
     return HardwareNetwork(name, spec, populations, connections, readout, reading.time_steps, provenance)
 
 
@@ -144,9 +178,19 @@ class _Graph:
             if self.kind(name) not in _TYPES:
                 found.append(Violation(self.where(name), "a type without a counterpart", ", ".join(_TYPES)))
                 continue
-            faults = node_faults(node, self.reading.time_step)
+            faults = node_faults(node, self.reading.time_step) + self._reset_faults(name)
             found += [Violation(self.where(name), *fault) for fault in faults]
         return found
+
+    def _reset_faults(self, name: str) -> list[tuple[str, str]]:
+        """A reset to another potential than that from which a neuron starts."""
+        if self.kind(name) not in _NEURONS or self.reading.reset_of(name) != "zero":
+            return []
+        value = np.asarray(self.nodes[name].v_reset)
+        if not np.any(value):
+            return []
+        found = f"v_reset from {value.min():g} to {value.max():g}"
+        return [(found, "0, from which the potential starts; or --nir-reset subtract or unleaked, if that is meant")]
 
     def topology_violations(self) -> list[Violation]:
         found = []
@@ -176,12 +220,15 @@ class _Graph:
                 )
         loop = self._loop_without_neuron()
         if loop:
-            return [*found, Violation("graph", f"a loop without a neuron through {loop}", "IF or LIF in every loop")]
+            return [
+                *found,
+                Violation("graph", f"a loop without a neuron through {loop}", "IF, LIF or CubaLIF in every loop"),
+            ]
         unreached = [n for n in self.nodes if self.kind(n) in _NEURONS and n not in self.order]
         found += [Violation(self.where(n), "no path from the input", "at least one") for n in unreached]
         ends = [source for source, _ in self.paths(self.only("Output"))]
         if len(ends) != 1 or self.kind(ends[0]) not in _NEURONS:
-            found.append(Violation("output", f"paths from {ends}", "one, from an IF or a LIF node"))
+            found.append(Violation("output", f"paths from {ends}", "one, from an IF, LIF or CubaLIF node"))
         return found
 
     def _loop_without_neuron(self) -> list[str]:
@@ -312,18 +359,26 @@ class _Graph:
         return total
 
     def gain(self, name: str) -> float:
-        """What a neuron's potential gains from an input of 1 that lasts one step."""
+        """What a neuron's potential gains in a step from an input of 1 in that step."""
         node, step = self.nodes[name], self.reading.time_step
-        r = float(node.r.flat[0])
-        return r * step if self.kind(name) == "IF" else r * step / float(node.tau.flat[0])
+        gain = float(node.r.flat[0]) * (step if self.kind(name) == "IF" else self._share(name, "membrane"))
+        return gain * float(node.w_in.flat[0]) * self._share(name, "synapse") if self.kind(name) == "CubaLIF" else gain
+
+    def _share(self, name: str, part: Literal["membrane", "synapse"]) -> float:
+        """Share of its distance from rest that a neuron's potential, or synaptic current, loses in a step."""
+        constants = time_constants(self.nodes[name])
+        tau = constants["tau_syn"] if part == "synapse" else constants.get("tau_mem", constants.get("tau"))
+        return self.reading.time_step / float(tau.flat[0]) if tau is not None else 0.0
 
     def neuron(self, name: str) -> FloatNeuron:
         node = self.nodes[name]
-        threshold, leak = float(node.v_threshold.flat[0]), 1.0
-        if self.kind(name) == "LIF":
-            leak = 1 - self.reading.time_step / float(node.tau.flat[0])
-        reset = threshold - float(node.v_reset.flat[0])
-        return FloatNeuron(float(np.nextafter(threshold, np.inf)), reset, leak)
+        threshold, leak = float(node.v_threshold.flat[0]), 1 - self._share(name, "membrane")
+        current_leak = 1 - self._share(name, "synapse") if self.kind(name) == "CubaLIF" else 0.0
+        above = float(np.nextafter(threshold, np.inf))
+        law, amount = self.reading.reset_of(name), threshold - float(node.v_reset.flat[0])
+        if law == "zero":
+            return FloatNeuron(above, above, leak, "zero", current_leak)
+        return FloatNeuron(above, amount / leak if law == "unleaked" else amount, leak, "subtract", current_leak)
 
     def connections(self) -> tuple[Connection, ...]:
         """One per path between two ends, and the constant currents."""
@@ -337,10 +392,9 @@ class _Graph:
                 weight = linear.weight * self.gain(target)
                 made.append(Connection(name, end, target, weight, int(feedback), geometry=linear.geometry))
             current = self.bias(target) * self.gain(target)
-            if self.kind(target) == "LIF":
-                node = self.nodes[target]
-                leaking = np.broadcast_to(node.v_leak.reshape(-1), current.shape)
-                current = current + self.reading.time_step / float(node.tau.flat[0]) * leaking
+            if self.kind(target) != "IF":
+                leaking = np.broadcast_to(self.nodes[target].v_leak.reshape(-1), current.shape)
+                current = current + self._share(target, "membrane") * leaking
             if current.any():
                 name = _unused(f"{target}_current", {c.name for c in made})
                 made.append(Connection(name, ALWAYS_ON, target, current[:, None].astype(np.float64)))

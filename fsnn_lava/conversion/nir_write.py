@@ -1,8 +1,8 @@
 """Write a network as a NIR graph (Neuromorphic Intermediate Representation), float or integer, cycles and all.
 
-NIR's IF and LIF nodes reset to a fixed potential. They would say something else than our neurons do, so they are not
-used (`nir_plain` writes them, for tools that know no others); a reader that knows nothing of this package gets the soft
-reset as what it is, a loop:
+NIR's IF and LIF nodes reset to a fixed potential. Neurons whose spikes reset to zero are written as these. Of those
+whose spikes subtract they would say something else, so they are not used (`nir_plain` writes them, for tools that know
+no others); a reader that knows nothing of this package gets the soft reset as what it is, a loop:
 
     I or LI (the potential v) -> Threshold (the spikes s) -> Delay (one step) -> Scale (-leak r) -> I or LI
 
@@ -14,6 +14,8 @@ time              one step is ``time_step`` in NIR's unit of time; forward Euler
                   count time from the start of their own windows, so windows need no node
 leak 1            ``I``, r = 1 / time_step, so v[t] = v[t-1] + input
 leak below 1      ``LI``, tau = time_step / (1 - leak), r = tau / time_step, v_leak = 0: v[t] = leak v[t-1] + input
+reset to zero     ``IF`` or ``LIF`` in place of I or LI and the loop, v_reset = 0, r and tau as there
+decaying current  an ``LI`` of its own before the potential's node: tau = time_step / (1 - current_leak)
 threshold         ``Threshold`` fires above, we at the threshold: the next smaller float; integers: V - 1/2
 dense             ``Linear``, with ``Flatten`` where the source has axes
 convolution       ``Conv2d`` (pooling is merged into it already)
@@ -63,6 +65,8 @@ from fsnn_lava.hardware import (
 METADATA = "fsnn_lava"
 """Entry of the graph's metadata."""
 VERSION = 1
+_NEWER = ("reset", "current_leak", "current_decay")
+"""Numbers of a neuron that the first files of this version do not have."""
 UNROLLED_LIMIT = 2**22
 """Most weights of a connection that is unrolled, 8 bytes each."""
 
@@ -227,22 +231,46 @@ class _Builder:
         return (prod(shape),) if source in self.flat else shape
 
     def _add_population(self, population: Population) -> None:
-        nir, neuron, shape = require_nir(), population.neuron, self._shape(population.name)
-        reset = neuron.reset_synapse if isinstance(neuron, IntegerNeuron) else neuron.leak * neuron.reset_amount
+        nir, neuron, name = require_nir(), population.neuron, population.name
+        shape = self._shape(name)
         exact = isinstance(neuron, IntegerNeuron)
         threshold = neuron.v_threshold - 0.5 if exact else np.nextafter(neuron.v_threshold, -np.inf)
-        if neuron.leak == 1:
-            integrator = nir.I(r=np.full(shape, 1 / self.time_step))
+        if neuron.reset == "zero":
+            potential = spikes = self._add(name, self._fires(neuron.leak, float(threshold), shape))
         else:
-            share = 1 - neuron.leak
-            tau, r = np.full(shape, self.time_step / share), np.full(shape, 1 / share)
-            integrator = nir.LI(tau=tau, r=r, v_leak=np.zeros(shape))
-        potential = self._add(f"{population.name}_potential", integrator)
-        spikes = self._add(population.name, nir.Threshold(np.full(shape, float(threshold))), after=potential)
-        late = self._add(f"{population.name}_step", nir.Delay(np.full(shape, self.time_step)), after=spikes)
-        back = self._add(f"{population.name}_reset", nir.Scale(np.full(shape, -float(reset))), after=late)
-        self.edges.append((back, potential))
-        self.sources[population.name], self.potentials[population.name] = spikes, potential
+            potential = self._add(f"{name}_potential", self._integrates(neuron.leak, shape))
+            spikes = self._add(name, nir.Threshold(np.full(shape, float(threshold))), after=potential)
+            reset = neuron.reset_synapse if isinstance(neuron, IntegerNeuron) else neuron.leak * neuron.reset_amount
+            late = self._add(f"{name}_step", nir.Delay(np.full(shape, self.time_step)), after=spikes)
+            back = self._add(f"{name}_reset", nir.Scale(np.full(shape, -float(reset))), after=late)
+            self.edges.append((back, potential))
+        self.sources[name], self.potentials[name] = spikes, potential
+        if neuron.has_memory_of_current:
+            current = self._add(f"{name}_current", self._integrates(neuron.current_leak, shape))
+            self.edges.append((current, potential))
+            self.potentials[name] = current
+
+    def _integrates(self, leak: float, shape: Shape) -> Any:
+        """A node that keeps so much of its value a step, and adds what arrives to it."""
+        nir = require_nir()
+        if leak == 1:
+            return nir.I(r=np.full(shape, 1 / self.time_step))
+        return nir.LI(**self._leaking(leak, shape))
+
+    def _fires(self, leak: float, threshold: float, shape: Shape) -> Any:
+        """The same that fires above a threshold, and then is 0."""
+        nir, more = require_nir(), {"v_threshold": np.full(shape, threshold), "v_reset": np.zeros(shape)}
+        if leak == 1:
+            return nir.IF(r=np.full(shape, 1 / self.time_step), **more)
+        return nir.LIF(**self._leaking(leak, shape), **more)
+
+    def _leaking(self, leak: float, shape: Shape) -> dict[str, Array]:
+        share = 1 - leak
+        return {
+            "tau": np.full(shape, self.time_step / share),
+            "r": np.full(shape, 1 / share),
+            "v_leak": np.zeros(shape),
+        }
 
     def _add_connection(self, connection: Connection) -> str:
         """Add the nodes of a connection; return the name of the one with its weights."""
@@ -309,7 +337,13 @@ def conv2d(weight: Array, geometry: Convolution, source: Shape, *, bias: Array |
 
 
 def _population_entry(population: Population) -> dict[str, Any]:
-    neuron = {name: np.asarray(value).item() for name, value in dataclasses.asdict(population.neuron).items()}
+    # Only what is not as everywhere: `reset` and the decay of the current have defaults.
+    usual = {f.name: f.default for f in dataclasses.fields(population.neuron) if f.name in _NEWER}
+    neuron = {
+        name: np.asarray(value).item()
+        for name, value in dataclasses.asdict(population.neuron).items()
+        if name not in usual or value != usual[name]
+    }
     return {"name": population.name, "shape": population.shape, "start": population.start, "neuron": neuron}
 
 

@@ -222,7 +222,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 
 
 def test_everything_that_cannot_be_said_is_named_at_once(tmp_path: Path) -> None:
-    neurons = IntegerNeuron(100, 75, 1, 0, 1.0), IntegerNeuron(6000, 100, 0, 40, 1.0)
+    neurons = IntegerNeuron(100, 75, 1, 0, 1.0), IntegerNeuron(6000, 100, 0, 40, 1.0, "zero", 2048)
     populations = (Population("a", (3,), neurons[0], 0), Population("b", (2,), neurons[1], 2))
     connections = (
         connection(INPUT, "a", np.full((3, 4), 9), exponent=-3),
@@ -235,10 +235,12 @@ def test_everything_that_cannot_be_said_is_named_at_once(tmp_path: Path) -> None
         write_netx(net, path)
     assert not list(tmp_path.iterdir())
     message = str(caught.value)
-    assert 'netx cannot say network "net", 5 violation(s); nothing was written' in message
+    assert 'netx cannot say network "net", 7 violation(s); nothing was written' in message
     for expected in (
         'population "a": found start 0; allowed: at least 1',
         'population "b": found decay 40; allowed: 0, that of "a": one leak for the block',
+        'population "b": found reset to zero; allowed: reset by subtraction: in a block whose neurons integrate in v',
+        'population "b": found current_decay 2048; allowed: 4096, no memory: the block integrates in its current',
         'connection "a to b" (a -> b): found delay 2; allowed: 1 step',
         'connection "input to a" (input -> a): found weight exponent -3; allowed: 0 and more',
         "populations: found thresholds from 100 to 6000; allowed: a difference of at most 4095 weight units",

@@ -13,7 +13,7 @@ import pytest
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.conversion.nir_read import import_nir, read_nir
 from fsnn_lava.conversion.nir_write import UNROLLED_LIMIT, nir_graph, nir_violations, write_nir
-from fsnn_lava.datasets import load_dataset
+from fsnn_lava.datasets import load_dataset, time_first
 from fsnn_lava.errors import ConfigError, MissingDependencyError, NetworkError, OutputError, UnsupportedError
 from fsnn_lava.hardware import Readout, linear_map, with_timing
 from fsnn_lava.hardware.geometry import Array, Convolution, TransposedConvolution
@@ -47,15 +47,15 @@ def chain(*names: str) -> list[tuple[str, str]]:
     return list(itertools.pairwise(names))
 
 
-def feedback_graph() -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Two populations and a way back; all parameters differ from their defaults."""
+def feedback_graph(*, x_reset: float = 0.0, y_reset: float = 0.0) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Two populations and a way back; all other parameters differ from their defaults."""
     nodes = {
         "in": nir.Input(np.array([3])),
         "first": nir.Affine(rand(4, 3), rand(4, seed=1)),
         "x": nir.LIF(tau=of(4, value=10.0), r=of(4, value=7.0), v_leak=rand(4, seed=2), v_threshold=of(4, value=0.8),
-                     v_reset=of(4, value=-0.4)),
+                     v_reset=of(4, value=x_reset)),
         "second": nir.Linear(rand(5, 4, seed=3)),
-        "y": nir.IF(r=of(5, value=2.0), v_threshold=of(5, value=1.5), v_reset=of(5, value=0.25)),
+        "y": nir.IF(r=of(5, value=2.0), v_threshold=of(5, value=1.5), v_reset=of(5, value=y_reset)),
         "back": nir.Linear(rand(4, 5, seed=4)),
         "classify": nir.Affine(rand(2, 5, seed=5), rand(2, seed=6)),
         "out": nir.Output(np.array([2])),
@@ -83,7 +83,8 @@ def by_hand(inputs: Array, *, dt: float) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("dt", [1.0, 0.5])
 def test_feedback_graph_fires_as_nirs_equations_say(tmp_path: Path, dt: float) -> None:
-    net = read_nir(written(tmp_path, *feedback_graph()), time_steps=T, time_step=dt)
+    graph = feedback_graph(x_reset=-0.4, y_reset=0.25)
+    net = read_nir(written(tmp_path, *graph), time_steps=T, time_step=dt, reset="subtract")
     inputs = np.random.default_rng(8).integers(0, 2, (T, 2, 3)).astype(np.uint8)
     result = FloatSimulator().run(net, inputs, record=["x", "y"])
     for sample in range(2):
@@ -94,8 +95,10 @@ def test_feedback_graph_fires_as_nirs_equations_say(tmp_path: Path, dt: float) -
 
 
 def test_feedback_graph_part_by_part(tmp_path: Path) -> None:
-    nodes, _ = feedback_graph()
-    net = read_nir(written(tmp_path, *feedback_graph()), time_steps=T, input_kind="graded", input_maximum=7)
+    graph = feedback_graph(x_reset=-0.4, y_reset=0.25)
+    nodes, _ = graph
+    path = written(tmp_path, *graph)
+    net = read_nir(path, time_steps=T, input_kind="graded", input_maximum=7, reset="subtract")
     assert (net.name, net.arithmetic, net.time_steps) == ("graph", "float", T)
     assert (net.input.shape, net.input.kind, net.input.maximum) == ((3,), "graded", 7)
     x, y = (p.neuron for p in net.populations)
@@ -108,7 +111,152 @@ def test_feedback_graph_part_by_part(tmp_path: Path) -> None:
     assert np.array_equal(net.readout.weight, nodes["classify"].weight)
     assert np.array_equal(net.readout.bias, nodes["classify"].bias)
     assert net.readout.source == "y"
-    assert net.provenance == {"from_nir": {"time_step": 1.0, "reset": "a spike subtracts v_threshold - v_reset"}}
+    law = "a spike subtracts v_threshold - v_reset, before the leak of the next step"
+    assert net.provenance == {"from_nir": {"time_step": 1.0, "reset": law, "known": "as asked for"}}
+
+
+def cuba_graph() -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """As snnTorch's RSynaptic and Synaptic are written: a population to itself, with a bias, and one more."""
+
+    def cuba(n: int, alpha: float, beta: float, threshold: float) -> Any:
+        syn, mem = 1e-4 / (1 - alpha), 1e-4 / (1 - beta)
+        ones = of(n)
+        return nir.CubaLIF(tau_syn=syn * ones, tau_mem=mem * ones, r=mem / 1e-4 * ones, v_leak=0 * ones,
+                           v_threshold=threshold * ones, v_reset=0 * ones, w_in=syn / 1e-4 * ones)  # fmt: skip
+
+    nodes = {
+        "in": nir.Input(np.array([6])),
+        "first": nir.Affine(rand(7, 6), 0.2 * rand(7, seed=1)),
+        "x": cuba(7, 0.6, 0.9, 1.1),
+        "again": nir.Affine(rand(7, 7, seed=2) - 0.4, 0.1 * rand(7, seed=3)),
+        "second": nir.Affine(rand(5, 7, seed=4), -0.1 * rand(5, seed=5)),
+        "y": cuba(5, 0.45, 0.7, 0.9),
+        "out": nir.Output(np.array([5])),
+    }
+    return nodes, [*chain("in", "first", "x", "second", "y", "out"), *chain("x", "again", "x")]
+
+
+def assert_fires_as_interpreted(
+    net: HardwareNetwork, path: Path, inputs: Array, *, time_step: float, reset: str, name: Any = str
+) -> dict[str, Array]:
+    """Every spike of every sample (T, B, *shape) as `nir_interpreter` has it; returns all spikes."""
+    record = [p.name for p in net.populations]
+    spikes = dict(FloatSimulator().run(net, inputs, record=record).spikes)
+    graph = nir.read(path, type_check=False)  # Rockpool's output declares axes of size 1
+    (source,) = (n for n, node in graph.nodes.items() if type(node).__name__ == "Input")
+    for sample in range(inputs.shape[1]):
+        sent = outputs(graph, {source: inputs[:, sample]}, time_step=time_step, reset=reset)
+        for population in record:
+            found = spikes[population][:, sample]
+            assert np.array_equal(found, sent[population].reshape(found.shape)), f"{population}, sample {sample}"
+    return spikes
+
+
+RESET_GRAPHS = {"LIF and IF": (feedback_graph, 1.0), "CubaLIF": (cuba_graph, 1e-4)}
+
+
+@pytest.mark.parametrize("reset", ["zero", "subtract", "unleaked"])
+@pytest.mark.parametrize("graph", RESET_GRAPHS)
+def test_each_reset_is_that_of_the_equations(tmp_path: Path, graph: str, reset: Any) -> None:
+    make, dt = RESET_GRAPHS[graph]
+    path = written(tmp_path, *make())
+    net = read_nir(path, time_steps=40, time_step=dt, reset=reset)
+    inputs = np.random.default_rng(8).integers(0, 2, (40, 6, *net.input.shape)).astype(np.uint8)
+    spikes = assert_fires_as_interpreted(net, path, inputs, time_step=dt, reset=reset)
+    assert all(0.05 < s.mean() < 0.95 for s in spikes.values())
+    others = [read_nir(path, time_steps=40, time_step=dt, reset=r) for r in ("zero", "subtract", "unleaked")]
+    runs = [FloatSimulator().run(n, inputs, record=["x"]).spikes["x"] for n in others]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(runs, 2))
+
+
+def test_unleaked_is_the_law_of_snntorch(tmp_path: Path) -> None:
+    """mem = beta mem + I - threshold spk, with the spikes of the step before, and 1 at the start of nothing."""
+    beta, threshold = 0.9, 1.0
+    node = nir.LIF(tau=of(3, value=1 / (1 - beta)), r=of(3, value=1 / (1 - beta)), v_leak=of(3, value=0.0),
+                   v_threshold=of(3, value=threshold), v_reset=of(3, value=0.0))  # fmt: skip
+    weight = rand(3, 4, seed=3)
+    nodes = {"in": nir.Input(np.array([4])), "w": nir.Linear(weight), "x": node, "out": nir.Output(np.array([3]))}
+    net = read_nir(written(tmp_path, nodes, chain("in", "w", "x", "out")), time_steps=250, reset="unleaked")
+    assert net.populations[0].neuron.reset_amount == threshold / net.populations[0].neuron.leak
+    inputs = np.random.default_rng(0).integers(0, 2, (250, 5, 4))
+    spikes = FloatSimulator().run(net, inputs, record=["x"]).spikes["x"]
+    mem, spk = np.zeros((5, 3)), np.zeros((5, 3))
+    for t in range(250):
+        mem = beta * mem + inputs[t] @ weight.T - threshold * spk
+        spk = (mem > threshold).astype(float)
+        assert np.array_equal(spikes[t], spk), t
+    assert 0.05 < spikes.mean() < 0.9
+
+
+def without_v_reset(path: Path, *names: str) -> Path:
+    with h5py.File(path, "r+") as file:
+        for name in names:
+            del file[f"node/nodes/{name}/v_reset"]
+    return path
+
+
+def test_the_file_says_which_reset_it_means(tmp_path: Path) -> None:
+    path = written(tmp_path, *feedback_graph())
+    net = read_nir(path, time_steps=T)
+    assert [p.neuron.reset for p in net.populations] == ["zero", "zero"]
+    assert net.provenance["from_nir"]["reset"] == "a spike sets the potential to 0"
+    assert net.provenance["from_nir"]["known"].startswith("by NIR's definition of the file's v_reset; tools whose")
+    net = read_nir(without_v_reset(path, "y"), time_steps=T)
+    assert [p.neuron.reset for p in net.populations] == ["zero", "subtract"]
+    assert net.populations[1].neuron.reset_amount == 1.5
+    law = "x: a spike sets the potential to 0; y: a spike subtracts v_threshold - v_reset, before the leak of the next"
+    assert net.provenance["from_nir"]["reset"].startswith(law)
+    assert net.provenance["from_nir"]["known"] == (
+        "assumed, since y have no v_reset; other tools mean zero or unleaked"
+    )
+    net = read_nir(without_v_reset(path, "x"), time_steps=T)
+    assert [p.neuron.reset for p in net.populations] == ["subtract", "subtract"]
+    assert net.provenance["from_nir"]["known"].startswith("assumed, since the file has no v_reset")
+    with pytest.raises(ConfigError, match=r'reset "hard"; expected one of zero, subtract, unleaked'):
+        read_nir(path, time_steps=T, reset="hard")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reset", ["zero", None])
+def test_a_reset_to_another_potential_is_refused(tmp_path: Path, reset: Any) -> None:
+    path = written(tmp_path, *feedback_graph(x_reset=-0.4))
+    expected = (
+        r'node "x" \(LIF\): found v_reset from -0\.4 to -0\.4; allowed: 0, from which .*--nir-reset subtract or unl'
+    )
+    with pytest.raises(UnsupportedError, match=expected):
+        read_nir(path, time_steps=T, reset=reset)
+
+
+def test_what_a_cuba_neuron_cannot_be_is_refused(tmp_path: Path) -> None:
+    nodes, edges = cuba_graph()
+    nodes["x"].v_leak = of(7, value=0.2)
+    nodes["y"].tau_syn, nodes["y"].tau_mem = of(5, value=0.9e-4), of(5, value=1e-4)
+    nodes["y"].w_in = rand(5)
+    with pytest.raises(UnsupportedError) as caught:
+        read_nir(written(tmp_path, nodes, edges), time_steps=T, time_step=1e-4)
+    message = str(caught.value)
+    assert (
+        'node "x" (CubaLIF): found v_leak from 0.2 to 0.2 beside a synaptic current that decays; allowed: 0' in message
+    )
+    assert 'node "y" (CubaLIF): found w_in from ' in message
+    nodes["y"].w_in = of(5)
+    with pytest.raises(UnsupportedError) as caught:
+        read_nir(written(tmp_path, nodes, edges), time_steps=T, time_step=1e-4)
+    message = str(caught.value)
+    assert 'node "y" (CubaLIF): found tau_mem 0.0001; allowed: more than the time step, 0.0001' in message
+    assert 'node "y" (CubaLIF): found tau_syn 9e-05; allowed: at least the time step, 0.0001' in message
+
+
+def test_a_cuba_neuron_whose_current_has_no_memory_is_a_lif(tmp_path: Path) -> None:
+    """And may leak to any potential."""
+    nodes, edges = cuba_graph()
+    ones = of(7)
+    nodes["x"] = nir.CubaLIF(tau_syn=ones, tau_mem=4 * ones, r=3 * ones, v_leak=0.3 * ones, v_threshold=ones,
+                             v_reset=0 * ones, w_in=0.5 * ones)  # fmt: skip
+    nodes["y"] = nir.IF(of(5), of(5), of(5, value=0.0))
+    cuba = read_nir(written(tmp_path, nodes, edges), time_steps=T)
+    nodes["x"] = nir.LIF(tau=4 * ones, r=1.5 * ones, v_leak=0.3 * ones, v_threshold=ones, v_reset=0 * ones)
+    assert_same_but_for_names(cuba, read_nir(written(tmp_path, nodes, edges), time_steps=T))
+    assert not cuba.populations[0].neuron.has_memory_of_current
 
 
 def image_graph() -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -197,7 +345,7 @@ def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
     strange = nir.Conv2d((5, 5), rand(2, 2, 3, 3), (1, 2), (1, 1), (1, 1), 2, np.zeros(2))
     nodes = {
         "in": nir.Input(np.array([3])),
-        "cuba": nir.CubaLIF(of(3), of(3), of(3), of(3), of(3)),
+        "cuba": nir.CubaLI(of(3), of(3), of(3), of(3)),
         "gain": nir.Scale(of(3)),
         "leaky": leaky,
         "mixed": nir.IF(r=of(3), v_threshold=np.array([1.0, 2.0, 3.0])),
@@ -212,12 +360,13 @@ def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
         read_nir(path, time_steps=T)
     message = str(caught.value)
     assert "graph.nir" in message
-    types = "Input, Output, Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF, LIF"
+    types = "Input, Output, Linear, Affine, Conv2d, AvgPool2d, SumPool2d, Flatten, IF, LIF, CubaLIF"
     for expected in (
-        f'node "cuba" (CubaLIF): found a type without a counterpart; allowed: {types}',
+        f'node "cuba" (CubaLI): found a type without a counterpart; allowed: {types}',
         f'node "gain" (Scale): found a type without a counterpart; allowed: {types}',
         'node "leaky" (LIF): found v_threshold 1, v_reset 2; allowed: v_threshold above 0 and above v_reset',
         'node "leaky" (LIF): found r -1; allowed: more than 0',
+        'node "leaky" (LIF): found v_reset from 2 to 2; allowed: 0, from which the potential starts',
         'node "leaky" (LIF): found tau 1; allowed: more than the time step, 1',
         'node "mixed" (IF): found v_threshold from 1.0 to 3.0; allowed: one finite value for all of its neurons',
         'node "strange" (Conv2d): found groups 2, dilation (1, 1); allowed: 1 and 1',
@@ -227,7 +376,7 @@ def test_all_that_cannot_be_understood_is_named_at_once(tmp_path: Path) -> None:
         'node "wide" (Linear): found weight of shape (2, 3, 3); allowed: two axes',
     ):
         assert expected in message
-    assert "cannot be understood, 11 violation(s)" in message
+    assert "cannot be understood, 12 violation(s)" in message
 
 
 def refused_topology(tmp_path: Path, nodes: dict[str, Any], edges: list[tuple[str, str]]) -> str:
@@ -271,7 +420,7 @@ def test_readout_of_anything_but_one_population_is_refused(tmp_path: Path, extra
     nodes = {"in": nir.Input(np.array([3])), "a": nir.IF(of(3), of(3)), "b": nir.IF(of(3), of(3)),
              "out": nir.Output(np.array([3]))}  # fmt: skip
     message = refused_topology(tmp_path, nodes, [("in", "a"), ("a", "b"), ("b", "a"), ("a", "out"), *extra])
-    assert f"output: found paths from ['a', '{extra[0][0]}']; allowed: one, from an IF or a LIF node" in message
+    assert f"output: found paths from ['a', '{extra[0][0]}']; allowed: one, from an IF, LIF or CubaLIF node" in message
 
 
 def test_products_that_are_too_large_are_refused(tmp_path: Path) -> None:
@@ -459,15 +608,50 @@ NIR_PAPER = {
     "paper_01_lif_lif_norse": [(1,)],
     "paper_01_lif_lif_rockpool": [(1,)],
     "paper_02_cnn_cnn_sinabs": [(16, 16, 16), (16, 16, 16), (8, 8, 8), (256,), (10,)],
+    "paper_03_rnn_braille_noDelay_bias_zero": [(38,), (7,)],
+    "paper_03_rnn_braille_noDelay_noBias_subtract": [(40,), (7,)],
 }
 
 
-@pytest.mark.parametrize("name", NIR_PAPER)
-def test_files_of_other_tools_are_read(name: str, data_dir: Path) -> None:
-    path = data_dir / "nir-paper" / f"{name}.nir"
-    if not path.exists():
+@pytest.fixture
+def nir_paper(data_dir: Path) -> Path:
+    if not (data_dir / "nir-paper").exists():
         pytest.skip("needs the files of the NIR paper in nir-paper/ of the data folder")
-    assert [p.shape for p in read_nir(path, time_steps=3, time_step=1e-4).populations] == NIR_PAPER[name]
+    return data_dir / "nir-paper"
+
+
+@pytest.mark.parametrize("reset", [None, "zero", "subtract", "unleaked"])
+@pytest.mark.parametrize("name", NIR_PAPER)
+def test_files_of_other_tools_fire_as_their_equations_say(name: str, reset: Any, nir_paper: Path) -> None:
+    """None of them has a v_reset, so that NIR's older definition is assumed where nothing is asked for."""
+    path = nir_paper / f"{name}.nir"
+    net = read_nir(path, time_steps=120, time_step=1e-4, reset=reset)
+    assert [p.shape for p in net.populations] == NIR_PAPER[name]
+    if "cnn" in name:
+        return  # see the next test, on recordings
+    density = 0.05 if "braille" in name else 0.7
+    inputs = (np.random.default_rng(0).random((120, 4, *net.input.shape)) < density).astype(np.uint8)
+    spikes = assert_fires_as_interpreted(net, path, inputs, time_step=1e-4, reset=reset or "subtract")
+    if "debug" in name:
+        assert spikes.pop("lif2").sum() == 0  # a weight of 1 for a threshold of 20
+    assert all(0.003 < s.mean() < 0.9 for s in spikes.values())
+
+
+@pytest.mark.parametrize(("reset", "right"), [("zero", 93), ("subtract", 82)])
+def test_recordings_of_n_mnist_in_the_network_of_sinabs(
+    reset: Any, right: int, data_dir: Path, nir_paper: Path
+) -> None:
+    """Hundred recordings; of five, every spike of every population is that of the equations."""
+    pytest.importorskip("tonic", reason="the package tonic is not installed")
+    if not (data_dir / "nmnist-small").exists():
+        pytest.skip("needs N-MNIST's recordings in nmnist-small/ of the data folder")
+    test = load_dataset("nmnist", data_dir).test
+    path = nir_paper / "paper_02_cnn_cnn_sinabs.nir"
+    frames = time_first(test.codes)
+    net = read_nir(path, time_steps=len(frames), reset=reset)
+    result = FloatSimulator().run(net, frames)
+    assert (result.predictions == test.labels).sum() == right
+    assert_fires_as_interpreted(net, path, frames[:, :5], time_step=1.0, reset=reset)
 
 
 def test_number_of_steps_must_be_given(tmp_path: Path) -> None:
@@ -483,7 +667,7 @@ def test_number_of_steps_must_be_given(tmp_path: Path) -> None:
 CASES = 40
 
 
-def images(*, integer: bool, timing: Any = "hardware") -> HardwareNetwork:
+def images(*, integer: bool, timing: Any = "hardware", law: tuple[Any, Any] | None = None) -> HardwareNetwork:
     """Two images with convolutions, one of them flat because a transposed convolution leads back; constant currents."""
     rng = np.random.default_rng(0)
     shapes = {"in": (3, 2, 3, 3), "forward": (4, 3, 2, 2), "back": (4, 3, 2, 2), "on a": (108, 1), "on b": (36, 1)}
@@ -499,6 +683,8 @@ def images(*, integer: bool, timing: Any = "hardware") -> HardwareNetwork:
         exponent = 1 if integer and name == "on b" else 0
         made.append(Connection(name, *ends[name], weight, int(name == "back"), exponent, 8 * integer, **extra))
     neuron: Any = IntegerNeuron(100, 80, 0, 0, 0.01) if integer else FloatNeuron(1.0, 1.5, 0.9)
+    if law is not None:
+        neuron = replace(neuron, reset=law[0], **{"current_decay" if integer else "current_leak": law[1]})
     populations = (Population("a", (3, 6, 6), neuron), Population("b", (4, 3, 3), neuron))
     readout = Readout("b", rng.normal(size=(5, 36)), rng.normal(size=5))
     spec = InputSpec((2, 6, 6), "event", 1)
@@ -515,10 +701,19 @@ def events(net: HardwareNetwork) -> Array:
     return np.random.default_rng(1).integers(0, 2, (net.time_steps, 2, *net.input.shape)).astype(np.uint8)
 
 
+WRITTEN = {
+    "integer": images(integer=True),
+    "float": images(integer=False),
+    "spatial": spatial(),
+    "integer, reset to zero": images(integer=True, law=("zero", 4096)),
+    "float, reset to zero": images(integer=False, law=("zero", 0.0)),
+    "float, current": images(integer=False, law=("subtract", 0.3)),
+    "float, both": images(integer=False, law=("zero", 0.3)),
+}
+
+
 @pytest.mark.parametrize("time_step", [1.0, 1e-4])
-@pytest.mark.parametrize(
-    "net", [images(integer=True), images(integer=False), spatial()], ids=["integer", "float", "spatial"]
-)
+@pytest.mark.parametrize("net", WRITTEN.values(), ids=WRITTEN)
 def test_by_nirs_own_equations_the_graph_fires_as_our_simulator(net: HardwareNetwork, time_step: float) -> None:
     """IF integers are exact in float64; LIF leaks differ in the last bit, and no potential here is that near."""
     inputs = events(net)
@@ -547,6 +742,22 @@ def test_convolutions_stay_convolutions_where_no_axis_is_lost() -> None:
     unrolled = nir_graph(images(integer=False))
     assert type(unrolled.nodes["in"]).__name__ == "Conv2d"
     assert type(unrolled.nodes["forward"]).__name__ == type(unrolled.nodes["back"]).__name__ == "Linear"
+
+
+def test_neurons_that_reset_to_zero_are_nirs_own() -> None:
+    graph = nir_graph(images(integer=True, law=("zero", 4096)))
+    kinds = {name: type(node).__name__ for name, node in graph.nodes.items()}
+    assert kinds["a"] == "IF"
+    assert not {"Threshold", "Scale"} & {kind for name, kind in kinds.items() if name.startswith("a_")}
+    assert np.array_equal(graph.nodes["a"].v_reset, np.zeros(graph.nodes["a"].v_threshold.shape))
+    assert type(nir_graph(images(integer=False, law=("zero", 0.0))).nodes["b"]).__name__ == "LIF"
+
+
+def test_metadata_of_other_neurons_are_as_before() -> None:
+    """So that files of networks without reset to zero and decaying currents stay what they were."""
+    text = nir_graph(images(integer=True)).metadata["fsnn_lava"]
+    assert "reset_mantissa" in text
+    assert '"reset"' not in text and "current_decay" not in text
 
 
 def test_nir_itself_loads_the_file(tmp_path: Path) -> None:
@@ -585,13 +796,14 @@ def assert_same(back: HardwareNetwork, net: HardwareNetwork) -> None:
         assert vars(found) | {"weight": 0} == vars(expected) | {"weight": 0}
 
 
-@pytest.mark.parametrize("net", [small_float_network(), images(integer=False)], ids=["dense", "images"])
-def test_float_networks_come_back(tmp_path: Path, net: HardwareNetwork) -> None:
+@pytest.mark.parametrize("net", [small_float_network(), *WRITTEN.values()], ids=["dense", *WRITTEN])
+def test_networks_come_back(tmp_path: Path, net: HardwareNetwork) -> None:
     back = read_nir(write_nir(net, tmp_path / "n.nir", time_step=1e-3))
     assert_same(back, net)
     inputs = events(net) if net.input.kind == "event" else np.array([[0, 1, 3], [2, 2, 1]])
     names = [p.name for p in net.populations]
-    spikes = [FloatSimulator().run(n, inputs, record=names).spikes for n in (net, back)]
+    simulator = IntegerSimulator() if net.arithmetic == "integer" else FloatSimulator()
+    spikes = [simulator.run(n, inputs, record=names).spikes for n in (net, back)]
     assert all(np.array_equal(spikes[0][n], spikes[1][n]) for n in names)
 
 
