@@ -191,8 +191,8 @@ def _population_violations(network: HardwareNetwork, population: Population) -> 
         allowed = "reset by subtraction: in a block whose neurons integrate in v, all have one threshold"
         found.append(Violation(where, "reset to zero", allowed))
     if _neuron(population).has_memory_of_current:
-        decay = f"current_decay {_neuron(population).current_decay}"
-        found.append(Violation(where, decay, f"{DECAY_UNITY}, no memory: the block integrates in its current"))
+        memory = f"current_decay {_neuron(population).current_decay}"
+        found.append(Violation(where, memory, f"{DECAY_UNITY}, no memory: the block integrates in its current"))
     if population.start < 1:
         found.append(Violation(where, f"start {population.start}", "at least 1: what arrives takes a step"))
     return found

@@ -38,6 +38,7 @@ from fsnn_lava.hardware.network import (
     Readout as Readout,
     Timing as Timing,
     Violation as Violation,
+    equilibrium_violations as equilibrium_violations,
     with_timing as with_timing,
 )
 from fsnn_lava.hardware.network_file import (
@@ -54,7 +55,6 @@ from fsnn_lava.hardware.neurons import (
     IntegerNeuron as IntegerNeuron,
     Neuron as Neuron,
     Reset as Reset,
-    reasons_against_equilibrium as reasons_against_equilibrium,
 )
 from fsnn_lava.hardware.overflow_proof import (
     accumulator_violations as accumulator_violations,

@@ -20,7 +20,15 @@ import numpy as np
 
 from fsnn_lava.errors import NetworkError, counted
 from fsnn_lava.hardware.geometry import DENSE, Array, Geometry, Shape
-from fsnn_lava.hardware.neurons import DECAY_UNITY, THRESHOLD_LIMIT, FloatNeuron, IntegerNeuron, Neuron, Reset
+from fsnn_lava.hardware.neurons import (
+    DECAY_UNITY,
+    THRESHOLD_LIMIT,
+    FloatNeuron,
+    IntegerNeuron,
+    Neuron,
+    Reset,
+    reasons_against_equilibrium,
+)
 
 INPUT = "input"
 """Name under which a connection refers to the network's input."""
@@ -273,6 +281,16 @@ def with_timing(network: HardwareNetwork, timing: Timing) -> HardwareNetwork:
         populations=tuple(dataclasses.replace(p, start=start[p.name]) for p in network.populations),
         connections=tuple(dataclasses.replace(c, delay=delay(c)) for c in network.connections),
     )
+
+
+def equilibrium_violations(network: HardwareNetwork) -> list[Violation]:
+    """List the populations that have no equilibrium rate clamp(I / r), with the reasons; empty if all have one."""
+    allowed = "reset by subtraction of currents without memory: the rate of others is not clamp(I / r)"
+    return [
+        Violation(f'population "{p.name}"', " and ".join(reasons), allowed)
+        for p in network.populations
+        if (reasons := reasons_against_equilibrium(p.neuron))
+    ]
 
 
 def _violations(network: HardwareNetwork) -> list[Violation]:

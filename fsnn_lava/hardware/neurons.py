@@ -56,6 +56,11 @@ class FloatNeuron:
         """Tell whether what arrives in a step acts on later ones by itself."""
         return self.current_leak > 0
 
+    @property
+    def spike_cost(self) -> float:
+        """What a spike takes off the potential: r, or, where it resets to zero, at least the threshold."""
+        return self.reset_amount if self.reset == "subtract" else self.v_threshold
+
 
 @dataclass(frozen=True)
 class IntegerNeuron:
@@ -104,6 +109,11 @@ class IntegerNeuron:
     def reset_amount(self) -> float:
         """Weight units that one spike subtracts before the leak: r = rho / leak."""
         return self.reset_synapse / self.leak
+
+    @property
+    def spike_cost(self) -> float:
+        """Weight units that a spike takes off: r, or, where it resets to zero, at least the threshold."""
+        return self.reset_amount if self.reset == "subtract" else float(self.v_threshold)
 
     @property
     def fires_above(self) -> int:

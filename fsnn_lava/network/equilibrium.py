@@ -2,6 +2,8 @@
 
     a^p = clamp((sum over connections of W a^source + constant current) / r^p),  clamp to [0, 1]
 
+Populations that reset to zero, or whose current decays, have no such rates and are refused.
+
 For an integer network the graded input's current is rounded down exactly as in a run, so that what remains between a
 run's rates and these is the finite number of steps alone (for LIF: and the rounding of the leak).
 
@@ -23,7 +25,7 @@ from torch.nn import functional
 
 from fsnn_lava.config import SOLVERS
 from fsnn_lava.datasets import evenly_spaced
-from fsnn_lava.errors import InputError
+from fsnn_lava.errors import InputError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
     INPUT,
@@ -34,6 +36,7 @@ from fsnn_lava.hardware import (
     HardwareNetwork,
     check_inputs,
     constant_current,
+    equilibrium_violations,
     linear_map,
     real_weight,
 )
@@ -122,6 +125,7 @@ def equilibrium_rates(
     Raises
     ------
     InputError : if the inputs, or the rates to start from, do not fit the network.
+    UnsupportedError : naming each population that has no such rates, and why.
     """
     batch = check_inputs(network, inputs)
     loop = RateMap(network)
@@ -156,9 +160,17 @@ class RateMap:
     Parameters
     ----------
     with_input : the input counts as a source too.
+
+    Raises
+    ------
+    UnsupportedError : naming each population that has no equilibrium rates, and why.
     """
 
     def __init__(self, network: HardwareNetwork, *, with_input: bool = False) -> None:
+        violations = equilibrium_violations(network)
+        if violations:
+            listed = "\n  ".join(map(str, violations))
+            raise UnsupportedError(f'network "{network.name}" has no equilibrium rates:\n  {listed}')
         self.network = network
         self._shapes = {p.name: p.shape for p in network.populations}
         self._incoming: dict[str, list[tuple[Connection, dict[torch.dtype, Tensor]]]] = {n: [] for n in self._shapes}

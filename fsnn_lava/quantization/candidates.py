@@ -64,11 +64,18 @@ def pulse_period(time_steps: int) -> int:
 
 
 def integer_neuron(population: Population, reset: ResetSynapse, config: DeployConfig) -> IntegerNeuron:
-    """The population's neuron with that reset synapse; its scale follows from the reset amount."""
+    """The population's neuron with that reset synapse; its scale follows from the reset amount.
+
+    Where a spike resets to zero there is none, and what would be the reset synapse is the threshold.
+    """
     neuron = population.neuron
     assert isinstance(neuron, FloatNeuron)
     decay = round(DECAY_UNITY * (1 - neuron.leak))
-    trial = IntegerNeuron(1, reset[0], reset[1], decay, 1.0)
+    current_decay = round(DECAY_UNITY * (1 - neuron.current_leak))
+    trial = IntegerNeuron(1, reset[0], reset[1], decay, 1.0, neuron.reset, current_decay)
+    if neuron.reset == "zero":
+        threshold = weight_units(reset)
+        return dataclasses.replace(trial, v_threshold=threshold, scale=neuron.v_threshold / threshold)
     scale = neuron.reset_amount / trial.reset_amount
     wanted = neuron.v_threshold if config.threshold == "full" else neuron.reset_amount / 2
     return dataclasses.replace(trial, v_threshold=max(1, round(wanted / scale)), scale=scale)
@@ -99,7 +106,7 @@ class Rounder:
     Parameters
     ----------
     network : float network.
-    rates : population -> (B, *N) its equilibrium rates on the calibration inputs.
+    rates : population -> (B, *N) its rates on the calibration inputs.
     inputs : the calibration inputs, as a backend takes them.
     config : weight bits, threshold and rounding.
     scales : those in which the network was trained, whose integers are all that it rounds to; None: none.
@@ -118,7 +125,7 @@ class Rounder:
         config: DeployConfig,
         scales: Scales | None = None,
     ) -> None:
-        _refuse_unsupported(network)
+        _refuse_unsupported(network, config)
         self.network, self.config, self._scales = network, config, scales
         self.means: dict[str, Array] = {}
         self.groups: dict[str, tuple[Group, ...]] = {}
@@ -216,8 +223,8 @@ class Rounder:
         return linear_map(self.network, connection).with_weight(weight).product(self.means[connection.name]).T
 
 
-def _refuse_unsupported(network: HardwareNetwork) -> None:
-    """Raise if a connection's name is not its own, or a leak is too small for 12 bits."""
+def _refuse_unsupported(network: HardwareNetwork, config: DeployConfig) -> None:
+    """Raise if a connection's name is not its own, a leak does not fit 12 bits, or half a reset is asked of none."""
     names = [c.name for c in network.connections]
     made = {name for c in network.connections for name in part_names(c)[1:]}
     found = [
@@ -228,6 +235,18 @@ def _refuse_unsupported(network: HardwareNetwork) -> None:
         f'population "{p.name}": found leak {p.neuron.leak}; allowed: at least {1 / DECAY_UNITY} (12 bits)'
         for p in network.populations
         if round(DECAY_UNITY * (1 - p.neuron.leak)) >= DECAY_UNITY
+    ]
+    found += [
+        f'population "{p.name}": found current_leak {p.neuron.current_leak}; allowed: at most '
+        f"{1 - 1 / DECAY_UNITY} (12 bits)"
+        for p in network.populations
+        if round(DECAY_UNITY * (1 - p.neuron.current_leak)) < 1
+    ]
+    found += [
+        f'population "{p.name}": found threshold half and reset to zero; allowed: threshold full, since half of the '
+        "reset amount means nothing there"
+        for p in network.populations
+        if p.neuron.reset == "zero" and config.threshold == "half"
     ]
     if found:
         raise UnsupportedError(f'network "{network.name}" cannot be quantized:\n  ' + "\n  ".join(found))

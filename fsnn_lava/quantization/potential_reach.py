@@ -3,11 +3,13 @@
 The proof holds for every input; between it and what occurs lie bits that the weights could have used. An attack says
 how many of them a sharper proof could give back: from a few inputs it climbs the gradient of the mean current into the
 neurons with the largest bounds, on the map of the rates, and the simulator runs what it found. It is a lower bound of
-what can occur, as the proof is an upper one.
+what can occur, as the proof is an upper one. Of populations that have no such map (reset to zero, a current that
+decays), it takes that of the same ones with reset by subtraction and without memory, to climb on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,12 +20,15 @@ from torch import Tensor
 from fsnn_lava.backends import IntegerSimulator
 from fsnn_lava.errors import StateOverflowError
 from fsnn_lava.hardware import (
+    DECAY_UNITY,
     INPUT,
     STATE_LIMIT,
     Array,
     HardwareNetwork,
+    IntegerNeuron,
     Population,
     constant_current,
+    equilibrium_violations,
     mean_input,
     potential_bounds,
 )
@@ -86,6 +91,7 @@ class _Attack:
     """
 
     def __init__(self, network: HardwareNetwork, starts: Array) -> None:
+        network = _with_equilibrium(network)
         self._network, self._map = network, RateMap(network, with_input=True)
         self._starts = torch.from_numpy(starts).float().view(-1, *network.input.shape)
         silent = np.zeros((1, *network.input.shape), np.int64)
@@ -133,6 +139,22 @@ class _Attack:
                     return current.flatten(1)
                 values[name] = _passing(current)
         raise AssertionError(f'"{population.name}" is no population of the network')
+
+
+def _with_equilibrium(network: HardwareNetwork) -> HardwareNetwork:
+    """The network to climb on: itself, or one whose spikes subtract what they take at least."""
+    if not equilibrium_violations(network):
+        return network
+    populations = []
+    for p in network.populations:
+        assert isinstance(p.neuron, IntegerNeuron)
+        neuron = dataclasses.replace(p.neuron, reset="subtract", current_decay=DECAY_UNITY)
+        if p.neuron.reset == "zero":
+            exponent = max(0, p.neuron.v_threshold.bit_length() - 8)
+            mantissa = p.neuron.v_threshold >> exponent
+            neuron = dataclasses.replace(neuron, reset_mantissa=mantissa, reset_exponent=min(exponent, 7))
+        populations.append(dataclasses.replace(p, neuron=neuron))
+    return dataclasses.replace(network, populations=tuple(populations))
 
 
 def _passing(current: Tensor) -> Tensor:

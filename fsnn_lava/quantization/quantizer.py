@@ -4,7 +4,8 @@ Firing rates depend on w/r and b/r alone, so the reset r, counted in weight unit
 one rounds finely; a small one keeps strongly negative currents within 24 bits. `quantize` goes through four steps, and
 refuses a network that rounding destroys:
 
-1. `input_correlations`: which rates the sources send together on calibration inputs, at the float equilibrium.
+1. `input_correlations`: which rates the sources send together on calibration inputs, at the float equilibrium, or, of
+   networks that have none, in a run (`calibration_rates`).
 2. `largest_proven`: the largest reset of each population for which `hardware.prove` holds; an upper bound.
 3. `best`: below that bound, the reset with the smallest error of the equilibrium rates. `candidates` makes the integer
    network of given resets; `rounding` makes the mantissas of one connection, where each weight gets its 8 bits.
@@ -31,13 +32,14 @@ from fsnn_lava.hardware import (
     Readout,
     bounds_alone,
     constant_current,
+    equilibrium_violations,
     leak_sum,
     linear_map,
     prove,
     quantize_readout,
     summed_weight,
 )
-from fsnn_lava.network import equilibrium_rates
+from fsnn_lava.quantization.calibration_rates import calibration_rates
 from fsnn_lava.quantization.candidates import Effort, Rounder, reset_synapses, weight_units
 from fsnn_lava.quantization.report import LOST_SHARE, NEGLIGIBLE_SHARE, QuantizationReport, report_of
 from fsnn_lava.quantization.rounding import CURRENT_LIMIT, HIGH_EXPONENT, MOST_PARTS
@@ -65,7 +67,9 @@ def quantize(
 
     >>> network, report = quantize(lower(trained), data.train, bits=8)  # doctest: +SKIP
 
-    Nearest means: with the smallest error of the equilibrium rates on the calibration inputs.
+    Nearest means: with the smallest error of the equilibrium rates on the calibration inputs. A network that has none
+    (reset to zero, a current that decays) is calibrated by the rates of a run, and nearest means: with the smallest
+    error of the mean currents.
 
     Parameters
     ----------
@@ -175,12 +179,14 @@ class _Search:
     ) -> None:
         self.network, self._progress = network, progress
         self.effort = Effort.for_network(network)
-        progress("finding the equilibrium of the calibration samples")
-        self.wanted = equilibrium_rates(
+        self._has_equilibrium = not equilibrium_violations(network)
+        what = "equilibrium" if self._has_equilibrium else "rates"
+        progress(f"finding the {what} of the calibration samples")
+        self.wanted = calibration_rates(
             network,
             calibration,
             tolerance=self.effort.final_tolerance,
-            progress=lambda done, total: progress(f"finding the equilibrium of calibration sample {done} of {total}"),
+            progress=lambda done, total: progress(f"finding the {what} of calibration sample {done} of {total}"),
         )
         progress("measuring the correlations of the inputs")
         rates = self.wanted.firing_rates
@@ -285,13 +291,14 @@ class _Search:
         allowed = [reset for reset in reset_synapses() if largest / 4 <= weight_units(reset) <= largest]
         chosen = np.linspace(0, len(allowed) - 1, self.effort.tried)
         tried = sorted({allowed[int(i)] for i in chosen}, key=weight_units, reverse=True)
-        if len(tried) > self.effort.finalists:
+        if len(tried) > self.effort.finalists and self._has_equilibrium:
             tried = sorted(tried, key=lambda reset: self._local_error(name, {**resets, name: reset}))
             tried = sorted(tried[: self.effort.finalists], key=weight_units, reverse=True)
         errors = {}
         for number, reset in enumerate(tried, start=1):
             self._progress(f"{name}: comparing scale {number} of {len(tried)}")
-            errors[reset] = self._error({**resets, name: reset}) * self._price(name, reset)
+            error = self._error({**resets, name: reset}) if self._has_equilibrium else self._current_error(name, reset)
+            errors[reset] = error * self._price(name, reset)
         by_error = sorted(tried, key=errors.__getitem__)
         # A smaller reset rounds differently, so that it is not proven because a larger one is; the given one is.
         return next((reset for reset in by_error if self._failure({**resets, name: reset}) is None), resets[name])
@@ -303,25 +310,37 @@ class _Search:
 
     def _error(self, resets: Mapping[str, ResetSynapse]) -> float:
         """Mean |integer - float| of the equilibrium rates, all populations alike."""
-        found = equilibrium_rates(
+        found = calibration_rates(
             self.rounder.network_of(resets),
             self.inputs,
             tolerance=self.effort.tolerance,
             start=self.rates,
-            with_gains=False,
+            with_settling=False,
         ).firing_rates
         return float(np.mean([np.abs(found[name] - wanted).mean() for name, wanted in self.rates.items()]))
 
     def _local_error(self, name: str, resets: Mapping[str, ResetSynapse]) -> float:
         """Mean error of one population's rates if its sources had none."""
         network = self.rounder.network_of(resets)
-        population = network.population(name)
-        current = constant_current(network, population, self.inputs)
+        found = np.clip(self._mean_current(network, name) / network.population(name).neuron.reset_amount, 0.0, 1.0)
+        return float(np.abs(found - self.rates[name].reshape(found.shape)).mean())
+
+    def _current_error(self, name: str, reset: ResetSynapse) -> float:
+        """Mean error of one population's mean currents, over its threshold: of a network without an equilibrium."""
+        resets = {p.name: reset_synapses()[0] for p in self.network.populations} | {name: reset}
+        network = self.rounder.network_of(resets)
+        found = self._mean_current(network, name) / network.population(name).neuron.spike_cost
+        wanted = self._mean_current(self.network, name) / self.network.population(name).neuron.spike_cost
+        return float(np.abs(found - wanted).mean())
+
+    def _mean_current(self, network: HardwareNetwork, name: str) -> Array:
+        """(B, N) what arrives at one population of the float or an integer network in a step, on average."""
+        current = constant_current(network, network.population(name), self.inputs)
         for c in (c for c in self.network.incoming(name) if c.source not in (INPUT, ALWAYS_ON)):
             rates = self.rates[c.source].reshape(len(current), -1)
-            current += linear_map(self.network, c).with_weight(summed_weight(parts_of(network, c))).product(rates)
-        found = np.clip(current / population.neuron.reset_amount, 0.0, 1.0)
-        return float(np.abs(found - self.rates[name].reshape(found.shape)).mean())
+            weight = c.weight if network is self.network else summed_weight(parts_of(network, c))
+            current += linear_map(self.network, c).with_weight(weight).product(rates)
+        return current
 
 
 def _smaller(reset: ResetSynapse, factor: float) -> ResetSynapse:

@@ -22,7 +22,8 @@ from fsnn_lava.hardware import (
     potential_bounds,
     summed_weight,
 )
-from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
+from fsnn_lava.network import Settling
+from fsnn_lava.quantization.calibration_rates import CalibrationRates, calibration_rates
 from fsnn_lava.quantization.candidates import Rounder
 from fsnn_lava.quantization.scales import ResetSynapse, parts_of
 
@@ -71,10 +72,11 @@ class PopulationReport:
     Parameters
     ----------
     scale : real value of one weight unit.
-    reset_amount, v_threshold : in weight units.
+    reset_amount, v_threshold : in weight units; a reset to zero has no amount, 0.
     leak_error : difference of the integer leak from the wanted one.
     potential_bound : largest magnitude of a potential that the proof admits, units of state.
-    mean_rate_error, max_rate_error : |integer - float| of the equilibrium rates on the calibration inputs.
+    mean_rate_error, max_rate_error : |integer - float| of the equilibrium rates on the calibration inputs; of networks
+        without equilibrium, of those after T steps.
     """
 
     scale: float
@@ -95,7 +97,8 @@ class QuantizationReport:
     calibration_samples : inputs on which the error of the rates was measured.
     compared_samples : those of them, evenly spread, on which candidates were compared.
     unsettled_samples : for how many of them one of the networks does not settle; their errors mean nothing.
-    settling : of the "float" and of the "integer" network on the calibration samples, at the equilibrium.
+    settling : of the "float" and of the "integer" network on the calibration samples, at the equilibrium; empty of a
+        network that has none.
     seconds : time that it took. Two reports are equal whatever this is.
     """
 
@@ -124,7 +127,7 @@ def report_of(
     *,
     calibration: Array,
     compared: Array,
-    wanted: EquilibriumRates,
+    wanted: CalibrationRates,
     tolerance: float,
     progress: Callable[[int, int], None],
 ) -> QuantizationReport:
@@ -133,12 +136,12 @@ def report_of(
     Parameters
     ----------
     compared : which of the calibration inputs candidates were compared on.
-    wanted : equilibrium of the float network on all of them.
+    wanted : rates of the float network on all of them.
     tolerance : of the integer network's equilibrium.
     progress : called with the samples done and all samples.
     """
     network, integer = rounder.network, rounder.network_of(resets)
-    found = equilibrium_rates(integer, calibration, tolerance=tolerance, start=wanted.firing_rates, progress=progress)
+    found = calibration_rates(integer, calibration, tolerance=tolerance, start=wanted.firing_rates, progress=progress)
     inputs = network.input.take(calibration, compared)
     rates = {name: r[compared] for name, r in wanted.firing_rates.items()}
     bounds = potential_bounds(integer)
@@ -149,7 +152,7 @@ def report_of(
         error = np.abs(found.firing_rates[name] - wanted.firing_rates[name])
         populations[name] = PopulationReport(
             scale=neuron.scale,
-            reset_amount=neuron.reset_amount,
+            reset_amount=neuron.reset_amount if neuron.reset == "subtract" else 0.0,
             v_threshold=neuron.v_threshold,
             leak_error=neuron.leak - before.neuron.leak,
             potential_bound=int(max(-bounds[name][0].min(), bounds[name][1].max())),
@@ -161,7 +164,7 @@ def report_of(
         calibration_samples=len(error),
         compared_samples=len(compared),
         unsettled_samples=int((~(wanted.settled & found.settled)).sum()),
-        settling={"float": wanted.settling(), "integer": found.settling()},
+        settling={n: s for n, s in (("float", wanted.settling), ("integer", found.settling)) if s is not None},
         connections={c.name: measured.connection(c) for c in network.connections},
         populations=populations,
     )
@@ -184,7 +187,7 @@ class _Measured:
         found = summed_weight(parts)
         error = found * done.neuron.scale - wanted.weight
         if wanted.source == ALWAYS_ON:
-            exact, negligible = done.exact_current[wanted.name], NEGLIGIBLE_SHARE * done.neuron.reset_amount
+            exact, negligible = done.exact_current[wanted.name], NEGLIGIBLE_SHARE * done.neuron.spike_cost
             current_error = _share(found - exact, exact, least=negligible)
         else:
             current_error = self._current_error(wanted, error)

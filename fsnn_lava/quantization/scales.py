@@ -53,7 +53,8 @@ def dequantized(integer: HardwareNetwork) -> HardwareNetwork:
         assert isinstance(p.neuron, IntegerNeuron)
         scale[p.name] = p.neuron.scale
         threshold, reset = (amount * p.neuron.scale for amount in (p.neuron.v_threshold, p.neuron.reset_amount))
-        populations.append(dataclasses.replace(p, neuron=FloatNeuron(threshold, reset, p.neuron.leak)))
+        neuron = FloatNeuron(threshold, reset, p.neuron.leak, p.neuron.reset, p.neuron.current_leak)
+        populations.append(dataclasses.replace(p, neuron=neuron))
     names = {name for c in integer.connections for name in part_names(c)[1:]}
     connections = []
     for c in integer.connections:

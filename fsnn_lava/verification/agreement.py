@@ -84,9 +84,12 @@ def _located(
         current += _arriving(network, connection, inputs, spikes, sample=sample, neuron=neuron, steps=step + 1)
     fired = spikes[name][:, sample].reshape(network.time_steps, -1)[:, neuron]
     law = population.neuron
-    v = 0.0
+    v = synaptic = 0.0
     for t in range(step + 1):
-        v = law.leak * (v - law.reset_amount * (float(fired[t - 1]) if t else 0.0)) + current[t]
+        if t and fired[t - 1]:
+            v = 0.0 if law.reset == "zero" else v - law.reset_amount
+        synaptic = law.current_leak * synaptic + float(current[t])
+        v = law.leak * v + synaptic
     return SpikeDifference(sample, name, step, neuron, abs(v - law.v_threshold) / law.v_threshold)
 
 

@@ -22,8 +22,8 @@ from typing import Literal, final
 import numpy as np
 
 from fsnn_lava.datasets import evenly_spaced
-from fsnn_lava.errors import BackendError, ConfigError, InputError, counted
-from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, rates_from_spikes
+from fsnn_lava.errors import BackendError, ConfigError, InputError, UnsupportedError, counted
+from fsnn_lava.hardware import Array, HardwareNetwork, check_inputs, equilibrium_violations, rates_from_spikes
 from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.verification.structure import fingerprint
 
@@ -116,6 +116,7 @@ class AnytimeReadout:
     ------
     InputError : if inputs or labels do not fit the network, or it has one class only.
     ConfigError : if the number of samples is out of range.
+    UnsupportedError : if the reference is the equilibrium, and the network has none.
     """
 
     def __init__(
@@ -137,6 +138,13 @@ class AnytimeReadout:
             raise InputError(f'network "{network.name}": its readout has one class; a margin needs two or more')
         if rate_samples is not None and not 1 <= rate_samples <= total:
             raise ConfigError(f"samples of the rate error: found {rate_samples}; allowed: 1 .. {total}")
+        without = equilibrium_violations(network)
+        if reference == "equilibrium" and without:
+            listed = "\n  ".join(map(str, without))
+            raise UnsupportedError(
+                f'network "{network.name}" has no equilibrium to compare rates with:\n  {listed}\n'
+                "compare them with those after T steps: --reference final"
+            )
         self._network, self._inputs, self._labels = network, inputs, labels
         self._reference: Reference = reference
         self._rated = evenly_spaced(total, total if rate_samples is None else rate_samples)

@@ -9,7 +9,8 @@ Each step's rates are measured on the same samples after T steps, so each neuron
 steps'. Two figures of a step keep that sum: its mean with sign, and its *share*, the mean of its part in the direction
 of the total, sign(total) * step, whose sum is the mean absolute total. Rounding is that after T steps.
 
-What theory says of the rates, 1/T and the equilibrium, stands beside it as a statement and is no verdict.
+What theory says of the rates, 1/T and the equilibrium, stands beside it as a statement and is no verdict. Where
+populations have no equilibrium (reset to zero, a current that decays) it is left out, and the budget says why.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsnn_lava.backends import FloatSimulator, IntegerSimulator
-from fsnn_lava.hardware import Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, read_out, with_timing
+from fsnn_lava.hardware import (
+    Arithmetic,
+    Array,
+    HardwareNetwork,
+    RunResult,
+    Timing,
+    accuracy,
+    equilibrium_violations,
+    read_out,
+    with_timing,
+)
 from fsnn_lava.network import EquilibriumRates, Settling, equilibrium_rates
 from fsnn_lava.verification.compare_runs import Difference, difference
 from fsnn_lava.verification.rates import as_deployed
@@ -80,6 +91,7 @@ class Budget:
     settling : of the float network after T steps in the timing of its training, "float", and of the integers,
         "integer".
     timing : of the trained network.
+    no_equilibrium : why there are no distances and no settling: each population without an equilibrium, and the reason.
     """
 
     causes: tuple[Cause, ...]
@@ -90,6 +102,7 @@ class Budget:
     equilibrium_converged: bool
     settling: Mapping[str, Settling]
     timing: Timing = "sequential"
+    no_equilibrium: tuple[str, ...] = ()
 
 
 def error_budget(
@@ -126,9 +139,7 @@ def error_budget(
     halved = deployed or FloatSimulator().run(with_threshold, inputs)
     hardware = halved if with_threshold is floating else FloatSimulator().run(floating, inputs)
     rounded = rounded or IntegerSimulator().run(integer, inputs)
-    settled, found = _at_equilibrium(floating, inputs, as_trained)
-    settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
-    unsettled = int((~(found.settled & found_integer.settled)).sum())
+    without = tuple(map(str, equilibrium_violations(floating)))
     before = "hardware timing" if timing == "hardware" else "sequential"
     if arithmetic == "integer":
         start = rounded if trained is None else trained
@@ -148,33 +159,63 @@ def error_budget(
         if with_threshold is floating:
             del steps[2]
     direction = {n: np.sign(r - start.firing_rates[n]) for n, r in rounded.firing_rates.items()}
-    distances = (
-        _distance("rounding at the equilibrium", "float - integer, both at the equilibrium", settled, settled_integer),
-        _distance("finite time, float", "float, hardware timing - its equilibrium", hardware, settled),
-        _distance("finite time, integer", "integer - its equilibrium", rounded, settled_integer),
-        _distance(SETTLING, "integer - the trained network's equilibrium", rounded, settled),
-    )
     stages = {
         "trained": start,
         f"float, {before}": as_trained,
         "float, hardware timing": hardware,
         **({} if with_threshold is floating else {"float, half threshold": halved}),
         "integer": rounded,
-        "float, equilibrium": settled,
-        "integer, equilibrium": settled_integer,
     }
+    theory = _Theory() if without else _theory(floating, integer, inputs, as_trained, hardware, rounded)
     return Budget(
         tuple(_cause(*step, direction) for step in (*steps, ("total", "trained -> integer", start, rounded))),
-        distances,
+        theory.distances,
         {name: float(rate.mean()) for name, rate in rounded.firing_rates.items()},
-        {name: accuracy(run, labels) for name, run in stages.items()},
-        unsettled,
-        not unsettled,
+        {name: accuracy(run, labels) for name, run in {**stages, **theory.stages}.items()},
+        theory.unsettled,
+        not theory.unsettled,
+        theory.settling,
+        timing,
+        without,
+    )
+
+
+@dataclass(frozen=True)
+class _Theory:
+    """What the equilibrium adds to a budget."""
+
+    distances: tuple[Distance, ...] = ()
+    stages: Mapping[str, RunResult] = dataclasses.field(default_factory=dict)
+    unsettled: int = 0
+    settling: Mapping[str, Settling] = dataclasses.field(default_factory=dict)
+
+
+def _theory(
+    floating: HardwareNetwork,
+    integer: HardwareNetwork,
+    inputs: Array,
+    as_trained: RunResult,
+    hardware: RunResult,
+    rounded: RunResult,
+) -> _Theory:
+    """Compare the runs of the float network, in both timings, and of the integers with where they settle."""
+    settled, found = _at_equilibrium(floating, inputs, as_trained)
+    settled_integer, found_integer = _at_equilibrium(integer, inputs, rounded)
+    return _Theory(
+        (
+            _distance(
+                "rounding at the equilibrium", "float - integer, both at the equilibrium", settled, settled_integer
+            ),
+            _distance("finite time, float", "float, hardware timing - its equilibrium", hardware, settled),
+            _distance("finite time, integer", "integer - its equilibrium", rounded, settled_integer),
+            _distance(SETTLING, "integer - the trained network's equilibrium", rounded, settled),
+        ),
+        {"float, equilibrium": settled, "integer, equilibrium": settled_integer},
+        int((~(found.settled & found_integer.settled)).sum()),
         {
             "float": found.settling(as_trained.firing_rates),
             "integer": found_integer.settling(rounded.firing_rates),
         },
-        timing,
     )
 
 

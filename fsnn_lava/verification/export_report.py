@@ -167,7 +167,7 @@ def quantization_markdown(report: QuantizationReport) -> str:
     populations = [
         (
             name,
-            f"{p.reset_amount:g}",
+            f"{p.reset_amount:g}" if p.reset_amount else "to zero",
             str(p.v_threshold),
             f"{p.scale:.3g}",
             f"{p.potential_bound / STATE_LIMIT:.0%}",
@@ -189,12 +189,19 @@ def quantization_markdown(report: QuantizationReport) -> str:
             ),
             markdown_table(_POPULATION, populations),
             _POPULATION_NOTES.format(limit=STATE_LIMIT, samples=report.calibration_samples),
-            "Settling, on the same training samples:",
-            settling_markdown(report.settling),
+            *(
+                ["Settling, on the same training samples:", settling_markdown(report.settling)]
+                if report.settling
+                else [_NO_EQUILIBRIUM]
+            ),
         ]
     )
 
 
+_NO_EQUILIBRIUM = (
+    "This network has no equilibrium: a spike resets to zero, or a current decays. Rates and currents above are "
+    "therefore those of a run of T steps on the training samples, and nothing is said of settling."
+)
 _CONNECTION = ("connection", "exponent", "bits used", "weight error", "current error", "clipped")
 _CONNECTION_NOTES = (
     "Weights may have {bits} bits, constant currents {current_bits}. *Exponent*: a weight is its integer times 2 to "

@@ -235,7 +235,8 @@ def row_effects(
     """Population -> row -> (N,) float32: what it does to the neurons' mean rate, integer - float, to first order.
 
     Rows are each connection of the float network, ``threshold``, ``reset``, ``leak`` and ``delay``. A neuron that is
-    silent or saturated in a sample does not answer to a small change there.
+    silent or saturated in a sample does not answer to a small change there. One that a spike resets to zero answers as
+    if the spike took the threshold off, which is rough: no equilibrium says more.
 
     Parameters
     ----------
@@ -258,7 +259,7 @@ def _effects(
     assert isinstance(whole, IntegerNeuron)
     rates = exact[population.name].reshape(len(exact[population.name]), -1)
     free = np.mean((rates > 0) & (rates < 1), axis=0)
-    unit = free / law.reset_amount
+    unit = free / (law.spike_cost * (1 - law.current_leak))  # what arrives in a step counts so many times
     steps = floating.time_steps
     effects: dict[str, Array] = {}
     late = np.zeros(population.size)
@@ -274,8 +275,11 @@ def _effects(
         if parts and c.source not in (ALWAYS_ON, INPUT):
             late -= (integer.local_delay(parts[0]) - floating.local_delay(c)) / steps * wanted * unit
     effects["threshold"] = (law.v_threshold - whole.v_threshold * whole.scale) / steps * unit
-    effects["reset"] = rates.mean(axis=0) * (law.reset_amount - whole.reset_amount * whole.scale) * unit
+    effects["reset"] = rates.mean(axis=0) * (law.spike_cost - whole.spike_cost * whole.scale) * unit
     effects["leak"] = (whole.leak - law.leak) * law.v_threshold / 2 * unit
+    if law.has_memory_of_current:
+        arriving = rates.mean(axis=0) * law.spike_cost
+        effects["current leak"] = (whole.current_leak - law.current_leak) * arriving * unit
     effects["delay"] = late
     return {name: effect.astype(np.float32) for name, effect in effects.items()}
 

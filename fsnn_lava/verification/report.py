@@ -171,7 +171,8 @@ class Report:
             markdown_table(
                 ("stage", "accuracy"), [(stage, f"{value:.2%}") for stage, value in self.budget.accuracy.items()]
             ),
-            "*stage*: the networks between the steps above, after T steps, and two of them at their equilibrium.",
+            "*stage*: the networks between the steps above, after T steps"
+            f"{'' if self.budget.no_equilibrium else ', and two of them at their equilibrium'}.",
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -299,6 +300,12 @@ def potentials_text(potentials: Mapping[str, PotentialReach]) -> str:
 
 def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> str:
     """Write how far the integer network's rates are from the equilibrium that was trained; a statement, no verdict."""
+    if budget.no_equilibrium:
+        reasons = "\n".join(f"- {reason}" for reason in budget.no_equilibrium)
+        stated = [statements_text(statements)] if statements else []
+        return "\n\n".join(
+            [f"Nothing: this network has no equilibrium rates, so none are compared with.\n\n{reasons}", *stated]
+        )
     distances = next(d for d in budget.distances if d.name == SETTLING).populations
     rows = [(name, _rate(budget.mean_rates[name]), _rate(d.mean), _rate(d.maximum)) for name, d in distances.items()]
     populations = list(distances)
@@ -320,25 +327,23 @@ def theory_text(budget: Budget, statements: Sequence[Pair], time_steps: int) -> 
         settling_markdown(budget.settling),
     ]
     if statements:
-        parts.append(
-            markdown_table(
-                ("pair", "within", "mean rate difference", "max"),
-                [
-                    (
-                        f"{p.a} / {p.b}",
-                        "yes" if p.agrees else "no",
-                        _rate(p.mean_rate_difference),
-                        _rate(p.max_rate_difference),
-                    )
-                    for p in statements
-                ],
-            )
-        )
-        parts.append(
-            f"*within*: {statements[0].requirement}. *mean rate difference*, *max*: of the firing rates of both runs, "
-            "in spikes per step."
-        )
+        parts.append(statements_text(statements))
     return "\n\n".join(parts)
+
+
+def statements_text(statements: Sequence[Pair]) -> str:
+    """Write pairs whose rates are close at most, and within which bound."""
+    table = markdown_table(
+        ("pair", "within", "mean rate difference", "max"),
+        [
+            (f"{p.a} / {p.b}", "yes" if p.agrees else "no", _rate(p.mean_rate_difference), _rate(p.max_rate_difference))
+            for p in statements
+        ],
+    )
+    return (
+        f"{table}\n\n*within*: {statements[0].requirement}. *mean rate difference*, *max*: of the firing rates of both "
+        "runs, in spikes per step."
+    )
 
 
 _TIMINGS: Mapping[Timing, str] = {"sequential": "the papers' timing", "hardware": "hardware timing"}

@@ -172,16 +172,18 @@ def _numbers_of_integrators(integrators: Integrators) -> dict[str, float]:
     }
 
 
-def neuron_numbers(neuron: FloatNeuron | IntegerNeuron) -> dict[str, float]:
-    """A neuron's constants by the names that a report gives them."""
+def neuron_numbers(neuron: FloatNeuron | IntegerNeuron) -> dict[str, Any]:
+    """A neuron's constants by the names that a report gives them; what is as in most networks is not among them."""
+    found: dict[str, Any] = {"threshold": neuron.v_threshold}
     if isinstance(neuron, FloatNeuron):
-        return {"threshold": neuron.v_threshold, "reset": neuron.reset_amount, "leak": neuron.leak}
-    return {
-        "threshold": neuron.v_threshold,
-        "reset": neuron.reset_synapse,
-        "leak": neuron.leak,
-        "scale": neuron.scale,
-    }
+        found |= {"reset": neuron.reset_amount, "leak": neuron.leak}
+    else:
+        found |= {"reset": neuron.reset_synapse, "leak": neuron.leak, "scale": neuron.scale}
+    if neuron.reset != "subtract":
+        found["kind of reset"] = neuron.reset
+    if neuron.has_memory_of_current:
+        found["current leak"] = neuron.current_leak
+    return found
 
 
 def arrays_of(network: HardwareNetwork) -> dict[str, Array]:
@@ -342,9 +344,16 @@ def _neuron_deviations(
     decay = round(DECAY_UNITY * (1 - exact.leak))
     if neuron.decay != decay:
         yield _deviation("leak", after.name, (DECAY_UNITY - decay) / DECAY_UNITY, neuron.leak)
+    current_decay = round(DECAY_UNITY * (1 - exact.current_leak))
+    if neuron.current_decay != current_decay:
+        yield _deviation("current leak", after.name, (DECAY_UNITY - current_decay) / DECAY_UNITY, neuron.current_leak)
     synapse = None if recorded is None else round(recorded["reset_amount"] * (DECAY_UNITY - decay) / DECAY_UNITY)
     scale = neuron.scale if recorded is None else recorded["scale"]
-    if synapse is not None and neuron.reset_synapse != synapse:
+    if neuron.reset != exact.reset:
+        yield _deviation("kind of reset", after.name, exact.reset, neuron.reset)
+    elif neuron.reset == "zero":
+        pass  # the reset amount means nothing
+    elif synapse is not None and neuron.reset_synapse != synapse:
         yield _deviation("reset", after.name, synapse, neuron.reset_synapse)
     elif neuron.decay == decay and abs(scale * neuron.reset_amount / exact.reset_amount - 1) > SAME:
         yield _deviation("reset", after.name, exact.reset_amount / scale, neuron.reset_amount)

@@ -19,7 +19,17 @@ from fsnn_lava.backends import FloatSimulator, IntegerSimulator, get_backend, in
 from fsnn_lava.config import ConnectionConfig, DeployConfig
 from fsnn_lava.datasets import Samples
 from fsnn_lava.errors import ConfigError, InputError, NetworkError, StateOverflowError
-from fsnn_lava.hardware import ALWAYS_ON, Arithmetic, Array, HardwareNetwork, RunResult, Timing, accuracy, with_timing
+from fsnn_lava.hardware import (
+    ALWAYS_ON,
+    Arithmetic,
+    Array,
+    HardwareNetwork,
+    Neuron,
+    RunResult,
+    Timing,
+    accuracy,
+    with_timing,
+)
 from fsnn_lava.quantization import CURRENT_BITS, measured_reach, quantize
 from fsnn_lava.verification.agreement import spike_agreement
 from fsnn_lava.verification.compare_runs import Pair, compare, compare_all
@@ -357,19 +367,26 @@ def network_facts(floating: HardwareNetwork, integer: HardwareNetwork) -> dict[s
         "seed": config.get("training", {}).get("seed"),
         "epoch": provenance.get("metrics", {}).get("best_epoch"),
     }
-    shares = [p.neuron.v_threshold / p.neuron.reset_amount for p in floating.populations]
+    shares = [p.neuron.v_threshold / p.neuron.spike_cost for p in floating.populations]
     as_trained = "as trained"
     if set(shares) != {1}:
         as_trained = (
             f"{as_trained}, {' and '.join(f'{share:g}' for share in dict.fromkeys(shares))} of the reset amount"
         )
-    leaks = dict.fromkeys(p.neuron.leak for p in floating.populations)
+    kinds = dict.fromkeys(_kind(p.neuron) for p in floating.populations)
     return {
         "name": integer.name,
         "fingerprint": fingerprint(integer),
         "dataset": config["dataset"],
         **{name: str(value) for name, value in trained.items() if value not in (None, "")},
-        "neurons": " and ".join("IF" if leak == 1 else f"LIF, leak {leak}" for leak in leaks),
+        "neurons": " and ".join(kinds),
         "weights": f"{deployment['weight_bits']} bits at most, of constant currents {CURRENT_BITS}",
         "threshold": "half the reset amount" if deployment["threshold"] == "half" else as_trained,
     }
+
+
+def _kind(neuron: Neuron) -> str:
+    """Write which neuron it is."""
+    kind = "IF" if neuron.leak == 1 else f"LIF, leak {neuron.leak}"
+    kind += ", reset to zero" if neuron.reset == "zero" else ""
+    return kind + (f", current leak {neuron.current_leak:g}" if neuron.has_memory_of_current else "")

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 import trained
-from fsnn_lava.backends.simulator import FloatSimulator
-from fsnn_lava.cli import export, verify
+from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
+from fsnn_lava.cli import anytime, export, verify
 from fsnn_lava.conversion import export_folder
 from fsnn_lava.conversion.export_folder import load_deployed
 from fsnn_lava.conversion.lowering import lower
@@ -74,12 +75,79 @@ def test_foreign_graphs_take_the_values_of_a_dataset(tmp_path: Path) -> None:
     edges += [("neurons", "classes"), ("classes", "output")]
     nir.write(str(tmp_path / "graph.nir"), nir.NIRGraph(nodes=nodes, edges=edges))
     options = ["--from-nir", str(tmp_path / "graph.nir"), "--dataset", "digits", "--runs", str(tmp_path), *FEW]
+    options += ["--nir-reset", "subtract"]
     assert export.main([*options, "--time-steps", "9"]) == 0
     found = load_deployed(tmp_path / "graph").floating
     assert (found.input.kind, found.input.maximum, found.time_steps) == ("graded", 16, 9)
     current = currents(found)
     values = network.coding.decode(trained.some_codes(5)).reshape(5, -1)
     np.testing.assert_allclose(current, values @ weight.T + bias, rtol=0, atol=1e-5)  # the table of values is float32
+
+
+RESETS = {
+    "zero": "reset: a spike sets the potential to 0 (by NIR's definition of the file's v_reset; tools whose neurons",
+    "subtract": "reset: a spike subtracts v_threshold - v_reset, before the leak of the next step (assumed, since the",
+}
+
+
+@pytest.mark.parametrize("law", RESETS)
+def test_graphs_of_cuba_neurons_are_exported_and_verified(
+    law: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Events of N-MNIST's form in miniature would need a dataset: digits, whose values excite, do."""
+    nir = pytest.importorskip("nir", reason='needs nir: pip install -e ".[nir]"')
+    rng = np.random.default_rng(0)
+
+    def cuba(size: int, alpha: float, beta: float) -> Any:
+        ones, syn, mem = np.ones(size), 1 / (1 - alpha), 1 / (1 - beta)
+        more = {"v_reset": 0 * ones} if law == "zero" else {}
+        node = nir.CubaLIF(tau_syn=syn * ones, tau_mem=mem * ones, r=mem * ones, v_leak=0 * ones, v_threshold=ones,
+                           w_in=syn * ones, **more)  # fmt: skip
+        return node
+
+    nodes = {
+        "in": nir.Input(np.array([64])),
+        "w": nir.Affine(rng.normal(0, 0.08, (16, 64)), rng.normal(0.2, 0.1, 16)),
+        "x": cuba(16, 0.3, 0.9),
+        "back": nir.Linear(rng.normal(-0.05, 0.1, (16, 16))),
+        "w2": nir.Affine(rng.normal(0.1, 0.3, (10, 16)), rng.normal(0.1, 0.1, 10)),
+        "y": cuba(10, 0.0, 0.8),
+        "out": nir.Output(np.array([10])),
+    }
+    edges = [("in", "w"), ("w", "x"), ("x", "back"), ("back", "x"), ("x", "w2"), ("w2", "y"), ("y", "out")]
+    path = tmp_path / "graph.nir"
+    nir.write(str(path), nir.NIRGraph(nodes=nodes, edges=edges))
+    if law == "subtract":
+        with h5py.File(path, "r+") as file:
+            for name in ("x", "y"):
+                del file[f"node/nodes/{name}/v_reset"]
+    options = ["--from-nir", str(path), "--dataset", "digits", "--runs", str(tmp_path), *FEW, "--time-steps", "20"]
+    assert export.main(options) == 0
+    assert RESETS[law] in capsys.readouterr().out.replace("\n", " ")
+    deployed = load_deployed(tmp_path / "graph")
+    assert [p.neuron.reset for p in deployed.integer.populations] == [law, law]
+    assert [p.neuron.current_decay for p in deployed.integer.populations] == [round(4096 * 0.7), 4096]
+    assert "This network has no equilibrium" in (deployed.folder / "export.md").read_text()
+    backends = ["simulator", "simulator-float"]
+    assert verify.main(["--run", str(deployed.folder), "--samples", "20", "--backends", *backends]) == 0
+    report = (deployed.folder / "report.md").read_text()
+    assert "Nothing: this network has no equilibrium rates, so none are compared with." in report
+    reason = "reset to zero and a current that decays" if law == "zero" else "found a current that decays"
+    assert reason in report
+    assert ", current leak 0.3" in report
+    rates = IntegerSimulator().run(deployed.integer, trained.some_codes(20)).firing_rates
+    assert all(0.02 < rate.mean() < 0.9 for rate in rates.values())
+    with pytest.raises(
+        UnsupportedError, match=r'"graph" has no equilibrium to compare rates with:(.|\n)*--reference final'
+    ):
+        anytime.main(["--run", str(deployed.folder), "--samples", "20", "--backend", "simulator", "--no-picture"])
+    final = ["--reference", "final", "--no-picture"]
+    assert anytime.main(["--run", str(deployed.folder), "--samples", "20", "--backend", "simulator", *final]) == 0
+
+
+def test_options_of_a_graph_go_with_one() -> None:
+    with pytest.raises(ConfigError, match="--nir-reset: found without --from-nir; allowed: with it"):
+        export.main(["--nir-reset", "zero"])
 
 
 def currents(network: HardwareNetwork) -> np.ndarray:
