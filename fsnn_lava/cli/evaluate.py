@@ -13,6 +13,7 @@ from fsnn_lava.cli.options import read_options
 from fsnn_lava.cli.script import RunPlaces, chosen_run, dataset_of, show_next, working
 from fsnn_lava.datasets import check_time_steps
 from fsnn_lava.errors import ConfigError, counted
+from fsnn_lava.hardware import reasons_against_equilibrium
 from fsnn_lava.network import open_device, place, prepared
 from fsnn_lava.training import BEST, DeviceSamples, Evaluation, convergence_curve, evaluate, load_checkpoint, settling
 
@@ -63,13 +64,20 @@ def main(argv: list[str]) -> int:
     x, _ = next(few.ordered(len(few)))
     with prepared(device), working(console, f"evaluating {counted(len(test), 'sample')}") as say:
         found = evaluate(model, test, trained.coding, time_steps=time_steps)
-        say(f"looking for the equilibrium of {counted(len(few), 'sample')}")
-        curve = convergence_curve(model, x, time_steps=time_steps)
-        settled = settling(model, x, time_steps=time_steps)
+        reasons = {reason for neuron in model.neurons for reason in reasons_against_equilibrium(neuron)}
+        curve, settled = None, None
+        if not reasons:
+            say(f"looking for the equilibrium of {counted(len(few), 'sample')}")
+            curve = convergence_curve(model, x, time_steps=time_steps)
+            settled = settling(model, x, time_steps=time_steps)
     what = f"{trained.config.network.title} on {trained.config.dataset}"
     console.print(f"{escape(str(folder / BEST))}: {what}, T = {time_steps}", soft_wrap=True)
     console.print(f"test accuracy {found.accuracy:.2%}, loss {found.loss:.4f} on test samples: {test.chosen}")
     console.print(firing_table(found))
+    if curve is None or settled is None:
+        console.print(f"no equilibrium, from which a distance could be told: {', '.join(sorted(reasons))}")
+        show_next(console, "export", f"--to lava --run {folder}", data_dir=arguments.data_dir)
+        return 0
     console.print(
         f"residual of the equilibrium's equation, mean of {counted(len(few), 'sample')}; it falls as 1/t for IF, to a "
         "floor for LIF"

@@ -108,6 +108,7 @@ def main(argv: list[str]) -> int:
         made = new_folder(arguments.runs, config.name, config) if ranks.first and not arguments.resume else ""
         folder = arguments.resume or Path(ranks.same_text(str(made)))
         kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
+        kind += ", reset to zero," if config.network.reset == "zero" else ""
         how = f"by {config.training.method}, {kind} neurons, {steps_of(config)}{arithmetic_of(config)}"
         what = f"{config.network.title} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)

@@ -28,12 +28,14 @@ class GradientMethod:
         `fsnn_lava.training.RatesWithGradient`, or ``package.module:name`` of it, which is imported on first use.
     settings : names of the settings under [training] that this method alone uses.
     integers : whether it can find the gradient at the rates of a network in integers.
+    at_equilibrium : whether the gradient is one of an equilibrium, which neurons that reset to zero do not have.
     check : raises `ConfigError` for settings that the method cannot do; None: it can do all.
     """
 
     rates: Callable[..., Any] | str
     settings: tuple[str, ...] = ()
     integers: bool = False
+    at_equilibrium: bool = True
     check: Callable[[NetworkConfig, TrainingConfig], None] | None = None
 
     def load(self) -> Callable[..., Any]:
@@ -103,7 +105,7 @@ METHODS.register(
 )
 METHODS.register(
     "bptt",
-    GradientMethod(f"{_GRADIENTS}.bptt:bptt", ("surrogate", "surrogate_width")),
+    GradientMethod(f"{_GRADIENTS}.bptt:bptt", ("surrogate", "surrogate_width"), at_equilibrium=False),
     help="back through all steps, the baseline",
 )
 

@@ -1,7 +1,8 @@
 """Neuron models by name: which constants of the neuron's law a network's settings stand for.
 
-Every model is an instance of one law, the leaky neuron with reset by subtraction of `fsnn_lava.hardware.FloatNeuron`,
-so that whatever is registered here can be trained by every method, exported, proven and run on every backend.
+Every model is an instance of one law, the leaky neuron of `fsnn_lava.hardware.FloatNeuron`, so that whatever is
+registered here can be trained, exported, proven and run on every backend: by every method if a spike subtracts, by bptt
+if it resets to zero. Currents that decay are for networks from elsewhere and cannot be trained.
 """
 
 from __future__ import annotations
@@ -17,4 +18,4 @@ if TYPE_CHECKING:
 NEURONS: Registry[Callable[[NetworkConfig], Any]] = Registry("neuron", group="fsnn_lava.neurons")
 """Values of `NetworkConfig.neuron`: functions that make a `fsnn_lava.hardware.FloatNeuron` of the settings."""
 
-NEURONS.register("lif", "fsnn_lava.network.neuron:lif", help="v_threshold, reset_amount and leak as they are set")
+NEURONS.register("lif", "fsnn_lava.network.neuron:lif", help="its constants are those of the settings")

@@ -144,6 +144,9 @@ class NetworkConfig:
     """What a spike subtracts from the potential, r."""
     leak: float = 1.0
     """Share of the potential kept per step; 1 is IF, below 1 LIF."""
+    reset: Literal["subtract", "zero"] = "subtract"
+    """What a spike does to the potential. subtract: less reset_amount. zero: it becomes 0, and reset_amount means
+    nothing; such a network has no equilibrium and is trained by bptt alone."""
     neuron: Annotated[str, one_of(NEURONS)] = "lif"
     """Neuron model, of `fsnn_lava.config.NEURONS`, which makes the neuron's constants of these settings."""
     time_steps: int = 30
@@ -398,6 +401,7 @@ class TrainConfig:
         _check_device(training)
         SOLVERS.require(training.adjoint_solver)
         SURROGATES.require(training.surrogate)
+        _check_reset(network, training)
         check = METHODS.get(training.method).check
         if check is not None:
             check(network, training)
@@ -464,6 +468,19 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     require(not network.connections, "network.connections", network.title, f"a chain in network.notation {integer}")
     own = [p.name for p in network.populations]
     require(not own, "network.populations", own, f"none {integer}: neurons of one kind")
+
+
+def _check_reset(network: NetworkConfig, training: TrainingConfig) -> None:
+    """What a spike may do: the gradient at an equilibrium needs one."""
+    require(network.reset in ("subtract", "zero"), "network.reset", network.reset, "subtract or zero")
+    without = [name for name in METHODS if not METHODS.get(name).at_equilibrium]
+    require(
+        network.reset == "subtract" or training.method in without,
+        "training.method",
+        training.method,
+        f'{" or ".join(without)} with network.reset = "zero": there is no equilibrium rate clamp(I / r), since what a '
+        "reset to zero throws away depends on when the input arrives",
+    )
 
 
 def _check_dropout(network: NetworkConfig) -> None:
@@ -596,8 +613,9 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
         del values["validation_samples"]
     if config.data == DataConfig():
         del values["data"]
-    if config.network.neuron == "lif":
-        del values["network"]["neuron"]
+    for name, usual in (("neuron", "lif"), ("reset", "subtract")):
+        if values["network"][name] == usual:
+            del values["network"][name]
     for name in ("connections", "populations"):
         tables = [_told(table) for table in getattr(config.network, name)]
         del values["network"][name]

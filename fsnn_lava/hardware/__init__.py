@@ -55,6 +55,7 @@ from fsnn_lava.hardware.neurons import (
     IntegerNeuron as IntegerNeuron,
     Neuron as Neuron,
     Reset as Reset,
+    reasons_against_equilibrium as reasons_against_equilibrium,
 )
 from fsnn_lava.hardware.overflow_proof import (
     accumulator_violations as accumulator_violations,

@@ -200,15 +200,19 @@ def _pooled(out: Array, g: Any, y: int, x: int) -> Array:
 
 @compiled_fused
 def _advance(state: Any, current: Array, constants: Array, begin: int, end: int) -> None:
-    """Advance the neurons begin .. end by a step: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold."""
+    """Advance the neurons begin .. end by a step: v <- leak (v - r s) + current; s <- 1 where v >= v_threshold.
+
+    With reset to zero r is v.
+    """
     v, spikes = state[0][begin:end], state[1][begin:end]
     weighted_count, count = state[3][begin:end], state[4][begin:end]
-    v_threshold, reset_amount, leak = constants[0], constants[1], constants[2]
+    v_threshold, reset_amount, leak, to_zero = constants[0], constants[1], constants[2], constants[3] != 0
     one, zero = constants.dtype.type(1), constants.dtype.type(0)
     # Leak, reset, integration, threshold and both counts in one pass over memory. Spikes are floats of the same width
     # as the potentials, and the threshold is a select: the loop has no branch and is vectorized.
     for i in range(len(v)):
-        after = leak * (v[i] - reset_amount * spikes[i]) + current[i]
+        amount = v[i] if to_zero else reset_amount
+        after = leak * (v[i] - amount * spikes[i]) + current[i]
         fired = one if after >= v_threshold else zero
         v[i] = after
         spikes[i] = fired
@@ -241,7 +245,7 @@ def run_samples(
     rates : (weighted_count, count, returned), zeros that are filled: (B, all neurons) the first two; (B, sum of N) for
         each connection with a delay the weighted count of its source `delay` steps before the end.
     recorded : (T, B, all neurons) uint8, filled if it is not empty.
-    constants : (P, 3) (v_threshold, reset_amount, leak) in the type of the potentials.
+    constants : (P, 4) (v_threshold, reset_amount, leak, whether a spike resets to zero) in the type of the potentials.
     """
     connections, bounds, driven, late, _, affine = plan
     drive, events, masks = inputs

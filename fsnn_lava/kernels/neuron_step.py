@@ -239,16 +239,16 @@ def float_batch_steps(
     counts : (B, N) integer spikes so far; updated.
     rates : (B, N) float64 weighted count so far; updated, unless there are no shares.
     shares : (steps,) weight of each step's spikes in it, or empty.
-    neuron : (3,) leak, reset, threshold, in the type of the potentials.
+    neuron : (4,) leak, reset, threshold, whether a spike resets to zero, in the type of the potentials.
     """
-    leak, reset, threshold = neuron[0], neuron[1], neuron[2]
+    leak, reset, threshold, to_zero = neuron[0], neuron[1], neuron[2], neuron[3] != 0
     # Unlike `batch_steps` it looks for no largest potential: of floats, whose order matters for NaN, that would be a
     # loop over single numbers.
     for b in range(first, end):
         for t in range(len(spikes)):
             u, w = t % len(upper), t % len(lower)
             for n in range(potential.shape[1]):
-                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold, False)
+                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold, to_zero)
                 potential[b, n] = after
                 spikes[t, b, n] = fired
                 counts[b, n] += fired

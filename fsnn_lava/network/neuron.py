@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fsnn_lava.config import NEURONS, NetworkConfig
-from fsnn_lava.errors import ConfigError
-from fsnn_lava.hardware import Array, FloatNeuron
+from fsnn_lava.errors import ConfigError, UnsupportedError
+from fsnn_lava.hardware import Array, FloatNeuron, reasons_against_equilibrium
 from fsnn_lava.kernels.clamped_rate import clamped_rates, clamped_rates_gradient, rate_slopes
 from fsnn_lava.network.event_maps import in_threads
 
@@ -42,7 +42,7 @@ class SpikeCounts:
 
 def lif(config: NetworkConfig) -> FloatNeuron:
     """Return the neuron whose constants are those of the settings."""
-    return FloatNeuron(config.v_threshold, config.reset_amount, config.leak)
+    return FloatNeuron(config.v_threshold, config.reset_amount, config.leak, config.reset)
 
 
 def neurons_of(config: NetworkConfig, names: Sequence[str]) -> tuple[FloatNeuron, ...]:
@@ -68,17 +68,26 @@ def _neuron_of(config: NetworkConfig) -> FloatNeuron:
     sizes = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
     if not (all(0 < size < math.inf for size in sizes) and neuron.leak <= 1):
         raise ConfigError(f'neuron "{config.neuron}" made {neuron}; allowed: finite numbers > 0, leak at most 1')
+    if neuron.has_memory_of_current:
+        raise ConfigError(
+            f'neuron "{config.neuron}" made {neuron}; allowed: current_leak 0, since no method trains currents that '
+            "decay; a network of such neurons can be read from NIR and deployed"
+        )
     return neuron
 
 
 def integrate(v: Tensor, spikes: Tensor, current: Tensor, *, neuron: FloatNeuron) -> Tensor:
     """Potential before the threshold test, v[t] = leak (v[t-1] - r s[t-1]) + I[t] (Eq. 2 and 10).
 
+    With reset to zero r is v[t-1], through which gradients flow as well.
+
     Parameters
     ----------
     v, spikes : (B, *N) potential and 0/1 spikes of the step before.
     current : (B, *N) input current of this step; it is not leaked.
     """
+    if neuron.reset == "zero":
+        return torch.add(current, v - v * spikes, alpha=neuron.leak)
     kept = torch.add(v, spikes, alpha=-neuron.reset_amount)
     return torch.add(current, kept, alpha=neuron.leak)
 
@@ -99,7 +108,13 @@ def rate_from_count(weighted_count: Tensor, *, time_steps: int, leak: float) -> 
 
 
 def rate_of_current(current: Tensor, *, neuron: FloatNeuron) -> Tensor:
-    """Firing rate clamp(I / r, 0, 1), spikes per step, at a mean current (B, *N); differentiable once."""
+    """Firing rate clamp(I / r, 0, 1), spikes per step, at a mean current (B, *N); differentiable once.
+
+    Raises
+    ------
+    UnsupportedError : for a neuron without an equilibrium.
+    """
+    _require_equilibrium(neuron)
     if current.device.type != "cpu":
         return (current / neuron.reset_amount).clamp(0, 1)
     rate: Tensor = _ClampedRate.apply(current, neuron.reset_amount)  # type: ignore[no-untyped-call]
@@ -108,10 +123,25 @@ def rate_of_current(current: Tensor, *, neuron: FloatNeuron) -> Tensor:
 
 @torch.no_grad()
 def slope_of_rate(rate: Tensor, *, neuron: FloatNeuron) -> Tensor:
-    """By how much the rate (B, *N) rises with the current: 1 / r strictly between 0 and 1, 0 elsewhere."""
+    """By how much the rate (B, *N) rises with the current: 1 / r strictly between 0 and 1, 0 elsewhere.
+
+    Raises
+    ------
+    UnsupportedError : for a neuron without an equilibrium.
+    """
+    _require_equilibrium(neuron)
     if rate.device.type != "cpu":
         return ((rate > 0) & (rate < 1)).to(rate.dtype) / neuron.reset_amount
     return _in_one_pass(rate_slopes, neuron.reset_amount, rate)
+
+
+def _require_equilibrium(neuron: FloatNeuron) -> None:
+    reasons = reasons_against_equilibrium(neuron)
+    if reasons:
+        raise UnsupportedError(
+            f"{neuron} has no equilibrium rate clamp(I / r): found {' and '.join(reasons)}; allowed: reset by "
+            "subtraction of currents without memory; train it by bptt"
+        )
 
 
 class _ClampedRate(torch.autograd.Function):

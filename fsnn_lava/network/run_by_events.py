@@ -137,7 +137,7 @@ class _Plan:
             maps,
             affine.numpy(),
         )
-        values = [(neuron.v_threshold, neuron.reset_amount, neuron.leak) for neuron in neurons]
+        values = [(n.v_threshold, n.reset_amount, n.leak, float(n.reset == "zero")) for n in neurons]
         self.constants = torch.tensor(values, dtype=dtype).numpy()
         self.sample_bytes = self.constants.itemsize * (2 * self.neurons + masked)
 

@@ -1,7 +1,6 @@
 """The plain restatement that the library is timed against computes the same as the library."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -11,6 +10,7 @@ from torch.testing import assert_close
 
 from benchmarks.ide import plain_training as plain
 from benchmarks.shared import dense_work as work
+from feedback_networks import constants
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.hardware import FloatNeuron
@@ -38,7 +38,9 @@ def _gradients(
 ) -> list[Tensor]:
     """Of a loss of the rates of a network and samples that are always the same."""
     neuron = FloatNeuron(1.0, 1.0, 0.95)
-    model = FeedbackSNN(NetworkConfig(notation, **asdict(neuron), dropout=0.2, spectral_norm_bound=0.5), shape).double()
+    model = FeedbackSNN(
+        NetworkConfig(notation, **constants(neuron), dropout=0.2, spectral_norm_bound=0.5), shape
+    ).double()
     for synapse in model.feedforward:
         synapse.batch_norm.bias.data.fill_(0.5)  # so that every population fires
     bound = model.bind(6, generator=torch.Generator().manual_seed(0))

@@ -79,20 +79,21 @@ def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool, to_zero: bool
     assert 0.1 < spikes[:, some].mean() < 0.9
 
 
+@pytest.mark.parametrize("to_zero", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.75])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_several_steps_in_floats_are_the_law(leak: float, kind: type) -> None:
+def test_several_steps_in_floats_are_the_law(leak: float, kind: type, to_zero: bool) -> None:
     """With numbers that no sum rounds; one current that stays may stand for all steps."""
     rng = np.random.default_rng(0)
     steps, samples, neurons = 6, 3, 200
     upper, lower = (rng.integers(-8, 12, (n, samples, neurons)).astype(kind) / 16 for n in (steps, 1))
-    neuron, shares = np.array([leak, 0.5, 1.0], kind), np.arange(1.0, steps + 1)
+    neuron, shares = np.array([leak, 0.5, 1.0, to_zero], kind), np.arange(1.0, steps + 1)
     potential, counts = np.zeros((samples, neurons), kind), np.zeros((samples, neurons), np.uint8)
     spikes, rates = np.empty((steps, samples, neurons), np.uint8), np.zeros((samples, neurons))
     float_batch_steps(0, samples, upper, lower, spikes, potential, counts, rates, shares, neuron)
     v, total, weighted = np.zeros((samples, neurons)), 0, 0.0
     for t in range(steps):
-        v = leak * (v - 0.5 * (v >= 1)) + (upper[t] + lower[0])
+        v = leak * np.where(v >= 1, 0.0 if to_zero else v - 0.5, v) + (upper[t] + lower[0])
         total, weighted = total + (v >= 1), weighted + shares[t] * (v >= 1)
         assert np.array_equal(spikes[t], v >= 1)
     assert np.array_equal(potential, v)

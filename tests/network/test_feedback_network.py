@@ -1,7 +1,6 @@
 """The network against hand-computed spikes and its equations, on its way to equilibrium, and what training needs."""
 
 import copy
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from feedback_networks import IF, LIF, built, chain, images, random_network, run, seeded, synapses
+from feedback_networks import IF, LIF, built, chain, constants, images, random_network, run, seeded, synapses
 from fsnn_lava.config import NetworkConfig
 from fsnn_lava.config.notation import Pooling
 from fsnn_lava.errors import ConfigError
@@ -386,7 +385,7 @@ def test_spiking_run_of_later_populations_uses_running_statistics() -> None:
 def dropped(seed: int = 0) -> tuple[BoundNetwork, Tensor]:
     """A bound training network, p = 0.5, in which every current is 0.6 before dropout: 0.6 from each connection."""
     neuron = FloatNeuron(1.0, 1.0, 1.0)
-    model = FeedbackSNN(NetworkConfig("40 (F40)", **asdict(neuron), batch_norm=False, dropout=0.5), (4,)).double()
+    model = FeedbackSNN(NetworkConfig("40 (F40)", **constants(neuron), batch_norm=False, dropout=0.5), (4,)).double()
     first = synapses(model)[0]
     with torch.no_grad():
         first.weight.zero_()

@@ -28,11 +28,16 @@ def synapses(model: FeedbackSNN) -> list[Synapse]:
     return list(model.feedforward)
 
 
+def constants(neuron: FloatNeuron) -> dict[str, Any]:
+    """What `NetworkConfig` has of a neuron: all but the memory of its current, which is not trained."""
+    return {name: value for name, value in asdict(neuron).items() if name != "current_leak"}
+
+
 def built(
     notation: str, shape: tuple[int, ...], neuron: FloatNeuron, *, classes: int = 10, seed: int = 0, **settings: Any
 ) -> FeedbackSNN:
     """A new float64 network; the settings are those of `NetworkConfig`."""
-    config = NetworkConfig(notation, **asdict(neuron), **settings)
+    config = NetworkConfig(notation, **constants(neuron), **settings)
     return FeedbackSNN(config, shape, classes=classes, seed=seed).double()
 
 

@@ -1,13 +1,12 @@
 """Figures of a trained network against a plain recomputation."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
+from feedback_networks import constants
 from fsnn_lava.config import NetworkConfig
 from fsnn_lava.datasets import InputCoding, Samples
 from fsnn_lava.hardware import FloatNeuron
@@ -27,7 +26,7 @@ def samples(count: int = 23) -> Samples:
 def network(leak: float = 0.8) -> FeedbackSNN:
     """A network whose populations fire, and whose dropout and batch norm would show in training mode."""
     neuron = FloatNeuron(1.0, 1.0, leak)
-    model = FeedbackSNN(NetworkConfig("6-5 (F6)", **asdict(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1)
+    model = FeedbackSNN(NetworkConfig("6-5 (F6)", **constants(neuron), dropout=0.5), (1, 4, 4), classes=3, seed=1)
     for synapse in model.feedforward:
         torch.nn.init.constant_(synapse.bias, 0.5)
     return model

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import trained
-from feedback_networks import SPIDE
+from feedback_networks import SPIDE, constants
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
 from fsnn_lava.cli import export, verify
@@ -43,7 +43,7 @@ every_network = pytest.mark.parametrize(("notation", "leak"), NETWORKS)
 def spide_config(notation: str, leak: float) -> NetworkConfig:
     """What SPIDE trains, but for the small initial feedback: here it shall matter."""
     neuron = FloatNeuron(1.0, 2.0, leak)
-    return NetworkConfig(notation, **asdict(neuron), time_steps=T, pooling="spiking", **SPIDE)
+    return NetworkConfig(notation, **constants(neuron), time_steps=T, pooling="spiking", **SPIDE)
 
 
 @functools.cache

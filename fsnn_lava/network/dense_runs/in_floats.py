@@ -149,7 +149,8 @@ def step(
     if base is not None:
         current = base if current is None else base + current
     assert current is not None
-    kept = v - neuron.reset_amount * (v >= neuron.v_threshold).to(v.dtype)
+    amount = v if neuron.reset == "zero" else neuron.reset_amount
+    kept = v - amount * (v >= neuron.v_threshold).to(v.dtype)
     v = neuron.leak * kept + current
     spikes = (v >= neuron.v_threshold).to(v.dtype)
     weighted = neuron.leak * weighted + spikes

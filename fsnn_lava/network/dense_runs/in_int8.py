@@ -180,7 +180,8 @@ class _Neurons:
     """One population's neurons in some samples, (b, N) each, channels innermost."""
 
     def __init__(self, form: tuple[int, int], neuron: FloatNeuron, time_steps: int) -> None:
-        self._neuron = np.array([neuron.leak, neuron.reset_amount, neuron.v_threshold], np.float32)
+        numbers = [neuron.leak, neuron.reset_amount, neuron.v_threshold, neuron.reset == "zero"]
+        self._neuron = np.array(numbers, np.float32)
         self._leaky = neuron.leak < 1.0
         self._potential, self.counts = (
             np.zeros(form, np.float32),

@@ -12,11 +12,13 @@ It differs from `gradients.ide` in nothing but the gradient:
 - Restricted weights and dropout masks are made once a call, and the generator is used in the same order.
 - A batch norm behind the input takes the statistics of the response to the mean input, and gradients flow through
   them. In all T steps the others take the running statistics as they were before the call; these are constants.
-- In training one evaluation of the equilibrium map at the measured rates, without gradients, updates these.
+- In training one evaluation of the equilibrium map at the measured rates, without gradients, updates these. Neurons
+  that reset to zero have no such map: there the measured rates themselves do.
 
 Gradients flow from a spike to the populations that it reaches, from a potential to the next one (times leak), and
-through the reset, from a spike to its own neuron's next potential (times -leak r). Some later methods cut the last
-path; STBP keeps it, and so does this.
+through the reset, from a spike to its own neuron's next potential (times -leak r). Where a spike resets to zero, r is
+the potential itself, which then passes nothing on. Some later methods cut the path through the reset; STBP keeps it,
+and so does this.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor
 
 from fsnn_lava.config import TrainingConfig
-from fsnn_lava.hardware import FloatNeuron
+from fsnn_lava.hardware import FloatNeuron, reasons_against_equilibrium
 from fsnn_lava.network import BoundNetwork, Drive, FeedbackSNN, Simulation, Sums, integrate, rate_from_count
 from fsnn_lava.training.gradients.measured_rates import ImplicitRates
 from fsnn_lava.training.gradients.surrogate import surrogate_spikes
@@ -73,11 +75,21 @@ def bptt_rates(
     rates = [n.firing_rate(time_steps) for n in neurons]
     if bound.training:
         with torch.no_grad():
-            bound.rates_around(rates, drive.mean, statistics="batch")
+            _update_statistics(bound, drive, rates)
     simulation = Simulation(
         tuple(rate.detach() for rate in rates), tuple(n.count.detach() / time_steps for n in neurons), None, returned
     )
     return ImplicitRates(rates[-1], simulation)
+
+
+def _update_statistics(bound: BoundNetwork, drive: Drive, rates: list[Tensor]) -> None:
+    """Let the batch norms behind populations see the rates: at the equilibrium map's, or, without one, the measured."""
+    if not any(reasons_against_equilibrium(neuron) for neuron in bound.neurons):
+        bound.rates_around(rates, drive.mean, statistics="batch")
+        return
+    for synapse in bound.feedforward:
+        if synapse.source >= 0:
+            synapse.current(rates[synapse.source], "batch")
 
 
 def _run(bound: BoundNetwork, drive: Drive, neurons: list[_Neurons], *, time_steps: int) -> tuple[Tensor, ...]:
