@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba.extending import overload
 
-from fsnn_lava.hardware import DECAY_UNITY, Array
+from fsnn_lava.hardware import DECAY_UNITY, Array, IntegerNeuron, Neuron
 from fsnn_lava.kernels.compile import compiled
 
 _int32: Any = numba.int32
@@ -22,11 +23,27 @@ _int32: Any = numba.int32
 
 
 NEURON_NUMBERS = 5
-"""Numbers of a neuron, in the type of its potentials. Integers: 4096 - decay, 128 rho, 64 (2 V - 1), whether a spike
-resets to zero, 4096 - current_decay. Floats: leak, reset amount, threshold, whether, current_leak."""
+"""Numbers of a neuron, in the type of its potentials, as `neuron_numbers` gives them."""
 
 
-def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, to_zero: bool) -> tuple[Any, bool]:
+def neuron_numbers(neuron: Neuron) -> Array:
+    """(NEURON_NUMBERS,) int64 or float64: leak, reset, threshold, what remains after a spike, memory of the current.
+
+    Integers: 4096 - decay, 128 rho, 64 (2 V - 1), the mask -1, 4096 - current_decay. Floats: leak, reset amount,
+    threshold, the factor 1, current_leak. Where a spike resets to zero, mask or factor and reset are 0: so there is no
+    branch, which would keep loops from being vectorized.
+    """
+    zero = neuron.reset == "zero"
+    if isinstance(neuron, IntegerNeuron):
+        kept, keeps = DECAY_UNITY - neuron.decay, DECAY_UNITY - neuron.current_decay
+        reset = 0 if zero else neuron.reset_state
+        return np.array([kept, reset, neuron.fires_above, 0 if zero else -1, keeps], np.int64)
+    reset_amount = 0.0 if zero else neuron.reset_amount
+    numbers = [neuron.leak, reset_amount, neuron.v_threshold, 0.0 if zero else 1.0, neuron.current_leak]
+    return np.array(numbers, np.float64)
+
+
+def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, remains: Any) -> tuple[Any, bool]:
     """Return the potential after a step, and whether the neuron fires, by `integer_law` or `float_law`.
 
     Compiled functions alone call it. The current is in the unit of the potential: see `states_of`.
@@ -35,13 +52,13 @@ def law(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, to_zer
 
 
 @overload(law, strict=False)  # strict: it would compare the annotations too
-def _law_by_type(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, to_zero: Any) -> Callable[..., Any]:
+def _law_by_type(before: Any, current: Any, kept: Any, reset: Any, threshold: Any, remains: Any) -> Callable[..., Any]:
     if before == numba.types.int32:
         return narrow_law
     return integer_law if isinstance(before, numba.types.Integer) else float_law
 
 
-def integer_law(before: int, current: int, kept: int, reset: int, threshold: int, to_zero: bool) -> tuple[int, bool]:
+def integer_law(before: int, current: int, kept: int, reset: int, threshold: int, remains: int) -> tuple[int, bool]:
     """Leak, reset and integrate in units of state; fire above the threshold."""
     # The decay rounds towards zero, as hardware does: a shift of the magnitude, then its sign again.
     after = (abs(before) * kept) >> 12
@@ -49,16 +66,16 @@ def integer_law(before: int, current: int, kept: int, reset: int, threshold: int
         after = -after
     # The spike is recovered from the potential, which was not reset yet: no array of spikes is read.
     if before > threshold:
-        after = 0 if to_zero else after - reset
+        after = (after & remains) - reset
     after += current
     return after, after > threshold
 
 
-def narrow_law(before: int, current: int, kept: int, reset: int, threshold: int, to_zero: bool) -> tuple[int, bool]:
+def narrow_law(before: int, current: int, kept: int, reset: int, threshold: int, remains: int) -> tuple[int, bool]:
     """The same where nothing leaves 32 bits: of a potential within 24 bits, and a current for which that is known."""
     after = before if kept == DECAY_UNITY else _kept_of(before, kept)
     if before > threshold:
-        after = _int32(0) if to_zero else after - reset
+        after = (after & remains) - reset
     after = _int32(after + current)
     return after, after > threshold
 
@@ -77,12 +94,12 @@ def _kept_of(before: int, kept: int) -> int:
 
 
 def float_law(
-    before: float, current: float, leak: float, reset: float, threshold: float, to_zero: bool
+    before: float, current: float, leak: float, reset: float, threshold: float, remains: float
 ) -> tuple[float, bool]:
     """Leak, reset and integrate in the unit of the threshold, v = leak (v - reset s) + I; fire where v >= threshold."""
     # As above: the spike of the step before is recovered from its potential.
     if before >= threshold:
-        before = before - before if to_zero else before - reset  # 0 in the type of the potential
+        before = remains * before - reset
     after = leak * before + current
     return after, after >= threshold
 
@@ -127,6 +144,14 @@ def _integer_memory(current: int, arriving: int, kept: int) -> int:
 
 
 @compiled
+def _keep(after: Any, fired: bool, b: int, n: int, potential: Array, spikes: Array, counts: Array) -> None:
+    """Write down what a step of a neuron came to."""
+    potential[b, n] = after
+    spikes[b, n] = fired
+    counts[b, n] += fired
+
+
+@compiled
 def batch_step(
     potential: Array,
     memory: Array,
@@ -151,21 +176,27 @@ def batch_step(
     share : weight of this step in the firing rate; 0 where the rate is counts / T.
     neuron : (NEURON_NUMBERS,) int64 or float64.
     """
-    kept, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
+    kept, reset, threshold, remains, keeps = neuron[0], neuron[1], neuron[2], neuron[3], neuron[4]
     peak = potential.dtype.type(0)
     # All that a neuron does in one pass over memory, which bounds the speed; the largest potential is found on the way.
     for b in range(potential.shape[0]):
-        for n in range(potential.shape[1]):
-            current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[b, n]))
-            if keeps > 0:
+        # A loop of its own for currents with memory: a condition within it would keep the other from being vectorized.
+        if keeps > 0:
+            for n in range(potential.shape[1]):
+                current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[b, n]))
                 current = with_memory(memory[b, n], current, keeps)
                 memory[b, n] = current
-                peak = max(peak, abs(current))
-            after, fired = law(potential[b, n], current, kept, reset, threshold, to_zero)
-            potential[b, n] = after
-            spikes[b, n] = fired
-            counts[b, n] += fired
-            peak = max(peak, abs(after))
+                after, fired = law(potential[b, n], current, kept, reset, threshold, remains)
+                _keep(after, fired, b, n, potential, spikes, counts)
+                peak = max(peak, abs(after), abs(current))
+        else:
+            for n in range(potential.shape[1]):
+                current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[b, n]))
+                after, fired = law(potential[b, n], current, kept, reset, threshold, remains)
+                potential[b, n] = after
+                spikes[b, n] = fired
+                counts[b, n] += fired
+                peak = max(peak, abs(after))
         # A second loop, while the row is in the cache: IF neurons, whose rate is their count, pay nothing for it.
         if share > 0.0:
             for n in range(potential.shape[1]):
@@ -197,14 +228,14 @@ def batch_steps(
     potential, drive, counts, rates, neuron : as of `batch_step`.
     shares : (steps,) weight of each step in the firing rate; empty where the rate is counts / T.
     """
-    kept, reset, threshold, to_zero = neuron[0], neuron[1], neuron[2], neuron[3] != 0
+    kept, reset, threshold, remains = neuron[0], neuron[1], neuron[2], neuron[3]
     peak = potential.dtype.type(0)
     # A sample's potentials stay in the cache while it goes through the steps; only currents and spikes are moved.
     for b in range(first, end):
         for t in range(len(arriving)):
             for n in range(potential.shape[1]):
                 current = states_of(potential[b, n], drive[b, n] + drive.dtype.type(arriving[t, b, n]))
-                after, fired = law(potential[b, n], current, kept, reset, threshold, to_zero)
+                after, fired = law(potential[b, n], current, kept, reset, threshold, remains)
                 potential[b, n] = after
                 spikes[t, b, n] = fired
                 counts[b, n] += fired
@@ -239,16 +270,16 @@ def float_batch_steps(
     counts : (B, N) integer spikes so far; updated.
     rates : (B, N) float64 weighted count so far; updated, unless there are no shares.
     shares : (steps,) weight of each step's spikes in it, or empty.
-    neuron : (4,) leak, reset, threshold, whether a spike resets to zero, in the type of the potentials.
+    neuron : the first four of `neuron_numbers`, in the type of the potentials.
     """
-    leak, reset, threshold, to_zero = neuron[0], neuron[1], neuron[2], neuron[3] != 0
+    leak, reset, threshold, remains = neuron[0], neuron[1], neuron[2], neuron[3]
     # Unlike `batch_steps` it looks for no largest potential: of floats, whose order matters for NaN, that would be a
     # loop over single numbers.
     for b in range(first, end):
         for t in range(len(spikes)):
             u, w = t % len(upper), t % len(lower)
             for n in range(potential.shape[1]):
-                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold, to_zero)
+                after, fired = law(potential[b, n], upper[u, b, n] + lower[w, b, n], leak, reset, threshold, remains)
                 potential[b, n] = after
                 spikes[t, b, n] = fired
                 counts[b, n] += fired
@@ -280,7 +311,7 @@ def _advance_by_type(potential: Any, memory: Any, current: Any, neuron: Any, fir
 
 
 def _advance_integers(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> int:
-    kept, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
+    kept, reset, threshold, remains, keeps = neuron[0], neuron[1], neuron[2], neuron[3], neuron[4]
     peak: int = potential.dtype.type(0)
     # One pass over memory; spikes are bytes, so that it moves little.
     for n in range(len(potential)):
@@ -289,19 +320,19 @@ def _advance_integers(potential: Array, memory: Array, current: Array, neuron: A
             states = with_memory(memory[n], states, keeps)
             memory[n] = states
             peak = max(peak, potential.dtype.type(abs(states)))
-        after, fired[n] = law(potential[n], states, kept, reset, threshold, to_zero)
+        after, fired[n] = law(potential[n], states, kept, reset, threshold, remains)
         potential[n] = after
         peak = max(peak, potential.dtype.type(abs(after)))
     return peak
 
 
 def _advance_floats(potential: Array, memory: Array, current: Array, neuron: Array, fired: Array) -> float:
-    leak, reset, threshold, to_zero, keeps = neuron[0], neuron[1], neuron[2], neuron[3] != 0, neuron[4]
+    leak, reset, threshold, remains, keeps = neuron[0], neuron[1], neuron[2], neuron[3], neuron[4]
     # The same pass without the largest potential: floats have no range to leave.
     for n in range(len(potential)):
         arriving = current[n]
         if keeps > 0:
             arriving = with_memory(memory[n], arriving, keeps)
             memory[n] = arriving
-        potential[n], fired[n] = law(potential[n], arriving, leak, reset, threshold, to_zero)
+        potential[n], fired[n] = law(potential[n], arriving, leak, reset, threshold, remains)
     return 0.0

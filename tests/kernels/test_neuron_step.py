@@ -28,7 +28,8 @@ def test_narrow_potentials_are_the_wide_ones(decay: int, threshold: int, to_zero
     some = np.concatenate([some, [64 * (2 * threshold - 1) + k for k in (-1, 0, 1)]])
     current = rng.integers(-(2**24), 2**24, len(some)).astype(np.int32)
     current[::2] = rng.integers(-200, 200, len(current[::2]))
-    neuron = np.array([DECAY_UNITY - decay, 128 * threshold, 64 * (2 * threshold - 1), to_zero, keeps])
+    reset = 0 if to_zero else 128 * threshold
+    neuron = np.array([DECAY_UNITY - decay, reset, 64 * (2 * threshold - 1), to_zero - 1, keeps])
     held = rng.permutation(some) if keeps else some[:0]
     found = []
     for kind in (np.int32, np.int64):
@@ -44,8 +45,8 @@ def test_narrow_potentials_are_the_wide_ones(decay: int, threshold: int, to_zero
         assert np.array_equal(memory, arriving)
     kept = np.sign(some) * (abs(some) * (DECAY_UNITY - decay) >> 12)
     above = some > neuron[2]
-    reset = np.where(above, 0 if to_zero else kept - neuron[1], kept)
-    assert np.array_equal(potential, reset + arriving)
+    after_reset = np.where(above, 0 if to_zero else kept - 128 * threshold, kept)
+    assert np.array_equal(potential, after_reset + arriving)
     assert np.array_equal(fired, potential > neuron[2])
 
 
@@ -55,7 +56,7 @@ def test_several_steps_at_a_time_are_those_one_by_one(leaky: bool, to_zero: bool
     """Of some samples alone: the others stay as they are."""
     rng = np.random.default_rng(int(leaky))
     steps, samples, neurons = 5, 4, 300
-    neuron = np.array([DECAY_UNITY - 41 * leaky, 128 * 50, 64 * 99, to_zero, 0], np.int32)
+    neuron = np.array([DECAY_UNITY - 41 * leaky, 0 if to_zero else 128 * 50, 64 * 99, to_zero - 1, 0], np.int32)
     arriving = rng.integers(-300, 400, (steps, samples, neurons)).astype(np.float32)
     drive = rng.integers(-9, 20, (samples, neurons)).astype(np.int32)
     shares = rng.random(steps) if leaky else np.zeros(0)
@@ -87,7 +88,7 @@ def test_several_steps_in_floats_are_the_law(leak: float, kind: type, to_zero: b
     rng = np.random.default_rng(0)
     steps, samples, neurons = 6, 3, 200
     upper, lower = (rng.integers(-8, 12, (n, samples, neurons)).astype(kind) / 16 for n in (steps, 1))
-    neuron, shares = np.array([leak, 0.5, 1.0, to_zero], kind), np.arange(1.0, steps + 1)
+    neuron, shares = np.array([leak, 0.0 if to_zero else 0.5, 1.0, not to_zero], kind), np.arange(1.0, steps + 1)
     potential, counts = np.zeros((samples, neurons), kind), np.zeros((samples, neurons), np.uint8)
     spikes, rates = np.empty((steps, samples, neurons), np.uint8), np.zeros((samples, neurons))
     float_batch_steps(0, samples, upper, lower, spikes, potential, counts, rates, shares, neuron)

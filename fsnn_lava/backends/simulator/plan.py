@@ -12,7 +12,6 @@ import numpy as np
 from fsnn_lava.errors import StateOverflowError, UnsupportedError
 from fsnn_lava.hardware import (
     ALWAYS_ON,
-    DECAY_UNITY,
     STATE_LIMIT,
     STATE_PER_HALF_WEIGHT,
     Array,
@@ -20,7 +19,6 @@ from fsnn_lava.hardware import (
     Convolution,
     Dense,
     HardwareNetwork,
-    IntegerNeuron,
     LinearMap,
     Population,
     accumulator_violations,
@@ -28,6 +26,7 @@ from fsnn_lava.hardware import (
     linear_map,
     rate_weights,
 )
+from fsnn_lava.kernels.neuron_step import neuron_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,13 +254,7 @@ def _row_sums(weights: LinearMap) -> Array:
 
 def _population_plan(network: HardwareNetwork, population: Population) -> PopulationPlan:
     neuron = population.neuron
-    if isinstance(neuron, IntegerNeuron):
-        kept, keeps = DECAY_UNITY - neuron.decay, DECAY_UNITY - neuron.current_decay
-        numbers = [kept, neuron.reset_state, neuron.fires_above, neuron.reset == "zero", keeps]
-        constants = np.array(numbers, np.int64)
-    else:
-        sizes = [neuron.leak, neuron.reset_amount, neuron.v_threshold, neuron.reset == "zero", neuron.current_leak]
-        constants = np.array(sizes, np.float64)
+    constants = neuron_numbers(neuron)
     constant = np.zeros(population.size, constants.dtype)
     graded: list[GradedInput] = []
     synapses: list[SpikeConnection] = []

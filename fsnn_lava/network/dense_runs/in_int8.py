@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from fsnn_lava.config import LayerSpec
 from fsnn_lava.hardware import Array, Convolution, Dense, FloatNeuron, Geometry, TransposedConvolution
-from fsnn_lava.kernels.neuron_step import float_batch_steps
+from fsnn_lava.kernels.neuron_step import float_batch_steps, neuron_numbers
 from fsnn_lava.network.dense_runs.int8_products import LONGEST, TOGETHER, int8_sums
 from fsnn_lava.network.event_maps import inner, outer
 from fsnn_lava.network.layers import BoundSynapse, folded
@@ -180,8 +180,7 @@ class _Neurons:
     """One population's neurons in some samples, (b, N) each, channels innermost."""
 
     def __init__(self, form: tuple[int, int], neuron: FloatNeuron, time_steps: int) -> None:
-        numbers = [neuron.leak, neuron.reset_amount, neuron.v_threshold, neuron.reset == "zero"]
-        self._neuron = np.array(numbers, np.float32)
+        self._neuron = neuron_numbers(neuron)[:4].astype(np.float32)
         self._leaky = neuron.leak < 1.0
         self._potential, self.counts = (
             np.zeros(form, np.float32),
