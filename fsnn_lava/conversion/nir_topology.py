@@ -5,7 +5,7 @@ and edges among them, loops through neurons included; a graph within the graph i
 CubaLIF become populations, whose parameters may be one number for all neurons; what lies between two of them becomes a
 connection: one Linear or one Conv2d (with or without a pool after it) as it is, anything else multiplied out. An output
 may declare axes of size 1 more or less than it gets. Biases become constant currents. What follows the last population
-is the readout. How NIR's equations become steps, and which reset is meant, is on the page docs/nir.md.
+is the readout. How NIR's equations become steps, and which reset is meant, is on the page docs/nir-reading.md.
 """
 
 import functools

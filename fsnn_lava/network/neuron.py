@@ -1,4 +1,4 @@
-"""One time step of a spiking neuron with reset by subtraction, as pure functions.
+"""One time step of a spiking neuron, as pure functions.
 
 The potential is kept *before* the reset: v[t] is compared with the threshold, and the reset of a spike at t
 enters v[t + 1]. IF is LIF with leak 1.
@@ -68,6 +68,11 @@ def _neuron_of(config: NetworkConfig) -> FloatNeuron:
     sizes = (neuron.v_threshold, neuron.reset_amount, neuron.leak)
     if not (all(0 < size < math.inf for size in sizes) and neuron.leak <= 1):
         raise ConfigError(f'neuron "{config.neuron}" made {neuron}; allowed: finite numbers > 0, leak at most 1')
+    if neuron.reset != config.reset:
+        raise ConfigError(
+            f'neuron "{config.neuron}" made {neuron}; allowed: reset "{config.reset}", that of network.reset, by which '
+            "it is known who can train it"
+        )
     if neuron.has_memory_of_current:
         raise ConfigError(
             f'neuron "{config.neuron}" made {neuron}; allowed: current_leak 0, since no method trains currents that '

@@ -201,6 +201,10 @@ def test_the_setting_is_written_where_it_is_another() -> None:
         config_from_dict(values)
 
 
+def hard(config: NetworkConfig) -> FloatNeuron:
+    return FloatNeuron(config.v_threshold, config.reset_amount, config.leak, "zero")
+
+
 def cuba(config: NetworkConfig) -> FloatNeuron:
     return FloatNeuron(config.v_threshold, config.reset_amount, config.leak, current_leak=0.5)
 
@@ -214,6 +218,19 @@ def test_currents_that_decay_are_not_trained() -> None:
             FeedbackSNN(NetworkConfig("6 (F6)", neuron="cuba"), (4,), classes=2, seed=0)
     finally:
         NEURONS.remove("cuba")
+
+
+def test_a_neuron_model_keeps_the_reset_that_is_set() -> None:
+    """So that no method is given neurons that it would take for others."""
+    NEURONS.register("hard", hard, help="reset to zero")
+    try:
+        with pytest.raises(
+            ConfigError, match=r'neuron "hard" made .*; allowed: reset "subtract", that of network\.reset'
+        ):
+            FeedbackSNN(NetworkConfig("6 (F6)", neuron="hard"), (4,), classes=2, seed=0)
+        FeedbackSNN(NetworkConfig("6 (F6)", neuron="hard", reset="zero"), (4,), classes=2, seed=0)
+    finally:
+        NEURONS.remove("hard")
 
 
 def test_from_training_to_a_verified_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
