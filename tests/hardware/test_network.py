@@ -340,8 +340,21 @@ def with_pulses() -> HardwareNetwork:
     return replace(network, connections=connections)
 
 
+def that_resets_to_zero(network: HardwareNetwork) -> HardwareNetwork:
+    populations = tuple(replace(p, neuron=replace(p.neuron, reset="zero")) for p in network.populations)
+    return replace(network, populations=populations)
+
+
 @pytest.mark.parametrize(
-    "network", [worked_example(), with_pulses(), small_float_network()], ids=["integer", "pulses", "float"]
+    "network",
+    [
+        worked_example(),
+        with_pulses(),
+        small_float_network(),
+        that_resets_to_zero(worked_example()),
+        that_resets_to_zero(small_float_network()),
+    ],
+    ids=["integer", "pulses", "float", "integer, to zero", "float, to zero"],
 )
 def test_page_names_every_entry(network: HardwareNetwork, tmp_path: Path) -> None:
     save_network(network, tmp_path / "network.h5")
@@ -355,8 +368,13 @@ def test_page_names_every_entry(network: HardwareNetwork, tmp_path: Path) -> Non
     with h5py.File(tmp_path / "network.h5", "r") as file:
         collect("/", file)
         file.visititems(collect)
-    only = {"integer": {"reset_amount", "leak"}, "float": {"reset_mantissa", "reset_exponent", "decay", "scale"}}
-    later = set() if any(c.period > 1 for c in network.connections) else {"period"}
+    only = {
+        "integer": {"reset_amount", "leak", "current_leak"},
+        "float": {"reset_mantissa", "reset_exponent", "decay", "scale", "current_decay"},
+    }
+    pulses, to_zero = any(c.period > 1 for c in network.connections), network.populations[0].neuron.reset == "zero"
+    later = set() if pulses or to_zero else {"period"}
+    later |= set() if to_zero else {"reset", "current_decay", "current_leak"}
     assert found == stated - only[network.arithmetic] - later
 
 
