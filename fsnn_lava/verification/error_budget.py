@@ -139,7 +139,8 @@ def error_budget(
     halved = deployed or FloatSimulator().run(with_threshold, inputs)
     hardware = halved if with_threshold is floating else FloatSimulator().run(floating, inputs)
     rounded = rounded or IntegerSimulator().run(integer, inputs)
-    without = tuple(map(str, equilibrium_violations(floating)))
+    # Both: integers that are not those of the float network may be of another kind.
+    without = tuple(map(str, equilibrium_violations(floating) or equilibrium_violations(integer)))
     before = "hardware timing" if timing == "hardware" else "sequential"
     if arithmetic == "integer":
         start = rounded if trained is None else trained

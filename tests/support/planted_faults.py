@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,6 +67,8 @@ def planted_faults(floating: HardwareNetwork, integer: HardwareNetwork, *, anoth
     yield wrong("threshold x 2", "threshold", last, _with_threshold(integer, last, 2.0))
     yield wrong("reset x 0.9", "reset", first, _with_reset(integer, first, 0.9))
     yield wrong("leak off by 1 %", "leak", first, _with_leak(integer, first, 0.99))
+    yield wrong("spikes that reset to zero", "kind of reset", first, _with_law(integer, first, reset="zero"))
+    yield wrong("a current that decays", "current leak", last, _with_law(integer, last, current_decay=3000))
     yield wrong("scale of a population x 1.25", "scale", first, _with_scale(integer, first, 1.25))
     yield weights("input weights x 1.1", into, lambda w: np.rint(w * 1.1))
     yield weights("signs of one neuron's row turned", into, _one_row_turned)
@@ -155,6 +157,10 @@ def _with_leak(network: HardwareNetwork, name: str, factor: float) -> HardwareNe
         return dataclasses.replace(neuron, decay=round(DECAY_UNITY * (1 - neuron.leak * factor)))
 
     return _with_neuron(network, name, change)
+
+
+def _with_law(network: HardwareNetwork, name: str, **changed: Any) -> HardwareNetwork:
+    return _with_neuron(network, name, lambda n: dataclasses.replace(n, **changed))
 
 
 def _with_scale(network: HardwareNetwork, name: str, factor: float) -> HardwareNetwork:

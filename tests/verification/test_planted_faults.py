@@ -27,7 +27,7 @@ from fsnn_lava.verification.verify_network import verify as verified
 from planted_faults import Fault, planted_faults
 
 SAMPLES = 40
-KINDS = 19
+KINDS = 21
 """Kinds of faults that each network has at least."""
 
 
