@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig, changed_settings, config_from_dict
+from fsnn_lava.config import (
+    NetworkConfig,
+    TrainConfig,
+    TrainingConfig,
+    changed_settings,
+    config_from_dict,
+    topology_of,
+)
 from fsnn_lava.config.notation import parse_spec
 from fsnn_lava.config.settings import config_to_dict, published_configs, read_config
 from fsnn_lava.datasets import DATASETS, Dataset, InputCoding, Samples
@@ -20,6 +27,7 @@ FILES = list(published_configs().values())
 CONFIGS = [read_config(path) for path in FILES]
 OURS = {
     "digits",
+    "digits_loops",
     "digits_spide",
     "fashion_mnist_fc_if_t30",
     "fashion_mnist_fc_lif_t30",
@@ -30,6 +38,17 @@ OURS = {
 
 FC, CONV = "400 (F400)", "64C5s (F64C5)"
 ALEXNET, CIFARNET = "96C3s-256C3-384C3s-384C3-256C3 (F96C3u)", "128C3s-256C3-512C3s-1024C3-512C3 (F128C3u)"
+LOOPS = ", ".join(
+    f"{source} -{units}-> {target}"
+    for source, units, target in (
+        ("input", 100, "first"),
+        ("first", 80, "second"),
+        ("second", 80, "second"),
+        ("second", 60, "third"),
+        ("first", 60, "third"),
+        ("third", 100, "first"),
+    )
+)
 SPIDE_CONV, LENET, DVS = "64C5s-64C5s-64C5 (F64C3u)", "15C5-P2-40C5-P2-300", "512C9s (F512C5)"
 INPUTS = {
     "digits": ((1, 8, 8), 10),
@@ -63,6 +82,10 @@ SPIDE_SIZES = {
     ),
     (DVS, "cifar10_dvs"): (4_608 + 294_912, 512 * (2 * 81 + 1) + 512 * (512 * 25 + 1) + 10 * (294_912 + 1)),
     ("200 (F200)", "digits"): (64 + 200, 200 * 65 + 200 * 201 + 10 * 201),
+    (LOOPS, "digits"): (
+        64 + 100 + 80 + 60,
+        (64 * 100 + 100) + (100 * 80 + 80) + (80 * 60 + 60) + (100 * 60 + 60) + (80 * 81 + 60 * 100 + 100) + 10 * 61,
+    ),
 }
 # Name: settings of the network, settings of the training that are the row's; the rest is the same in all of them.
 SPIDE_ROWS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
@@ -142,7 +165,7 @@ def test_names_fit(config: TrainConfig) -> None:
     assert config.dataset in DATASETS
     assert (config.published == "") == (config.name in OURS)
     assert config_from_dict(config_to_dict(config)) == config
-    parse_spec(config.network.notation).populations(INPUTS[config.dataset][0], pooling=config.network.pooling)
+    topology_of(config.network, INPUTS[config.dataset][0])
 
 
 def test_files_bear_the_names_of_their_configs() -> None:
@@ -203,10 +226,14 @@ def test_row_of_spide_has_the_published_settings(config: TrainConfig) -> None:
         | training
     )
     shape, classes = INPUTS[config.dataset]
-    spec, pooling = parse_spec(config.network.notation), config.network.pooling
-    neurons, parameters = (SIZES | SPIDE_SIZES)[config.network.notation, config.dataset]
-    assert spec.neurons(shape, pooling=pooling) == neurons
-    assert spec.parameters(shape, classes, pooling=pooling) == parameters
+    topology = topology_of(config.network, shape)
+    neurons, parameters = (SIZES | SPIDE_SIZES)[config.network.title, config.dataset]
+    assert topology.neurons(shape) == neurons
+    assert topology.parameters(classes) == parameters
+    if config.network.notation:
+        spec, pooling = parse_spec(config.network.notation), config.network.pooling
+        assert spec.neurons(shape, pooling=pooling) == neurons
+        assert spec.parameters(shape, classes, pooling=pooling) == parameters
 
 
 def test_digits_learn_by_spide_what_they_learn_by_ide() -> None:

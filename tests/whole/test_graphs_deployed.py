@@ -1,7 +1,9 @@
 """Any graph of populations on its way to hardware: lowered, quantized and proven, simulated, on Lava, verified."""
 
 import functools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,17 @@ import torch
 
 from fsnn_lava.backends.lava.runner import LavaRunner
 from fsnn_lava.backends.simulator import FloatSimulator, IntegerSimulator
-from fsnn_lava.config import TrainConfig, TrainingConfig
+from fsnn_lava.cli import evaluate, export, run, train, verify
+from fsnn_lava.config import ConnectionConfig, NetworkConfig, TrainConfig, TrainingConfig
 from fsnn_lava.conversion.lowering import lower, run_torch
-from fsnn_lava.datasets import InputCoding
+from fsnn_lava.conversion.nir_read import read_nir
+from fsnn_lava.conversion.nir_write import write_nir
+from fsnn_lava.datasets import InputCoding, load_dataset
 from fsnn_lava.hardware import Array, HardwareNetwork
 from fsnn_lava.hardware.overflow_proof import prove
 from fsnn_lava.network import equilibrium_rates
 from fsnn_lava.quantization import quantize
+from fsnn_lava.training import BEST, fit, load_checkpoint
 from fsnn_lava.training.checkpoint import TrainedNetwork
 from random_graphs import random_graph, random_graph_network
 from side_by_side import run_side_by_side
@@ -105,3 +111,46 @@ def test_same_spikes_on_lava(first: int) -> None:
             assert np.array_equal(expected.spikes[name], result.spikes[name]), (network.name, name)
             fired += int(expected.spikes[name].sum())
     assert fired > 300
+
+
+def test_nir_keeps_any_graph(tmp_path: Path) -> None:
+    for seed in range(0, 300, 12):
+        trained, codes = trained_graph(seed)
+        lowered = lower(trained)
+        write_nir(lowered, tmp_path / f"{seed}.nir")
+        again = read_nir(tmp_path / f"{seed}.nir")
+        expected = FloatSimulator().run(lowered, codes, record=names(lowered))
+        found = FloatSimulator().run(again, codes, record=names(again))
+        for name in names(lowered):
+            assert np.array_equal(found.spikes[name], expected.spikes[name]), (seed, name)
+
+
+def test_a_chain_written_as_a_graph_trains_to_the_same_bits(tmp_path: Path) -> None:
+    """`200 (F200)`, once in the notation and once as two connections."""
+    short = {"epochs": 1, "milestones": (), "threads": 1}
+    chain = NetworkConfig("200 (F200)", time_steps=10)
+    graph = NetworkConfig("", (ConnectionConfig("input", "a", "200"), ConnectionConfig("a", "a", "200")), time_steps=10)
+    data, found = load_dataset("digits"), []
+    for name, network in (("chain", chain), ("graph", graph)):
+        fit(TrainConfig(name=name, network=network, training=TrainingConfig(**short)), data, tmp_path / name)
+        found.append(load_checkpoint(tmp_path / name / BEST).weights)
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.lava
+@pytest.mark.slow
+def test_two_loops_with_a_skip_from_training_to_lava(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the commands alone: at least 95 % on digits, and the same spikes in torch, in the simulator and on Lava."""
+    where = ["--run", str(tmp_path / "digits_loops")]
+    assert train.main(["--config", "digits_loops", "--runs", str(tmp_path)]) == 0
+    trained = load_checkpoint(tmp_path / "digits_loops" / BEST)
+    assert trained.metrics["test/accuracy"] >= 0.95
+    assert evaluate.main([*where]) == 0
+    assert "at the equilibrium the loop's gain is" in capsys.readouterr().out
+    assert export.main([*where, "--to", "lava"]) == 0
+    assert run.main([*where, "--samples", "360"]) == 0
+    assert re.search(r"accuracy 9[5-9]|accuracy 100", capsys.readouterr().out)
+    assert verify.main([*where, "--samples", "10", "--backends", "torch", "simulator", "lava-fixed"]) == 0
+    out = capsys.readouterr().out
+    assert "Verified: all three checks hold." in out
