@@ -164,7 +164,5 @@ def imported(arguments: Arguments) -> tuple[HardwareNetwork, Dataset]:
     )
     if "from_nir" in network.provenance:
         read = network.provenance["from_nir"]
-        console.print(
-            f"reset: {escape(read['reset'])} ({escape(read['known'])}); --nir-reset says another", soft_wrap=True
-        )
+        console.print(f"reset: {escape(read['reset'])} ({escape(read['known'])})", soft_wrap=True)
     return network, dataset

@@ -284,7 +284,7 @@ def _plain_graph(nodes: Nodes, edges: Edges, metadata: Mapping[str, Any]) -> Har
         populations=tuple(dataclasses.replace(p, name=populations[p.name]) for p in network.populations),
         connections=tuple(map(named, network.connections)),
         readout=dataclasses.replace(network.readout, source=populations[network.readout.source]),
-        provenance={**content["provenance"], **network.provenance},
+        provenance={**content["provenance"], "from_nir": {**network.provenance["from_nir"], "known": "as written"}},
     )
 
 

@@ -98,9 +98,12 @@ class Reading:
             return "as asked for"
         silent = [name for name in names if name in self.without_v_reset]
         if not silent:
-            return "by NIR's definition of the file's v_reset; tools whose neurons subtract may have written the same"
+            return (
+                "by NIR's definition of the file's v_reset; tools whose neurons subtract may have written the "
+                "same, then --nir-reset says so"
+            )
         which = "the file has" if len(silent) == len(names) else f"{', '.join(silent)} have"
-        return f"assumed, since {which} no v_reset; other tools mean zero or unleaked"
+        return f"assumed, since {which} no v_reset; other tools mean zero or unleaked, then --nir-reset says so"
 
 
 def refuse(error: type[FsnnError], what: str, violations: Sequence[Violation]) -> None:

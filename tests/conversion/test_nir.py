@@ -207,7 +207,7 @@ def test_the_file_says_which_reset_it_means(tmp_path: Path) -> None:
     law = "x: a spike sets the potential to 0; y: a spike subtracts v_threshold - v_reset, before the leak of the next"
     assert net.provenance["from_nir"]["reset"].startswith(law)
     assert net.provenance["from_nir"]["known"] == (
-        "assumed, since y have no v_reset; other tools mean zero or unleaked"
+        "assumed, since y have no v_reset; other tools mean zero or unleaked, then --nir-reset says so"
     )
     net = read_nir(without_v_reset(path, "x"), time_steps=T)
     assert [p.neuron.reset for p in net.populations] == ["subtract", "subtract"]

@@ -387,11 +387,22 @@ def test_what_the_file_says_itself_is_not_asked(tmp_path: Path, monkeypatch: pyt
         read_nir(path)
 
 
+def test_neurons_that_no_plain_node_says_are_refused(tmp_path: Path) -> None:
+    network = small()
+    for changed, found in (({"reset": "zero"}, "reset to zero"), ({"current_leak": 0.5}, "a current that decays")):
+        populations = tuple(replace(p, neuron=replace(p.neuron, **changed)) for p in network.populations)
+        with pytest.raises(
+            UnsupportedError, match=rf'population ".*": found {found}; allowed: reset by subtraction of'
+        ):
+            write_plain_nir(replace(network, populations=populations), tmp_path / "n.nir")
+
+
 def test_provenance_is_kept_but_for_what_integers_added(tmp_path: Path) -> None:
     kept = {"classes": ["x", "y", "z"], "config": {"dataset": "digits"}}
     network = replace(small(), provenance={**kept, "trained_integers": {"a": 1}, "quantization": {}})
     found = read_nir(write_plain_nir(network, tmp_path / "n.nir")).provenance
-    assert found == {**kept, "from_nir": {"time_step": 1.0, "reset": "a spike subtracts v_threshold - v_reset"}}
+    law = "a spike subtracts v_threshold - v_reset, before the leak of the next step"
+    assert found == {**kept, "from_nir": {"time_step": 1.0, "reset": law, "known": "as written"}}
     with pytest.raises(NetworkError, match='network "small": the provenance is not JSON'):
         write_plain_nir(replace(small(), provenance={"config": {1, 2}}), tmp_path / "other.nir")
     assert not (tmp_path / "other.nir").exists()
