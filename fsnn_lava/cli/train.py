@@ -109,6 +109,8 @@ def main(argv: list[str]) -> int:
         folder = arguments.resume or Path(ranks.same_text(str(made)))
         kind = "IF" if config.network.leak == 1 else f"LIF (leak {config.network.leak:g})"
         kind += ", reset to zero," if config.network.reset == "zero" else ""
+        own = ", ".join(p.name for p in config.network.populations)
+        kind += f" (but {own})" if own else ""
         how = f"by {config.training.method}, {kind} neurons, {steps_of(config)}{arithmetic_of(config)}"
         what = f"{config.network.title} on {config.dataset}, {how}, {parts(config, dataset)}, on {where}"
         console.print(escape(f"{what} -> {folder}"), soft_wrap=True)

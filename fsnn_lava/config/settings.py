@@ -125,6 +125,8 @@ class PopulationConfig:
     """What a spike subtracts from the potential, r; 0: the network's."""
     leak: float = 0.0
     """Share of the potential kept per step; 0: the network's."""
+    reset: Literal["", "subtract", "zero"] = ""
+    """What a spike does to the potential; nothing: what it does in the network."""
 
 
 @dataclass(frozen=True)
@@ -445,6 +447,7 @@ def _check_graph(network: NetworkConfig) -> None:
             value = getattr(p, what)
             require(0 <= value < math.inf, f"{where}.{what}", value, "a finite number > 0, or 0 for the network's")
         require(0 <= p.leak <= 1, f"{where}.leak", p.leak, "0 < leak <= 1, or 0 for the network's")
+        require(p.reset in ("", "subtract", "zero"), f"{where}.reset", p.reset, "subtract, zero, or nothing")
 
 
 def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
@@ -473,12 +476,13 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
 def _check_reset(network: NetworkConfig, training: TrainingConfig) -> None:
     """What a spike may do: the gradient at an equilibrium needs one."""
     require(network.reset in ("subtract", "zero"), "network.reset", network.reset, "subtract or zero")
+    to_zero = "zero" in (network.reset, *(p.reset for p in network.populations))
     without = [name for name in METHODS if not METHODS.get(name).at_equilibrium]
     require(
-        network.reset == "subtract" or training.method in without,
+        not to_zero or training.method in without,
         "training.method",
         training.method,
-        f'{" or ".join(without)} with network.reset = "zero": there is no equilibrium rate clamp(I / r), since what a '
+        f"{' or '.join(without)} with a reset to zero: there is no equilibrium rate clamp(I / r), since what a "
         "reset to zero throws away depends on when the input arrives",
     )
 

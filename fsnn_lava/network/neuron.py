@@ -55,7 +55,7 @@ def neurons_of(config: NetworkConfig, names: Sequence[str]) -> tuple[FloatNeuron
     own = {p.name: p for p in config.populations}
     found = []
     for name in names:
-        constants = ("v_threshold", "reset_amount", "leak")
+        constants = ("v_threshold", "reset_amount", "leak", "reset")
         given = {what: getattr(own[name], what) for what in constants if name in own and getattr(own[name], what)}
         found.append(_neuron_of(dataclasses.replace(config, **given)))
     return tuple(found)

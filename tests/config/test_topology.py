@@ -193,6 +193,7 @@ def test_shapes_that_do_not_meet_are_refused_with_both_connections(connections: 
             {"populations": [{"name": "low"}]},
             r'network\.populations "low": found .low.; allowed: each once at most',
         ),
+        ({"populations": [{"name": "population1", "reset": "zero"}]}, r"training\.method: found 'ide'; allowed: bptt"),
         (
             {"populations": [{"name": "population1", "leak": 1.5}]},
             r'"population1"\.leak: found 1\.5; allowed: 0 <',

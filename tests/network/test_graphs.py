@@ -1,6 +1,7 @@
 """Any graph of populations: its spikes are those of the equations, its map and gradients those of its equilibrium."""
 
 import functools
+from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from firing_networks import whole_numbers
+from fsnn_lava.config import PopulationConfig
 from fsnn_lava.network.dense_runs.in_floats import dense_run
 from fsnn_lava.network.dense_runs.in_int8 import int8_run
 from fsnn_lava.network.dense_runs.int8_products import int8_fault
@@ -53,7 +55,10 @@ def plain_spikes(bound: BoundNetwork, drive: Drive) -> list[Tensor]:
                 if synapse.target == p and synapse.source >= 0:
                     current = current + synapse.current(spikes[synapse.source][t])
             before = spikes[p][-1] if t else torch.zeros_like(current)
-            potentials[p] = neuron.leak * (potentials[p] - neuron.reset_amount * before) + current
+            kept = potentials[p] - neuron.reset_amount * before
+            if neuron.reset == "zero":
+                kept = potentials[p] * (1 - before)
+            potentials[p] = neuron.leak * kept + current
             spikes[p].append((potentials[p] >= neuron.v_threshold).double())
     return [torch.stack(each) for each in spikes]
 
@@ -224,6 +229,34 @@ def test_bptt_runs_the_same_network() -> None:
             assert_close(ours, theirs)
         found.rates.square().sum().backward()
         assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_a_population_may_reset_to_zero_beside_others_that_subtract() -> None:
+    """On events, densely and in the graph of BPTT."""
+    config, shape = random_graph(33)
+    own = (PopulationConfig("b", 0.6, 0.0, 0.9, reset="zero"),)
+    model = FeedbackSNN(replace(config, populations=own), shape, classes=3, seed=0).double().eval()
+    with torch.no_grad():
+        for synapse in model.feedforward:
+            if synapse.bias is not None:
+                synapse.bias.add_(0.3)
+    assert [neuron.reset for neuron in model.neurons].count("zero") == 1 < len(model.neurons)
+    x = inputs_of(model, batch=BATCH, steps=None)
+    bound = model.bind_to(x).detached()
+    drive = bound.drive(x, time_steps=STEPS)
+    form = {"neurons": bound.neurons, "loop_delays": bound.loop_delays, "time_steps": STEPS, "record": True}
+    found = bound.simulate(drive, time_steps=STEPS, record=True)
+    dense = dense_run(bound.feedforward, bound.feedback, input_current=drive.at, **form)
+    through = bptt_rates(model, x, time_steps=STEPS)
+    subtracting = replace(bound, neurons=tuple(replace(n, reset="subtract") for n in bound.neurons))
+    for p, plain in enumerate(plain_spikes(bound, drive)):
+        assert np.array_equal(found.spikes[p].double().numpy(), plain.numpy())
+        assert np.array_equal(dense.spikes[p].double().numpy(), plain.numpy())
+        assert torch.equal(through.simulation.mean_spikes[p], plain.sum(0) / STEPS)
+    others = plain_spikes(subtracting, drive)
+    assert any(not torch.equal(a.double(), b) for a, b in zip(found.spikes, others, strict=True)), (
+        "the reset must matter"
+    )
 
 
 @pytest.mark.parametrize("seed", [s for s in range(60) if len(random_graph_network(s).feedbacks) > 1][:12])

@@ -89,4 +89,4 @@ def test_what_is_no_neuron_of_the_law_is_refused(made: object) -> None:
             FeedbackSNN(NetworkConfig("5 (F5)", neuron="wrong"), (4,))
     finally:
         NEURONS.remove("wrong")
-    assert FeedbackSNN(NetworkConfig("5 (F5)"), (4,)).neuron == FloatNeuron(2.0, 2.0, 1.0)
+    assert FeedbackSNN(NetworkConfig("5 (F5)"), (4,)).neurons == (FloatNeuron(2.0, 2.0, 1.0),)
