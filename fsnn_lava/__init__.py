@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ConnectionConfig as ConnectionConfig,
         DeployConfig as DeployConfig,
         NetworkConfig as NetworkConfig,
-        PopulationConfig as PopulationConfig,
         TrainConfig as TrainConfig,
         TrainingConfig as TrainingConfig,
         read_config as read_config,
@@ -53,7 +52,7 @@ _names, __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "datasets": "Dataset load_dataset",
-        "config": "TrainConfig NetworkConfig ConnectionConfig PopulationConfig TrainingConfig DeployConfig read_config",
+        "config": "TrainConfig NetworkConfig ConnectionConfig TrainingConfig DeployConfig read_config",
         "training": "train evaluate",
         "conversion": "lower save load from_zoo",
         "quantization": "quantize",

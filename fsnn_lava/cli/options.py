@@ -90,6 +90,8 @@ def _metavar(kind: Any) -> str | None:
     others = [k for k in typing.get_args(kind) if k is not types.NoneType]
     if len(others) != 1:
         return None
+    if typing.get_origin(others[0]) is typing.Literal:
+        return f"{{{','.join(map(str, typing.get_args(others[0])))}}}"
     if typing.get_origin(others[0]) is tuple:
         choices = typing.get_args(typing.get_args(others[0])[0])
         return f"{{{','.join(choices)}}} ..." if choices else None

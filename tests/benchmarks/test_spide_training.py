@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from benchmarks.spide.plain_training import (
     plain_readout,
     plain_updates,
 )
-from feedback_networks import SPIDE, built, chain, seeded, synapses
+from feedback_networks import SPIDE, built, chain, constants, seeded, synapses
 from fsnn_lava.config import NetworkConfig, TrainConfig, TrainingConfig, published_configs, read_config
 from fsnn_lava.config.notation import LayerSpec, parse_spec
 from fsnn_lava.datasets import load_dataset
@@ -169,7 +169,9 @@ def test_limits_are_counted_by_hand() -> None:
 def test_dense_products_are_those_inside_the_image() -> None:
     notation = "2C3-P2-3C3 (F2C3u)"
     model = FeedbackSNN(
-        NetworkConfig(notation, **asdict(NEURON), batch_norm=False, pooling="spiking", dropout=0.0), (1, 4, 4), seed=1
+        NetworkConfig(notation, **constants(NEURON), batch_norm=False, pooling="spiking", dropout=0.0),
+        (1, 4, 4),
+        seed=1,
     )
     network = replace(_tiny().network, notation=notation, pooling="spiking", time_steps=2)
     config = replace(_tiny(), network=network)
@@ -363,7 +365,7 @@ def test_dropped_currents_send_nothing_back() -> None:
 
 def test_spikes_count_at_the_synapses_of_their_own_end() -> None:
     model = FeedbackSNN(
-        NetworkConfig("3-2 (F3)", **asdict(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
+        NetworkConfig("3-2 (F3)", **constants(NEURON), batch_norm=False, dropout=0.0), (4,), classes=2, seed=2
     ).double()
     for synapse in synapses(model):
         synapse.bias.data.fill_(0.9)

@@ -18,7 +18,7 @@ from rich.console import Console
 from fsnn_lava import cli
 from fsnn_lava.cli import configs, script
 from fsnn_lava.cli.script import SCRIPTS, command_line, run_script, show_next
-from fsnn_lava.config import parse_spec, published_configs, read_config
+from fsnn_lava.config import published_configs, read_config
 from fsnn_lava.errors import ConfigError, IncompleteRunError, counted
 from script_loader import ROOT
 
@@ -161,7 +161,7 @@ def test_configs_are_listed_with_what_they_reproduce(capsys: pytest.CaptureFixtu
         config = read_config(name)
         assert config.dataset in line
         assert config.published in line
-        assert parse_spec(notation) == parse_spec(config.network.notation)
+        assert notation.strip() == config.network.title
     assert "published: 99.49 (Table 1, IDE-IF, mean of 5)" in lines[2 * names.index("mnist_conv_if")]
 
 

@@ -1,5 +1,6 @@
 """Any graph of populations: its spikes are those of the equations, its map and gradients those of its equilibrium."""
 
+import copy
 import functools
 from dataclasses import replace
 from operator import attrgetter
@@ -219,8 +220,9 @@ def test_rates_settle_at_the_equilibrium() -> None:
 
 def test_bptt_runs_the_same_network() -> None:
     for seed in range(60):
-        model, _, x = bound_case(seed)
-        expected = model.bind_to(x, generator=torch.Generator().manual_seed(seed)).detached()
+        model, _, x = bound_case(seed, image=True)
+        # Of a copy: each call moves the power iteration that restricts the feedbacks.
+        expected = copy.deepcopy(model).bind_to(x, generator=torch.Generator().manual_seed(seed)).detached()
         run = expected.simulate(expected.drive(x, time_steps=STEPS), time_steps=STEPS)
         found = bptt_rates(model, x, time_steps=STEPS, generator=torch.Generator().manual_seed(seed))
         for ours, theirs in zip(found.simulation.mean_spikes, run.mean_spikes, strict=True):
@@ -259,13 +261,18 @@ def test_a_population_may_reset_to_zero_beside_others_that_subtract() -> None:
     )
 
 
-@pytest.mark.parametrize("seed", [s for s in range(60) if len(random_graph_network(s).feedbacks) > 1][:12])
-def test_window_gradient_is_that_of_its_steps(seed: int) -> None:
+def test_window_gradient_is_that_of_its_steps() -> None:
     """Where rates of each step are taken for spikes, and changes go round over every way that T steps leave time for.
 
     The restatement is autograd through all steps of that linear network, each step at the map's slopes; a feedback's
     own weights act through the mean of what came back.
     """
+    seeds = [seed for seed in range(60) if len(random_graph_network(seed).feedbacks) > 1][:15]
+    assert sum(map(assert_window_gradient, seeds)) > 60
+
+
+def assert_window_gradient(seed: int) -> int:
+    """Return how many parameters had a gradient to compare."""
     model = random_graph_network(seed)
     model.loop_delays = model.topology.loop_delays("hardware")
     leak = model.neurons[-1].leak
@@ -313,7 +320,7 @@ def test_window_gradient_is_that_of_its_steps(seed: int) -> None:
         # Sums of some thousand terms.
         assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
         compared += bool(expected.any())
-    assert compared > 1
+    return compared
 
 
 @functools.cache
