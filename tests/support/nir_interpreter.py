@@ -124,7 +124,7 @@ def respond(node: Any, kind: str, x: Array, v: Array | None, dt: float) -> Array
     if kind == "Flatten":
         return x.reshape(-1)
     if kind == "Conv2d":
-        return correlated(node, x) + np.asarray(node.bias)[:, None, None]
+        return correlated(node, x)
     if kind in ("SumPool2d", "AvgPool2d"):
         (side, _) = node.kernel_size
         tiles = x.reshape(len(x), x.shape[1] // side, side, x.shape[2] // side, side)
