@@ -145,7 +145,8 @@ class FeedbackSNN(nn.Module):
 
     def _feedback_names(self) -> list[str]:
         """Under which names their parameters are kept: the first as that of a chain has always been."""
-        return [f"feedback{number}" if number > 1 else "feedback" for number in range(1, 1 + len(self.loop_delays))]
+        count = len(self.topology.feedback)
+        return [f"feedback{number}" if number > 1 else "feedback" for number in range(1, count + 1)]
 
     @property
     def feedbacks(self) -> tuple[Synapse, ...]:
