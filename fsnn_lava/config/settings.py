@@ -681,7 +681,9 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
                 raise ConfigError(f'key "{name}": found {value!r}; expected a table [{name}]')
             arguments[key] = _build(typing.cast(type, hint_type), value, f"{name}.")
         else:
-            arguments[key] = _coerce(value, hint_type, name)
+            # A side that stands alone is that of both axes.
+            sides = kind is ConnectionConfig and typing.get_origin(hint_type) is tuple and type(value) is int
+            arguments[key] = _coerce([value] if sides else value, hint_type, name)
     missing = [f.name for f in dataclasses.fields(kind) if not _has_default(f) and f.name not in arguments]
     if missing:
         raise ConfigError(f"{where[:-1]}: found no {', '.join(missing)}; expected {', '.join(sorted(hints))}")
@@ -707,7 +709,7 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
         return tuple(_build(kind, table, f"{name} {index}.") for index, table in enumerate(value, start=1))
     if origin is tuple:
         if not isinstance(value, list | tuple) or any(type(v) is not int for v in value):
-            raise ConfigError(f'key "{name}": found {value!r}; expected a list of whole numbers, e.g. [30, 60, 90]')
+            raise ConfigError(f'key "{name}": found {value!r}; expected a list of whole numbers, e.g. [3, 5]')
         return tuple(value)
     if hint is float and type(value) is int:
         return float(value)

@@ -95,6 +95,14 @@ def test_a_chain_is_the_same_as_a_graph(notation: str) -> None:
     assert graph.parameters(10) == chain.parameters(10)
 
 
+def test_a_side_alone_is_that_of_both_axes() -> None:
+    table = {"source": "input", "target": "a", "layer": "8C3", "kernel": 4, "padding": 1, "dilation": 1}
+    (connection,) = config_from_dict({"network": {"connections": [table]}}).network.connections
+    assert (connection.kernel, connection.padding, connection.dilation) == ((4,), (1,), (1,))
+    with pytest.raises(ConfigError, match=r'connections 1\.kernel": found .4.; expected a list of whole numbers'):
+        config_from_dict({"network": {"connections": [table | {"kernel": "4"}]}})
+
+
 def test_connections_between_the_same_two_are_told_apart() -> None:
     topology = topology_of(network_of(("input", "a", "5"), ("input", "a", "5"), ("a", "a", "5"), ("a", "a", "5")), (4,))
     assert [c.name for c in topology.connections] == ["input_to_a", "input_to_a_2", "a_to_a", "a_to_a_2"]

@@ -184,7 +184,7 @@ def test_the_equilibrium_refuses_them() -> None:
 )
 def test_methods_of_the_equilibrium_refuse_them(training: dict[str, Any]) -> None:
     network = NetworkConfig("6 (F6)", reset="zero", batch_norm=False, dropout=0.0)
-    message = r'training\.method: found .*; allowed: bptt with a reset to zero: there is no equilibrium rate'
+    message = r"training\.method: found .*; allowed: bptt with a reset to zero: there is no equilibrium rate"
     with pytest.raises(ConfigError, match=message):
         TrainConfig(network=network, training=TrainingConfig(**training))
     TrainConfig(network=network, training=TrainingConfig(method="bptt"))
