@@ -256,12 +256,13 @@ def parse_spec(text: str) -> NetworkSpec:
     return NetworkSpec(layers, _parse_feedback(tail, text) if opening else None)
 
 
-def parse_connection(text: str, where: str) -> tuple[LayerSpec, LayerSpec | None]:
+def parse_connection(text: str, where: str, *, even: bool = False) -> tuple[LayerSpec, LayerSpec | None]:
     """The layer that a connection of a graph says, and the pool merged into it: 64C3, 200, P2 or 64C3-P2.
 
     Parameters
     ----------
     where : names the connection in messages.
+    even : whether a convolution's kernel may be even, since its padding is given.
 
     Raises
     ------
@@ -269,7 +270,7 @@ def parse_connection(text: str, where: str) -> tuple[LayerSpec, LayerSpec | None
     """
     parts = [part.strip() for part in text.split("-")]
     try:
-        found = [_read(part) for part in parts]
+        found = [_read(part, even=even) for part in parts]
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from None
     layer, pool = (*found, None)[:2]
@@ -312,11 +313,12 @@ def _parse_feedback(tail: str, text: str) -> LayerSpec:
     return layer
 
 
-def _read(part: str) -> LayerSpec | None:
+def _read(part: str, *, even: bool = False) -> LayerSpec | None:
     """The layer that the part says, None if it says none."""
     if match := _CONV.fullmatch(part):
-        mark = match[3]
-        return LayerSpec("conv", _number(match[1]), _number(match[2]), 2 if mark else 1, mark == "u")
+        mark, kernel = match[3], _number(match[2])
+        border = 0 if even and kernel % 2 == 0 else -1
+        return LayerSpec("conv", _number(match[1]), kernel, 2 if mark else 1, mark == "u", border)
     if match := _POOL.fullmatch(part):
         return LayerSpec("pool", 0, _number(match[1]), _number(match[1]))
     if _LINEAR.fullmatch(part):
@@ -377,8 +379,8 @@ def _layer_fault(layer: LayerSpec) -> str | None:
     if not 1 <= layer.kernel <= KERNEL_LIMIT or layer.kernel % 2 == 0:
         return (
             f'kernel {layer.kernel} in "{layer}"; allowed: odd numbers 1 .. {KERNEL_LIMIT}, '
-            "because the padding (kernel - 1) / 2 must be whole; a graph's connection can give it: kernel = [4], "
-            "padding = [1]."
+            "because the padding (kernel - 1) / 2 must be whole; in a graph a connection gives it: "
+            f'layer = "{layer.features}C{layer.kernel}", padding = {layer.kernel // 2}.'
         )
     if layer.stride not in (1, 2) or (layer.transposed and layer.stride != 2):
         return f"{layer!r} contradicts itself; the stride is 1 or 2, of a transposed convolution 2."

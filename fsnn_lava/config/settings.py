@@ -81,6 +81,12 @@ class ConnectionConfig:
     groups: int = 1
     """Of a convolution's channels."""
 
+    def __post_init__(self) -> None:
+        for name in ("kernel", "padding", "dilation"):  # a side that stands alone is that of both axes
+            value = getattr(self, name)
+            if isinstance(value, int | list):
+                object.__setattr__(self, name, (value,) if isinstance(value, int) else tuple(value))
+
     def read(self, index: int) -> tuple[LayerSpec, LayerSpec | None, Taps | None]:
         """The layer, the pool merged into it, and where the weights lie if not everywhere.
 
@@ -92,7 +98,7 @@ class ConnectionConfig:
         ------
         SpecError : if it cannot be read, or the convolution is of a form that hardware has not.
         """
-        layer, pool = parse_connection(self.layer, self.place(index))
+        layer, pool = parse_connection(self.layer, self.place(index), even=bool(self.padding))
         form = {name: getattr(self, name) for name in ("kernel", "stride", "padding", "dilation", "groups")}
         try:
             square, taps = taps_of(layer, **form)
@@ -108,8 +114,8 @@ class ConnectionConfig:
         words = [self.layer]
         for name in ("kernel", "stride", "padding", "dilation", "groups"):
             value = getattr(self, name)
-            sides = "x".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-            words += [] if value in ((), [], 0, 1) else [f"{name} {sides}"]
+            sides = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [] if value in ((), 0, 1) else [f"{name} {sides}"]
         return f"{self.source} -{' '.join(words)}-> {self.target}"
 
 
@@ -468,7 +474,12 @@ def _check_integers(network: NetworkConfig, training: TrainingConfig) -> None:
     require(training.device == "cpu", "training.device", training.device, f"cpu {integer}")
     for where, (layer, _) in network.layers().items():
         require(not layer.is_outside, where, str(layer), f"convolutions, pools and linear layers {integer}")
-    require(not network.connections, "network.connections", network.title, f"a chain in network.notation {integer}")
+    require(
+        not network.connections,
+        "network.connections",
+        network.title,
+        f"a chain in network.notation {integer}; floats train any graph",
+    )
     own = [p.name for p in network.populations]
     require(not own, "network.populations", own, f"none {integer}: neurons of one kind")
 
@@ -591,6 +602,8 @@ def read_config(which: str | Path) -> TrainConfig:
         raise ConfigError(message) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path}: not TOML: {error}") from None
+    if _is_file_name(path.stem):  # a file that says no name has its own
+        values = {"name": path.stem} | values
     try:
         return config_from_dict(values)
     except ValueError as error:
@@ -681,12 +694,12 @@ def _build(kind: type, values: Mapping[str, Any], where: str) -> Any:
                 raise ConfigError(f'key "{name}": found {value!r}; expected a table [{name}]')
             arguments[key] = _build(typing.cast(type, hint_type), value, f"{name}.")
         else:
-            # A side that stands alone is that of both axes.
-            sides = kind is ConnectionConfig and typing.get_origin(hint_type) is tuple and type(value) is int
-            arguments[key] = _coerce([value] if sides else value, hint_type, name)
+            side = kind is ConnectionConfig and typing.get_origin(hint_type) is tuple and type(value) is int
+            arguments[key] = _coerce([value] if side else value, hint_type, name)
     missing = [f.name for f in dataclasses.fields(kind) if not _has_default(f) and f.name not in arguments]
     if missing:
-        raise ConfigError(f"{where[:-1]}: found no {', '.join(missing)}; expected {', '.join(sorted(hints))}")
+        others = ", ".join(sorted(set(hints) - set(missing)))
+        raise ConfigError(f"{where[:-1]}: found no {', '.join(missing)}, which it must have; it may have {others}")
     return kind(**arguments)
 
 
@@ -714,7 +727,8 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(hint, types.UnionType) or type(value) is not hint:
-        raise ConfigError(f'key "{name}": found {value!r} ({type(value).__name__}); expected {hint.__name__}')
+        expected = "text in quotes" if hint is str else hint.__name__
+        raise ConfigError(f'key "{name}": found {value!r} ({type(value).__name__}); expected {expected}')
     return value
 
 

@@ -22,7 +22,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_empty_file_is_the_default(tmp_path: Path) -> None:
-    assert read_config(written(tmp_path, "")) == TrainConfig()
+    assert read_config(written(tmp_path, "")) == TrainConfig(name="settings")
 
 
 def test_file_sets_what_it_names(tmp_path: Path) -> None:

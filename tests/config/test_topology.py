@@ -78,6 +78,13 @@ def test_a_file_says_a_graph(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_without_a_name_gives_its_own_to_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[training]\nepochs = 1\n")
+    assert read_config(tmp_path / "mine.toml").name == "mine"
+    (tmp_path / "mine.toml").write_text('name = "other"\n')
+    assert read_config(tmp_path / "mine.toml").name == "other"
+
+
 @pytest.mark.parametrize("notation", ["7", "7 (F7)", "7-5-6 (F7)", "3C3s-4C3 (F3C3)", "3C3s-4C3-P2 (F3C3u)"])
 def test_a_chain_is_the_same_as_a_graph(notation: str) -> None:
     chain = topology_of(NetworkConfig(notation), (1, 8, 8))
@@ -123,6 +130,7 @@ def test_a_population_that_only_feedback_leads_to_has_its_shape() -> None:
         ({"kernel": (4,), "padding": (1,)}, LayerSpec("conv", 8, 4, 1, border=1), None),
         ({"kernel": (3, 5)}, LayerSpec("conv", 8, 5, 1, border=2), Taps((3, 5), (1, 1), 1, (1, 0))),
         ({"dilation": (2,)}, LayerSpec("conv", 8, 5, 1, border=2), Taps((3, 3), (2, 2), 1, (0, 0))),
+        ({"layer": "8C4", "padding": 1, "stride": 2}, LayerSpec("conv", 8, 4, 2, border=1), None),
         ({"groups": 4}, LayerSpec("conv", 8, 3, 1, border=1), Taps((3, 3), (1, 1), 4, (0, 0))),
         ({"kernel": (1, 2), "padding": (0, 0), "stride": 2}, None, r"takes 0 rows and 1 columns off; allowed: as"),
         (
@@ -136,7 +144,7 @@ def test_a_population_that_only_feedback_leads_to_has_its_shape() -> None:
     ],
 )
 def test_convolutions_of_any_form_are_square_ones(form: dict[str, Any], square: Any, taps: Any) -> None:
-    connection = ConnectionConfig("input", "a", "8C3", **form)
+    connection = ConnectionConfig("input", "a", **({"layer": "8C3"} | form))
     if square is None:
         with pytest.raises(SpecError, match=rf"network\.connections 1 \(input -> a\): .*{taps}"):
             connection.read(0)
@@ -191,7 +199,10 @@ def test_shapes_that_do_not_meet_are_refused_with_both_connections(connections: 
             {"notation": "5", "connections": [{"source": "input", "target": "a", "layer": "5"}]},
             r"one of the two",
         ),
-        ({"connections": [{"source": "input", "target": "a"}]}, r"network\.connections 1: found no layer; expected"),
+        (
+            {"connections": [{"source": "input", "target": "a"}]},
+            r"network\.connections 1: found no layer, which it must",
+        ),
         ({"connections": {"source": "input"}}, r'"network\.connections": found .*; expected tables \[\[network'),
         (
             {"connections": [{"source": "input", "target": "a", "layr": "5"}]},
