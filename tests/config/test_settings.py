@@ -62,7 +62,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"training": {"xyzzy": 1}}, r'unknown key "training\.xyzzy"; allowed: adjoint, adjoint_max_steps'),
     ({"network": 3}, r'key "network": found 3; expected a table \[network\]'),
-    ({"dataset": {"name": "digits"}}, r'key "dataset": found \{.*\} \(dict\); expected str'),
+    ({"dataset": {"name": "digits"}}, r'key "dataset": found \{.*\} \(dict\); expected text'),
     ({"network": {"leak": "0.9"}}, r"key \"network\.leak\": found '0\.9' \(str\); expected float"),
     ({"training": {"epochs": 2.0}}, r'key "training\.epochs": found 2\.0 \(float\); expected int'),
     ({"training": {"epochs": True}}, r'key "training\.epochs": found True \(bool\); expected int'),
