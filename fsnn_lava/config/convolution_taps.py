@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fsnn_lava.config.layer_kinds import Shape
 from fsnn_lava.config.notation import LayerSpec
 from fsnn_lava.errors import SpecError
 
@@ -31,6 +32,10 @@ class Taps:
     dilation: tuple[int, int]
     groups: int
     offset: tuple[int, int]
+
+    def weight_shape(self, layer: LayerSpec, input_shape: Shape) -> Shape:
+        """Shape (C_out, C_in / groups, rows, columns) of the weights that are learned."""
+        return (layer.features, input_shape[0] // self.groups, *self.kernel)
 
 
 def taps_of(

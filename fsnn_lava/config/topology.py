@@ -50,18 +50,11 @@ class ConnectionSpec:
     taps: Taps | None = None
 
     @property
-    def weight_shape(self) -> Shape:
-        """Shape of the weights that are learned; of a pool, of those that average."""
-        if self.taps is None:
-            return self.layer.weight_shape(self.input_shape)
-        return (self.layer.features, self.input_shape[0] // self.taps.groups, *self.taps.kernel)
-
-    @property
     def parameters(self) -> int:
         """Number of parameters as the papers count, `LayerSpec.parameters`."""
         if self.taps is None:
             return self.layer.parameters(self.input_shape)
-        return math.prod(self.weight_shape) + self.layer.features
+        return math.prod(self.taps.weight_shape(self.layer, self.input_shape)) + self.layer.features
 
     @property
     def is_feedback(self) -> bool:
@@ -84,18 +77,15 @@ class Topology:
     forward: tuple[ConnectionSpec, ...]
     feedback: tuple[ConnectionSpec, ...]
 
+    def __str__(self) -> str:
+        sources = (INPUT, *self.names)
+        said = (f"{sources[c.source + 1]} -{c.layer}-> {self.names[c.target]}" for c in self.connections)
+        return ", ".join(said)
+
     @property
     def connections(self) -> tuple[ConnectionSpec, ...]:
         """All of them, forward ones first."""
         return (*self.forward, *self.feedback)
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether each population hears the one before it, and the first the last one or none: as the notation says."""
-        forward = [(c.source, c.target) for c in self.forward]
-        back = [(c.source, c.target) for c in self.feedback]
-        last = len(self.names) - 1
-        return forward == [(i - 1, i) for i in range(last + 1)] and back in ([], [(last, 0)])
 
     def loop_delays(self, timing: Literal["sequential", "hardware"]) -> tuple[int, ...]:
         """Steps until a spike comes back over each feedback."""
@@ -107,9 +97,8 @@ class Topology:
 
     def parameters(self, classes: int) -> int:
         """Number of parameters as the papers count, `NetworkSpec.parameters`."""
-        last = self.shapes[-1]
         weights = sum(c.parameters for c in self.connections)
-        return weights + classes * math.prod(last) + classes
+        return weights + classes * math.prod(self.shapes[-1]) + classes
 
 
 def topology_of(network: NetworkConfig, input_shape: Shape) -> Topology:

@@ -36,9 +36,7 @@ def initial_weight(
     ----------
     He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
     """
-    weight_shape = layer.weight_shape(input_shape)
-    if taps is not None:
-        weight_shape = (weight_shape[0], weight_shape[1] // taps.groups, *taps.kernel)
+    weight_shape = layer.weight_shape(input_shape) if taps is None else taps.weight_shape(layer, input_shape)
     if distribution == "kaiming_normal":
         weight = torch.randn(weight_shape, generator=generator) * math.sqrt(2 / math.prod(weight_shape[1:]))
     else:

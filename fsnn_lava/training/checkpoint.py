@@ -143,11 +143,13 @@ def take_weights(model: FeedbackSNN, origin: TrainedNetwork, *, dataset: Dataset
     own = {name: t for name, t in model.state_dict().items() if not name.startswith("integers.")}
     given = {name: t for name, t in origin.weights.items() if not name.startswith("integers.")}
     shapes = [{name: tuple(t.shape) for name, t in weights.items()} for weights in (given, own)]
-    if theirs != ours or shapes[0] != shapes[1]:
+    # Weights of the same shapes may join other populations, or be of another stride.
+    same_network = topology_of(origin.config.network, origin.input_shape) == model.topology
+    if theirs != ours or not same_network or shapes[0] != shapes[1]:
         wrong = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
         what = ", ".join(f"{name} {shape}" for name, shape in wrong[:4])
-        if topology_of(origin.config.network, origin.input_shape) != model.topology:
-            what = "the network is to be another one"
+        if theirs == ours and not same_network:
+            what = f"the network is to have {model.topology}"
         elif theirs != ours:
             what = f"inputs {theirs}, here {ours}"
         raise CheckpointError(

@@ -69,7 +69,6 @@ def test_a_file_says_a_graph(tmp_path: Path) -> None:
     assert topology.loop_delays("sequential") == (1, 1)
     assert topology.loop_delays("hardware") == (2, 1)
     assert topology.forward[1].pool == LayerSpec("pool", 0, 2, 2)
-    assert not topology.is_chain
     assert topology.neurons((1, 16, 16)) == 256 + 256 + 96 + 20
     assert config_from_dict(config_to_dict(config)) == config
     assert config.network.notation == ""
@@ -94,7 +93,6 @@ def test_a_chain_is_the_same_as_a_graph(notation: str) -> None:
         source = "input" if c.source < 0 else chain.names[c.source]
         connections.append((source, chain.names[c.target], f"{c.layer}{pool}"))
     graph = topology_of(network_of(*connections), (1, 8, 8))
-    assert chain.is_chain and graph.is_chain
     assert graph.shapes == chain.shapes
     assert [(c.source, c.target, c.layer, c.pool) for c in graph.connections] == [
         (c.source, c.target, c.layer, c.pool) for c in chain.connections

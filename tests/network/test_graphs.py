@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from firing_networks import whole_numbers
-from fsnn_lava.config import PopulationConfig
+from fsnn_lava.config import ConnectionConfig, NetworkConfig, PopulationConfig
 from fsnn_lava.network.dense_runs.in_floats import dense_run
 from fsnn_lava.network.dense_runs.in_int8 import int8_run
 from fsnn_lava.network.dense_runs.int8_products import int8_fault
@@ -373,3 +373,39 @@ def test_spikes_running_back_are_the_same_densely(monkeypatch: pytest.MonkeyPatc
             assert np.array_equal(ours.numpy(), theirs.numpy()), seed
             fired += int(ours.abs().sum())
     assert fired > 10_000
+
+
+def test_parameters_are_counted_as_they_are() -> None:
+    """The papers count a bias on every feedback that is not transposed, and none on a transposed convolution."""
+    compared = 0
+    for seed in GRAPHS:
+        model = random_graph_network(seed, spide=True)
+        counted = sum(p.numel() for n, p in model.named_parameters() if not n.endswith(("batch_norm.weight", "gain")))
+        for synapse in model.synapses:
+            channels = synapse.shape[0]
+            if synapse.bias is not None and synapse.layer.transposed:
+                counted -= channels
+            if synapse.bias is None and synapse.layer.kind != "pool" and not synapse.layer.transposed:
+                counted += channels
+        assert model.topology.parameters(3) == counted, seed
+        compared += any(synapse.places is not None for synapse in model.synapses)
+    assert compared > 50, "some of taps alone"
+
+
+@pytest.mark.parametrize("norm", ["reshaped", "operator", "frobenius"])
+def test_feedbacks_are_scaled_back_in_what_they_do(norm: str) -> None:
+    """Whatever restricts them, and where taps alone have weights; zeros beside these stay."""
+    connections = (
+        ConnectionConfig("input", "a", "4C3"),
+        ConnectionConfig("a", "a", "4C3", kernel=(3, 5)),
+        ConnectionConfig("a", "a", "4C3", groups=2),
+    )
+    config = NetworkConfig("", connections, spectral_norm=norm, spectral_norm_bound=0.5)
+    model = FeedbackSNN(config, (2, 5, 5), seed=1).double().eval()
+    for feedback in model.feedbacks:
+        before = feedback.effective_weight().detach().clone()
+        feedback.scale_back(0.25)
+        after = feedback.effective_weight().detach()
+        assert_close(after, 0.25 * before, rtol=1e-12, atol=0)
+        assert float((before == 0).double().mean()) in (0.4, 0.5), "rows beside three taps, the other group"
+        assert bool((after[before == 0] == 0).all())

@@ -12,11 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fsnn_lava.config import NetworkConfig, TrainConfig
+from fsnn_lava.config import ConnectionConfig, NetworkConfig, TrainConfig
 from fsnn_lava.datasets import InputCoding
 from fsnn_lava.errors import CheckpointError, OutputError
 from fsnn_lava.network.layers import FrobeniusRestriction, Synapse
-from fsnn_lava.training.checkpoint import TrainedNetwork, load_checkpoint, load_training, new_model, save_checkpoint
+from fsnn_lava.training.checkpoint import (
+    TrainedNetwork,
+    load_checkpoint,
+    load_training,
+    new_model,
+    save_checkpoint,
+    take_weights,
+)
+from short_training import short_digits
 
 CODING = InputCoding("graded", maximum=255, scale=1 / 255, mean=(0.1307,), std=(0.3081,))
 NETWORK = NetworkConfig(notation="2C3s-2C3 (F2C3)", leak=0.9, time_steps=7)
@@ -237,3 +245,20 @@ def test_old_checkpoint_survives_a_failed_write(tmp_path: Path, monkeypatch: pyt
             save_checkpoint(trained(NetworkConfig(notation="6-5 (F6)")), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.safetensors"], "no temporary file is left"
+
+
+def test_weights_of_another_wiring_are_refused_though_all_shapes_are_the_same() -> None:
+    def graph(*pairs: str) -> NetworkConfig:
+        connections = [ConnectionConfig(*pair.split(">"), "5") for pair in ("input>a", "a>b", "b>c", *pairs)]
+        return NetworkConfig("", tuple(connections), batch_norm=False)
+
+    data = short_digits()
+    config, rewired = (TrainConfig(network=graph(pair)) for pair in ("c>a", "c>b"))
+    origin, other = (new_model(c, data.input_shape, len(data.classes)) for c in (config, rewired))
+    assert {n: t.shape for n, t in origin.state_dict().items()} == {n: t.shape for n, t in other.state_dict().items()}
+    given = TrainedNetwork(config, data.input_shape, data.classes, data.coding, origin.state_dict(), {})
+    message = r"do not fit .*: the network is to have input -5-> a, a -5-> b, b -5-> c, c -5-> b; a training"
+    with pytest.raises(CheckpointError, match=message):
+        take_weights(other, given, dataset=data)
+    again = new_model(config, data.input_shape, len(data.classes))
+    take_weights(again, given, dataset=data)

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional
 
 from fsnn_lava.cli.training_display import TensorBoardLog
-from fsnn_lava.config import TrainConfig, read_config
+from fsnn_lava.config import ConnectionConfig, TrainConfig, read_config
 from fsnn_lava.datasets import Dataset, InputCoding, Samples, load_dataset
 from fsnn_lava.errors import CheckpointError, ConfigError, ConvergenceError, DatasetError, OutputError, SpecError
 from fsnn_lava.training import BEST, LAST, FitResult, fit, train
@@ -492,13 +492,22 @@ def test_long_gradients_are_cut(digits: Dataset, tmp_path: Path) -> None:
     assert moved[1] > 10 * moved[0]
 
 
-def test_loop_that_does_not_contract_is_scaled_back(digits: Dataset, tmp_path: Path) -> None:
+TWO_LOOPS = (
+    ConnectionConfig("input", "a", "12"),
+    ConnectionConfig("a", "b", "10"),
+    ConnectionConfig("b", "a", "12"),
+    ConnectionConfig("b", "b", "10"),
+)
+
+
+@pytest.mark.parametrize("network", [{}, {"notation": "", "connections": TWO_LOOPS}], ids=["chain", "two loops"])
+def test_loop_that_does_not_contract_is_scaled_back(network: dict[str, Any], digits: Dataset, tmp_path: Path) -> None:
     """A bound far below what training would reach: the gain stays near it, and without a bound it does not."""
     gains = {}
     for bound in (0.05, 0.0):
         (tmp_path / str(bound)).mkdir()
         told = Told()
-        fit(changed(contraction=bound), digits, tmp_path / str(bound), observer=told)
+        fit(changed(network=network, contraction=bound), digits, tmp_path / str(bound), observer=told)
         gains[bound] = [figures["largest_loop_gain"] for figures in told.figures]
     assert max(gains[0.05][1:]) < 0.1
     assert gains[0.0][-1] > 0.2

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from benchmarks.deployment import on_hardware
 from fsnn_lava import cli
 from fsnn_lava.cli import run
 from fsnn_lava.cli.script import SCRIPTS as SCRIPT_OF
+from fsnn_lava.config import read_config, topology_of
 from script_loader import ROOT, script_of
 
 if sys.version_info >= (3, 11):
@@ -132,6 +134,21 @@ def test_architecture_names_what_the_packages_offer():
     for package, names in faces.items():
         face = importlib.import_module(f"fsnn_lava.{package}")
         assert set(names) <= set(dir(face)), package
+
+
+def test_networks_of_the_page_on_graphs_are_read_and_its_program_trains(tmp_path):
+    """Each indented block, as a file; what is read of it has shapes for an image of MNIST's size."""
+    page = (ROOT / "docs" / "graphs.md").read_text(encoding="utf-8")
+    blocks = [textwrap.dedent(b) for b in re.findall(r"(?:^    .*\n|^\n(?=    ))+", page, re.MULTILINE)]
+    networks = [b for b in blocks if "[[network.connections]]" in b]
+    assert len(networks) == 2
+    for number, text in enumerate(networks):
+        (tmp_path / f"{number}.toml").write_text(text)
+        assert topology_of(read_config(tmp_path / f"{number}.toml").network, (1, 28, 28)).feedback
+    (program,) = [b for b in blocks if "fsnn.train(" in b]
+    names = {}
+    exec(program, names)
+    assert names["trained"].config.network.connections == names["loop"]
 
 
 def test_glossary_is_sorted_and_defines_each_word_once():
