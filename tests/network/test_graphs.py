@@ -4,11 +4,13 @@ import copy
 import functools
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.testing import assert_close
 
 from firing_networks import whole_numbers
@@ -409,3 +411,25 @@ def test_feedbacks_are_scaled_back_in_what_they_do(norm: str) -> None:
         assert_close(after, 0.25 * before, rtol=1e-12, atol=0)
         assert float((before == 0).double().mean()) in (0.4, 0.5), "rows beside three taps, the other group"
         assert bool((after[before == 0] == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("form", "theirs"),
+    [
+        ({"kernel": (3, 5)}, {"padding": (1, 2)}),
+        ({"kernel": (3, 5), "stride": 2}, {"padding": (1, 2), "stride": 2}),
+        ({"kernel": (4, 2), "padding": (2, 1)}, {"padding": (2, 1)}),
+        ({"kernel": (2,), "padding": (0,), "stride": 3}, {"stride": 3}),
+        ({"dilation": (2,)}, {"padding": 2, "dilation": 2}),
+        ({"kernel": (3, 1), "dilation": (1, 2)}, {"padding": (1, 0), "dilation": (1, 2)}),
+        ({"groups": 2}, {"padding": 1, "groups": 2}),
+        ({"kernel": (1, 3), "dilation": (3, 2), "groups": 4}, {"padding": (0, 2), "dilation": (3, 2), "groups": 4}),
+    ],
+)
+def test_convolutions_of_any_form_are_torch_s_own(form: dict[str, Any], theirs: dict[str, Any]) -> None:
+    connections = (ConnectionConfig("input", "a", "8C3", **form),)
+    model = FeedbackSNN(NetworkConfig("", connections, batch_norm=False, dropout=0.0), (4, 7, 9), seed=1).double()
+    synapse, x = model.synapses[0], inputs_of(model, batch=3, steps=None)
+    expected = functional.conv2d(x, synapse.weight, synapse.bias, **theirs)
+    assert_close(synapse.bind(3, generator=None).current(x), expected, rtol=1e-12, atol=1e-14)
+    assert model.population_shapes == (tuple(expected.shape[1:]),)
