@@ -35,6 +35,9 @@ WeightBits = Literal[2, 3, 4, 5, 6, 7, 8]
 WeightExponents = Literal["all", "input"]
 ConstantCurrents = Literal["pulsed", "whole"]
 
+CHAIN = "200 (F200)"
+"""The network of a configuration that names none."""
+
 SEED_LIMIT = 2**32
 """Seeds are below it, so that every generator derived from one takes it whole."""
 
@@ -54,10 +57,6 @@ _UNCHANGED = {
 """Settings under [training] that older versions did not know, and with which a run is as theirs."""
 
 _DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
-
-
-CHAIN = "200 (F200)"
-"""The network of a configuration that names none."""
 
 
 @dataclass(frozen=True)
